@@ -1,0 +1,3 @@
+"""The orchestrator: knows jobs, never tensors."""
+
+__version__ = "0.1.0"

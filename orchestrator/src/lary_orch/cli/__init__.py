@@ -1,0 +1,66 @@
+"""The command line. A command's module is imported when it is called, so that `--help` stays fast."""
+
+import importlib
+import sys
+
+import click
+
+COMMANDS = {
+    "run": "Run the plan: extract latents, probe them, print the table.",
+    "plan": "Show the jobs that `run` would launch, and their JSON.",
+    "status": "Show how far a run is.",
+    "results": "Print the table of results.",
+    "models": "List the models and what they need.",
+    "datasets": "List the datasets and what is on this disk.",
+    "doctor": "Check this machine, with a remedy for each fault.",
+    "images": "Build, list and prune container images.",
+    "conformance": "Check any image against the contract.",
+    "new-model": "Make a folder for a new model.",
+    "weights": "List, verify and fetch weights.",
+    "clean": "Remove what the bench left behind.",
+}
+"""Command -> the line of help it has in its own module (a test compares them)."""
+
+
+class LazyGroup(click.Group):
+    """A group that knows its commands' names and imports `lary_orch.cli.NAME` on use."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in COMMANDS:
+            return None
+        module = importlib.import_module(f"lary_orch.cli.{cmd_name.replace('-', '_')}")
+        command = module.command
+        assert isinstance(command, click.Command)
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl(list(COMMANDS.items()))
+
+
+@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="lary-orch")
+def cli() -> None:
+    """Benchmark latent action models: extract, probe, compare.
+
+    \b
+    lary-orch run -m frame-diff -d demo_motion      a first table, no weights needed
+    lary-orch doctor                                is this machine ready?
+    lary-orch results                               the table so far
+    """
+
+
+def main() -> None:
+    """Entry point: a ContractError is one readable message and its exit code, not a traceback."""
+    try:
+        cli()
+    except Exception as error:
+        from lary_schema.base import ContractError
+
+        if not isinstance(error, ContractError):
+            raise
+        click.echo(f"error: {error}", err=True)
+        sys.exit(error.exit_code)

@@ -1,0 +1,1 @@
+"""Where jobs run: `process` (a virtual environment per image) and `docker`, behind `base.Runtime`."""

@@ -1,0 +1,94 @@
+"""Where things are on this machine. Every path of the orchestrator is a property here."""
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+
+
+@dataclass(frozen=True)
+class Workspace:
+    """The folders of one bench on this machine."""
+
+    root: Path
+    data: Path
+    """Datasets of the user: the root of media and CSVs (LARYBench: DATA_DIR)."""
+    latents: Path
+    """The shared volume (LARYBench: LARY_LA_DIR)."""
+    weights: Path
+    """Checkpoints (LARYBench: MODEL_DIR)."""
+
+    @classmethod
+    def locate(
+        cls,
+        root: Path | None = None,
+        data: Path | None = None,
+        latents: Path | None = None,
+        weights: Path | None = None,
+        env: Mapping[str, str] = os.environ,
+    ) -> Self:
+        """Arguments first, then LARY_HOME, DATA_DIR, LARY_LA_DIR and MODEL_DIR, then ./workspace."""
+        home = (root or Path(env.get("LARY_HOME") or "workspace")).absolute()
+
+        def pick(given: Path | None, name: str, default: str) -> Path:
+            return (given or Path(env.get(name) or home / default)).absolute()
+
+        return cls(
+            root=home,
+            data=pick(data, "DATA_DIR", "data"),
+            latents=pick(latents, "LARY_LA_DIR", "latents"),
+            weights=pick(weights, "MODEL_DIR", "weights"),
+        )
+
+    @property
+    def generated(self) -> Path:
+        """Data root of the built-in demo sets."""
+        return self.root / "generated"
+
+    @property
+    def runs(self) -> Path:
+        return self.root / "runs"
+
+    @property
+    def results(self) -> Path:
+        return self.root / "results"
+
+    @property
+    def envs(self) -> Path:
+        """One virtual environment per image, for the process runtime."""
+        return self.root / "envs"
+
+    @property
+    def cache(self) -> Path:
+        """What can be computed again: hashes of weights, answers of `describe`."""
+        return self.root / "cache"
+
+    def run(self, name: str) -> "RunPaths":
+        return RunPaths(self.runs / name, self.results / name)
+
+
+@dataclass(frozen=True)
+class RunPaths:
+    """The folders of one run."""
+
+    root: Path
+    results: Path
+
+    @property
+    def plan(self) -> Path:
+        return self.root / "plan.json"
+
+    def job(self, job_id: str) -> Path:
+        """What the job mount holds: job.json and the metadata CSVs it names."""
+        return self.root / "jobs" / job_id
+
+    def events(self, job_id: str, attempt: int) -> Path:
+        return self.root / "logs" / f"{job_id}.{attempt}.events.jsonl"
+
+    def stderr(self, job_id: str, attempt: int) -> Path:
+        return self.root / "logs" / f"{job_id}.{attempt}.stderr.log"
+
+    def out(self, model: str, dataset: str, probe: str) -> Path:
+        """What a probe's out mount is; `result.json` appears in it."""
+        return self.results / model / dataset / probe

@@ -1,0 +1,97 @@
+"""What every document of the contract shares: strict parsing, readable errors, canonical bytes."""
+
+import hashlib
+import json
+from enum import IntEnum
+from pathlib import Path
+from typing import Any, Self
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+CONTRACT_VERSION = 1
+"""Version of the job, event and result documents. A worker refuses a job of another version."""
+
+
+class ExitCode(IntEnum):
+    """How an image's command ended. Part of the contract: the orchestrator decides by it alone."""
+
+    DONE = 0
+    BAD_JOB = 2
+    TOO_MANY_FAILED = 3
+    WEIGHTS = 4
+    OUT_OF_MEMORY = 5
+    STALLED = 124
+
+
+class ContractError(Exception):
+    """A job cannot be done as given. The message names the file, the row or key, and the way out."""
+
+    exit_code = ExitCode.BAD_JOB
+
+
+class WeightsError(ContractError):
+    """A checkpoint is missing, or it is not the expected one."""
+
+    exit_code = ExitCode.WEIGHTS
+
+
+class TooManyFailedError(ContractError):
+    """More rows failed than the job allows. What succeeded is in the store."""
+
+    exit_code = ExitCode.TOO_MANY_FAILED
+
+
+class OutOfMemoryError(ContractError):
+    """Not even a batch of one row fits on the device."""
+
+    exit_code = ExitCode.OUT_OF_MEMORY
+
+
+class Document(BaseModel):
+    """A part of the contract: immutable, and an unknown key is an error instead of a silent typo."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
+
+    @classmethod
+    def parse(cls, data: Any, where: str) -> Self:
+        """Validate `data`; `where` (a file or a command) opens the error message.
+
+        Raises ContractError with one line per problem: the key's path and what is wrong with it.
+        """
+        try:
+            return cls.model_validate(data)
+        except ValidationError as error:
+            lines = [f"  {'.'.join(map(str, e['loc'])) or '(top)'}: {e['msg']}" for e in error.errors()]
+            raise ContractError(f"{where}: not a valid {cls.__name__}:\n" + "\n".join(lines)) from None
+
+    @classmethod
+    def read(cls, path: Path) -> Self:
+        """Parse a JSON file."""
+        try:
+            data = json.loads(path.read_text(encoding="utf-8"))
+        except OSError as error:
+            raise ContractError(f"{path}: cannot be read: {error.strerror}") from None
+        except ValueError as error:
+            raise ContractError(f"{path}: not JSON: {error}") from None
+        return cls.parse(data, str(path))
+
+    def to_json(self) -> str:
+        """Readable JSON with a trailing newline: the same bytes for equal documents."""
+        return json.dumps(self.model_dump(mode="json"), indent=2, ensure_ascii=False) + "\n"
+
+
+def canonical_json(value: Any) -> bytes:
+    """The one byte string of a JSON value: sorted keys, no spaces, UTF-8, NaN refused."""
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+    return text.encode()
+
+
+def fingerprint(value: Any) -> str:
+    """sha256 (hex) of a JSON value's canonical bytes."""
+    return hashlib.sha256(canonical_json(value)).hexdigest()
+
+
+def file_sha256(path: Path) -> str:
+    """sha256 (hex) of a file's bytes, read in pieces."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

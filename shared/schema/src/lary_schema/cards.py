@@ -1,0 +1,313 @@
+"""Cards: what a model, an image, a dataset and a protocol declare about themselves (YAML files)."""
+
+import re
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+import yaml
+from pydantic import AfterValidator, Field, model_validator
+
+from lary_schema.base import ContractError, Document
+from lary_schema.mounts import MountPath
+
+Mode = Literal["video", "image"]
+"""How a row is fed: `video`, the sampled frames of a clip; `image`, the two frames of a pair."""
+
+
+def _slug(value: str) -> str:
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", value):
+        raise ValueError(f"{value!r} may hold letters, digits, '.', '_' and '-' alone (it names a folder)")
+    return value
+
+
+Key = Annotated[str, AfterValidator(_slug)]
+"""A name that is safe as one part of a path: model keys, dataset keys, variants, splits."""
+
+
+def read_yaml(path: Path) -> Any:
+    """A YAML file's content (safe loader). Raises ContractError naming the file and the line."""
+    try:
+        return yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ContractError(f"{path}: cannot be read: {error.strerror}") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ContractError(f"{path}: not YAML: {error}") from None
+
+
+class _Card(Document):
+    @classmethod
+    def load(cls, path: Path) -> Self:
+        """Parse one YAML card."""
+        return cls.parse(read_yaml(path), str(path))
+
+
+# --- models -----------------------------------------------------------------------------------
+
+
+class TensorSpec(Document):
+    """Shape and dtype of one row's array (no batch axis)."""
+
+    shape: tuple[int, ...]
+    dtype: Literal["float32", "uint8", "int64"] = "float32"
+
+
+class ModeSpec(Document):
+    """What a model takes and gives for one row in one mode."""
+
+    input: TensorSpec
+    """What `preprocess` returns for a row."""
+    tokens: tuple[int, int, int]
+    """(T, N, D): time steps, tokens per step, width."""
+    indices: tuple[int, int] | None = None
+    """(T, L) code indices for quantised models."""
+    time_axis: bool = True
+    """False: T is 1 by construction and the probe gets (N, D), as upstream does."""
+
+    @model_validator(mode="after")
+    def _flat_has_one_step(self) -> Self:
+        if not self.time_axis and self.tokens[0] != 1:
+            raise ValueError(f"time_axis is false, so tokens {self.tokens} must have T = 1")
+        return self
+
+
+class WeightSpec(Document):
+    """One file or folder of weights: where it is looked for and how it is got."""
+
+    name: Key
+    path: MountPath
+    """Default place below the weights root."""
+    env: str | None = None
+    """Variable that names another place on the host (LARYBench's own names)."""
+    repo: str | None = None
+    """Hub repository for `lary-orch weights fetch`."""
+    revision: str | None = None
+    files: tuple[str, ...] = ()
+    """Files of the repository that are needed; empty means all."""
+    gated: bool = False
+    license: str
+    sha256: str | None = None
+    """Of the official single file, where it is known."""
+    note: str | None = None
+    """How to get it when it cannot be fetched."""
+
+
+class ModelCard(_Card):
+    """The facts of one model key. `describe` prints it; the planner believes nothing else."""
+
+    key: Key
+    pattern: str | None = None
+    """Regular expression of a family's keys; the class resolves the facts of each (`Model.resolve`)."""
+    title: str
+    paradigm: Literal["baseline", "semantic", "pixel", "embodied-lam", "general-lam"]
+    modes: dict[Mode, ModeSpec]
+    variants: tuple[Key, ...] = ("corrected",)
+    """The first is the default."""
+    variant_modes: dict[Key, dict[Mode, ModeSpec]] = Field(default_factory=dict)
+    """Variants whose shapes differ from `modes`."""
+    preprocessing: Key
+    """Names the exact preprocessing; change it when a pixel could change."""
+    revision: int = Field(ge=1)
+    """Bump when the values could change though no source file of the model did."""
+    batch_size: int = Field(default=32, ge=1)
+    weights: tuple[WeightSpec, ...] = ()
+    license: str
+    source: str
+    """Paper, repository or upstream file that the model comes from."""
+    code_sha256: str | None = None
+    """Of the model's own source files; filled in by `describe`."""
+
+    def serves(self, key: str) -> bool:
+        """Whether this card answers for a model key."""
+        return key == self.key if self.pattern is None else re.fullmatch(self.pattern, key) is not None
+
+    def spec(self, mode: Mode, variant: str) -> ModeSpec:
+        """What the model takes and gives. Raises ContractError for a mode or variant it lacks."""
+        if variant not in self.variants:
+            raise ContractError(f"model {self.key} has no variant {variant!r}; it has {', '.join(self.variants)}")
+        found = self.variant_modes.get(variant, {}).get(mode) or self.modes.get(mode)
+        if found is None:
+            raise ContractError(f"model {self.key} has no mode {mode!r}; it has {', '.join(self.modes)}")
+        return found
+
+
+class ImageCard(_Card):
+    """`image.yaml`, beside an image's code: what the catalog knows of it before it is built.
+
+    The image's `describe` prints the same document with `code_sha256` and `libraries` filled in.
+    """
+
+    name: Key
+    kind: Literal["model", "probe"]
+    module: Key
+    """Python module that answers the commands: `python -m MODULE describe`."""
+    ref: str | None = None
+    """A ready-made container image; None: built from this folder as `lary/NAME:VERSION`."""
+    models: tuple[ModelCard, ...] = ()
+    libraries: dict[str, str] = Field(default_factory=dict)
+    """Versions that can move a value, as installed; filled in by `describe`."""
+
+    def card(self, key: str) -> ModelCard | None:
+        """The card that serves a model key: an exact one before a family."""
+        matches = [m for m in self.models if m.serves(key)]
+        return min(matches, key=lambda m: m.pattern is not None, default=None)
+
+
+# --- datasets ---------------------------------------------------------------------------------
+
+
+class VideoColumns(Document):
+    """CSV columns of a clip."""
+
+    input: Literal["video"] = "video"
+    video: str = "video_path"
+    indices: str = "sample_indices"
+
+
+class PairColumns(Document):
+    """CSV columns of an image pair."""
+
+    input: Literal["image"] = "image"
+    source: str = "src_img"
+    target: str = "tgt_img"
+
+
+class Normalisation(Document):
+    """How absolute actions are standardised per dimension: (a - mean) / std, tiled over the chunk."""
+
+    kind: Literal["train", "fixed", "per-robot"]
+    """`train`: computed from the train split; `fixed`: given here; `per-robot`: a statistics file."""
+    mean: tuple[float, ...] = ()
+    std: tuple[float, ...] = ()
+    stats: MountPath | None = None
+    """Statistics file below the data root, for `per-robot`."""
+    robot_column: str = "robot_type"
+
+
+class Actions(Document):
+    """Physical actions of a regression set: `(stride, dim)` float arrays in one .npy per row."""
+
+    column: str = "action"
+    folder: MountPath
+    """Below the data root; the cells are relative to it."""
+    stride: int = Field(ge=1)
+    dim: int = Field(ge=1)
+    names: tuple[str, ...]
+    groups: dict[str, tuple[int, ...]] = Field(default_factory=dict)
+    normalisation: Normalisation
+
+    @model_validator(mode="after")
+    def _dimensions_agree(self) -> Self:
+        norm = self.normalisation
+        if len(self.names) != self.dim:
+            raise ValueError(f"{len(self.names)} names for {self.dim} dimensions")
+        if norm.kind == "fixed" and not len(norm.mean) == len(norm.std) == self.dim:
+            raise ValueError(f"fixed normalisation needs {self.dim} means and stds")
+        outside = {i for g in self.groups.values() for i in g if not 0 <= i < self.dim}
+        if outside:
+            raise ValueError(f"groups name dimensions {sorted(outside)} outside 0..{self.dim - 1}")
+        return self
+
+
+class Labels(Document):
+    """Class labels of a classification set."""
+
+    column: str = "action"
+    classes: int | None = None
+    """Expected number in train; None: whatever train has."""
+
+
+class SplitRoles(Document):
+    """Which split trains the probe and which are reported."""
+
+    train: Key = "train"
+    evaluate: tuple[Key, ...] = ("val",)
+
+    @property
+    def all(self) -> tuple[str, ...]:
+        return (self.train, *self.evaluate)
+
+
+class DatasetCard(_Card):
+    """One dataset: a YAML file, built in or in a folder given by `--catalog`."""
+
+    key: Key
+    title: str
+    task: Literal["classification", "regression"]
+    columns: VideoColumns | PairColumns = Field(discriminator="input")
+    metadata: MountPath
+    """CSV below the metadata folder (by default the data root); `{split}` stands for the split."""
+    media: MountPath = "."
+    """Media root below the data root; `{split}` stands for the split."""
+    splits: SplitRoles = SplitRoles()
+    frames: int = Field(default=9, ge=1)
+    """Sampled frames of a clip: how many indices a row must give."""
+    labels: Labels | None = None
+    actions: Actions | None = None
+    generator: Literal["demo_motion", "demo_arm"] | None = None
+    """A built-in set that is made at first use."""
+    license: str
+    source: str
+
+    @property
+    def mode(self) -> Mode:
+        return self.columns.input
+
+    @model_validator(mode="after")
+    def _task_has_its_target(self) -> Self:
+        if self.task == "classification" and (self.labels is None or self.actions is not None):
+            raise ValueError("a classification set needs labels: and no actions:")
+        if self.task == "regression" and (self.actions is None or self.labels is not None):
+            raise ValueError("a regression set needs actions: and no labels:")
+        return self
+
+
+# --- protocols --------------------------------------------------------------------------------
+
+
+class ClassifyRecipe(Document):
+    """How the attentive probe is trained (LARYBench: `specs` of its FeatureEvaluator)."""
+
+    width: int = 768
+    depth: int = Field(default=4, ge=1)
+    """Attention blocks: depth - 1 of self-attention, then one cross-attention."""
+    heads: int = 16
+    optimisers: tuple[tuple[float, float], ...] = ((5e-3, 0.01), (3e-3, 0.1), (1e-3, 0.4), (3e-4, 0.8), (1e-4, 0.01))
+    """(lr, weight decay) of each classifier trained side by side."""
+    epochs: int = Field(default=20, ge=1)
+    batch_size: int = Field(default=256, ge=1)
+    label_smoothing: float = 0.1
+    balanced: bool = True
+    autocast: Literal["bf16", "none"] = "bf16"
+
+
+class RegressRecipe(Document):
+    """How the regression head is trained."""
+
+    head: Literal["mlp"] = "mlp"
+    target: Literal["absolute"] = "absolute"
+    width: int = 4096
+    blocks: int = 2
+    lr: float = 1e-4
+    weight_decay: float = 1e-4
+    warmup: float = Field(default=0.1, ge=0, le=1)
+    """Share of all steps over which lr rises linearly; constant afterwards."""
+    huber_delta: float = 1.0
+    epochs: int = Field(default=20, ge=1)
+    batch_size: int = Field(default=256, ge=1)
+
+
+class ProtocolCard(_Card):
+    """How probes are trained and scored. Results of different protocols are never mixed."""
+
+    key: Key
+    title: str
+    select_on: Literal["holdout", "evaluated"]
+    """Where epoch and head are chosen: a held-out part of train, or the reported split (as LARYBench)."""
+    holdout: float = Field(default=0.1, gt=0, lt=1)
+    class_ids: Literal["train", "per-split"] = "train"
+    """`per-split` is LARYBench's fault of numbering each CSV's labels alone."""
+    seeds: tuple[int, ...] = (0,)
+    bootstrap: int = Field(default=1000, ge=100)
+    """Resamples of the evaluated rows for the 95 % interval."""
+    classify: ClassifyRecipe
+    regress: RegressRecipe

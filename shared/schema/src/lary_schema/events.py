@@ -1,0 +1,130 @@
+"""Events: JSON lines on a worker's stdout. Everything else it has to say goes to stderr."""
+
+import json
+import time
+from collections.abc import Callable
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, TypeAdapter, ValidationError
+
+from lary_schema.base import Document
+
+Reason = Literal[
+    "missing_file",
+    "bad_row",
+    "bad_path",
+    "bad_indices",
+    "decode_error",
+    "preprocess_error",
+    "timeout",
+    "crashed",
+    "encode_error",
+    "non_finite",
+    "overflow",
+]
+"""Why a row failed."""
+
+
+class _Event(Document):
+    job: str
+    time: float = Field(default_factory=time.time)
+    """Seconds since the epoch."""
+
+
+class Started(_Event):
+    event: Literal["started"] = "started"
+    total: int
+    """Rows (extract) or steps (probe) that this attempt will do."""
+    skipped: int = 0
+    """Rows that an earlier attempt had done."""
+    unit: Literal["rows", "steps"] = "rows"
+    device: str
+    pid: int
+
+
+class Split(Document):
+    """Seconds of an extraction, by what the main loop waited for or did."""
+
+    decode: float = 0
+    encode: float = 0
+    write: float = 0
+
+
+class Progress(_Event):
+    event: Literal["progress"] = "progress"
+    done: int
+    total: int
+    failed: int = 0
+    per_second: float
+    seconds: Split = Split()
+    note: str = ""
+    """Of a probe: the epoch and its scores."""
+
+
+class RowFailed(_Event):
+    event: Literal["row_failed"] = "row_failed"
+    row: int
+    reason: Reason
+    detail: str
+
+
+class ShardDone(_Event):
+    event: Literal["shard_done"] = "shard_done"
+    shard: int
+    ok: int
+    failed: int
+    clamped: int = 0
+
+
+class BatchHalved(_Event):
+    event: Literal["batch_halved"] = "batch_halved"
+    batch_size: int
+    """The size from now on."""
+
+
+class Warned(_Event):
+    event: Literal["warning"] = "warning"
+    message: str
+
+
+class Finished(_Event):
+    event: Literal["finished"] = "finished"
+    done: int
+    failed: int = 0
+    clamped: int = 0
+    per_second: float
+    seconds: Split = Split()
+    batch_size: int | None = None
+    """The smallest that was used."""
+    peak_memory_bytes: int | None = None
+    """Of the accelerator."""
+
+
+class Failed(_Event):
+    """The last line of a command that exits non-zero by its own decision."""
+
+    event: Literal["error"] = "error"
+    code: int
+    message: str
+
+
+Event = Annotated[
+    Started | Progress | RowFailed | ShardDone | BatchHalved | Warned | Finished | Failed, Field(discriminator="event")
+]
+EVENT: TypeAdapter[Event] = TypeAdapter(Event)
+Emit = Callable[[_Event], None]
+
+
+def to_line(event: _Event) -> str:
+    """One JSON line, newline included."""
+    return json.dumps(event.model_dump(mode="json"), ensure_ascii=False) + "\n"
+
+
+def from_line(line: str) -> Any | None:
+    """The event of a stdout line, or None where the line is no event (a library's chatter)."""
+    if not line.lstrip().startswith("{"):
+        return None
+    try:
+        return EVENT.validate_json(line)
+    except ValidationError:
+        return None

@@ -1,0 +1,211 @@
+"""Jobs: the one document a container gets. Paths are relative to the job's mounts (see `mounts`)."""
+
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import Field, TypeAdapter, model_validator
+
+from lary_schema.base import CONTRACT_VERSION, ContractError, Document, fingerprint
+from lary_schema.cards import (
+    Actions,
+    Key,
+    Labels,
+    Mode,
+    ModeSpec,
+    PairColumns,
+    ProtocolCard,
+    VideoColumns,
+)
+from lary_schema.mounts import MountPath
+
+StoreDtype = Literal["float16", "float32"]
+Precision = Literal["fp32", "bf16"]
+Decoder = Literal["pyav", "decord"]
+
+
+class MetadataFile(Document):
+    """A metadata CSV as it was planned: a changed one is refused."""
+
+    path: MountPath
+    """Below the job mount: the planner puts a copy there, so that nobody edits it under a run."""
+    sha256: str
+    rows: int = Field(ge=1)
+
+
+class Source(Document):
+    """Where the rows of a split come from."""
+
+    metadata: MetadataFile
+    columns: VideoColumns | PairColumns = Field(discriminator="input")
+    media: MountPath
+    """Media root below the data mount."""
+    host_data: str | None = None
+    """The data mount's name on the host: absolute CSV paths below it are re-rooted."""
+    frames: int = Field(ge=1)
+
+
+class StoreRef(Document):
+    """One latent store on the shared volume."""
+
+    path: MountPath
+    """Below the latents mount."""
+    fingerprint: str
+    rows: int = Field(ge=1)
+
+
+class StoreLayout(StoreRef):
+    """All that fixes a store's arrays and shards."""
+
+    shard_rows: int = Field(ge=1)
+    dtype: StoreDtype
+    tokens: tuple[int, int, int]
+    indices: tuple[int, int] | None = None
+
+    @property
+    def shards(self) -> int:
+        return -(-self.rows // self.shard_rows)
+
+    def shard_range(self, shard: int) -> range:
+        """The rows of a shard; the last one may be short. Raises IndexError beyond it."""
+        if not 0 <= shard < self.shards:
+            raise IndexError(f"shard {shard} of a store with {self.shards}")
+        return range(shard * self.shard_rows, min((shard + 1) * self.shard_rows, self.rows))
+
+
+class WeightFile(Document):
+    """A checkpoint as it was planned; the worker refuses other bytes."""
+
+    name: Key
+    path: MountPath
+    """Below the weights mount."""
+    sha256: str
+    """Of the file; of a folder, the fingerprint of its files' names and hashes."""
+
+
+class Values(Document):
+    """What determines the latents of a split. Its hash is the store's fingerprint."""
+
+    model: Key
+    variant: Key
+    mode: Mode
+    spec: ModeSpec
+    preprocessing: Key
+    revision: int
+    code_sha256: str
+    weights: dict[str, str]
+    """sha256 by name."""
+    dataset: Key
+    split: Key
+    metadata_sha256: str
+    columns: VideoColumns | PairColumns = Field(discriminator="input")
+    media: MountPath
+    frames: int
+    decoder: Decoder
+    precision: Precision
+    dtype: StoreDtype
+    seed: int
+
+    @property
+    def fingerprint(self) -> str:
+        return fingerprint(self.model_dump(mode="json"))
+
+
+class _Job(Document):
+    version: Literal[1] = CONTRACT_VERSION
+    id: Key
+    image: str
+    """Reference of the image that was planned (name:tag, or the process environment's name)."""
+    image_digest: str | None = None
+    """Content address of the image; None outside containers."""
+    code_revision: str | None = None
+    """git revision of the bench, `-dirty` appended where files differ."""
+    device: Literal["cpu", "cuda"] = "cpu"
+    threads: int | None = Field(default=None, ge=1)
+    """CPU threads for torch; None: torch's own choice."""
+    stall_timeout_s: float = Field(default=600, gt=0)
+
+
+class ExtractJob(_Job):
+    """Fill some shards of one store."""
+
+    kind: Literal["extract"] = "extract"
+    values: Values
+    source: Source
+    store: StoreLayout
+    shards: tuple[int, ...]
+    """This partition. Batches never cross a shard, so bytes do not depend on the partition."""
+    weights: tuple[WeightFile, ...] = ()
+    batch_size: int = Field(default=32, ge=1)
+    workers: int = Field(default=2, ge=1)
+    """Decode processes."""
+    row_timeout_s: float = Field(default=60, gt=0)
+    max_failed: float = Field(default=0.01, ge=0, le=1)
+    """Tolerated share of failed rows of the whole store."""
+
+    @model_validator(mode="after")
+    def _parts_agree(self) -> Self:
+        if self.store.fingerprint != self.values.fingerprint:
+            raise ValueError("store.fingerprint is not the fingerprint of values")
+        if self.store.rows != self.source.metadata.rows:
+            raise ValueError(f"store has {self.store.rows} rows, the CSV {self.source.metadata.rows}")
+        outside = [s for s in self.shards if not 0 <= s < self.store.shards]
+        if outside or len(set(self.shards)) != len(self.shards):
+            raise ValueError(f"shards must be distinct and below {self.store.shards}, not {self.shards}")
+        return self
+
+
+class ProbeSplit(Document):
+    """One split as a probe reads it: latents, and the CSV that holds the targets."""
+
+    name: Key
+    store: StoreRef
+    source: Source
+
+
+class ProbeJob(_Job):
+    """Train probes on one split's latents and score them on others."""
+
+    kind: Literal["classify", "regress"]
+    run: Key
+    code_sha256: str
+    """Of the probe image's sources."""
+    model: Key
+    variant: Key
+    dataset: Key
+    time_axis: bool
+    train: ProbeSplit
+    evaluate: tuple[ProbeSplit, ...]
+    labels: Labels | None = None
+    actions: Actions | None = None
+    protocol: ProtocolCard
+    control: Literal["none", "shuffled"] = "none"
+    """`shuffled`: train targets are permuted, so nothing can be learnt; the floor of the method."""
+    ram_bytes: int = Field(default=8 << 30, ge=1)
+    """Latents above this stay on disk and are read by batch."""
+
+    @property
+    def fingerprint(self) -> str:
+        """Hash of what determines the scores: equal jobs need not run twice."""
+        ignored = {"id", "run", "image", "image_digest", "code_revision", "threads", "stall_timeout_s", "ram_bytes"}
+        return fingerprint(self.model_dump(mode="json", exclude=ignored))
+
+    @model_validator(mode="after")
+    def _has_its_target(self) -> Self:
+        if (self.kind == "classify") != (self.labels is not None) or (self.kind == "regress") != (
+            self.actions is not None
+        ):
+            raise ValueError("classify needs labels alone, regress actions alone")
+        return self
+
+
+Job = Annotated[ExtractJob | ProbeJob, Field(discriminator="kind")]
+JOB: TypeAdapter[ExtractJob | ProbeJob] = TypeAdapter(Job)
+
+
+def check_version(data: Any, where: str) -> None:
+    """Refuse a job of another contract version before its fields are looked at."""
+    found = data.get("version") if isinstance(data, dict) else None
+    if found != CONTRACT_VERSION:
+        raise ContractError(
+            f"{where}: job version {found!r}, this image speaks version {CONTRACT_VERSION}; "
+            "rebuild the image or use the orchestrator of its release"
+        )

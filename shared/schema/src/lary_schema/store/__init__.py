@@ -1,0 +1,1 @@
+"""The latent store: one Zarr v3 group per extraction. `layout` needs no zarr, `writer` and `reader` do."""

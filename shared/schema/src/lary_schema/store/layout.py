@@ -1,0 +1,154 @@
+"""The store's files apart from its arrays: paths, done markers, provenance. Imports no zarr.
+
+    STORE/
+      zarr.json               group; its attributes hold `Provenance`
+      tokens/  indices/       (rows, T, N, D) and (rows, T, L), one file per shard
+      status/                 (rows,) uint8, one file per shard
+      done/00003.json         marker of a finished shard, written last
+      claims                  empty; byte s is locked while somebody writes shard s
+
+A missing chunk reads as fill value without an error, so only a marker makes a shard done.
+Nothing in a store depends on when, where or in how many attempts it was written.
+"""
+
+import json
+from enum import IntEnum
+from functools import cached_property
+from pathlib import Path
+
+from lary_schema.base import ContractError, Document
+from lary_schema.events import Reason
+from lary_schema.jobs import StoreLayout, Values
+
+SHARD_BYTES = 128 << 20
+"""Aimed-at size of a shard file: few files, each still buffered whole in memory."""
+SHARD_ROWS_MAX = 1024
+"""Keeps the loss of a kill small where rows are."""
+
+
+class Status(IntEnum):
+    """A row's state, as stored in `status`."""
+
+    PENDING = 0
+    OK = 1
+    FAILED = 2
+
+
+class Failure(Document):
+    """Why a row has no latent."""
+
+    row: int
+    reason: Reason
+    detail: str
+
+
+class ShardRecord(Document):
+    """The content of a done marker."""
+
+    shard: int
+    start: int
+    stop: int
+    failures: tuple[Failure, ...] = ()
+    clamped: tuple[int, ...] = ()
+    """Rows whose sample indices went beyond the clip and were clamped to its last frame."""
+    batch_size: int
+    """Smallest batch used: below the job's when memory ran out."""
+    device: str
+    files: dict[str, int]
+    """Size in bytes of each array file of this shard: a lost or cut file is noticed without reading it."""
+
+    @property
+    def ok(self) -> int:
+        return self.stop - self.start - len(self.failures)
+
+
+class Provenance(Document):
+    """Group attributes: all that the latents can be traced to."""
+
+    format: int = 1
+    layout: StoreLayout
+    values: Values
+    image: str
+    image_digest: str | None
+    code_revision: str | None
+    libraries: dict[str, str]
+
+
+class StorePaths:
+    """Every path of one store."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.group = root / "zarr.json"
+        self.done = root / "done"
+        self.claims = root / "claims"
+
+    def marker(self, shard: int) -> Path:
+        return self.done / f"{shard:05d}.json"
+
+    def array_files(self, shard: int, *, indices: bool) -> dict[str, Path]:
+        """Array name -> file of one shard."""
+        files = {"tokens": self.root / f"tokens/c/{shard}/0/0/0", "status": self.root / f"status/c/{shard}"}
+        if indices:
+            files["indices"] = self.root / f"indices/c/{shard}/0/0"
+        return files
+
+
+class StoreIndex:
+    """What a store says of itself, read from its JSON files alone: for planning, status and results."""
+
+    def __init__(self, root: Path) -> None:
+        self.paths = StorePaths(root)
+
+    @property
+    def exists(self) -> bool:
+        return self.paths.group.is_file()
+
+    @cached_property
+    def provenance(self) -> Provenance:
+        """Raises ContractError where the group is no latent store or cannot be read."""
+        try:
+            attributes = json.loads(self.paths.group.read_text(encoding="utf-8"))["attributes"]["lary"]
+        except OSError as error:
+            raise ContractError(f"{self.paths.group}: cannot be read: {error.strerror}") from None
+        except (ValueError, KeyError, TypeError):
+            raise ContractError(f"{self.paths.group}: not the group of a latent store") from None
+        return Provenance.parse(attributes, str(self.paths.group))
+
+    def done(self) -> set[int]:
+        """The shards that are finished."""
+        if not self.paths.done.is_dir():
+            return set()
+        return {int(p.stem) for p in self.paths.done.glob("*.json") if p.stem.isdigit()}
+
+    def record(self, shard: int) -> ShardRecord:
+        return ShardRecord.read(self.paths.marker(shard))
+
+    def records(self) -> list[ShardRecord]:
+        """The markers of all finished shards, in order."""
+        return [self.record(shard) for shard in sorted(self.done())]
+
+    def missing(self) -> list[int]:
+        """The shards still to be written, in order."""
+        return sorted(set(range(self.provenance.layout.shards)) - self.done())
+
+    def damage(self, record: ShardRecord) -> list[str]:
+        """What is wrong with a finished shard's files by their sizes (missing, cut); empty is well."""
+        problems = []
+        for name, size in record.files.items():
+            path = self.paths.root / name
+            found = path.stat().st_size if path.is_file() else None
+            if found != size:
+                problems.append(f"{path}: {'missing' if found is None else f'{found} bytes'}, {size} expected")
+        return problems
+
+
+def shard_rows(row_bytes: int, rows: int) -> int:
+    """How many rows a shard holds: about SHARD_BYTES, at most SHARD_ROWS_MAX and the store's rows."""
+    return max(1, min(SHARD_BYTES // max(1, row_bytes), SHARD_ROWS_MAX, rows))
+
+
+def store_path(values: Values) -> str:
+    """Where a store lies below the latents mount: readable parts, then the fingerprint's head."""
+    name = f"{values.mode}-{values.variant}-{values.fingerprint[:16]}.zarr"
+    return f"{values.dataset}/{values.split}/{values.model}/{name}"
