@@ -110,7 +110,7 @@ class Values(Document):
 
 
 class _Job(Document):
-    version: Literal[1] = CONTRACT_VERSION
+    version: Literal[1] = 1
     id: Key
     image: str
     """Reference of the image that was planned (name:tag, or the process environment's name)."""

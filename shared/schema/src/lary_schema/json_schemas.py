@@ -3,6 +3,7 @@
 import json
 import sys
 from pathlib import Path
+from typing import Any
 
 from pydantic import TypeAdapter
 
@@ -15,7 +16,7 @@ from lary_schema.results import ProbeResult
 
 def documents() -> dict[str, str]:
     """File name -> JSON Schema text of every document that crosses a boundary."""
-    adapters: dict[str, TypeAdapter[object]] = {
+    adapters: dict[str, TypeAdapter[Any]] = {
         "job": JOB,
         "event": EVENT,
         "result": TypeAdapter(ProbeResult),

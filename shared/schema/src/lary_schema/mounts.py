@@ -7,10 +7,9 @@ the roots are /data, /weights, /latents, /job and /out; the other runtimes set t
 import os
 from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
-from typing import Self
+from typing import Annotated, Self
 
 from pydantic import AfterValidator
-from typing_extensions import Annotated
 
 from lary_schema.base import ContractError, Document
 

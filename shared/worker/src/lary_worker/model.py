@@ -17,9 +17,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     import numpy as np
     import torch
-    from numpy.typing import NDArray
-
     from lary_schema.cards import Mode, ModelCard
+    from numpy.typing import NDArray
 
 Weights = Mapping[str, Path]
 """Files or folders by the names of the card's `weights`, verified before the model sees them."""
