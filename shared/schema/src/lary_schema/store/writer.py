@@ -1,0 +1,241 @@
+"""Writing a latent store: whole shards, synced, then marked done. Needs `lary-schema[store]`."""
+
+import errno
+import fcntl
+import os
+import secrets
+import shutil
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NoReturn, Self
+
+import numpy as np
+import zarr
+from numpy.typing import NDArray
+from zarr.codecs import BytesCodec, Crc32cCodec
+from zarr.storage import LocalStore
+
+from lary_schema.atomic import PARTIAL_SUFFIX, publish_text, sync_dir, sync_file
+from lary_schema.base import ContractError
+from lary_schema.jobs import StoreLayout
+from lary_schema.store.layout import Failure, Provenance, ShardRecord, Status, StoreIndex, StorePaths
+
+MISSING_INDEX = -1
+"""What `indices` holds for a failed row."""
+
+
+class StoreWriter:
+    """The one door through which latents get into a store."""
+
+    def __init__(self, root: Path, provenance: Provenance) -> None:
+        self.paths = StorePaths(root)
+        self.layout = provenance.layout
+        self._index = StoreIndex(root)
+
+    @classmethod
+    def open(cls, root: Path, provenance: Provenance) -> Self:
+        """Make the store, or go on with the one that is there.
+
+        The group is made beside its place and renamed into it, so a half-made one is never seen and
+        two workers may start at once. Raises ContractError where the store there has another
+        fingerprint or layout, or the volume cannot be written.
+        """
+        try:
+            if not StoreIndex(root).exists:
+                _create(root, provenance)
+            _check_same(root, provenance)
+            return cls(root, provenance)
+        except OSError as error:
+            _refuse(root, error)
+
+    def missing(self, shards: Iterable[int]) -> list[int]:
+        """Those of `shards` that are not done, in order."""
+        return sorted(set(shards) - self._index.done())
+
+    @contextmanager
+    def claim(self, shard: int) -> Iterator[None]:
+        """Hold a shard while it is written: one writer per shard, also between hosts.
+
+        A lock on one byte of an empty file: the kernel drops it with the process, so a killed
+        writer leaves nothing to clean. Raises ContractError where somebody else holds it.
+        """
+        # Closing any descriptor of a file drops all of a process's POSIX locks on it, so concurrent
+        # claims of one process must use separate stores or come one after the other, as the loop's do.
+        try:
+            fd = os.open(self.paths.claims, os.O_RDWR | os.O_CLOEXEC)
+        except OSError as error:
+            _refuse(self.paths.root, error)
+        try:
+            fcntl.lockf(fd, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, shard)
+            yield
+        except BlockingIOError:
+            raise ContractError(
+                f"{self.paths.root}: shard {shard} is being written by another process; "
+                "wait for it, or stop it and start again"
+            ) from None
+        finally:
+            os.close(fd)
+
+    def write(
+        self,
+        shard: int,
+        tokens: NDArray[Any],
+        indices: NDArray[np.int64] | None,
+        status: NDArray[np.uint8],
+        *,
+        failures: Sequence[Failure],
+        clamped: Sequence[int],
+        batch_size: int,
+        device: str,
+    ) -> ShardRecord:
+        """Write one whole shard and mark it done.
+
+        tokens (n, T, N, D) in the store's dtype, indices (n, T, L) or None, status (n,), where n is
+        the shard's number of rows. The files are synced before the marker appears, so a marker never
+        speaks of bytes that a power cut could take back.
+        """
+        rows = self.layout.shard_range(shard)
+        arrays = {"tokens": tokens, "status": status} | ({} if indices is None else {"indices": indices})
+        _check_arrays(self.layout, shard, arrays, failures)
+        try:
+            self._sweep(shard)
+            for name, values in arrays.items():
+                self._array(name)[rows.start : rows.stop] = values
+            record = ShardRecord(
+                shard=shard,
+                start=rows.start,
+                stop=rows.stop,
+                failures=tuple(sorted(failures, key=lambda f: f.row)),
+                clamped=tuple(sorted(clamped)),
+                batch_size=batch_size,
+                device=device,
+                files=self._sync(shard),
+            )
+            publish_text(self.paths.marker(shard), record.to_json())
+        except OSError as error:
+            _refuse(self.paths.root, error)
+        return record
+
+    def _array(self, name: str) -> zarr.Array[Any]:
+        # Failed rows, all fill value, are written too, so that a hole is always damage. zarr keeps this
+        # in no metadata and ignores `config=` on opening an existing array: only its global setting works.
+        with zarr.config.set({"array.write_empty_chunks": True}):
+            return zarr.open_array(LocalStore(self.paths.root / name), mode="r+")
+
+    def _files(self, shard: int) -> dict[str, Path]:
+        return self.paths.array_files(shard, indices=self.layout.indices is not None)
+
+    def _sweep(self, shard: int) -> None:
+        """Remove what a killed writer of this shard left. The claim makes sure that it is dead."""
+        for file in (*self._files(shard).values(), self.paths.marker(shard)):
+            for leftover in file.parent.glob(f"{file.stem}.*{PARTIAL_SUFFIX}"):
+                leftover.unlink(missing_ok=True)
+
+    def _sync(self, shard: int) -> dict[str, int]:
+        """Force a shard's files and the new folders above them to the disk; their sizes."""
+        sizes: dict[str, int] = {}
+        for file in self._files(shard).values():
+            sync_file(file)
+            for folder in file.parents:
+                sync_dir(folder)
+                if folder == self.paths.root:
+                    break
+            sizes[file.relative_to(self.paths.root).as_posix()] = file.stat().st_size
+        return sizes
+
+
+def _create(root: Path, provenance: Provenance) -> None:
+    root.parent.mkdir(parents=True, exist_ok=True)
+    making = root.with_name(f".{root.name}.{secrets.token_hex(8)}{PARTIAL_SUFFIX}")
+    try:
+        _make_group(making, provenance)
+        StorePaths(making).claims.touch()
+        StorePaths(making).done.mkdir()
+        for file in making.rglob("*"):
+            sync_file(file)
+        sync_dir(making)
+        making.rename(root)
+        sync_dir(root.parent)
+    except OSError as error:
+        # Another worker was first: its group is checked like any other.
+        if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+            raise
+    finally:
+        shutil.rmtree(making, ignore_errors=True)
+
+
+def _make_group(root: Path, provenance: Provenance) -> None:
+    layout = provenance.layout
+    group = zarr.create_group(LocalStore(root), attributes={"lary": provenance.model_dump(mode="json")})
+    _make_sharded(group, layout, "tokens", layout.tokens, layout.dtype, float("nan"))
+    if layout.indices is not None:
+        _make_sharded(group, layout, "indices", layout.indices, "int64", MISSING_INDEX)
+    group.create_array(
+        "status",
+        shape=(layout.rows,),
+        chunks=(layout.shard_rows,),
+        dtype="uint8",
+        fill_value=int(Status.PENDING),
+        compressors=[Crc32cCodec()],
+        filters=None,
+    )
+
+
+def _make_sharded(
+    group: zarr.Group, layout: StoreLayout, name: str, row: tuple[int, ...], dtype: str, fill: float
+) -> None:
+    """(rows, *row): a row a chunk, a shard a file."""
+    group.create_array(
+        name,
+        shape=(layout.rows, *row),
+        chunks=(1, *row),
+        shards=(layout.shard_rows, *row),
+        dtype=dtype,
+        fill_value=fill,
+        serializer=BytesCodec(endian="little"),
+        compressors=[Crc32cCodec()],
+        filters=None,
+    )
+
+
+def _check_same(root: Path, provenance: Provenance) -> None:
+    found = StoreIndex(root).provenance
+    if found.layout.fingerprint != provenance.layout.fingerprint:
+        raise ContractError(
+            f"{root}: holds latents of fingerprint {found.layout.fingerprint[:16]}, "
+            f"the job's is {provenance.layout.fingerprint[:16]}; use another folder"
+        )
+    mine, theirs = provenance.layout.model_dump(exclude={"path"}), found.layout.model_dump(exclude={"path"})
+    wrong = [f"{k} {theirs[k]!r} (job: {mine[k]!r})" for k in mine if mine[k] != theirs[k]]
+    if wrong:
+        raise ContractError(f"{root}: same fingerprint, other layout: {', '.join(wrong)}; plan the job again")
+
+
+def _check_arrays(
+    layout: StoreLayout, shard: int, arrays: dict[str, NDArray[Any]], failures: Sequence[Failure]
+) -> None:
+    count = len(layout.shard_range(shard))
+    expected: dict[str, tuple[tuple[int, ...], str]] = {
+        "tokens": ((count, *layout.tokens), layout.dtype),
+        "status": ((count,), "uint8"),
+    }
+    if layout.indices is not None:
+        expected["indices"] = ((count, *layout.indices), "int64")
+    got = {name: (a.shape, str(a.dtype)) for name, a in arrays.items()}
+    if got != expected:
+        raise ValueError(f"shard {shard}: arrays {got}, expected {expected}")
+    failed = np.flatnonzero(arrays["status"] == Status.FAILED) + layout.shard_range(shard).start
+    if np.any(arrays["status"] == Status.PENDING) or failed.tolist() != sorted(f.row for f in failures):
+        raise ValueError(f"shard {shard}: status and failures disagree, or a row is pending")
+
+
+def _refuse(root: Path, error: OSError) -> NoReturn:
+    remedy = {
+        errno.ENOSPC: "free space on that volume, then run the same command: finished shards are kept",
+        errno.EDQUOT: "raise the quota or free space, then run the same command: finished shards are kept",
+        errno.EROFS: "mount it writable, or choose another folder with --latents",
+        errno.EACCES: "make it writable for this user, or choose another folder with --latents",
+        errno.EPERM: "make it writable for this user, or choose another folder with --latents",
+    }.get(error.errno or 0, "check that volume, then run the same command: finished shards are kept")
+    raise ContractError(f"{root}: cannot be written: {error.strerror or error}; {remedy}") from error

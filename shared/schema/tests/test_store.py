@@ -1,0 +1,232 @@
+"""The latent store: what is written is read back, and nothing else ever is."""
+
+import itertools
+import multiprocessing
+import multiprocessing.synchronize
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from lary_schema.base import ContractError
+from lary_schema.jobs import Values
+from lary_schema.store.layout import Failure, Provenance, StoreIndex, StorePaths, shard_rows
+from lary_schema.store.reader import LatentStore
+from lary_schema.store.writer import StoreWriter
+
+WriteShard = Callable[..., None]
+
+
+def tree(root: Path) -> dict[str, bytes | None]:
+    """Every path below a folder with its bytes."""
+    return {p.relative_to(root).as_posix(): p.read_bytes() if p.is_file() else None for p in sorted(root.rglob("*"))}
+
+
+def full(root: Path, provenance: Provenance, write_shard: WriteShard, order: tuple[int, ...] = (0, 1, 2)) -> Path:
+    writer = StoreWriter.open(root, provenance)
+    for shard in order:
+        write_shard(writer, shard)
+    return root
+
+
+def test_round_trip_with_a_failed_row(tmp_path: Path, provenance: Provenance, write_shard: WriteShard) -> None:
+    writer = StoreWriter.open(tmp_path / "s.zarr", provenance)
+    lost = Failure(row=5, reason="decode_error", detail="clips/ü 5.mp4: no frame")
+    write_shard(writer, 0)
+    write_shard(writer, 1, failures=(lost,))
+    write_shard(writer, 2)
+    store = LatentStore.open(tmp_path / "s.zarr", provenance.layout.fingerprint)
+    assert store.ok_rows().tolist() == [0, 1, 2, 3, 4, 6, 7, 8, 9]
+    assert store.failures == [lost]
+    rows = np.array([9, 0, 7, 7])
+    assert store.tokens(rows)[:, 0, 0, 0].tolist() == [9, 0, 7, 7]
+    assert store.tokens(rows).dtype == np.float16
+    assert store.indices(rows)[:, 1, 2].tolist() == [9, 0, 7, 7]
+    assert np.isnan(store.tokens(np.array([5]))).all()
+
+
+def test_bytes_do_not_depend_on_order_or_attempt(
+    tmp_path: Path, provenance: Provenance, write_shard: WriteShard
+) -> None:
+    first = full(tmp_path / "a.zarr", provenance, write_shard)
+    second = full(tmp_path / "b.zarr", provenance, write_shard, (2, 0, 1))
+    write_shard(StoreWriter.open(second, provenance), 1)
+    assert tree(first) == tree(second)
+
+
+def test_an_unfinished_store_is_refused_and_names_the_shard(
+    tmp_path: Path, provenance: Provenance, write_shard: WriteShard
+) -> None:
+    root = full(tmp_path / "s.zarr", provenance, write_shard, (0, 2))
+    assert StoreWriter.open(root, provenance).missing([2, 1, 0]) == [1]
+    with pytest.raises(ContractError, match=r"1 of 3 shards are not done \(first: 1\)"):
+        LatentStore.open(root)
+
+
+def test_another_fingerprint_and_another_layout_are_refused(tmp_path: Path, provenance: Provenance) -> None:
+    root = tmp_path / "s.zarr"
+    StoreWriter.open(root, provenance)
+    values = provenance.values.model_copy(update={"seed": 1})
+    layout = provenance.layout.model_copy(update={"fingerprint": values.fingerprint})
+    other = provenance.model_copy(update={"values": values, "layout": layout})
+    with pytest.raises(ContractError, match="use another folder"):
+        StoreWriter.open(root, other)
+    wider = provenance.model_copy(update={"layout": provenance.layout.model_copy(update={"shard_rows": 8})})
+    with pytest.raises(ContractError, match=r"shard_rows 4 \(job: 8\)"):
+        StoreWriter.open(root, wider)
+    with pytest.raises(ContractError, match="expected 0000"):
+        LatentStore.open(root, "0" * 64)
+
+
+def test_a_folder_that_is_no_store_is_refused(tmp_path: Path, provenance: Provenance) -> None:
+    (tmp_path / "zarr.json").write_text('{"zarr_format": 3, "node_type": "group"}')
+    with pytest.raises(ContractError, match="not the group of a latent store"):
+        StoreWriter.open(tmp_path, provenance)
+    with pytest.raises(ContractError, match="no latent store"):
+        LatentStore.open(tmp_path / "absent")
+
+
+def test_a_lost_a_cut_and_a_flipped_shard_are_noticed(
+    tmp_path: Path, provenance: Provenance, write_shard: WriteShard
+) -> None:
+    root = full(tmp_path / "s.zarr", provenance, write_shard)
+    file = StorePaths(root).array_files(1, indices=True)["tokens"]
+    good = file.read_bytes()
+
+    flipped = bytearray(good)
+    flipped[3] ^= 1
+    file.write_bytes(flipped)
+    with pytest.raises(ContractError, match="damaged"):
+        LatentStore.open(root).tokens(np.arange(10))
+    assert LatentStore.open(root).tokens(np.array([0, 9])).shape == (2, 2, 3, 4)
+
+    file.write_bytes(good[:-1])
+    with pytest.raises(ContractError, match=f"{len(good) - 1} bytes, {len(good)} expected"):
+        LatentStore.open(root)
+    file.unlink()
+    with pytest.raises(ContractError, match="missing"):
+        LatentStore.open(root)
+
+
+def test_a_hole_inside_a_shard_is_an_error_not_a_fill_value(
+    tmp_path: Path, provenance: Provenance, write_shard: WriteShard
+) -> None:
+    root = full(tmp_path / "s.zarr", provenance, write_shard)
+    file = StorePaths(root).array_files(2, indices=True)["status"]
+    file.unlink()
+    store = LatentStore(root, provenance, StoreIndex(root).records())
+    with pytest.raises(ContractError, match="damaged"):
+        _ = store.status
+
+
+def test_leftovers_of_a_killed_writer_are_swept(
+    tmp_path: Path, provenance: Provenance, write_shard: WriteShard
+) -> None:
+    clean = full(tmp_path / "clean.zarr", provenance, write_shard)
+    root = tmp_path / "s.zarr"
+    writer = StoreWriter.open(root, provenance)
+    for file in (*writer.paths.array_files(1, indices=True).values(), writer.paths.marker(1)):
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.with_name(f"{file.stem}.0123abcd.partial").write_bytes(b"half")
+    for shard in range(3):
+        write_shard(writer, shard)
+    assert tree(root) == tree(clean)
+
+
+def test_status_and_failures_must_agree(tmp_path: Path, provenance: Provenance) -> None:
+    writer = StoreWriter.open(tmp_path / "s.zarr", provenance)
+    tokens, indices = np.zeros((4, 2, 3, 4), "float16"), np.zeros((4, 2, 3), "int64")
+    write = {"failures": (), "clamped": (), "batch_size": 1, "device": "cpu"}
+    with pytest.raises(ValueError, match="disagree"):
+        writer.write(0, tokens, indices, np.array([1, 1, 2, 1], "uint8"), **write)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="expected"):
+        writer.write(0, tokens.astype("float32"), indices, np.ones(4, "uint8"), **write)  # type: ignore[arg-type]
+    assert writer.missing(range(3)) == [0, 1, 2]
+
+
+def _hold(root: Path, provenance: Provenance, ready: multiprocessing.synchronize.Event) -> None:
+    with StoreWriter.open(root, provenance).claim(1):
+        ready.set()
+        time.sleep(60)
+
+
+def test_a_shard_has_one_writer_and_a_killed_one_frees_it(tmp_path: Path, provenance: Provenance) -> None:
+    root = tmp_path / "s.zarr"
+    writer = StoreWriter.open(root, provenance)
+    context = multiprocessing.get_context("fork")
+    ready = context.Event()
+    other = context.Process(target=_hold, args=(root, provenance, ready))
+    other.start()
+    assert ready.wait(30)
+    with pytest.raises(ContractError, match="shard 1 is being written by another process"), writer.claim(1):
+        pass
+    with writer.claim(2):
+        pass
+    assert other.pid is not None
+    os.kill(other.pid, signal.SIGKILL)
+    other.join()
+    with writer.claim(1):
+        pass
+
+
+@pytest.fixture
+def tiny_volume(tmp_path: Path) -> Iterator[Path]:
+    """A volume of 64 kB."""
+    folder = tmp_path / "volume"
+    folder.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=64k", "none", str(folder)]
+    if os.geteuid() != 0 or subprocess.run(mount, check=False).returncode:
+        pytest.skip("mounting a small tmpfs needs root with CAP_SYS_ADMIN")
+    yield folder
+    subprocess.run(["umount", folder], check=True)
+
+
+def test_a_full_disk_is_said_and_finished_shards_stay(
+    tiny_volume: Path, provenance: Provenance, write_shard: WriteShard
+) -> None:
+    root = tiny_volume / "s.zarr"
+    writer = StoreWriter.open(root, provenance)
+    write_shard(writer, 0)
+    filler = tiny_volume / "filler"
+    with filler.open("wb", buffering=0) as file, pytest.raises(OSError, match="No space"):
+        file.writelines(itertools.repeat(b"x" * 4096))
+    with pytest.raises(ContractError, match="No space left on device; free space"):
+        write_shard(writer, 1)
+    filler.unlink()
+    assert writer.missing(range(3)) == [1, 2]
+    write_shard(writer, 1)
+    write_shard(writer, 2)
+    assert LatentStore.open(root).ok_rows().tolist() == list(range(10))
+
+
+@given(row_bytes=st.integers(1, 1 << 32), rows=st.integers(1, 10_000_000))
+def test_shard_rows_are_in_bounds(row_bytes: int, rows: int) -> None:
+    count = shard_rows(row_bytes, rows)
+    assert 1 <= count <= min(1024, rows)
+    assert count == 1 or count * row_bytes <= 128 << 20
+
+
+VALUES = {
+    "seed": 7,
+    "dtype": "float32",
+    "precision": "bf16",
+    "decoder": "decord",
+    "revision": 9,
+    "model": "other",
+    "split": "val",
+    "metadata_sha256": "b" * 64,
+    "code_sha256": "b" * 64,
+    "weights": {"w": "1" * 64},
+    "preprocessing": "other",
+}
+
+
+@pytest.mark.parametrize("name", VALUES)
+def test_every_value_changes_the_fingerprint(values: Values, name: str) -> None:
+    assert values.model_copy(update={name: VALUES[name]}).fingerprint != values.fingerprint
