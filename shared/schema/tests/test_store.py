@@ -151,7 +151,10 @@ def test_status_and_failures_must_agree(tmp_path: Path, provenance: Provenance) 
 
 
 def _hold(root: Path, provenance: Provenance, ready: multiprocessing.synchronize.Event) -> None:
-    with StoreWriter.open(root, provenance).claim(1):
+    writer = StoreWriter.open(root, provenance)
+    with writer.claim(1):
+        with writer.claim(0):
+            pass
         ready.set()
         time.sleep(60)
 
@@ -166,7 +169,7 @@ def test_a_shard_has_one_writer_and_a_killed_one_frees_it(tmp_path: Path, proven
     assert ready.wait(30)
     with pytest.raises(ContractError, match="shard 1 is being written by another process"), writer.claim(1):
         pass
-    with writer.claim(2):
+    with writer.claim(0), writer.claim(2):
         pass
     assert other.pid is not None
     os.kill(other.pid, signal.SIGKILL)

@@ -32,6 +32,13 @@ class StoreWriter:
         self.paths = StorePaths(root)
         self.layout = provenance.layout
         self._index = StoreIndex(root)
+        # One descriptor for the writer's life: closing any descriptor of a file drops all POSIX locks
+        # that the process has on it, so one per claim would free the other shards with the first.
+        self._claims = os.open(self.paths.claims, os.O_RDWR | os.O_CLOEXEC)
+
+    def close(self) -> None:
+        """Drop all claims."""
+        os.close(self._claims)
 
     @classmethod
     def open(cls, root: Path, provenance: Provenance) -> Self:
@@ -60,22 +67,17 @@ class StoreWriter:
         A lock on one byte of an empty file: the kernel drops it with the process, so a killed
         writer leaves nothing to clean. Raises ContractError where somebody else holds it.
         """
-        # Closing any descriptor of a file drops all of a process's POSIX locks on it, so concurrent
-        # claims of one process must use separate stores or come one after the other, as the loop's do.
         try:
-            fd = os.open(self.paths.claims, os.O_RDWR | os.O_CLOEXEC)
-        except OSError as error:
-            _refuse(self.paths.root, error)
-        try:
-            fcntl.lockf(fd, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, shard)
-            yield
+            fcntl.lockf(self._claims, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, shard)
         except BlockingIOError:
             raise ContractError(
                 f"{self.paths.root}: shard {shard} is being written by another process; "
                 "wait for it, or stop it and start again"
             ) from None
+        try:
+            yield
         finally:
-            os.close(fd)
+            fcntl.lockf(self._claims, fcntl.LOCK_UN, 1, shard)
 
     def write(
         self,
