@@ -1,5 +1,6 @@
 """The latent store: what is written is read back, and nothing else ever is."""
 
+import contextlib
 import itertools
 import multiprocessing
 import multiprocessing.synchronize
@@ -193,18 +194,17 @@ def tiny_volume(tmp_path: Path) -> Iterator[Path]:
 def test_a_full_disk_is_said_and_finished_shards_stay(
     tiny_volume: Path, provenance: Provenance, write_shard: WriteShard
 ) -> None:
-    root = tiny_volume / "s.zarr"
-    writer = StoreWriter.open(root, provenance)
-    write_shard(writer, 0)
-    filler = tiny_volume / "filler"
-    with filler.open("wb", buffering=0) as file, pytest.raises(OSError, match="No space"):
-        file.writelines(itertools.repeat(b"x" * 4096))
-    with pytest.raises(ContractError, match="No space left on device; free space"):
+    root, filler = tiny_volume / "s.zarr", tiny_volume / "filler"
+    with contextlib.closing(StoreWriter.open(root, provenance)) as writer:
+        write_shard(writer, 0)
+        with filler.open("wb", buffering=0) as file, pytest.raises(OSError, match="No space"):
+            file.writelines(itertools.repeat(b"x" * 4096))
+        with pytest.raises(ContractError, match="No space left on device; free space"):
+            write_shard(writer, 1)
+        filler.unlink()
+        assert writer.missing(range(3)) == [1, 2]
         write_shard(writer, 1)
-    filler.unlink()
-    assert writer.missing(range(3)) == [1, 2]
-    write_shard(writer, 1)
-    write_shard(writer, 2)
+        write_shard(writer, 2)
     assert LatentStore.open(root).ok_rows().tolist() == list(range(10))
 
 
