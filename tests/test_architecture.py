@@ -1,0 +1,66 @@
+"""The arrows of docs/design.md: who may import whom, and what stays out of the orchestrator."""
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+REPO = Path(__file__).parents[1]
+OURS = {
+    "lary_schema": set(),
+    "lary_worker": {"lary_schema"},
+    "lary_probe": {"lary_schema"},
+    "lary_orch": {"lary_schema"},
+}
+MODEL_IMAGE = {"lary_schema", "lary_worker"}
+"""What the package of a model image may import of ours."""
+UNSAFE = ("allow_pickle=True", "weights_only=False", "pickle.load", "pickle.Unpickler")
+CONVERTER = "shared/worker/src/lary_worker/convert.py"
+"""The one explicit place that may unpickle."""
+
+
+def packages() -> list[Path]:
+    return sorted(p.parent for p in REPO.glob("*/src/*/__init__.py")) + sorted(
+        p.parent for p in REPO.glob("*/*/src/*/__init__.py")
+    )
+
+
+def imports(package: Path) -> Iterator[tuple[Path, str]]:
+    """(file, top-level package) of every import, also those inside functions."""
+    for file in package.rglob("*.py"):
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Import):
+                yield from ((file, alias.name.split(".")[0]) for alias in node.names)
+            elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+                yield file, node.module.split(".")[0]
+
+
+@pytest.mark.parametrize("package", packages(), ids=lambda p: p.name)
+def test_arrows_point_one_way(package: Path) -> None:
+    allowed = OURS.get(package.name, MODEL_IMAGE) | {package.name}
+    wrong = {(str(f.relative_to(REPO)), name) for f, name in imports(package) if name.startswith("lary_")}
+    assert {(f, n) for f, n in wrong if n not in allowed} == set()
+
+
+def test_the_orchestrator_knows_no_tensors() -> None:
+    found = {name for _, name in imports(REPO / "orchestrator/src/lary_orch")}
+    assert found & {"torch", "zarr", "tensorstore", "pandas", "transformers"} == set()
+
+
+def test_every_image_is_a_folder_with_its_card_and_project() -> None:
+    folders = {p.parent.parent.parent for p in REPO.glob("images/*/src/*/image.yaml")}
+    assert REPO / "images/baseline" in folders
+    assert REPO / "images/probe" in folders
+    assert [f for f in folders if not (f / "pyproject.toml").is_file()] == []
+
+
+def test_nothing_unpickles_outside_the_converter() -> None:
+    found = {
+        (str(file.relative_to(REPO)), word)
+        for package in packages()
+        for file in package.rglob("*.py")
+        for word in UNSAFE
+        if word in file.read_text(encoding="utf-8")
+    }
+    assert {file for file, _ in found} <= {CONVERTER}
