@@ -145,6 +145,8 @@ class ImageCard(_Card):
     models: tuple[ModelCard, ...] = ()
     libraries: dict[str, str] = Field(default_factory=dict)
     """Versions that can move a value, as installed; filled in by `describe`."""
+    code_sha256: str | None = None
+    """Of a probe's own source files; filled in by `describe`. A model's is in its own card."""
 
     def card(self, key: str) -> ModelCard | None:
         """The card that serves a model key: an exact one before a family."""

@@ -1,0 +1,76 @@
+"""What every image's command does alike: its job, its events on stdout, its exit code."""
+
+import json
+import os
+import sys
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import TypeVar
+
+from lary_schema.base import ContractError, ExitCode
+from lary_schema.events import Emit, Failed, _Event, to_line
+from lary_schema.jobs import ExtractJob, ProbeJob, check_version
+
+AnyJob = TypeVar("AnyJob", ExtractJob, ProbeJob)
+
+
+def claim_stdout() -> Emit:
+    """Keep stdout for events: everything else that is written to it from now on goes to stderr.
+
+    File descriptor 1 itself is pointed at stderr, so C libraries' chatter and child processes are
+    caught too. The returned `emit` may be called from any thread; a line is written whole.
+    """
+    sys.stdout.flush()
+    stream = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(2, 1)
+    lock = threading.Lock()
+
+    def emit(event: _Event) -> None:
+        with lock:
+            stream.write(to_line(event))
+            stream.flush()
+
+    return emit
+
+
+def load_job(path: Path, kind: type[AnyJob]) -> AnyJob:
+    """The job of `--job FILE`. Raises ContractError naming the file and the key that is wrong."""
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ContractError(f"{path}: cannot be read: {error.strerror}") from None
+    except ValueError as error:
+        raise ContractError(f"{path}: not JSON: {error}") from None
+    check_version(data, str(path))
+    return kind.parse(data, str(path))
+
+
+def run_command(function: Callable[[], None], emit: Emit, job: str = "") -> int:
+    """Run a command's body; its exit code.
+
+    A ContractError ends in its exit code, a `Failed` event as the last line and the message on
+    stderr. Any other exception is a fault of ours and passes through, with its traceback.
+    """
+    try:
+        function()
+    except ContractError as error:
+        code, message = error.exit_code, str(error)
+    except MemoryError as error:
+        code, message = ExitCode.OUT_OF_MEMORY, f"out of memory: {error}" if str(error) else "out of memory"
+    else:
+        return ExitCode.DONE
+    emit(Failed(job=job, code=code, message=message))
+    sys.stderr.write(f"{message}\n")
+    return code
+
+
+def run_job(path: Path, kind: type[AnyJob], function: Callable[[AnyJob, Emit], None]) -> int:
+    """Claim stdout, read the job and do `function(job, emit)` under `run_command`; the exit code."""
+    emit = claim_stdout()
+    loaded: list[AnyJob] = []
+    code = run_command(lambda: loaded.append(load_job(path, kind)), emit)
+    if not loaded:
+        return code
+    job = loaded[0]
+    return run_command(lambda: function(job, emit), emit, job.id)
