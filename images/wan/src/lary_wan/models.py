@@ -1,0 +1,44 @@
+"""The key `wan2-2`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from lary_worker.model import Latents, Model, Weights
+from lary_worker.preprocessing import resize_lanczos
+
+from lary_wan.config import Config
+
+if TYPE_CHECKING:
+    import numpy as np
+    import torch
+    from numpy.typing import NDArray
+
+
+class Wan22(Model):
+    """Latent means of the Wan 2.2 autoencoder (16 x 16 pixels, 4 frames per token), standardised per channel.
+
+    A clip of nine frames gives three time steps. Of a pair, `corrected` encodes each frame alone;
+    `lary-v1` feeds it as a clip, of which the network reads the first frame only.
+    """
+
+    config = Config()
+
+    def preprocess(self, frames: NDArray[np.uint8]) -> NDArray[Any]:
+        return resize_lanczos(frames)
+
+    def load(self, weights: Weights, device: torch.device, dtype: torch.dtype, seed: int) -> None:
+        from lary_wan import network
+
+        if "model" in weights:
+            self._encoder = network.load(weights["model"], self.config, device, dtype)
+        else:
+            self._encoder = network.random(self.config, device, dtype, seed)
+
+    def encode(self, batch: torch.Tensor, rows: NDArray[np.int64]) -> Latents:
+        if self.mode == "video":
+            return Latents(self._encoder(batch))
+        if self.variant == "lary-v1":
+            return Latents(self._encoder(batch[:, :1]))
+        frames = batch.flatten(0, 1).unsqueeze(1)  # (B * 2, 1, H, W, 3)
+        return Latents(self._encoder(frames).unflatten(0, batch.shape[:2]).squeeze(2))
