@@ -7,7 +7,7 @@ import json
 import re
 import zipfile
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any, TypeVar
@@ -21,6 +21,7 @@ State = dict[str, torch.Tensor]
 Renames = Sequence[tuple[str, str]]
 """(regular expression, replacement) pairs, applied one after another to every name."""
 Network = TypeVar("Network")
+Module = TypeVar("Module", bound=nn.Module)
 
 _NAMED = 8
 _LFS = b"version https://git-lfs"
@@ -176,6 +177,29 @@ def load_strict(
         raise WeightsError(f"{where}: does not fit {type(module).__name__}:\n" + "\n".join(problems))
     ready = {name: _placed(by_target[name], expected[name], device, dtype) for name in expected}
     module.load_state_dict(ready, strict=True, assign=True)
+
+
+def build(
+    make: Callable[[], Module],
+    state: Mapping[str, torch.Tensor] | None,
+    where: Path | str | None,
+    *,
+    renames: Renames = (),
+    skippable: Sequence[str] = (),
+    device: torch.device,
+    dtype: torch.dtype,
+) -> Module:
+    """The network of `make` in evaluation mode, with the tensors of `state` or (None) as it is born.
+
+    With a `state` the network is made without memory of its own, so tensors that it keeps outside its
+    `state_dict` must be made in `forward`. Raises as `load_strict` does.
+    """
+    if state is None:
+        return make().to(device, dtype).eval()
+    with torch.device("meta"):
+        module = make()
+    load_strict(module, state, where or "weights", renames=renames, skippable=skippable, device=device, dtype=dtype)
+    return module.eval()
 
 
 def _mismatches(kept: Mapping[str, str], found: State, expected: Mapping[str, torch.Tensor]) -> list[str]:

@@ -1,0 +1,124 @@
+"""What the networks are: kinds and sizes. Free of torch, which decode processes do without."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Conv:
+    """One convolution: kernel (height, width), stride, zero padding."""
+
+    kernel: tuple[int, int]
+    stride: int = 2
+    padding: int = 1
+
+
+CODE_CONVOLUTIONS = {
+    1: (Conv((3, 3)), Conv((4, 4), 1, 0)),
+    2: (Conv((3, 3)), Conv((3, 4), 1, 0)),
+    4: (Conv((3, 3)), Conv((3, 3), 1, 0)),
+    16: (Conv((3, 3)), Conv((3, 3))),
+    49: (Conv((3, 3)),),
+    64: (Conv((2, 2)),),
+    256: (Conv((3, 3)),),
+}
+"""From patches to code positions, by `code_seq_len`. LARYBench's: LAPA has a kernel of 3 at 64."""
+
+
+def code_count(code_seq_len: int, side: int) -> int:
+    """Codes per pair of frames with side x side patches."""
+    h = w = side
+    for conv in CODE_CONVOLUTIONS[code_seq_len]:
+        h, w = ((n + 2 * conv.padding - k) // conv.stride + 1 for n, k in zip((h, w), conv.kernel, strict=True))
+    return h * w
+
+
+@dataclass(frozen=True)
+class LaqSize:
+    """The latent action quantiser (LAPA's code: LatentActionQuantization)."""
+
+    dim: int = 1024
+    """Width of the frame features and of the tokens."""
+    heads: int = 16
+    dim_head: int = 64
+    spatial_depth: int = 4
+    temporal_depth: int = 4
+    codebook_size: int = 8
+    quant_dim: int = 32
+    code_seq_len: int = 16
+    """Names one of the convolution stacks before the codebook (`CODE_CONVOLUTIONS`); not always the number of codes."""
+    patch_size: int | None = None
+    """Side of the pixel patches of `lapa`; None where a backbone gives the features."""
+
+    @property
+    def inner(self) -> int:
+        """Width of the gated feed-forward layer."""
+        return int(4 * (2 / 3) * self.dim)
+
+
+@dataclass(frozen=True)
+class MagvitSize:
+    """The Open-MAGVIT2 image encoder (its yaml: `ddconfig`)."""
+
+    channels: int = 128
+    multipliers: tuple[int, ...] = (1, 1, 2, 2, 4)
+    """Width of each level, times `channels`; each level but the last halves the image."""
+    blocks: int = 4
+    """Residual blocks per level, and in the middle."""
+    latent: int = 18
+
+
+@dataclass(frozen=True)
+class VitKind:
+    """How one kind of transformer is loaded, fed and read."""
+
+    network: str
+    """Class in transformers."""
+    config: str
+    model_type: str
+    """What `config.json` of the hub folder says."""
+    special_tokens: int
+    """Class and register tokens, ahead of the patches."""
+    symmetric: bool
+    """Pixels are scaled to [-1, 1]; otherwise they stay in [0, 1]. Both as LARYBench trains and extracts."""
+    official: Mapping[str, Any]
+    """Sizes of the official model, for random weights."""
+    skippable: tuple[str, ...] = ()
+    options: Mapping[str, Any] = field(default_factory=dict)
+    """Changes to the folder's config."""
+
+
+DINOV2 = VitKind(
+    network="Dinov2Model",
+    config="Dinov2Config",
+    model_type="dinov2",
+    special_tokens=1,
+    symmetric=True,
+    official={"hidden_size": 1024, "num_hidden_layers": 24, "num_attention_heads": 16, "image_size": 518},
+)
+DINOV3 = VitKind(
+    network="DINOv3ViTModel",
+    config="DINOv3ViTConfig",
+    model_type="dinov3_vit",
+    special_tokens=5,
+    symmetric=True,
+    official={
+        "hidden_size": 1024,
+        "intermediate_size": 4096,
+        "num_hidden_layers": 24,
+        "num_attention_heads": 16,
+        "num_register_tokens": 4,
+    },
+)
+SIGLIP2 = VitKind(
+    network="SiglipVisionModel",
+    config="SiglipVisionConfig",
+    model_type="siglip",
+    special_tokens=0,
+    symmetric=False,
+    official={"vision_use_head": False},
+    # The folder holds the whole model; the text tower and the pooling head give no patch feature.
+    skippable=(r"text_model\.", r"logit_(scale|bias)$", r"(vision_model\.)?head\."),
+    options={"vision_use_head": False},
+)

@@ -1,0 +1,80 @@
+"""The image encoder of Open-MAGVIT2 (Luo et al., 2024), as far as the 18 channels before its binary codes.
+
+Shapes: b images, c channels.
+"""
+
+from torch import Tensor, nn
+from torch.nn import functional
+
+from lary_lapa.facts import MagvitSize
+
+RENAMES = (
+    (r"^encoder\.", ""),
+    (r"\.nin_shortcut\.", ".shortcut."),
+    (r"\.block\.(\d+)\.", r".blocks.\1."),
+    (r"^mid_block\.", "middle."),
+)
+"""From the names in the tokenizer's checkpoint to those of `MagvitEncoder`."""
+
+SKIPPABLE = (r"decoder\.", r"model_ema\.", r"quantize\.", r"loss\.")
+"""The rest of the autoencoder. The averaged weights (`model_ema.`) are unused, as in LARYBench."""
+
+
+def _norm(channels: int) -> nn.GroupNorm:
+    return nn.GroupNorm(32, channels, eps=1e-6)
+
+
+class ResidualBlock(nn.Module):
+    """Twice norm, swish, convolution; a 1x1 convolution on the way around where the width changes."""
+
+    def __init__(self, c_in: int, c_out: int) -> None:
+        super().__init__()
+        self.norm1 = _norm(c_in)
+        self.conv1 = nn.Conv2d(c_in, c_out, 3, padding=1, bias=False)
+        self.norm2 = _norm(c_out)
+        self.conv2 = nn.Conv2d(c_out, c_out, 3, padding=1, bias=False)
+        self.shortcut = nn.Identity() if c_in == c_out else nn.Conv2d(c_in, c_out, 1, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.conv1(functional.silu(self.norm1(x)))
+        y = self.conv2(functional.silu(self.norm2(y)))
+        out: Tensor = self.shortcut(x) + y
+        return out
+
+
+class Level(nn.Module):
+    """Residual blocks at one resolution, then (but for the last level) half of it."""
+
+    def __init__(self, c_in: int, c_out: int, blocks: int, last: bool) -> None:
+        super().__init__()
+        self.blocks = nn.Sequential(*(ResidualBlock(c_out if i else c_in, c_out) for i in range(blocks)))
+        self.downsample = nn.Identity() if last else nn.Conv2d(c_out, c_out, 3, stride=2, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.downsample(self.blocks(x))
+        return out
+
+
+class MagvitEncoder(nn.Module):
+    """Pixels -> a latent of a sixteenth of the side."""
+
+    def __init__(self, size: MagvitSize) -> None:
+        super().__init__()
+        widths = [size.channels * m for m in size.multipliers]
+        inputs = [size.channels, *widths[:-1]]
+        last = len(widths) - 1
+        self.conv_in = nn.Conv2d(3, size.channels, 3, padding=1, bias=False)
+        self.down = nn.Sequential(
+            *(Level(a, b, size.blocks, i == last) for i, (a, b) in enumerate(zip(inputs, widths, strict=True)))
+        )
+        self.middle = nn.Sequential(*(ResidualBlock(widths[-1], widths[-1]) for _ in range(size.blocks)))
+        self.norm_out = _norm(widths[-1])
+        self.conv_out = nn.Conv2d(widths[-1], size.latent, 1)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """(b, 3, H, W) in [0, 1] -> (b, H/16, W/16, latent).
+
+        Open-MAGVIT2 trains on [-1, 1]; the LAQ model that reads these features was trained on this range.
+        """
+        x = self.middle(self.down(self.conv_in(images)))
+        return self.conv_out(functional.silu(self.norm_out(x))).movedim(1, -1)
