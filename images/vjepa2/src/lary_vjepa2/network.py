@@ -1,0 +1,95 @@
+"""transformers' V-JEPA 2 encoder, from Meta's training checkpoint or the hub's folder."""
+
+from pathlib import Path
+
+import torch
+from lary_worker.checkpoints import State, load_pretrained, load_strict, read_state, strip_prefix
+from lary_worker.preprocessing import unit_range
+from torch import nn
+from transformers import VJEPA2Config, VJEPA2Model
+
+from lary_vjepa2.config import Config
+from lary_vjepa2.preprocessing import CROP
+
+# Names of the original file, without its prefixes and with attn.qkv split -> names in transformers.
+_RENAMES = (
+    (r"^patch_embed\.", "embeddings.patch_embeddings."),
+    (r"^blocks\.", "layer."),
+    (r"^norm\.", "layernorm."),
+    (r"\.attn\.", ".attention."),
+)
+
+
+class VJepa2Encoder(nn.Module):
+    """Clips -> patch features after the final layer norm. The predictor is not part of it."""
+
+    mean: torch.Tensor
+    std: torch.Tensor
+
+    def __init__(self, encoder: nn.Module) -> None:
+        super().__init__()
+        self.encoder = encoder
+        self.register_buffer("mean", torch.tensor([0.485, 0.456, 0.406]), persistent=False)  # ImageNet
+        self.register_buffer("std", torch.tensor([0.229, 0.224, 0.225]), persistent=False)
+
+    def forward(self, frames: torch.Tensor) -> torch.Tensor:
+        """uint8 RGB (B, T, 224, 224, 3) -> (B, T // 2 * 196, D): tokens by time, row, column."""
+        pixels = (unit_range(frames) - self.mean) / self.std
+        features: torch.Tensor = self.encoder(pixels.permute(0, 1, 4, 2, 3)).last_hidden_state
+        return features
+
+
+def load(path: Path, config: Config, device: torch.device, dtype: torch.dtype) -> VJepa2Encoder:
+    """The encoder with the `target_encoder` of a training checkpoint, or of a hub folder with its own config.
+
+    Raises WeightsError for anything else.
+    """
+    if path.is_dir():
+        # With the folder's own crop of 256 the rotary positions would be those of a 16 x 16 grid.
+        model = load_pretrained(VJEPA2Model, path, model_type="vjepa2", crop_size=CROP, dtype=dtype)
+        return VJepa2Encoder(model.encoder).to(device).eval()
+    with torch.device("meta"):
+        encoder = _encoder(config)
+    state = read_state(path, entry="target_encoder")
+    for prefix in ("module.", "backbone."):
+        state = strip_prefix(state, prefix)
+    load_strict(encoder, _split_qkv(state), path, renames=_RENAMES, device=device, dtype=dtype)
+    return VJepa2Encoder(encoder).to(device).eval()
+
+
+def random(config: Config, device: torch.device, dtype: torch.dtype, seed: int) -> VJepa2Encoder:
+    """The encoder with seeded random weights."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        encoder = _encoder(config)
+    return VJepa2Encoder(encoder.to(device, dtype)).to(device).eval()
+
+
+def _encoder(config: Config) -> nn.Module:
+    """The encoder alone; the predictor is made as small as it gets, and dropped."""
+    model = VJEPA2Model(
+        VJEPA2Config(
+            crop_size=CROP,
+            hidden_size=config.embed_dim,
+            num_hidden_layers=config.depth,
+            num_attention_heads=config.num_heads,
+            mlp_ratio=config.mlp_ratio,
+            patch_size=config.patch_size,
+            tubelet_size=config.tubelet_size,
+            pred_num_hidden_layers=1,
+        )
+    )
+    encoder: nn.Module = model.encoder
+    return encoder
+
+
+def _split_qkv(state: State) -> State:
+    """`attn.qkv` (3 D, ...) as the three tensors that transformers keeps."""
+    split: State = {}
+    for name, tensor in state.items():
+        if ".attn.qkv." not in name:
+            split[name] = tensor
+            continue
+        for part, piece in zip(("query", "key", "value"), tensor.chunk(3), strict=True):
+            split[name.replace(".qkv.", f".{part}.")] = piece
+    return split
