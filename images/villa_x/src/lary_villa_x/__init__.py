@@ -1,0 +1,1 @@
+"""The latent action model of villa-X."""
