@@ -35,7 +35,7 @@ def code_count(code_seq_len: int, side: int) -> int:
 
 
 @dataclass(frozen=True)
-class LaqSize:
+class LaqConfig:
     """The latent action quantiser (LAPA's code: LatentActionQuantization)."""
 
     dim: int = 1024
@@ -48,8 +48,6 @@ class LaqSize:
     quant_dim: int = 32
     code_seq_len: int = 16
     """Names one of the convolution stacks before the codebook (`CODE_CONVOLUTIONS`); not always the number of codes."""
-    patch_size: int | None = None
-    """Side of the pixel patches of `lapa`; None where a backbone gives the features."""
 
     @property
     def inner(self) -> int:
@@ -58,15 +56,15 @@ class LaqSize:
 
 
 @dataclass(frozen=True)
-class MagvitSize:
+class MagvitConfig:
     """The Open-MAGVIT2 image encoder (its yaml: `ddconfig`)."""
 
-    channels: int = 128
-    multipliers: tuple[int, ...] = (1, 1, 2, 2, 4)
-    """Width of each level, times `channels`; each level but the last halves the image."""
-    blocks: int = 4
-    """Residual blocks per level, and in the middle."""
-    latent: int = 18
+    ch: int = 128
+    ch_mult: tuple[int, ...] = (1, 1, 2, 2, 4)
+    """Width of each level, times `ch`; each level but the last halves the image."""
+    num_res_blocks: int = 4
+    """Per level, and in the middle."""
+    z_channels: int = 18
 
 
 @dataclass(frozen=True)

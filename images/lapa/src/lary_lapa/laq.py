@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from lary_lapa.facts import CODE_CONVOLUTIONS, LaqSize
+from lary_lapa.facts import CODE_CONVOLUTIONS, LaqConfig
 
 SIMILARITY_SCALE = 8.0
 """Of the cosine similarities before the softmax."""
@@ -90,7 +90,7 @@ class PositionBias(nn.Module):
 
     def forward(self, h: int, w: int) -> Tensor:
         """(heads, h*w, h*w). Offsets repeat: the network sees each of the (2h-1)(2w-1) once."""
-        weight = self.mlp[0].weight
+        weight = next(self.mlp.parameters())
         dy, dx = (torch.arange(1 - n, n, device=weight.device) for n in (h, w))
         offsets = torch.stack(torch.meshgrid(dy, dx, indexing="ij"), dim=-1).float()
         logs = offsets.sign() * offsets.abs().add(1).log()
@@ -112,7 +112,8 @@ class PositionConv(nn.Module):
     def forward(self, x: Tensor, shape: tuple[int, int, int, int]) -> Tensor:
         """Any x that can be re-viewed as (*shape, d), where shape is (b, t, h, w) -> the same shape as x."""
         video = x.reshape(*shape, -1).movedim(-1, 1)  # (b, d, t, h, w)
-        return self.conv(functional.pad(video, (1, 1, 1, 1, 2, 0))).movedim(1, -1).reshape(x.shape)
+        mixed: Tensor = self.conv(functional.pad(video, (1, 1, 1, 1, 2, 0)))
+        return mixed.movedim(1, -1).reshape(x.shape)
 
 
 class Attention(nn.Module):
@@ -155,22 +156,23 @@ class GatedGelu(nn.Module):
 class Layer(nn.Module):
     """Position convolution, attention, feed-forward; each added to its input."""
 
-    def __init__(self, size: LaqSize) -> None:
+    def __init__(self, config: LaqConfig) -> None:
         super().__init__()
-        self.position = PositionConv(size.dim)
-        self.attention = Attention(size.dim, size.heads, size.dim_head)
+        self.position = PositionConv(config.dim)
+        self.attention = Attention(config.dim, config.heads, config.dim_head)
         self.feed_forward = nn.Sequential(
-            nn.LayerNorm(size.dim),
-            nn.Linear(size.dim, 2 * size.inner, bias=False),
+            nn.LayerNorm(config.dim),
+            nn.Linear(config.dim, 2 * config.inner, bias=False),
             GatedGelu(),
             nn.Identity(),  # the checkpoint counts a dropout here
-            nn.Linear(size.inner, size.dim, bias=False),
+            nn.Linear(config.inner, config.dim, bias=False),
         )
 
     def forward(self, x: Tensor, shape: tuple[int, int, int, int], bias: Tensor | None) -> Tensor:
         x = x + self.position(x, shape)
         x = x + self.attention(x, bias)
-        return x + self.feed_forward(x)
+        out: Tensor = x + self.feed_forward(x)
+        return out
 
 
 class Transformer(nn.Module):
@@ -180,10 +182,10 @@ class Transformer(nn.Module):
     so its position convolutions mix tokens that are no neighbours. The weights were trained with that.
     """
 
-    def __init__(self, size: LaqSize, depth: int) -> None:
+    def __init__(self, config: LaqConfig, depth: int) -> None:
         super().__init__()
-        self.layers = nn.ModuleList(Layer(size) for _ in range(depth))
-        self.norm = nn.LayerNorm(size.dim)
+        self.layers = nn.ModuleList(Layer(config) for _ in range(depth))
+        self.norm = nn.LayerNorm(config.dim)
 
     def forward(self, x: Tensor, shape: tuple[int, int, int, int], bias: Tensor | None = None) -> Tensor:
         for layer in self.layers:
@@ -201,12 +203,12 @@ def code_convolutions(code_seq_len: int, q: int) -> nn.Sequential:
 class Nsvq(nn.Module):
     """Noise-substitution vector quantisation of the change from one frame to the next."""
 
-    def __init__(self, size: LaqSize) -> None:
+    def __init__(self, config: LaqConfig) -> None:
         super().__init__()
-        self.project_in = nn.Linear(size.dim, size.quant_dim)
-        self.cnn_encoder = code_convolutions(size.code_seq_len, size.quant_dim)
-        self.codebooks = nn.Parameter(torch.randn(size.codebook_size, size.quant_dim))
-        self.project_out = nn.Linear(size.quant_dim, size.dim)
+        self.project_in = nn.Linear(config.dim, config.quant_dim)
+        self.cnn_encoder = code_convolutions(config.code_seq_len, config.quant_dim)
+        self.codebooks = nn.Parameter(torch.randn(config.codebook_size, config.quant_dim))
+        self.project_out = nn.Linear(config.quant_dim, config.dim)
 
     def forward(self, frames: Tensor) -> Codes:
         """Encoded pairs (b, 2, h, w, d) -> their codes."""
@@ -233,12 +235,12 @@ class Nsvq(nn.Module):
 class Laq(nn.Module):
     """Spatial attention within each frame, temporal attention across the two, then the codes."""
 
-    def __init__(self, size: LaqSize) -> None:
+    def __init__(self, config: LaqConfig) -> None:
         super().__init__()
-        self.position_bias = PositionBias(size.dim, size.heads)
-        self.spatial = Transformer(size, size.spatial_depth)
-        self.temporal = Transformer(size, size.temporal_depth)
-        self.vq = Nsvq(size)
+        self.position_bias = PositionBias(config.dim, config.heads)
+        self.spatial = Transformer(config, config.spatial_depth)
+        self.temporal = Transformer(config, config.temporal_depth)
+        self.vq = Nsvq(config)
 
     def forward(self, features: Tensor) -> Codes:
         """Features of pairs (b, 2, h, w, d) -> codes."""
@@ -259,4 +261,5 @@ def with_noise(codes: Codes, noise: Tensor) -> Tensor:
     `noise` (b, n, q) gives the directions (standard normal).
     """
     distance = (codes.change - codes.nearest).norm(dim=-1, keepdim=True)
-    return codes.change + (distance / noise.norm(dim=-1, keepdim=True) + 1e-12) * noise
+    noisy: Tensor = codes.change + (distance / noise.norm(dim=-1, keepdim=True) + 1e-12) * noise
+    return noisy

@@ -6,7 +6,7 @@ Shapes: b images, c channels.
 from torch import Tensor, nn
 from torch.nn import functional
 
-from lary_lapa.facts import MagvitSize
+from lary_lapa.facts import MagvitConfig
 
 RENAMES = (
     (r"^encoder\.", ""),
@@ -58,18 +58,21 @@ class Level(nn.Module):
 class MagvitEncoder(nn.Module):
     """Pixels -> a latent of a sixteenth of the side."""
 
-    def __init__(self, size: MagvitSize) -> None:
+    def __init__(self, config: MagvitConfig) -> None:
         super().__init__()
-        widths = [size.channels * m for m in size.multipliers]
-        inputs = [size.channels, *widths[:-1]]
+        widths = [config.ch * m for m in config.ch_mult]
+        inputs = [config.ch, *widths[:-1]]
         last = len(widths) - 1
-        self.conv_in = nn.Conv2d(3, size.channels, 3, padding=1, bias=False)
+        self.conv_in = nn.Conv2d(3, config.ch, 3, padding=1, bias=False)
         self.down = nn.Sequential(
-            *(Level(a, b, size.blocks, i == last) for i, (a, b) in enumerate(zip(inputs, widths, strict=True)))
+            *(
+                Level(a, b, config.num_res_blocks, i == last)
+                for i, (a, b) in enumerate(zip(inputs, widths, strict=True))
+            )
         )
-        self.middle = nn.Sequential(*(ResidualBlock(widths[-1], widths[-1]) for _ in range(size.blocks)))
+        self.middle = nn.Sequential(*(ResidualBlock(widths[-1], widths[-1]) for _ in range(config.num_res_blocks)))
         self.norm_out = _norm(widths[-1])
-        self.conv_out = nn.Conv2d(widths[-1], size.latent, 1)
+        self.conv_out = nn.Conv2d(widths[-1], config.z_channels, 1)
 
     def forward(self, images: Tensor) -> Tensor:
         """(b, 3, H, W) in [0, 1] -> (b, H/16, W/16, latent).
@@ -77,4 +80,5 @@ class MagvitEncoder(nn.Module):
         Open-MAGVIT2 trains on [-1, 1]; the LAQ model that reads these features was trained on this range.
         """
         x = self.middle(self.down(self.conv_in(images)))
-        return self.conv_out(functional.silu(self.norm_out(x))).movedim(1, -1)
+        latent: Tensor = self.conv_out(functional.silu(self.norm_out(x)))
+        return latent.movedim(1, -1)

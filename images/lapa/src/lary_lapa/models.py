@@ -11,7 +11,7 @@ from lary_schema.base import ContractError
 from lary_worker.model import Latents, Model, Weights
 from lary_worker.preprocessing import resize_cubic, unit_range
 
-from lary_lapa.facts import DINOV2, DINOV3, SIGLIP2, LaqSize, MagvitSize, VitKind, code_count
+from lary_lapa.facts import DINOV2, DINOV3, SIGLIP2, LaqConfig, MagvitConfig, VitKind, code_count
 
 if TYPE_CHECKING:
     import torch
@@ -57,7 +57,7 @@ class _PatchFeatureModel(_Cubic224):
     def encode(self, batch: torch.Tensor, rows: NDArray[np.int64]) -> Latents:
         frames = self._mixed_planes(batch) if self.variant == "lary-v1" else _channels_first(batch)
         features = self.features(frames.to(self.dtype))  # (B*T, h, w, d)
-        return Latents(features.flatten(1, 2).unflatten(0, batch.shape[:2]))
+        return Latents(features.reshape(*batch.shape[:2], -1, features.shape[-1]))
 
     @staticmethod
     def _mixed_planes(batch: torch.Tensor) -> torch.Tensor:
@@ -98,7 +98,7 @@ class _LaqModel(_Cubic224):
     own, seeded by the job's seed and the row's number.
     """
 
-    size: LaqSize
+    config: LaqConfig
     entry: ClassVar[str | None] = None
     """Key of the checkpoint's dictionary that holds the tensors."""
     skippable: ClassVar[tuple[str, ...]] = ()
@@ -119,7 +119,7 @@ class _LaqModel(_Cubic224):
         self.features = self._load_features(weights, state, device, dtype)
         skippable = (*SKIPPABLE, *self.skippable)
         self.laq = build(
-            lambda: Laq(self.size), state, path, renames=RENAMES, skippable=skippable, device=device, dtype=dtype
+            lambda: Laq(self.config), state, path, renames=RENAMES, skippable=skippable, device=device, dtype=dtype
         )
 
     def _load_features(
@@ -132,11 +132,12 @@ class _LaqModel(_Cubic224):
         import torch
 
         features = self.features(_channels_first(batch).to(self.dtype))
-        features = features.unflatten(0, batch.shape[:2])  # (B, T, h, w, d): every frame once
+        features = features.reshape(*batch.shape[:2], *features.shape[1:])  # (B, T, h, w, d): every frame once
         pairs = torch.stack((features[:, :-1], features[:, 1:]), dim=2)  # (B, T-1, 2, h, w, d)
         codes = self.laq(pairs.flatten(0, 1))
         tokens = self.laq.vq.read_out(self._vectors(codes, rows))
-        return Latents(tokens.unflatten(0, pairs.shape[:2]), codes.indices.unflatten(0, pairs.shape[:2]))
+        by_row = pairs.shape[:2]
+        return Latents(tokens.reshape(*by_row, *tokens.shape[1:]), codes.indices.reshape(*by_row, -1))
 
     def _vectors(self, codes: Codes, rows: NDArray[np.int64]) -> torch.Tensor:
         if self.variant == "codebook":
@@ -159,7 +160,9 @@ class _LaqModel(_Cubic224):
 class Lapa(_LaqModel):
     """`lapa`: pixel patches straight into the transformer."""
 
-    size = LaqSize(spatial_depth=8, temporal_depth=8, code_seq_len=4, patch_size=32)
+    config = LaqConfig(spatial_depth=8, temporal_depth=8, code_seq_len=4)
+    patch: ClassVar[int] = 32
+    """Side of a pixel patch."""
     skippable = (r"to_pixels_first_frame\.", r"to_patch_emb_first_frame\.")
 
     def _load_features(
@@ -170,7 +173,7 @@ class Lapa(_LaqModel):
         from lary_lapa.laq import PATCH_RENAMES, PatchEmbedding
 
         return build(
-            lambda: PatchEmbedding(self.size.patch_size, self.size.dim),
+            lambda: PatchEmbedding(self.patch, self.config.dim),
             state,
             weights.get("model"),
             renames=PATCH_RENAMES,
@@ -196,14 +199,14 @@ class _VitLaq(_LaqModel):
 class LapaDinov2(_VitLaq):
     """`dinov2`"""
 
-    kind, size = DINOV2, LaqSize()
+    kind, config = DINOV2, LaqConfig()
     skippable = (r"dino_tokenizer\.",)
 
 
 class LapaDinov3(_VitLaq):
     """`dinov3`"""
 
-    kind, size = DINOV3, LaqSize()
+    kind, config = DINOV3, LaqConfig()
     skippable = (r"dino_tokenizer\.",)
     entry = "model"
 
@@ -211,7 +214,7 @@ class LapaDinov3(_VitLaq):
 class LapaSiglip2(_VitLaq):
     """`siglip2`"""
 
-    kind, size = SIGLIP2, LaqSize(dim=768)
+    kind, config = SIGLIP2, LaqConfig(dim=768)
     skippable = (r"encoder\.vision_model\.",)
 
 
@@ -222,12 +225,12 @@ class LapaDinov3Ablation(LapaDinov3):
 
     def __init__(self, card: ModelCard, mode: Mode, variant: str) -> None:
         super().__init__(card, mode, variant)
-        self.size = _ablation_size(card.key, self.size)
+        self.config = _ablation_config(card.key, self.config)
 
     @classmethod
     def resolve(cls, card: ModelCard, key: str) -> ModelCard:
         """The family's card with this key's file and shapes."""
-        n = code_count(_ablation_size(key, cls.size).code_seq_len, cls._SIDE)
+        n = code_count(_ablation_config(key, cls.config).code_seq_len, cls._SIDE)
         modes = {
             mode: spec.model_copy(
                 update={"tokens": (spec.tokens[0], n, spec.tokens[2]), "indices": (spec.tokens[0], n)}
@@ -239,7 +242,7 @@ class LapaDinov3Ablation(LapaDinov3):
         return card.model_copy(update={"key": key, "pattern": None, "modes": modes, "weights": (model, *others)})
 
 
-def _ablation_size(key: str, base: LaqSize) -> LaqSize:
+def _ablation_config(key: str, base: LaqConfig) -> LaqConfig:
     found = re.fullmatch(r"dinov3-cs(\d+)_sl(\d+)_dim(\d+)_lr.+", key)
     if found is None:
         raise ContractError(f"{key}: a key of this family reads dinov3-cs8_sl16_dim32_lr1e-4")
@@ -250,8 +253,8 @@ def _ablation_size(key: str, base: LaqSize) -> LaqSize:
 class LapaMagvit2(_LaqModel):
     """`magvit2`: LAQ over the channels that Open-MAGVIT2 would binarise."""
 
-    size = LaqSize(dim=18)
-    magvit: MagvitSize = MagvitSize()
+    config = LaqConfig(dim=18)
+    tokenizer: MagvitConfig = MagvitConfig()
     skippable = (r"to_pixels_first_frame\.", r"magvit2_tokenizer\.")
 
     def _load_features(
@@ -264,7 +267,7 @@ class LapaMagvit2(_LaqModel):
         path = weights.get("tokenizer")
         tensors = read_state(path, "state_dict") if path else None
         return build(
-            lambda: MagvitEncoder(self.magvit),
+            lambda: MagvitEncoder(self.tokenizer),
             tensors,
             path,
             renames=RENAMES,

@@ -26,7 +26,8 @@ class PatchFeatures(nn.Module):
         """(b, 3, H, W) in [0, 1] -> (b, h, w, d)."""
         pixels = frames * 2 - 1 if self.kind.symmetric else frames
         tokens: Tensor = self.backbone(pixel_values=pixels).last_hidden_state[:, self.kind.special_tokens :]
-        return tokens.unflatten(1, (math.isqrt(tokens.shape[1]), -1))
+        b, n, d = tokens.shape
+        return tokens.reshape(b, math.isqrt(n), math.isqrt(n), d)
 
 
 def load_vit(kind: VitKind, folder: Path | None, device: torch.device, dtype: torch.dtype) -> PatchFeatures:
