@@ -1,0 +1,180 @@
+"""The classification probe: what is done?"""
+
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+import torch
+from lary_schema.base import ContractError
+from lary_schema.cards import ClassifyRecipe, ProtocolCard
+from lary_schema.results import EpochScore, SplitScore
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional
+
+from lary_probe.attentive import AttentiveClassifier
+from lary_probe.classify_outputs import write_outputs
+from lary_probe.data import Evaluated, ProbeData, parts_of
+from lary_probe.labels import class_ids, class_names
+from lary_probe.outputs import Outputs
+from lary_probe.sampling import balanced_order, holdout_stratified, shuffled_order
+from lary_probe.scoring import confusion, macro_recall
+from lary_probe.selection import EVALUATED, HOLDOUT, Track, split_score
+from lary_probe.session import Session
+from lary_probe.training import EpochOutput, Head, Part, Plan, cosine, make_head, train
+
+
+@dataclass
+class Classification:
+    """What the probe found."""
+
+    classes: tuple[str, ...]
+    splits: dict[str, SplitScore]
+
+
+def classify(session: Session, data: ProbeData, outputs: Outputs) -> Classification:
+    """Train for every seed, score every evaluated split, write the outputs but `result.json`."""
+    job = session.job
+    assert job.labels is not None
+    classes = class_names(data.train_metadata, job.labels)
+    numbering = job.protocol.class_ids
+    targets = class_ids(data.train_metadata, data.train, job.labels.column, classes, "train")
+    evaluated = [
+        Evaluated(split, metadata, class_ids(metadata, split, job.labels.column, classes, numbering))
+        for split, metadata in data.evaluated
+    ]
+    _warn_of_unlearnable(session, classes, targets)
+    held = _held_out(job.protocol, targets, job.protocol.seeds[0])
+    session.start(len(targets) - (0 if held is None else int(held.sum())), job.protocol.classify)
+    tracks: dict[str, list[Track]] = {split.name: [] for split in evaluated}
+    for seed in job.protocol.seeds:
+        weights = _run_seed(session, data, targets, evaluated, len(classes), tracks, seed)
+        if seed == job.protocol.seeds[0]:
+            kept = weights
+    splits = {split.name: _score(session, split, tracks[split.name], targets, len(classes)) for split in evaluated}
+    if session.accelerator.is_main_process:
+        write_outputs(outputs, evaluated, {name: seeds[0] for name, seeds in tracks.items()}, classes)
+        outputs.weights(kept, {"classes": classes, "recipe": job.protocol.classify.model_dump(mode="json")})
+    return Classification(classes, splits)
+
+
+def make_heads(session: Session, shape: tuple[int, ...], classes: int) -> list[Head]:
+    """One attentive classifier per (lr, weight decay), each with its own random start. `shape` is a row's."""
+    recipe = session.job.protocol.classify
+    if recipe.width % recipe.heads:
+        raise ContractError(
+            f"protocol {session.job.protocol.key}: width {recipe.width} is no multiple of {recipe.heads} heads"
+        )
+    return [
+        make_head(
+            session,
+            AttentiveClassifier(
+                shape[-1],
+                classes,
+                width=recipe.width,
+                depth=recipe.depth,
+                heads=recipe.heads,
+                time_axis=len(shape) == 3,
+            ),
+            lr,
+            weight_decay,
+        )
+        for lr, weight_decay in recipe.optimisers
+    ]
+
+
+def make_plan(recipe: ClassifyRecipe, targets: NDArray[np.int64], seed: int) -> Plan:
+    """How the heads are trained on rows with these class ids."""
+
+    def order(epoch: int, size: int) -> NDArray[np.int64]:
+        if recipe.balanced:
+            return balanced_order(targets, size, seed + epoch)
+        return shuffled_order(len(targets), size, seed + epoch)
+
+    return Plan(
+        epochs=recipe.epochs,
+        batch_size=recipe.batch_size,
+        schedule=cosine,
+        loss=partial(functional.cross_entropy, label_smoothing=recipe.label_smoothing),
+        read_out=partial(torch.argmax, dim=-1),
+        order=order,
+        bf16=recipe.autocast == "bf16",
+    )
+
+
+def _held_out(protocol: ProtocolCard, targets: NDArray[np.int64], seed: int) -> NDArray[np.bool_] | None:
+    return holdout_stratified(targets, protocol.holdout, seed) if protocol.select_on == "holdout" else None
+
+
+def _run_seed(
+    session: Session,
+    data: ProbeData,
+    targets: NDArray[np.int64],
+    evaluated: list[Evaluated],
+    classes: int,
+    tracks: dict[str, list[Track]],
+    seed: int,
+) -> dict[str, Tensor]:
+    """Train and score one seed, adding a track per split; the weights chosen for the first split."""
+    job, recipe = session.job, session.job.protocol.classify
+    if job.control == "shuffled":
+        targets = np.random.default_rng(seed).permutation(targets)
+    fit, parts = parts_of(data.train, targets, _held_out(job.protocol, targets, seed), evaluated)
+    torch.manual_seed(seed)
+    heads = make_heads(session, data.train.shape, classes)
+    mine = {split.name: Track(seed, higher_is_better=True) for split in evaluated}
+    weights: dict[str, Tensor] = {}
+    for output in train(session, heads, make_plan(recipe, fit.targets, seed), fit, parts):
+        for index, split in enumerate(evaluated):
+            better = _add_epoch(mine[split.name], output, split.name, parts, classes)
+            if better and index == 0:
+                weights = _weights(session, heads, mine[split.name])
+        first = mine[evaluated[0].name].scores[-1]
+        session.progress(f"seed {seed} epoch {output.epoch}/{recipe.epochs} {evaluated[0].name} {first.value:.3f}")
+    for name, track in mine.items():
+        tracks[name].append(track)
+    return weights
+
+
+def _add_epoch(track: Track, output: EpochOutput, split: str, parts: dict[str, Part], classes: int) -> bool:
+    name = EVALUATED + split
+    judge = HOLDOUT if HOLDOUT in parts else name
+    selection = (output.predicted[judge] == parts[judge].targets).mean(axis=1)  # (heads,)
+    chosen = int(selection.argmax())
+    truth, predicted = parts[name].targets, output.predicted[name]
+    values = (predicted == truth).mean(axis=1)
+    score = EpochScore(
+        epoch=output.epoch,
+        value=float(values[chosen]),
+        selection=float(selection[chosen]),
+        macro=macro_recall(confusion(truth, predicted[chosen], classes)),
+        optimiser=chosen,
+    )
+    return track.add(score, float(output.train[chosen]), predicted[chosen], tuple(values.tolist()))
+
+
+def _weights(session: Session, heads: list[Head], track: Track) -> dict[str, Tensor]:
+    chosen = track.chosen.optimiser
+    assert chosen is not None
+    network = session.accelerator.unwrap_model(heads[chosen].network)
+    return {name: tensor.detach().cpu().clone() for name, tensor in network.state_dict().items()}
+
+
+def _score(
+    session: Session, split: Evaluated, tracks: list[Track], train: NDArray[np.int64], classes: int
+) -> SplitScore:
+    frequent = int(np.bincount(train, minlength=classes).argmax())
+    return split_score(
+        session.job,
+        tracks,
+        [(track.predicted == split.targets).astype(float) for track in tracks],
+        split.latents.count,
+        floor=float((split.targets == frequent).mean()),
+        chance=1 / classes,
+    )
+
+
+def _warn_of_unlearnable(session: Session, classes: tuple[str, ...], targets: NDArray[np.int64]) -> None:
+    absent = [name for index, name in enumerate(classes) if not (targets == index).any()]
+    if absent:
+        session.warn(f"no row with a latent in train for {len(absent)} classes: {', '.join(absent[:5])}")

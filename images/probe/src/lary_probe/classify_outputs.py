@@ -1,0 +1,59 @@
+"""The files of a classification, named as LARYBench names them."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lary_probe.data import Evaluated, split_folder
+from lary_probe.outputs import Outputs
+from lary_probe.scoring import class_scores, confusion, macro_recall
+from lary_probe.selection import Track
+
+
+def write_outputs(
+    outputs: Outputs, evaluated: Sequence[Evaluated], tracks: Mapping[str, Track], classes: Sequence[str]
+) -> None:
+    """Matrix, statistics, cases, log and predictions of the first seed's best epoch.
+
+    With one evaluated split they lie in the out mount itself, with several in a folder each.
+    """
+    from lary_probe.plots import plot_confusion
+
+    for split in evaluated:
+        track, folder = tracks[split.name], split_folder(evaluated, split.name)
+        matrix = confusion(split.targets, track.predicted, len(classes))
+        outputs.json(f"{folder}confusion_matrix.json", matrix_document(matrix, classes))
+        outputs.json(f"{folder}classification_stats.json", stats_document(matrix, classes))
+        title = f"{split.name}: top-1 {track.chosen.value:.3f} (epoch {track.chosen.epoch}, seed {track.seed})"
+        with outputs.file(f"{folder}confusion_matrix.png") as path:
+            plot_confusion(path, matrix, classes, title)
+        _write_rows(outputs, folder, split, track, classes)
+
+
+def matrix_document(matrix: NDArray[np.int64], classes: Sequence[str]) -> dict[str, Any]:
+    """Rows are the truth, columns the prediction (LARYBench has them the other way round)."""
+    return {"labels": list(classes), "rows": "truth", "columns": "prediction", "matrix": matrix.tolist()}
+
+
+def stats_document(matrix: NDArray[np.int64], classes: Sequence[str]) -> dict[str, Any]:
+    """Per class precision, recall, f1 and support; a ratio without a denominator is 0."""
+    scores = class_scores(matrix)
+    columns = [column.tolist() for column in scores]
+    per_class = {
+        name: dict(zip(scores._fields, values, strict=True))
+        for name, values in zip(classes, zip(*columns, strict=True), strict=True)
+    }
+    top1 = float(np.trace(matrix) / matrix.sum())
+    return {"top1": top1, "macro_recall": macro_recall(matrix), "per_class": per_class}
+
+
+def _write_rows(outputs: Outputs, folder: str, split: Evaluated, track: Track, classes: Sequence[str]) -> None:
+    paths = split.metadata.media(split.latents)
+    truth, predicted = ([classes[i] for i in ids.tolist()] for ids in (split.targets, track.predicted))
+    rows = list(zip(split.latents.rows.tolist(), paths, truth, predicted, strict=True))
+    outputs.table(f"{folder}predictions.csv", ("row", "path", "truth", "predicted"), rows)
+    outputs.text(f"{folder}case.txt", "".join(f"{path}\t{guess}\t{true}\n" for _, path, true, guess in rows))
+    log = [(s.epoch, train, s.value) for s, train in zip(track.scores, track.train, strict=True)]
+    outputs.table(f"{folder}log_r0.csv", ("epoch", "train_acc", "val_acc"), log)

@@ -1,0 +1,129 @@
+"""A split's latents as a probe reads them: from memory where they fit, else batch by batch."""
+
+from collections import deque
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from lary_schema.base import ContractError
+from lary_schema.jobs import ProbeSplit
+from lary_schema.results import RowCount, StoreTrace
+from lary_schema.store.reader import LatentStore
+from numpy.typing import NDArray
+from torch import Tensor
+
+Positions = NDArray[np.int64]
+"""Places in a split's successful rows, 0 .. len - 1; never row numbers of the CSV."""
+
+LOAD_BYTES = 64 << 20
+"""Read at once while a split is loaded."""
+
+
+class Latents:
+    """The successful rows of one store, in row order.
+
+    `rows` (n,) are their numbers in the CSV, `shape` is a row's, (N, D) without a time axis.
+    """
+
+    def __init__(self, store: LatentStore, name: str, *, time_axis: bool) -> None:
+        self.name = name
+        self.rows = store.ok_rows()
+        self.shape = store.shape if time_axis else store.shape[1:]
+        self.count = RowCount(
+            used=len(self.rows), failed=len(store.failures), clamped=int(np.isin(store.clamped, self.rows).sum())
+        )
+        self._store = store
+        self._memory: NDArray[Any] | None = None
+        if not len(self.rows):
+            raise ContractError(
+                f"{store.root}: no row of split {name!r} has a latent; see its failures and extract again"
+            )
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    @property
+    def bytes(self) -> int:
+        """Of all rows in memory."""
+        layout = self._store.provenance.layout
+        return len(self) * int(np.prod(layout.tokens)) * np.dtype(layout.dtype).itemsize
+
+    def load(self) -> None:
+        """Keep all rows in memory, in the store's dtype."""
+        dtype = self._store.provenance.layout.dtype
+        memory = np.empty((len(self), *self._store.shape), dtype)
+        step = max(1, LOAD_BYTES * len(self) // self.bytes)
+        for start in range(0, len(self), step):
+            memory[start : start + step] = self._read(np.arange(start, min(start + step, len(self))))
+        self._memory = memory
+
+    def batch(self, positions: Positions) -> Tensor:
+        """float32 (len(positions), *shape) on the CPU. Raises ContractError for a value that is not finite."""
+        values = self._read(positions) if self._memory is None else self._memory[positions]
+        return torch.from_numpy(values.astype(np.float32).reshape(len(positions), *self.shape))
+
+    def batches(self, parts: Sequence[Positions], *, pin: bool = False) -> Iterator[Tensor]:
+        """`batch` of each part, in pinned memory on request; the next one is read while the caller computes."""
+
+        def read(positions: Positions) -> Tensor:
+            batch = self.batch(positions)
+            return batch.pin_memory() if pin else batch
+
+        with ThreadPoolExecutor(1) as reader:
+            ahead = deque([reader.submit(read, part) for part in parts[:1]])
+            for following in parts[1:]:
+                ahead.append(reader.submit(read, following))
+                yield ahead.popleft().result()
+            for last in ahead:
+                yield last.result()
+
+    def trace(self, path: str) -> StoreTrace:
+        """Where these latents come from; `path` is the store's below the latents mount."""
+        provenance = self._store.provenance
+        return StoreTrace(
+            split=self.name,
+            path=path,
+            fingerprint=provenance.layout.fingerprint,
+            image=provenance.image,
+            image_digest=provenance.image_digest,
+            code_sha256=provenance.values.code_sha256,
+            weights=provenance.values.weights,
+            metadata_sha256=provenance.values.metadata_sha256,
+        )
+
+    def _read(self, positions: Positions) -> NDArray[Any]:
+        values = self._store.tokens(self.rows[positions])
+        finite = np.isfinite(values).all(axis=(1, 2, 3))
+        if not finite.all():
+            row = int(self.rows[positions[np.flatnonzero(~finite)[0]]])
+            raise ContractError(
+                f"{self._store.root}: row {row} is marked ok and holds values that are not finite; "
+                f"delete {self._store.root} and run its extraction again"
+            )
+        return values
+
+
+def open_latents(split: ProbeSplit, root: Path, *, time_axis: bool) -> Latents:
+    """The latents of one split, checked against its CSV. `root` is the latents mount."""
+    store = LatentStore.open(root / split.store.path, split.store.fingerprint)
+    planned = split.source.metadata.rows
+    if not store.rows == split.store.rows == planned:
+        raise ContractError(
+            f"{store.root}: holds {store.rows} rows, the job says {split.store.rows} and the CSV of split "
+            f"{split.name!r} {planned}; plan the job again"
+        )
+    if not time_axis and store.shape[0] != 1:
+        raise ContractError(f"{store.root}: tokens {store.shape} have a time axis, the job says time_axis: false")
+    return Latents(store, split.name, time_axis=time_axis)
+
+
+def load_within(splits: Sequence[Latents], ram_bytes: int) -> None:
+    """Load the splits that fit into `ram_bytes` together, in order; the others are read by batch."""
+    left = ram_bytes
+    for split in splits:
+        if split.bytes <= left:
+            left -= split.bytes
+            split.load()

@@ -1,0 +1,83 @@
+"""The files of the out mount. Each is whole or absent; `result.json` appears last."""
+
+import csv
+import io
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from lary_schema.atomic import PARTIAL_SUFFIX, publish_text, sync_dir, sync_file
+from lary_schema.base import ContractError
+from lary_schema.results import ProbeResult
+from numpy.typing import NDArray
+from torch import Tensor
+
+RESULT = "result.json"
+WEIGHTS = "probe.safetensors"
+
+
+class Outputs:
+    """Writes below one folder. Raises ContractError where the volume refuses."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        # An earlier attempt's result must not stand beside this one's files.
+        with _refusals(root):
+            (root / RESULT).unlink(missing_ok=True)
+
+    def text(self, name: str, text: str) -> None:
+        with _refusals(self.root / name):
+            publish_text(self.root / name, text)
+
+    def json(self, name: str, value: Any) -> None:
+        self.text(name, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+
+    def table(self, name: str, header: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
+        """A UTF-8 CSV with Unix line ends."""
+        buffer = io.StringIO()
+        writer = csv.writer(buffer, lineterminator="\n")
+        writer.writerow(header)
+        writer.writerows(rows)
+        self.text(name, buffer.getvalue())
+
+    def array(self, name: str, values: NDArray[Any]) -> None:
+        with self.file(name) as path, path.open("wb") as file:
+            np.save(file, values, allow_pickle=False)
+
+    def weights(self, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> None:
+        """The chosen probe; `facts` (what is needed to use it) as JSON strings in the file's metadata."""
+        from safetensors.torch import save_file
+
+        with self.file(WEIGHTS) as path:
+            save_file(dict(tensors), path, {key: json.dumps(value) for key, value in facts.items()})
+
+    def result(self, result: ProbeResult) -> None:
+        self.text(RESULT, result.to_json())
+
+    @contextmanager
+    def file(self, name: str) -> Iterator[Path]:
+        """A temporary path to write to; it becomes `name` when the block ends well."""
+        final = self.root / name
+        temporary = final.with_name(f"{final.name}{PARTIAL_SUFFIX}")
+        with _refusals(final):
+            final.parent.mkdir(parents=True, exist_ok=True)
+            try:
+                yield temporary
+                sync_file(temporary)
+                temporary.replace(final)
+            finally:
+                temporary.unlink(missing_ok=True)
+            sync_dir(final.parent)
+
+
+@contextmanager
+def _refusals(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise ContractError(
+            f"{path}: cannot be written: {error.strerror or error}; free space or make the results folder writable"
+        ) from error

@@ -1,0 +1,90 @@
+"""PNG pictures, drawn without a display. Import this module where a picture is made: matplotlib is slow."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.figure import Figure, FigureBase
+from matplotlib.image import imread
+from numpy.typing import NDArray
+
+LABEL_CHARS = 22
+COUNTS_UP_TO = 20
+"""Classes up to which each cell shows its count."""
+COLUMNS = 4
+
+
+def plot_confusion(path: Path, matrix: NDArray[np.int64], labels: Sequence[str], title: str) -> None:
+    """Confusion matrix (classes, classes): rows truth, columns prediction, colour the share of the row."""
+    count = len(labels)
+    side = min(26.0, 4.0 + 0.34 * count if count <= COUNTS_UP_TO else 6.5 + 0.16 * count)
+    figure = Figure(figsize=(side + 1.5, side), layout="constrained")
+    axes = figure.add_subplot()
+    support = matrix.sum(axis=1, keepdims=True)
+    share = np.divide(matrix, support, out=np.zeros(matrix.shape), where=support > 0)
+    image = axes.imshow(share, vmin=0, vmax=1, cmap="Blues")
+    font = 9 if count <= COUNTS_UP_TO else 7
+    names = [_abbreviated(label) for label in labels]
+    axes.set_xticks(range(count), names, rotation=90, fontsize=font)
+    axes.set_yticks(range(count), names, fontsize=font)
+    axes.set_xlabel("prediction")
+    axes.set_ylabel("truth")
+    axes.set_title(title, fontsize=10)
+    if count <= COUNTS_UP_TO:
+        for (row, column), number in np.ndenumerate(matrix):
+            colour = "white" if share[row, column] > 0.5 else "black"
+            axes.text(column, row, str(number), ha="center", va="center", fontsize=8, color=colour)
+    figure.colorbar(image, ax=axes, shrink=0.7, label="share of the true class")
+    figure.savefig(path, format="png", dpi=110)
+
+
+def plot_trajectory(
+    path: Path,
+    truth: NDArray[np.floating[Any]],
+    predicted: NDArray[np.floating[Any]],
+    names: Sequence[str],
+    frames: Sequence[NDArray[Any]],
+    title: str,
+) -> None:
+    """Truth and prediction (stride, dim) over time, a panel a dimension; `frames` above where there are any."""
+    columns = min(COLUMNS, max(2, len(names)))
+    rows = -(-len(names) // columns)
+    figure = Figure(figsize=(3.1 * columns, 2.1 * rows + (2.4 if frames else 0) + 0.5), layout="constrained")
+    figure.suptitle(title, fontsize=9)
+    lower: FigureBase = figure
+    if frames:
+        grid = figure.add_gridspec(2, 1, height_ratios=[2.4, 2.1 * rows])
+        upper, lower = figure.add_subfigure(grid[0]), figure.add_subfigure(grid[1])
+        for axes, frame, name in zip(upper.subplots(1, len(frames)), frames, ("source", "target"), strict=True):
+            axes.imshow(frame, cmap="gray")
+            axes.set_title(name, fontsize=8)
+            axes.set_axis_off()
+    panels = lower.subplots(rows, columns, squeeze=False, sharex=True).flat
+    for index, axes in enumerate(panels):
+        if index >= len(names):
+            axes.set_axis_off()
+            continue
+        axes.plot(truth[:, index], "o-", ms=3, lw=1.2, color="black", label="truth")
+        axes.plot(predicted[:, index], "s--", ms=3, lw=1.2, color="tab:red", label="prediction")
+        error = float(np.square(truth[:, index] - predicted[:, index]).mean())
+        axes.set_title(f"{names[index]}  MSE {error:.3g}", fontsize=8)
+        axes.tick_params(labelsize=7)
+        if index == 0:
+            axes.legend(fontsize=7)
+    lower.supxlabel("step of the chunk", fontsize=8)
+    lower.supylabel("normalised action", fontsize=8)
+    figure.savefig(path, format="png", dpi=100)
+
+
+def read_frame(path: Path) -> NDArray[Any] | None:
+    """An image for decoration: None where it cannot be read."""
+    try:
+        frame: NDArray[Any] = imread(path)
+    except (OSError, SyntaxError, ValueError):  # Pillow's PNG reader raises SyntaxError for a broken file
+        return None
+    return frame
+
+
+def _abbreviated(label: str) -> str:
+    return label if len(label) <= LABEL_CHARS else f"{label[: LABEL_CHARS - 1]}…"

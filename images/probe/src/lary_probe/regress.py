@@ -1,0 +1,163 @@
+"""The regression probe: how is it done?
+
+The MLP head on absolute chunks. Another head is another network and loss in `Plan` and `Head`;
+another target is another function beside `actions.absolute_targets`.
+"""
+
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+import torch
+from lary_schema.cards import Actions, ProtocolCard, RegressRecipe
+from lary_schema.results import EpochScore, SplitScore
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional
+
+from lary_probe.actions import absolute_targets, read_chunks, split_scale
+from lary_probe.data import Evaluated, ProbeData, parts_of
+from lary_probe.mlp import ResidualMlp
+from lary_probe.outputs import Outputs
+from lary_probe.regress_outputs import write_outputs
+from lary_probe.sampling import holdout_random, shuffled_order
+from lary_probe.scoring import r_squared
+from lary_probe.selection import EVALUATED, HOLDOUT, Track, split_score
+from lary_probe.session import Session
+from lary_probe.training import EpochOutput, Head, Part, Plan, make_head, train, warm_up
+
+Values = NDArray[np.float32]
+"""(n, stride * dim) normalised actions."""
+
+
+@dataclass(frozen=True)
+class Targets:
+    """Normalised actions of every split."""
+
+    train: Values
+    evaluated: list[Evaluated]
+
+
+def regress(session: Session, data: ProbeData, outputs: Outputs) -> dict[str, SplitScore]:
+    """Train for every seed, score every evaluated split, write the outputs but `result.json`."""
+    job = session.job
+    assert job.actions is not None
+    targets = read_targets(session, data, job.actions)
+    held = _held_out(job.protocol, len(targets.train), job.protocol.seeds[0])
+    session.start(len(targets.train) - (0 if held is None else int(held.sum())), job.protocol.regress)
+    tracks: dict[str, list[Track]] = {split.name: [] for split in targets.evaluated}
+    for seed in job.protocol.seeds:
+        weights = _run_seed(session, data, targets, tracks, seed)
+        if seed == job.protocol.seeds[0]:
+            kept = weights
+    mean = targets.train.mean(axis=0, dtype=np.float64)
+    splits = {s.name: _score(session, job.actions, s, tracks[s.name], mean) for s in targets.evaluated}
+    if session.accelerator.is_main_process:
+        write_outputs(outputs, targets.evaluated, tracks, job.actions, session.mounts)
+        facts = {"actions": job.actions.model_dump(mode="json"), "recipe": job.protocol.regress.model_dump(mode="json")}
+        outputs.weights(kept, facts)
+    return splits
+
+
+def read_targets(session: Session, data: ProbeData, actions: Actions) -> Targets:
+    """Read and normalise the action chunks of every split. Raises ContractError naming file and row."""
+
+    def tick() -> None:
+        session.alive("reading action files")
+
+    train = read_chunks(data.train_metadata, data.train, actions, session.mounts, tick)
+    scale = split_scale(actions, train, data.train_metadata, data.train, session.mounts)
+    evaluated = []
+    for latents, metadata in data.evaluated:
+        chunks = read_chunks(metadata, latents, actions, session.mounts, tick)
+        own = split_scale(actions, train, metadata, latents, session.mounts)
+        evaluated.append(Evaluated(latents, metadata, absolute_targets(chunks, own)))
+    return Targets(absolute_targets(train, scale), evaluated)
+
+
+def make_head_of(session: Session, shape: tuple[int, ...], outputs: int) -> Head:
+    """The recipe's head for rows of `shape`, flattened, and `outputs` values."""
+    recipe = session.job.protocol.regress
+    network = ResidualMlp(int(np.prod(shape)), outputs, width=recipe.width, blocks=recipe.blocks)
+    return make_head(session, network, recipe.lr, recipe.weight_decay)
+
+
+def make_plan(recipe: RegressRecipe, rows: int, seed: int) -> Plan:
+    """How the head is trained on `rows` rows: in a new random order each epoch, without mixed precision."""
+    return Plan(
+        epochs=recipe.epochs,
+        batch_size=recipe.batch_size,
+        schedule=warm_up(recipe.warmup),
+        loss=partial(functional.huber_loss, delta=recipe.huber_delta),
+        read_out=_identity,
+        order=lambda epoch, size: shuffled_order(rows, size, seed + epoch),
+    )
+
+
+def _identity(output: Tensor) -> Tensor:
+    return output
+
+
+def _held_out(protocol: ProtocolCard, rows: int, seed: int) -> NDArray[np.bool_] | None:
+    return holdout_random(rows, protocol.holdout, seed) if protocol.select_on == "holdout" else None
+
+
+def _run_seed(
+    session: Session, data: ProbeData, targets: Targets, tracks: dict[str, list[Track]], seed: int
+) -> dict[str, Tensor]:
+    """Train and score one seed, adding a track per split; the weights chosen for the first split."""
+    job, recipe = session.job, session.job.protocol.regress
+    values = targets.train
+    if job.control == "shuffled":
+        values = np.random.default_rng(seed).permutation(values)
+    held = _held_out(job.protocol, len(values), seed)
+    fit, parts = parts_of(data.train, values, held, targets.evaluated)
+    torch.manual_seed(seed)
+    head = make_head_of(session, data.train.shape, values.shape[1])
+    mine = {split.name: Track(seed, higher_is_better=False) for split in targets.evaluated}
+    first = targets.evaluated[0].name
+    weights: dict[str, Tensor] = {}
+    for output in train(session, [head], make_plan(recipe, len(fit), seed), fit, parts):
+        better = {name: _add_epoch(track, output, name, parts) for name, track in mine.items()}
+        if better[first]:
+            state = session.accelerator.unwrap_model(head.network).state_dict()
+            weights = {name: tensor.detach().cpu().clone() for name, tensor in state.items()}
+        value = mine[first].scores[-1].value
+        session.progress(f"seed {seed} epoch {output.epoch}/{recipe.epochs} {first} mse {value:.4f}")
+    for name, track in mine.items():
+        tracks[name].append(track)
+    return weights
+
+
+def _add_epoch(track: Track, output: EpochOutput, split: str, parts: dict[str, Part]) -> bool:
+    name = EVALUATED + split
+    judge = HOLDOUT if HOLDOUT in parts else name
+    truth, predicted = parts[name].targets.astype(np.float64), output.predicted[name][0]
+    score = EpochScore(
+        epoch=output.epoch,
+        value=float(squared_errors(truth, predicted).mean()),
+        selection=float(squared_errors(parts[judge].targets, output.predicted[judge][0]).mean()),
+        r2=r_squared(truth, predicted),
+    )
+    return track.add(score, float(output.train[0]), predicted)
+
+
+def squared_errors(truth: NDArray[np.floating], predicted: NDArray[np.floating]) -> NDArray[np.float64]:
+    """(n, out) squared errors in float64."""
+    return np.square(truth.astype(np.float64) - predicted)
+
+
+def _score(
+    session: Session, actions: Actions, split: Evaluated, tracks: list[Track], mean: NDArray[np.float64]
+) -> SplitScore:
+    errors = [squared_errors(split.targets, track.predicted) for track in tracks]
+    per_dimension = errors[0].reshape(-1, actions.dim).mean(axis=0)
+    return split_score(
+        session.job,
+        tracks,
+        [error.mean(axis=1) for error in errors],
+        split.latents.count,
+        floor=float(squared_errors(split.targets, mean).mean()),
+        per_dimension=dict(zip(actions.names, per_dimension.tolist(), strict=True)),
+        per_group={name: float(per_dimension[list(group)].mean()) for name, group in actions.groups.items()},
+    )

@@ -1,0 +1,101 @@
+"""The files of a regression: scores per seed, predictions, and pictures of a few rows."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from lary_schema.base import ContractError
+from lary_schema.cards import Actions, PairColumns
+from lary_schema.mounts import Mounts, resolve_media
+from numpy.typing import NDArray
+
+from lary_probe.data import Evaluated
+from lary_probe.outputs import Outputs
+from lary_probe.selection import Track
+
+SAMPLES = 4
+"""Pictures of each split: rows at even ranks of the error, from the best to the worst."""
+
+
+def write_outputs(
+    outputs: Outputs,
+    evaluated: Sequence[Evaluated],
+    tracks: Mapping[str, Sequence[Track]],
+    actions: Actions,
+    mounts: Mounts,
+) -> None:
+    """Everything is in normalised units; predictions are the first seed's best epoch."""
+    rows = [_best_row(split, track, actions) for split in evaluated for track in tracks[split.name]]
+    header = ("split", "seed", "epoch", "mse", "r2", *(f"mse_{name}" for name in actions.names))
+    outputs.table("best_result.csv", header, rows)
+    header = ("split", "row", "path", "mse", *(f"mse_{name}" for name in actions.names))
+    outputs.table("predictions.csv", header, [r for s in evaluated for r in _rows(s, tracks[s.name][0], actions)])
+    for split in evaluated:
+        truth, predicted = _chunks(split, tracks[split.name][0], actions)
+        outputs.array(f"predictions_{split.name}.npy", np.stack([truth, predicted], axis=1))
+        _draw(outputs, split, truth, predicted, actions, mounts)
+
+
+def _chunks(split: Evaluated, track: Track, actions: Actions) -> tuple[NDArray[Any], NDArray[Any]]:
+    """Truth and prediction, (n, stride, dim) each."""
+    shape = (-1, actions.stride, actions.dim)
+    return split.targets.reshape(shape), track.predicted.reshape(shape)
+
+
+def _errors(split: Evaluated, track: Track, actions: Actions) -> NDArray[np.float64]:
+    """(n, dim) MSE over the steps of the chunk."""
+    truth, predicted = _chunks(split, track, actions)
+    errors: NDArray[np.float64] = np.square(truth.astype(np.float64) - predicted).mean(axis=1)
+    return errors
+
+
+def _best_row(split: Evaluated, track: Track, actions: Actions) -> tuple[Any, ...]:
+    best = track.chosen
+    return (split.name, track.seed, best.epoch, best.value, best.r2, *_errors(split, track, actions).mean(axis=0))
+
+
+def _rows(split: Evaluated, track: Track, actions: Actions) -> list[tuple[Any, ...]]:
+    errors = _errors(split, track, actions)
+    paths = split.metadata.media(split.latents)
+    facts = zip(split.latents.rows.tolist(), paths, errors, strict=True)
+    return [(split.name, row, path, f"{e.mean():.6g}", *(f"{x:.6g}" for x in e)) for row, path, e in facts]
+
+
+def _draw(
+    outputs: Outputs,
+    split: Evaluated,
+    truth: NDArray[Any],
+    predicted: NDArray[Any],
+    actions: Actions,
+    mounts: Mounts,
+) -> None:
+    from lary_probe.plots import plot_trajectory
+
+    errors = np.square(truth - predicted).mean(axis=(1, 2))
+    ranks = np.unique(np.linspace(0, len(errors) - 1, SAMPLES).astype(int))
+    for place in np.argsort(errors, kind="stable")[ranks].tolist():
+        row = int(split.latents.rows[place])
+        title = f"{split.name} row {row}: MSE {errors[place]:.4g}"
+        with outputs.file(f"eval_vis/{split.name}/sample_{row:08d}.png") as path:
+            plot_trajectory(path, truth[place], predicted[place], actions.names, _frames(split, row, mounts), title)
+
+
+def _frames(split: Evaluated, row: int, mounts: Mounts) -> list[NDArray[Any]]:
+    """The two images of a pair, or none where they are not to be had: they only adorn the picture."""
+    from lary_probe.plots import read_frame
+
+    source = split.metadata.split.source
+    if not isinstance(source.columns, PairColumns):
+        return []
+    frames = []
+    for column in (source.columns.source, source.columns.target):
+        try:
+            cell = split.metadata.rows[row].get(column) or ""
+            path = resolve_media(cell, mounts.data / source.media, mounts.data, source.host_data)
+        except ContractError:
+            return []
+        frame = read_frame(path)
+        if frame is None:
+            return []
+        frames.append(frame)
+    return frames

@@ -1,0 +1,83 @@
+"""One probe job from its document to `result.json`."""
+
+import torch
+from lary_schema.base import ContractError, OutOfMemoryError
+from lary_schema.events import Emit
+from lary_schema.jobs import ProbeJob
+from lary_schema.mounts import Mounts
+from lary_schema.results import ProbeResult, SplitScore
+
+from lary_probe.classify import classify
+from lary_probe.data import ProbeData, open_data
+from lary_probe.describe import code_sha256, libraries
+from lary_probe.outputs import Outputs
+from lary_probe.regress import regress
+from lary_probe.session import Session, open_session
+
+
+def run_probe(command: str, job: ProbeJob, emit: Emit) -> None:
+    """Do the job. Raises ContractError for one that cannot be done as given."""
+    check_job(command, job)
+    mounts = Mounts.from_env()
+    try:
+        with open_session(job, mounts, emit) as session:
+            _probe(session)
+            session.finish()
+    except torch.OutOfMemoryError as error:
+        raise OutOfMemoryError(
+            f"out of memory on {job.device}: {str(error).splitlines()[0]}. Take a protocol with a smaller batch_size"
+        ) from error
+
+
+def check_job(command: str, job: ProbeJob) -> None:
+    """Raises ContractError where the job is for another command or another state of this code."""
+    if job.kind != command:
+        raise ContractError(f"job {job.id} is to be done by `{job.kind}`, not by `{command}`")
+    if job.code_sha256 != code_sha256():
+        raise ContractError(
+            f"job {job.id} was planned for probe sources {job.code_sha256[:16]}, these are {code_sha256()[:16]}; "
+            "plan the run again"
+        )
+    names = [split.name for split in job.evaluate]
+    if not names or len(set(names)) != len(names):
+        raise ContractError(f"job {job.id}: evaluate must name one split or more, each once, not {names}")
+
+
+def _probe(session: Session) -> None:
+    job = session.job
+    outputs = Outputs(session.mounts.out)
+    data = open_data(job, session.mounts)
+    classes: tuple[str, ...] = ()
+    if job.kind == "classify":
+        found = classify(session, data, outputs)
+        classes, splits = found.classes, found.splits
+    else:
+        splits = regress(session, data, outputs)
+    if session.accelerator.is_main_process:
+        outputs.result(_result(session, data, splits, classes))
+
+
+def _result(session: Session, data: ProbeData, splits: dict[str, SplitScore], classes: tuple[str, ...]) -> ProbeResult:
+    job = session.job
+    return ProbeResult(
+        kind=job.kind,
+        metric="top1" if job.kind == "classify" else "mse",
+        run=job.run,
+        model=job.model,
+        variant=job.variant,
+        dataset=job.dataset,
+        protocol=job.protocol.key,
+        control=job.control,
+        fingerprint=job.fingerprint,
+        splits=splits,
+        train_rows=data.train.count,
+        classes=classes,
+        stores=data.traces,
+        probe_image=job.image,
+        probe_image_digest=job.image_digest,
+        probe_code_sha256=job.code_sha256,
+        code_revision=job.code_revision,
+        device=session.device_name,
+        libraries=libraries(),
+        seconds=session.seconds,
+    )

@@ -1,0 +1,79 @@
+"""Which epoch and head counts, and what the seeds say together."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from lary_schema.jobs import ProbeJob
+from lary_schema.results import EpochScore, RowCount, SeedScores, SplitScore
+from numpy.typing import NDArray
+
+from lary_probe.scoring import bootstrap_interval
+
+EVALUATED = "evaluated/"
+"""Prefix of the evaluated parts' names, so that no split can be called like the held-out part."""
+HOLDOUT = "holdout"
+
+
+@dataclass
+class Track:
+    """One seed's scores on one evaluated split, epoch by epoch, and the best epoch's predictions."""
+
+    seed: int
+    higher_is_better: bool
+    scores: list[EpochScore] = field(default_factory=list)
+    train: list[float] = field(default_factory=list)
+    """Training score of the chosen head, per epoch."""
+    best: EpochScore | None = None
+    predicted: NDArray[Any] = field(default_factory=lambda: np.empty(0))
+    """(n,) class ids or (n, out) values of the best epoch."""
+    per_optimiser: tuple[float, ...] = ()
+
+    def add(
+        self, score: EpochScore, train: float, predicted: NDArray[Any], per_optimiser: tuple[float, ...] = ()
+    ) -> bool:
+        """Take the next epoch; whether it is the best so far. A tie leaves the earlier one."""
+        self.scores.append(score)
+        self.train.append(train)
+        sign = 1 if self.higher_is_better else -1
+        if self.best is not None and sign * score.selection <= sign * self.best.selection:
+            return False
+        self.best, self.predicted, self.per_optimiser = score, predicted, per_optimiser
+        return True
+
+    @property
+    def chosen(self) -> EpochScore:
+        """The best epoch's score; one epoch at least must have been added."""
+        assert self.best is not None
+        return self.best
+
+    def seed_scores(self) -> SeedScores:
+        return SeedScores(
+            seed=self.seed,
+            early=self.scores[0],
+            best=self.chosen,
+            last=self.scores[-1],
+            per_optimiser=self.per_optimiser,
+        )
+
+
+def split_score(
+    job: ProbeJob,
+    tracks: Sequence[Track],
+    per_row: Sequence[NDArray[np.float64]],
+    rows: RowCount,
+    floor: float,
+    **details: Any,
+) -> SplitScore:
+    """Mean over seeds of the best epochs; `per_row` (n,) per seed averages to that seed's score."""
+    values = [track.chosen.value for track in tracks]
+    return SplitScore(
+        value=float(np.mean(values)),
+        interval=bootstrap_interval(np.mean(per_row, axis=0), job.protocol.bootstrap, job.protocol.seeds[0]),
+        std=float(np.std(values, ddof=1)) if len(values) > 1 else None,
+        seeds=tuple(track.seed_scores() for track in tracks),
+        floor=floor,
+        rows=rows,
+        **details,
+    )

@@ -1,0 +1,45 @@
+"""Both probes trained for a moment on random numbers, without a store: does this installation compute?"""
+
+import os
+import time
+
+import torch
+from lary_schema.base import ContractError
+from lary_schema.events import Emit, Finished, Started
+from torch import Tensor, nn
+from torch.nn import functional
+
+from lary_probe.attentive import AttentiveClassifier
+from lary_probe.mlp import ResidualMlp
+
+STEPS = 20
+ROWS, TIME, TOKENS, DIM = 8, 2, 3, 16
+
+
+def selftest(emit: Emit) -> None:
+    """Raises ContractError where a probe has not the declared shape or does not learn eight rows by heart."""
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    began = time.monotonic()
+    emit(Started(job="selftest", total=2 * STEPS, unit="steps", device=device.type, pid=os.getpid()))
+    torch.manual_seed(0)
+    torch.set_num_threads(1)  # On such small numbers more threads only wait for each other.
+    tokens = torch.randn(ROWS, TIME, TOKENS, DIM, device=device)
+    classifier = AttentiveClassifier(DIM, ROWS, width=32, depth=2, heads=4, time_axis=True).to(device)
+    _learn("classifier", classifier, tokens, torch.arange(ROWS, device=device))
+    regressor = ResidualMlp(TIME * TOKENS * DIM, 5, width=32, blocks=2).to(device)
+    _learn("regressor", regressor, tokens, torch.randn(ROWS, 5, device=device))
+    emit(Finished(job="selftest", done=2 * STEPS, per_second=2 * STEPS / (time.monotonic() - began)))
+
+
+def _learn(name: str, network: nn.Module, tokens: Tensor, targets: Tensor) -> None:
+    loss = functional.huber_loss if targets.is_floating_point() else functional.cross_entropy
+    optimiser = torch.optim.AdamW(network.parameters(), lr=3e-3)
+    losses = []
+    for _ in range(STEPS):
+        value = loss(network(tokens), targets)
+        optimiser.zero_grad()
+        torch.autograd.backward(value)
+        optimiser.step()
+        losses.append(value.item())
+    if not losses[-1] < losses[0] / 2:
+        raise ContractError(f"selftest: the {name}'s loss went from {losses[0]:.4g} to {losses[-1]:.4g} on {ROWS} rows")

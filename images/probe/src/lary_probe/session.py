@@ -1,0 +1,107 @@
+"""What a probe run carries along: device, seeds, progress, outputs."""
+
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+import torch
+from accelerate import Accelerator
+from lary_schema.base import ContractError
+from lary_schema.cards import ClassifyRecipe, RegressRecipe
+from lary_schema.events import Emit, Finished, Progress, Started, Warned, _Event
+from lary_schema.jobs import ProbeJob
+from lary_schema.mounts import Mounts
+from lary_schema.watchdog import Watchdog
+
+from lary_probe.sampling import steps_per_epoch
+
+PROGRESS_SECONDS = 2.0
+
+
+def make_accelerator(device: str) -> Accelerator:
+    """Placement and data parallelism. Raises ContractError where `cuda` is asked for and not there."""
+    if device == "cuda" and not torch.cuda.is_available():
+        raise ContractError("the job asks for device cuda and torch sees none; check the driver, or run on the CPU")
+    return Accelerator(cpu=device == "cpu")
+
+
+def make_deterministic(device: str, threads: int | None) -> None:
+    """Same bits for the same job: on the CPU always, on a GPU as far as its kernels allow."""
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    torch.use_deterministic_algorithms(True, warn_only=device == "cuda")
+    if threads is not None:
+        torch.set_num_threads(threads)
+
+
+@dataclass
+class Session:
+    """One job under way in this process."""
+
+    job: ProbeJob
+    mounts: Mounts
+    accelerator: Accelerator
+    emit: Emit
+    watchdog: Watchdog
+    total: int = 0
+    done: int = 0
+    note: str = ""
+    _began: float = field(default_factory=time.monotonic)
+    _told: float = 0.0
+
+    @property
+    def device_name(self) -> str:
+        """For results: `cpu`, or the GPU's name."""
+        device = self.accelerator.device
+        return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
+
+    @property
+    def seconds(self) -> float:
+        return time.monotonic() - self._began
+
+    def start(self, rows: int, recipe: ClassifyRecipe | RegressRecipe) -> None:
+        """Announce the optimiser steps of the whole job; `rows` are trained on in each epoch."""
+        per_epoch = steps_per_epoch(rows, recipe.batch_size, self.accelerator.num_processes)
+        self.total = len(self.job.protocol.seeds) * recipe.epochs * per_epoch
+        self.emit(Started(job=self.job.id, total=self.total, unit="steps", device=self.device_name, pid=os.getpid()))
+
+    def step(self) -> None:
+        """One optimiser step was done."""
+        self.done += 1
+        self.alive("training")
+        if time.monotonic() - self._told > PROGRESS_SECONDS:
+            self.progress(self.note)
+
+    def alive(self, doing: str) -> None:
+        """Something other than a step went on."""
+        self.watchdog.beat(doing)
+
+    def progress(self, note: str) -> None:
+        """Tell how far it is; `note` is the last epoch and its scores."""
+        self.note, self._told = note, time.monotonic()
+        self.emit(Progress(job=self.job.id, done=self.done, total=self.total, per_second=self._rate(), note=note))
+
+    def warn(self, message: str) -> None:
+        self.emit(Warned(job=self.job.id, message=message))
+
+    def finish(self) -> None:
+        peak = torch.cuda.max_memory_allocated() if self.accelerator.device.type == "cuda" else None
+        self.emit(Finished(job=self.job.id, done=self.done, per_second=self._rate(), peak_memory_bytes=peak))
+
+    def _rate(self) -> float:
+        return self.done / max(self.seconds, 1e-9)
+
+
+@contextmanager
+def open_session(job: ProbeJob, mounts: Mounts, emit: Emit) -> Iterator[Session]:
+    """A session with its watchdog running. Only the main process of several has a voice."""
+    make_deterministic(job.device, job.threads)
+    accelerator = make_accelerator(job.device)
+    voice = emit if accelerator.is_main_process else _silent
+    with Watchdog(emit, job.id, job.stall_timeout_s) as watchdog:
+        yield Session(job, mounts, accelerator, voice, watchdog)
+
+
+def _silent(event: _Event) -> None:
+    """What the other processes' events go to."""

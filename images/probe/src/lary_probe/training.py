@@ -1,0 +1,162 @@
+"""The loop both probes share: networks side by side on the same batches, each epoch predicted once."""
+
+import math
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from lary_probe.latents import Latents, Positions
+from lary_probe.sampling import even_size, rank_batches, steps_per_epoch
+from lary_probe.session import Session
+
+Schedule = Callable[[int, int], float]
+"""(step, all steps) -> factor of the learning rate at that step, counted from 0."""
+
+
+def cosine(step: int, total: int) -> float:
+    """From 1 at the first step towards 0 after the last."""
+    return 0.5 * (1 + math.cos(math.pi * step / total))
+
+
+def warm_up(share: float) -> Schedule:
+    """Rises linearly over `share` of all steps and stays at 1. The first step already moves."""
+
+    def factor(step: int, total: int) -> float:
+        return min(1.0, (step + 1) / max(1, int(share * total)))
+
+    return factor
+
+
+@dataclass
+class Head:
+    """One network with its optimiser. A diffusion head is another network with its own loss."""
+
+    network: nn.Module
+    optimiser: torch.optim.Optimizer
+    lr: float
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How heads are trained."""
+
+    epochs: int
+    batch_size: int
+    """Per process."""
+    schedule: Schedule
+    loss: Callable[[Tensor, Tensor], Tensor]
+    """(output, target) -> scalar."""
+    read_out: Callable[[Tensor], Tensor]
+    """Output of a batch -> what is kept of it: class ids, or values."""
+    order: Callable[[int, int], Positions]
+    """(epoch, size) -> positions to train on, in order."""
+    bf16: bool = False
+
+
+@dataclass(frozen=True)
+class Part:
+    """Rows of one split: what is trained on, held out or evaluated."""
+
+    latents: Latents
+    positions: Positions
+    """In `latents`, the rows of this part."""
+    targets: NDArray[Any]
+    """Of these rows: (n,) class ids or (n, out) values."""
+
+    def __len__(self) -> int:
+        return len(self.positions)
+
+
+@dataclass(frozen=True)
+class EpochOutput:
+    """After one epoch, counted from 1."""
+
+    epoch: int
+    train: NDArray[np.float64]
+    """(heads,) share of hits (class ids) or MSE (values) over the epoch's training batches."""
+    predicted: dict[str, NDArray[Any]]
+    """By part: (heads, n) class ids or (heads, n, out) values."""
+
+
+def make_head(session: Session, network: nn.Module, lr: float, weight_decay: float) -> Head:
+    """Place a network and give it its AdamW (torch's other defaults)."""
+    placed = session.accelerator.prepare(network)
+    return Head(placed, torch.optim.AdamW(placed.parameters(), lr=lr, weight_decay=weight_decay), lr)
+
+
+def train(
+    session: Session, heads: list[Head], plan: Plan, fit: Part, evaluated: Mapping[str, Part]
+) -> Iterator[EpochOutput]:
+    """Train on `fit`; after each epoch predict every row of every part in `evaluated` once."""
+    accelerator = session.accelerator
+    total = plan.epochs * steps_per_epoch(len(fit), plan.batch_size, accelerator.num_processes)
+    step = 0
+    for epoch in range(plan.epochs):
+        order = plan.order(epoch, even_size(len(fit), accelerator.num_processes))
+        batches = rank_batches(order, plan.batch_size, accelerator.process_index, accelerator.num_processes)
+        reader = fit.latents.batches([fit.positions[b] for b in batches], pin=accelerator.device.type == "cuda")
+        scores = torch.zeros(len(heads), dtype=torch.float64, device=accelerator.device)
+        for batch, tokens in zip(batches, reader, strict=True):
+            scores += _train_step(session, heads, plan, tokens, fit.targets[batch], plan.schedule(step, total))
+            step += 1
+            session.step()
+        predicted = {name: predict(session, heads, plan, part) for name, part in evaluated.items()}
+        summed = accelerator.reduce(scores, reduction="sum").cpu().numpy()
+        yield EpochOutput(epoch + 1, summed / len(order), predicted)
+
+
+def predict(session: Session, heads: list[Head], plan: Plan, part: Part) -> NDArray[Any]:
+    """(heads, n, ...) read-outs in float32 arithmetic, every row exactly once."""
+    accelerator = session.accelerator
+    padded = np.resize(part.positions, even_size(len(part), accelerator.num_processes))
+    batches = rank_batches(padded, plan.batch_size, accelerator.process_index, accelerator.num_processes)
+    outputs: list[list[Tensor]] = [[] for _ in heads]
+    for head in heads:
+        head.network.eval()
+    with torch.inference_mode():
+        for tokens in part.latents.batches(batches, pin=accelerator.device.type == "cuda"):
+            placed = tokens.to(accelerator.device, non_blocking=True)
+            for head, kept in zip(heads, outputs, strict=True):
+                kept.append(_gather(session, plan.read_out(head.network(placed))))
+            session.alive("evaluating")
+    return np.stack([torch.cat(kept)[: len(part)].cpu().numpy() for kept in outputs])
+
+
+def _train_step(
+    session: Session, heads: list[Head], plan: Plan, tokens: Tensor, targets: NDArray[Any], factor: float
+) -> Tensor:
+    """One step of every head; (heads,) summed scores of the batch."""
+    device = session.accelerator.device
+    inputs, wanted = tokens.to(device, non_blocking=True), torch.from_numpy(targets).to(device)
+    scores = []
+    for head in heads:
+        head.network.train()
+        for group in head.optimiser.param_groups:
+            group["lr"] = head.lr * factor
+        with torch.autocast(device.type, torch.bfloat16, enabled=plan.bf16):
+            output = head.network(inputs)
+            loss = plan.loss(output, wanted)
+        session.accelerator.backward(loss)
+        head.optimiser.step()
+        head.optimiser.zero_grad()
+        scores.append(_train_score(plan.read_out(output.detach()), wanted))
+    return torch.stack(scores)
+
+
+def _train_score(read_out: Tensor, wanted: Tensor) -> Tensor:
+    """Hits (class ids) or squared errors averaged over dimensions (values), summed over the batch."""
+    if wanted.is_floating_point():
+        return (read_out - wanted).square().mean(dim=1).sum().double()
+    return (read_out == wanted).double().sum()
+
+
+def _gather(session: Session, mine: Tensor) -> Tensor:
+    """One global batch that `rank_batches` dealt out, put together again in order."""
+    processes = session.accelerator.num_processes
+    gathered: Tensor = session.accelerator.gather(mine)
+    return gathered.view(processes, -1, *mine.shape[1:]).transpose(0, 1).flatten(0, 1)
