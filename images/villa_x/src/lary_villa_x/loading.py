@@ -3,34 +3,25 @@
 from pathlib import Path
 
 import torch
-from lary_worker.checkpoints import load_strict, read_config, read_state, require_folder
-from torch import nn
+from lary_worker.checkpoints import build, read_config, read_state, require_folder
 
 from lary_villa_x.config import Config
 from lary_villa_x.network import VillaXLam
 
-FILES = ("model_config.json", "model.safetensors")
+CONFIG, WEIGHTS = "model_config.json", "model.safetensors"
 
 
 def read(folder: Path) -> Config:
-    """The config of a folder with `model_config.json` and `model.safetensors`. Raises WeightsError."""
-    require_folder(folder, FILES)
-    where = folder / FILES[0]
-    return Config.from_json(read_config(where), where)
+    """The config of a folder that also holds the weights. Raises WeightsError."""
+    require_folder(folder, (CONFIG, WEIGHTS))
+    return Config.from_json(read_config(folder / CONFIG), folder / CONFIG)
 
 
-def load(folder: Path, config: Config, device: torch.device, dtype: torch.dtype) -> VillaXLam:
-    """The network with the folder's weights. Raises WeightsError for what does not fit."""
-    with torch.device("meta"):
-        network = VillaXLam(config)
-    path = folder / FILES[1]
-    load_strict(network, read_state(path), path, skippable=[r"decoder\."], device=device, dtype=dtype)
-    return network.eval()
+def load(folder: Path | None, config: Config, device: torch.device, dtype: torch.dtype) -> VillaXLam:
+    """The network with the folder's weights; None: random ones, from torch's generator.
 
-
-def random(config: Config, device: torch.device, dtype: torch.dtype, seed: int) -> nn.Module:
-    """The network with seeded random weights."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        network = VillaXLam(config)
-    return network.to(device, dtype).eval()
+    Raises WeightsError for weights that do not fit the config.
+    """
+    path = folder / WEIGHTS if folder else None
+    state = read_state(path) if path else None
+    return build(lambda: VillaXLam(config), state, path, skippable=(r"decoder\.",), device=device, dtype=dtype)

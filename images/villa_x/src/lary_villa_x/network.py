@@ -7,8 +7,8 @@ window, P patches of a frame, D width, H heads, N latents per transition, d thei
 """
 
 import torch
-import torch.nn.functional as F  # noqa: N812 - torch's own name for it
-from torch import nn
+from torch import Tensor, nn
+from torch.nn import functional
 
 from lary_villa_x.config import Config
 
@@ -20,9 +20,10 @@ class RMSNorm(nn.Module):
         super().__init__()
         self.g = nn.Parameter(torch.ones(dim))
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
+    def forward(self, x: Tensor) -> Tensor:
         rms = x.norm(dim=-1, keepdim=True) * x.shape[-1] ** -0.5
-        return x / rms.clamp(min=1e-8) * self.g
+        normed: Tensor = x / rms.clamp(min=1e-8) * self.g
+        return normed
 
 
 class SelfAttention(nn.Module):
@@ -36,10 +37,11 @@ class SelfAttention(nn.Module):
         self.k_norm = nn.LayerNorm(dim // heads) if qk_norm else nn.Identity()
         self.proj = nn.Linear(dim, dim)
 
-    def forward(self, x: torch.Tensor, *, causal: bool = False) -> torch.Tensor:
+    def forward(self, x: Tensor, *, causal: bool = False) -> Tensor:
         q, k, v = self.qkv(x).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)  # (batch, H, length, D / H)
-        y = F.scaled_dot_product_attention(self.q_norm(q), self.k_norm(k), v, is_causal=causal)
-        out: torch.Tensor = self.proj(y.transpose(1, 2).flatten(2))
+        q, k = self.q_norm(q), self.k_norm(k)
+        y = _causal_attention(q, k, v) if causal else functional.scaled_dot_product_attention(q, k, v)
+        out: Tensor = self.proj(y.transpose(1, 2).flatten(2))
         return out
 
 
@@ -49,8 +51,8 @@ class Mlp(nn.Module):
         self.fc1 = nn.Linear(dim, hidden)
         self.fc2 = nn.Linear(hidden, dim)
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        out: torch.Tensor = self.fc2(F.gelu(self.fc1(x), approximate="tanh"))
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.fc2(functional.gelu(self.fc1(x), approximate="tanh"))
         return out
 
 
@@ -70,7 +72,7 @@ class SpaceTimeBlock(nn.Module):
         self.attn_temp = SelfAttention(dim, heads, qk_norm=qk_norm)
         self.mlp = Mlp(dim, int(dim * config.mlp_ratio))
 
-    def forward(self, x: torch.Tensor, pe_temporal: torch.Tensor | None) -> torch.Tensor:
+    def forward(self, x: Tensor, pe_temporal: Tensor | None) -> Tensor:
         """(B, T, P, D) -> the same; `pe_temporal` (T, D) is added in the temporal branch alone."""
         batch = x.shape[0]
         shift, scale, gate, shift_mlp, scale_mlp, gate_mlp = self.scale_shift_table
@@ -83,7 +85,8 @@ class SpaceTimeBlock(nn.Module):
             along_time = along_time + pe_temporal
         x = x + gate * self.attn_temp(along_time, causal=True).unflatten(0, (batch, -1)).transpose(1, 2)
 
-        return x + gate_mlp * self.mlp(_norm(x) * (1 + scale_mlp) + shift_mlp)
+        out: Tensor = x + gate_mlp * self.mlp(_norm(x) * (1 + scale_mlp) + shift_mlp)
+        return out
 
 
 class CrossAttention(nn.Module):
@@ -94,10 +97,10 @@ class CrossAttention(nn.Module):
         self.kv = nn.Linear(dim, 2 * dim)
         self.proj = nn.Linear(dim, dim)
 
-    def forward(self, queries: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
+    def forward(self, queries: Tensor, x: Tensor) -> Tensor:
         q = self.q(queries).unflatten(-1, (self.heads, -1)).transpose(1, 2)
         k, v = self.kv(x).unflatten(-1, (2, self.heads, -1)).permute(2, 0, 3, 1, 4)
-        out: torch.Tensor = self.proj(F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2))
+        out: Tensor = self.proj(functional.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2))
         return out
 
 
@@ -106,9 +109,9 @@ class SwishGLU(nn.Module):
         super().__init__()
         self.project = nn.Linear(dim, 2 * hidden)
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
+    def forward(self, x: Tensor) -> Tensor:
         value, gate = self.project(x).chunk(2, dim=-1)
-        out: torch.Tensor = value * F.silu(gate)
+        out: Tensor = value * functional.silu(gate)
         return out
 
 
@@ -126,12 +129,12 @@ class MapBlock(nn.Module):
         self.mlp = nn.Sequential(SwishGLU(dim, 4 * dim), nn.Linear(4 * dim, dim))
         self.final_proj = nn.Sequential(nn.Linear(dim, config.action_latent_dim))
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
+    def forward(self, x: Tensor) -> Tensor:
         """(batch, P, D) -> (batch, N, d)."""
         latents = self.latents.expand(len(x), -1, -1)
         latents = self.attn_norm(latents + self.attn(latents, self.pre_projection(x)))
         latents = self.mlp_norm(latents + self.mlp(latents))
-        out: torch.Tensor = self.final_proj(latents)
+        out: Tensor = self.final_proj(latents)
         return out
 
 
@@ -141,8 +144,9 @@ class PatchEmbed(nn.Module):
         patch = config.patch_size
         self.proj = nn.Conv2d(config.in_channels, config.encoder_embed_dim, kernel_size=patch, stride=patch)
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return self.proj(x).flatten(2).transpose(1, 2)  # type: ignore[no-any-return]
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.proj(x).flatten(2).transpose(1, 2)
+        return out
 
 
 class Encoder(nn.Module):
@@ -160,7 +164,7 @@ class Encoder(nn.Module):
         self.norm = RMSNorm(dim)
         self.map_block = MapBlock(config)
 
-    def forward(self, pixels: torch.Tensor) -> torch.Tensor:
+    def forward(self, pixels: Tensor) -> Tensor:
         """(B, T, 3, H, W) normalised -> (B, T - 1, N, d).
 
         A clip longer than d_t is seen through a window that moves by one frame: all transitions of
@@ -170,18 +174,17 @@ class Encoder(nn.Module):
         patches = self.embed(pixels.flatten(0, 1)) + self.pe_spatial
         patches = patches.unflatten(0, (batch, -1))  # (B, T, P, D)
         windows = patches.unfold(1, min(self.d_t, patches.shape[1]), 1)  # (B, W, P, D, d_t)
-        windows = windows.permute(1, 0, 4, 2, 3)  # (W, B, d_t, P, D)
-        latents = self._transitions(windows.flatten(0, 1)).unflatten(0, windows.shape[:2])
-        further = latents[1:, :, -1].transpose(0, 1)  # (B, W - 1, N, d)
-        return torch.cat([latents[0], further], dim=1)
+        windows = windows.movedim(-1, 2)  # (B, W, d_t, P, D)
+        latents = self._transitions(windows.flatten(0, 1)).unflatten(0, (batch, -1))  # (B, W, d_t - 1, N, d)
+        return torch.cat([latents[:, 0], latents[:, 1:, -1]], dim=1)
 
-    def _transitions(self, x: torch.Tensor) -> torch.Tensor:
+    def _transitions(self, x: Tensor) -> Tensor:
         """Embedded windows (batch, T, P, D) -> (batch, T - 1, N, d)."""
         for i, layer in enumerate(self.layers):
             x = layer(x, self.pe_temporal[0, : x.shape[1]] if i == 0 else None)
         x = self.norm(x)
         between = (x[:, :-1] + x[:, 1:]) / 2
-        out: torch.Tensor = self.map_block(between.flatten(0, 1)).unflatten(0, between.shape[:2])
+        out: Tensor = self.map_block(between.flatten(0, 1)).unflatten(0, between.shape[:2])
         return out
 
 
@@ -190,7 +193,7 @@ class Codebook(nn.Module):
         super().__init__()
         self.embedding = nn.Embedding(config.n_codes, config.action_latent_dim)
 
-    def forward(self, latents: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    def forward(self, latents: Tensor) -> tuple[Tensor, Tensor]:
         """(..., d) -> the nearest rows (..., d) and their numbers (...,), compared in float32."""
         rows = self.embedding.weight.float()
         distances = (latents.float().unsqueeze(-2) - rows).square().sum(-1)
@@ -206,11 +209,24 @@ class VillaXLam(nn.Module):
         self.encoder = Encoder(config)
         self.vq = Codebook(config)
 
-    def forward(self, pixels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    def forward(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
         """(B, T, 3, H, W), ImageNet-normalised -> codebook vectors (B, T - 1, N, d) and codes (B, T - 1, N)."""
-        quantised: tuple[torch.Tensor, torch.Tensor] = self.vq(self.encoder(pixels))
+        quantised: tuple[Tensor, Tensor] = self.vq(self.encoder(pixels))
         return quantised
 
 
-def _norm(x: torch.Tensor) -> torch.Tensor:
-    return F.layer_norm(x, x.shape[-1:], eps=1e-6)
+def _causal_attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """(batch, H, T, D / H) -> the same, each step attending to itself and the past.
+
+    Spelled out because T is at most d_t while the batch is one sequence per patch: a fused CUDA kernel
+    wins nothing at that length, and its grid holds 65535 sequences.
+    """
+    length = q.shape[-2]
+    future = torch.ones(length, length, dtype=torch.bool, device=q.device).triu(1)
+    logits = (q @ k.mT * q.shape[-1] ** -0.5).masked_fill(future, float("-inf"))
+    attended: Tensor = logits.softmax(dim=-1) @ v
+    return attended
+
+
+def _norm(x: Tensor) -> Tensor:
+    return functional.layer_norm(x, x.shape[-1:], eps=1e-6)

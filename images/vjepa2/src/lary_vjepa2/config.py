@@ -17,12 +17,6 @@ class Config:
     tubelet_size: int = 2
 
 
-BY_WIDTH = {
-    config.embed_dim: config
-    for config in (
-        Config(),
-        Config(embed_dim=1280, depth=32, num_heads=16),  # ViT-H/16
-        Config(embed_dim=1408, depth=40, num_heads=22, mlp_ratio=48 / 11),  # ViT-g/16
-    )
-}
-"""The released sizes by the width of their tokens, which a model's card declares."""
+VITL = Config()
+VITH = Config(embed_dim=1280, depth=32, num_heads=16)
+VITG = Config(embed_dim=1408, depth=40, num_heads=22, mlp_ratio=48 / 11)

@@ -3,8 +3,8 @@
 from pathlib import Path
 
 import torch
-from lary_worker.checkpoints import State, load_pretrained, load_strict, read_state, strip_prefix
-from lary_worker.preprocessing import unit_range
+from lary_worker.checkpoints import State, build, load_pretrained, read_state, strip_prefix
+from lary_worker.preprocessing import imagenet_normalised
 from torch import nn
 from transformers import VJEPA2Config, VJEPA2Model
 
@@ -23,46 +23,36 @@ _RENAMES = (
 class VJepa2Encoder(nn.Module):
     """Clips -> patch features after the final layer norm. The predictor is not part of it."""
 
-    mean: torch.Tensor
-    std: torch.Tensor
-
     def __init__(self, encoder: nn.Module) -> None:
         super().__init__()
         self.encoder = encoder
-        self.register_buffer("mean", torch.tensor([0.485, 0.456, 0.406]), persistent=False)  # ImageNet
-        self.register_buffer("std", torch.tensor([0.229, 0.224, 0.225]), persistent=False)
 
     def forward(self, frames: torch.Tensor) -> torch.Tensor:
         """uint8 RGB (B, T, 224, 224, 3) -> (B, T // 2 * 196, D): tokens by time, row, column."""
-        pixels = (unit_range(frames) - self.mean) / self.std
-        features: torch.Tensor = self.encoder(pixels.permute(0, 1, 4, 2, 3)).last_hidden_state
+        pixels = imagenet_normalised(frames).permute(0, 1, 4, 2, 3)  # (B, T, 3, H, W)
+        features: torch.Tensor = self.encoder(pixels).last_hidden_state
         return features
 
 
-def load(path: Path, config: Config, device: torch.device, dtype: torch.dtype) -> VJepa2Encoder:
+def load(path: Path | None, config: Config, device: torch.device, dtype: torch.dtype) -> VJepa2Encoder:
     """The encoder with the `target_encoder` of a training checkpoint, or of a hub folder with its own config.
 
-    Raises WeightsError for anything else.
+    None: random weights, from torch's generator. Raises WeightsError for a file of something else.
     """
-    if path.is_dir():
+    if path is not None and path.is_dir():
         # With the folder's own crop of 256 the rotary positions would be those of a 16 x 16 grid.
         model = load_pretrained(VJEPA2Model, path, model_type="vjepa2", crop_size=CROP, dtype=dtype)
         return VJepa2Encoder(model.encoder).to(device).eval()
-    with torch.device("meta"):
-        encoder = _encoder(config)
+    state = None if path is None else _target_encoder(path)
+    encoder = build(lambda: _encoder(config), state, path, renames=_RENAMES, device=device, dtype=dtype)
+    return VJepa2Encoder(encoder)
+
+
+def _target_encoder(path: Path) -> State:
     state = read_state(path, entry="target_encoder")
     for prefix in ("module.", "backbone."):
         state = strip_prefix(state, prefix)
-    load_strict(encoder, _split_qkv(state), path, renames=_RENAMES, device=device, dtype=dtype)
-    return VJepa2Encoder(encoder).to(device).eval()
-
-
-def random(config: Config, device: torch.device, dtype: torch.dtype, seed: int) -> VJepa2Encoder:
-    """The encoder with seeded random weights."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        encoder = _encoder(config)
-    return VJepa2Encoder(encoder.to(device, dtype)).to(device).eval()
+    return _split_qkv(state)
 
 
 def _encoder(config: Config) -> nn.Module:

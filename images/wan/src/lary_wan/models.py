@@ -28,17 +28,17 @@ class Wan22(Model):
         return resize_lanczos(frames)
 
     def load(self, weights: Weights, device: torch.device, dtype: torch.dtype, seed: int) -> None:
-        from lary_wan import network
+        import torch
 
-        if "model" in weights:
-            self._encoder = network.load(weights["model"], self.config, device, dtype)
-        else:
-            self._encoder = network.random(self.config, device, dtype, seed)
+        from lary_wan.network import load
+
+        torch.manual_seed(seed)
+        self.encoder = load(weights.get("model"), self.config, device, dtype)
 
     def encode(self, batch: torch.Tensor, rows: NDArray[np.int64]) -> Latents:
         if self.mode == "video":
-            return Latents(self._encoder(batch))
+            return Latents(self.encoder(batch))
         if self.variant == "lary-v1":
-            return Latents(self._encoder(batch[:, :1]))
+            return Latents(self.encoder(batch[:, :1]))
         frames = batch.flatten(0, 1).unsqueeze(1)  # (B * 2, 1, H, W, 3)
-        return Latents(self._encoder(frames).unflatten(0, batch.shape[:2]).squeeze(2))
+        return Latents(self.encoder(frames).unflatten(0, batch.shape[:2]).squeeze(2))

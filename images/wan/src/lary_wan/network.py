@@ -5,7 +5,7 @@ from pathlib import Path
 import torch
 from diffusers import AutoencoderKLWan
 from lary_schema.base import WeightsError
-from lary_worker.checkpoints import load_strict, read_config, read_state, require_folder
+from lary_worker.checkpoints import Renames, State, build, read_config, read_state, require_folder
 from lary_worker.preprocessing import unit_range
 from torch import nn
 
@@ -22,14 +22,15 @@ _RENAMES = (
     (r"^encoder\.middle\.0\.", "encoder.mid_block.resnets.0."),
     (r"^encoder\.middle\.1\.", "encoder.mid_block.attentions.0."),
     (r"^encoder\.middle\.2\.", "encoder.mid_block.resnets.1."),
-    (r"^encoder\.downsamples\.(\d+)\.downsamples\.\d+\.(resample|time_conv)\.", r"encoder.down_blocks.\1.downsampler.\2."),
-    (r"^encoder\.downsamples\.(\d+)\.downsamples\.(\d+)\.", r"encoder.down_blocks.\1.resnets.\2."),
+    (r"^encoder\.downsamples\.(\d+)\.downsamples\.", r"encoder.down_blocks.\1."),
+    (r"(^encoder\.down_blocks\.\d+)\.\d+\.(resample|time_conv)\.", r"\1.downsampler.\2."),
+    (r"(^encoder\.down_blocks\.\d+)\.(\d+)\.", r"\1.resnets.\2."),
     (r"\.residual\.0\.", ".norm1."),
     (r"\.residual\.2\.", ".conv1."),
     (r"\.residual\.3\.", ".norm2."),
     (r"\.residual\.6\.", ".conv2."),
     (r"\.shortcut\.", ".conv_shortcut."),
-)  # fmt: skip
+)
 _SKIPPABLE = (r"decoder\.", r"conv2\.", r"post_quant_conv\.")
 
 
@@ -54,31 +55,26 @@ class WanEncoder(nn.Module):
         pixels = pixels.permute(0, 4, 1, 2, 3).contiguous().to(self.vae.dtype)  # (B, 3, T, H, W)
         means = self.vae.encode(pixels).latent_dist.mode().float()  # (B, 48, T', 14, 14)
         tokens = means.flatten(3).permute(0, 2, 3, 1)  # (B, T', 196, 48)
-        return (tokens - self.mean) / self.std
+        standardised: torch.Tensor = (tokens - self.mean) / self.std
+        return standardised
 
 
-def load(path: Path, config: Config, device: torch.device, dtype: torch.dtype) -> WanEncoder:
+def load(path: Path | None, config: Config, device: torch.device, dtype: torch.dtype) -> WanEncoder:
     """The encoder with the weights of `Wan2.2_VAE.pth`, or of a diffusers folder with its own config.
 
-    Raises WeightsError for anything else.
+    None: random weights, from torch's generator. Raises WeightsError for a file of something else.
     """
-    if path.is_dir():
+    state: State | None = None
+    renames: Renames = ()
+    if path is not None and path.is_dir():
         config = _hub_config(path)
-        state, renames = read_state(path / HUB_FILES[1]), ()
-    else:
+        state = read_state(path / HUB_FILES[1])
+    elif path is not None:
         state, renames = read_state(path), _RENAMES
-    with torch.device("meta"):
-        vae = _encoder_only(config)
-    load_strict(vae, state, path, renames=renames, skippable=_SKIPPABLE, device=device, dtype=dtype)
-    return WanEncoder(vae, config).to(device).eval()
-
-
-def random(config: Config, device: torch.device, dtype: torch.dtype, seed: int) -> WanEncoder:
-    """The encoder with seeded random weights."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        vae = _encoder_only(config)
-    return WanEncoder(vae.to(device, dtype), config).to(device).eval()
+    vae = build(
+        lambda: _encoder_only(config), state, path, renames=renames, skippable=_SKIPPABLE, device=device, dtype=dtype
+    )
+    return WanEncoder(vae, config).to(device)
 
 
 def _hub_config(folder: Path) -> Config:

@@ -44,3 +44,9 @@ def unit_range(frames: torch.Tensor) -> torch.Tensor:
     """
     values = frames.float()
     return values / values.new_full((), 255.0)
+
+
+def imagenet_normalised(frames: torch.Tensor) -> torch.Tensor:
+    """uint8 RGB (..., 3) -> float32 of the same shape: [0, 1], less ImageNet's mean, over its standard deviation."""
+    values = unit_range(frames)
+    return (values - values.new_tensor((0.485, 0.456, 0.406))) / values.new_tensor((0.229, 0.224, 0.225))

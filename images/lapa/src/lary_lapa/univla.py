@@ -1,0 +1,68 @@
+"""The key `univla`: UniVLA's task-centric latent actions."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from lary_worker.model import Latents, Model, Weights
+from lary_worker.preprocessing import imagenet_normalised, resize_cubic
+
+if TYPE_CHECKING:
+    import numpy as np
+    import torch
+    from numpy.typing import NDArray
+
+
+@dataclass(frozen=True, slots=True)
+class VitSize:
+    """The DINOv2 backbone (ViT-B/14 with registers)."""
+
+    embed_dim: int = 768
+    depth: int = 12
+    num_heads: int = 12
+    mlp_ratio: int = 4
+
+
+@dataclass(frozen=True, slots=True)
+class LamSize:
+    """The encoder above it, and its codebook."""
+
+    model_dim: int = 768
+    latent_dim: int = 128
+    num_latents: int = 16
+    """Rows of the codebook."""
+    patch_size: int = 14
+    enc_blocks: int = 12
+    num_heads: int = 12
+
+
+@dataclass(frozen=True, slots=True)
+class UnivlaSize:
+    """Sizes of `lam-stage-2.ckpt`; names as in the original code."""
+
+    vit: VitSize = VitSize()
+    lam: LamSize = LamSize()
+
+
+class Univla(Model):
+    """Codebook vectors of what the robot controls between neighbouring frames, and their codes."""
+
+    config = UnivlaSize()
+
+    def preprocess(self, frames: NDArray[np.uint8]) -> NDArray[Any]:
+        """-> uint8 (T, 224, 224, 3)."""
+        return resize_cubic(frames, 224)
+
+    def load(self, weights: Weights, device: torch.device, dtype: torch.dtype, seed: int) -> None:
+        import torch
+
+        from lary_lapa.univla_net import load
+
+        torch.manual_seed(seed)
+        self.dtype = dtype
+        self.network = load(weights.get("model"), self.config, device, dtype)
+
+    def encode(self, batch: torch.Tensor, rows: NDArray[np.int64]) -> Latents:
+        pixels = imagenet_normalised(batch).permute(0, 1, 4, 2, 3).contiguous()  # (B, T, 3, H, W)
+        return Latents(*self.network(pixels.to(self.dtype)))
