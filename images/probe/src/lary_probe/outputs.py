@@ -48,11 +48,14 @@ class Outputs:
             np.save(file, values, allow_pickle=False)
 
     def weights(self, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> None:
-        """The chosen probe; `facts` (what is needed to use it) as JSON strings in the file's metadata."""
+        """The chosen probe; `facts` (what is needed to use it) as JSON under the metadata key `lary`.
+
+        One key alone: safetensors writes several in an order that changes from call to call.
+        """
         from safetensors.torch import save_file
 
         with self.file(WEIGHTS) as path:
-            save_file(dict(tensors), path, {key: json.dumps(value) for key, value in facts.items()})
+            save_file(dict(tensors), path, {"lary": json.dumps(facts)})
 
     def result(self, result: ProbeResult) -> None:
         self.text(RESULT, result.to_json())

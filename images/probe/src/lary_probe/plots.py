@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure, FigureBase
 from matplotlib.image import imread
+from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
 LABEL_CHARS = 22
@@ -19,12 +20,12 @@ def plot_confusion(path: Path, matrix: NDArray[np.int64], labels: Sequence[str],
     """Confusion matrix (classes, classes): rows truth, columns prediction, colour the share of the row."""
     count = len(labels)
     side = min(26.0, 4.0 + 0.34 * count if count <= COUNTS_UP_TO else 6.5 + 0.16 * count)
-    figure = Figure(figsize=(side + 1.5, side), layout="constrained")
+    figure = Figure(figsize=(side + 1.0, side), layout="constrained")
     axes = figure.add_subplot()
     support = matrix.sum(axis=1, keepdims=True)
     share = np.divide(matrix, support, out=np.zeros(matrix.shape), where=support > 0)
     image = axes.imshow(share, vmin=0, vmax=1, cmap="Blues")
-    font = 9 if count <= COUNTS_UP_TO else 7
+    font = 9 if count <= COUNTS_UP_TO else 8
     names = [_abbreviated(label) for label in labels]
     axes.set_xticks(range(count), names, rotation=90, fontsize=font)
     axes.set_yticks(range(count), names, fontsize=font)
@@ -35,7 +36,7 @@ def plot_confusion(path: Path, matrix: NDArray[np.int64], labels: Sequence[str],
         for (row, column), number in np.ndenumerate(matrix):
             colour = "white" if share[row, column] > 0.5 else "black"
             axes.text(column, row, str(number), ha="center", va="center", fontsize=8, color=colour)
-    figure.colorbar(image, ax=axes, shrink=0.7, label="share of the true class")
+    figure.colorbar(image, ax=axes, fraction=0.03, pad=0.02, label="share of the true class")
     figure.savefig(path, format="png", dpi=110)
 
 
@@ -70,6 +71,7 @@ def plot_trajectory(
         error = float(np.square(truth[:, index] - predicted[:, index]).mean())
         axes.set_title(f"{names[index]}  MSE {error:.3g}", fontsize=8)
         axes.tick_params(labelsize=7)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         if index == 0:
             axes.legend(fontsize=7)
     lower.supxlabel("step of the chunk", fontsize=8)
@@ -87,4 +89,6 @@ def read_frame(path: Path) -> NDArray[Any] | None:
 
 
 def _abbreviated(label: str) -> str:
-    return label if len(label) <= LABEL_CHARS else f"{label[: LABEL_CHARS - 1]}…"
+    """Both ends of a long label: labels of one set often begin alike."""
+    tail = LABEL_CHARS // 3
+    return label if len(label) <= LABEL_CHARS else f"{label[: LABEL_CHARS - tail - 1]}…{label[-tail:]}"

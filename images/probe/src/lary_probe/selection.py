@@ -33,11 +33,15 @@ class Track:
     def add(
         self, score: EpochScore, train: float, predicted: NDArray[Any], per_optimiser: tuple[float, ...] = ()
     ) -> bool:
-        """Take the next epoch; whether it is the best so far. A tie leaves the earlier one."""
+        """Take the next epoch; whether it is the best so far.
+
+        A tie goes to the later one: held-out parts are small, so ties are common, and the later
+        epoch is the more settled.
+        """
         self.scores.append(score)
         self.train.append(train)
         sign = 1 if self.higher_is_better else -1
-        if self.best is not None and sign * score.selection <= sign * self.best.selection:
+        if self.best is not None and sign * score.selection < sign * self.best.selection:
             return False
         self.best, self.predicted, self.per_optimiser = score, predicted, per_optimiser
         return True
