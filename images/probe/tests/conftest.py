@@ -46,7 +46,7 @@ ACTIONS = Actions(
 
 
 def protocol(**changes: Any) -> ProtocolCard:
-    facts = {"key": "toy", "title": "toy", "select_on": "holdout", "holdout": 0.25, "bootstrap": 200}
+    facts: dict[str, Any] = {"key": "toy", "title": "toy", "select_on": "holdout", "holdout": 0.25, "bootstrap": 200}
     return ProtocolCard(**(facts | {"classify": CLASSIFY, "regress": REGRESS} | changes))
 
 
@@ -71,7 +71,7 @@ class Bench:
     ) -> ProbeSplit:
         """Write a CSV and a store of `tokens` (n, T, N, D); `targets` fill the column `action`."""
         csv = self.mounts.job / "metadata" / f"{name}.csv"
-        table = {"src_img": [f"{name}/é {i}.png" for i in range(len(targets))]}
+        table: dict[str, Sequence[str]] = {"src_img": [f"{name}/é {i}.png" for i in range(len(targets))]}
         table |= {"tgt_img": table["src_img"], "action": list(targets)} | (columns or {})
         lines = [",".join(table), *(",".join(cells) for cells in zip(*table.values(), strict=True))]
         csv.parent.mkdir(exist_ok=True)

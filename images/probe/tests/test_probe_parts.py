@@ -131,7 +131,7 @@ def test_learning_rate_and_decay_reach_the_weights(toy_classes: Any) -> None:
     job = job.model_copy(update={"protocol": job.protocol.model_copy(update={"classify": recipe})})
     targets = np.arange(36) % 3
     with open_session(job, toy_classes.mounts, lambda event: None) as session:
-        data = open_data(job, toy_classes.mounts)
+        data = open_data(job, toy_classes.mounts, lambda: None)
         torch.manual_seed(0)
         heads = make_heads(session, data.train.shape, 3)
         torch.manual_seed(0)

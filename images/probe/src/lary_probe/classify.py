@@ -21,7 +21,7 @@ from lary_probe.sampling import balanced_order, holdout_stratified, shuffled_ord
 from lary_probe.scoring import confusion, macro_recall
 from lary_probe.selection import EVALUATED, HOLDOUT, Track, split_score
 from lary_probe.session import Session
-from lary_probe.training import EpochOutput, Head, Part, Plan, cosine, make_head, train
+from lary_probe.training import EpochOutput, Head, Part, Plan, cosine, make_head, train, weights_of
 
 
 @dataclass
@@ -128,7 +128,7 @@ def _run_seed(
         for index, split in enumerate(evaluated):
             better = _add_epoch(mine[split.name], output, split.name, parts, classes)
             if better and index == 0:
-                weights = _weights(session, heads, mine[split.name])
+                weights = weights_of(heads[mine[split.name].chosen.optimiser or 0])
         first = mine[evaluated[0].name].scores[-1]
         session.progress(f"seed {seed} epoch {output.epoch}/{recipe.epochs} {evaluated[0].name} {first.value:.3f}")
     for name, track in mine.items():
@@ -151,13 +151,6 @@ def _add_epoch(track: Track, output: EpochOutput, split: str, parts: dict[str, P
         optimiser=chosen,
     )
     return track.add(score, float(output.train[chosen]), predicted[chosen], tuple(values.tolist()))
-
-
-def _weights(session: Session, heads: list[Head], track: Track) -> dict[str, Tensor]:
-    chosen = track.chosen.optimiser
-    assert chosen is not None
-    network = session.accelerator.unwrap_model(heads[chosen].network)
-    return {name: tensor.detach().cpu().clone() for name, tensor in network.state_dict().items()}
 
 
 def _score(

@@ -1,6 +1,6 @@
 """All that a probe reads, opened and checked before the first step."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -40,12 +40,15 @@ class Evaluated:
         return self.latents.name
 
 
-def open_data(job: ProbeJob, mounts: Mounts) -> ProbeData:
-    """Open stores and CSVs and load what fits into `job.ram_bytes`. Raises ContractError."""
+def open_data(job: ProbeJob, mounts: Mounts, tick: Callable[[], None]) -> ProbeData:
+    """Open stores and CSVs and load what fits into `job.ram_bytes`; `tick` is called now and then.
+
+    Raises ContractError where a store or a CSV is not what the job was planned for.
+    """
     splits = (job.train, *job.evaluate)
     latents = [open_latents(split, mounts.latents, time_axis=job.time_axis) for split in splits]
     metadata = [SplitMetadata(split, mounts.job, (_column(job),)) for split in splits]
-    load_within(latents, job.ram_bytes)
+    load_within(latents, job.ram_bytes, tick)
     return ProbeData(
         train=latents[0],
         train_metadata=metadata[0],

@@ -1,7 +1,7 @@
 """A split's latents as a probe reads them: from memory where they fit, else batch by batch."""
 
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -51,13 +51,14 @@ class Latents:
         layout = self._store.provenance.layout
         return len(self) * int(np.prod(layout.tokens)) * np.dtype(layout.dtype).itemsize
 
-    def load(self) -> None:
-        """Keep all rows in memory, in the store's dtype."""
+    def load(self, tick: Callable[[], None]) -> None:
+        """Keep all rows in memory, in the store's dtype. `tick` is called now and then."""
         dtype = self._store.provenance.layout.dtype
         memory = np.empty((len(self), *self._store.shape), dtype)
         step = max(1, LOAD_BYTES * len(self) // self.bytes)
         for start in range(0, len(self), step):
             memory[start : start + step] = self._read(np.arange(start, min(start + step, len(self))))
+            tick()
         self._memory = memory
 
     def batch(self, positions: Positions) -> Tensor:
@@ -120,10 +121,10 @@ def open_latents(split: ProbeSplit, root: Path, *, time_axis: bool) -> Latents:
     return Latents(store, split.name, time_axis=time_axis)
 
 
-def load_within(splits: Sequence[Latents], ram_bytes: int) -> None:
+def load_within(splits: Sequence[Latents], ram_bytes: int, tick: Callable[[], None]) -> None:
     """Load the splits that fit into `ram_bytes` together, in order; the others are read by batch."""
     left = ram_bytes
     for split in splits:
         if split.bytes <= left:
             left -= split.bytes
-            split.load()
+            split.load(tick)

@@ -24,7 +24,7 @@ from lary_probe.sampling import holdout_random, shuffled_order
 from lary_probe.scoring import r_squared
 from lary_probe.selection import EVALUATED, HOLDOUT, Track, split_score
 from lary_probe.session import Session
-from lary_probe.training import EpochOutput, Head, Part, Plan, make_head, train, warm_up
+from lary_probe.training import EpochOutput, Head, Part, Plan, make_head, train, warm_up, weights_of
 
 Values = NDArray[np.float32]
 """(n, stride * dim) normalised actions."""
@@ -120,8 +120,7 @@ def _run_seed(
     for output in train(session, [head], make_plan(recipe, len(fit), seed), fit, parts):
         better = {name: _add_epoch(track, output, name, parts) for name, track in mine.items()}
         if better[first]:
-            state = session.accelerator.unwrap_model(head.network).state_dict()
-            weights = {name: tensor.detach().cpu().clone() for name, tensor in state.items()}
+            weights = weights_of(head)
         value = mine[first].scores[-1].value
         session.progress(f"seed {seed} epoch {output.epoch}/{recipe.epochs} {first} mse {value:.4f}")
     for name, track in mine.items():

@@ -46,7 +46,7 @@ def check_job(command: str, job: ProbeJob) -> None:
 def _probe(session: Session) -> None:
     job = session.job
     outputs = Outputs(session.mounts.out)
-    data = open_data(job, session.mounts)
+    data = open_data(job, session.mounts, lambda: session.alive("reading latents"))
     classes: tuple[str, ...] = ()
     if job.kind == "classify":
         found = classify(session, data, outputs)

@@ -34,9 +34,11 @@ def warm_up(share: float) -> Schedule:
 
 @dataclass
 class Head:
-    """One network with its optimiser. A diffusion head is another network with its own loss."""
+    """One network with its optimiser."""
 
     network: nn.Module
+    parallel: nn.Module
+    """The same network as training calls it: between several processes it averages gradients."""
     optimiser: torch.optim.Optimizer
     lr: float
 
@@ -85,8 +87,16 @@ class EpochOutput:
 
 def make_head(session: Session, network: nn.Module, lr: float, weight_decay: float) -> Head:
     """Place a network and give it its AdamW (torch's other defaults)."""
-    placed = session.accelerator.prepare(network)
-    return Head(placed, torch.optim.AdamW(placed.parameters(), lr=lr, weight_decay=weight_decay), lr)
+    accelerator = session.accelerator
+    # For one process `prepare` does no more than `to`, and imports the distributed package (2 s).
+    network.to(accelerator.device)
+    parallel = accelerator.prepare(network) if accelerator.num_processes > 1 else network
+    return Head(network, parallel, torch.optim.AdamW(network.parameters(), lr=lr, weight_decay=weight_decay), lr)
+
+
+def weights_of(head: Head) -> dict[str, Tensor]:
+    """A copy of the network's present weights, on the CPU."""
+    return {name: tensor.detach().cpu().clone() for name, tensor in head.network.state_dict().items()}
 
 
 def train(
@@ -135,11 +145,11 @@ def _train_step(
     inputs, wanted = tokens.to(device, non_blocking=True), torch.from_numpy(targets).to(device)
     scores = []
     for head in heads:
-        head.network.train()
+        head.parallel.train()
         for group in head.optimiser.param_groups:
             group["lr"] = head.lr * factor
         with torch.autocast(device.type, torch.bfloat16, enabled=plan.bf16):
-            output = head.network(inputs)
+            output = head.parallel(inputs)
             loss = plan.loss(output, wanted)
         session.accelerator.backward(loss)
         head.optimiser.step()
