@@ -6,6 +6,7 @@ import dataclasses
 import hashlib
 import importlib
 import json
+import math
 import os
 import shutil
 import sys
@@ -13,14 +14,15 @@ from collections.abc import Callable, Iterator
 from importlib.metadata import EntryPoint, entry_points
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args, get_type_hints
 
 import cv2
 import numpy as np
 import pytest
 import torch
 import transformers
-from lary_schema.cards import ImageCard
+from _pytest.mark.structures import ParameterSet
+from lary_schema.cards import ImageCard, Mode, ModelCard
 from lary_worker.model import Latents, Model
 from numpy.typing import NDArray
 from safetensors.torch import save_file
@@ -109,30 +111,47 @@ def _save_pretrained(file: dict[str, Any], tensors: dict[str, torch.Tensor], pat
 # --- the models under test --------------------------------------------------------------------
 
 
-def _served(key: str) -> tuple[type[Model], Any]:
+def served(key: str) -> tuple[type[Model], ModelCard]:
     """The class and the resolved card of a key, from whatever images are installed."""
+    found = _declared(key)
+    assert found is not None, f"no installed image serves {key}"
+    point, card = found
+    model: type[Model] = point.load()
+    return model, model.resolve(card, key)
+
+
+def _declared(key: str) -> tuple[EntryPoint, ModelCard] | None:
     for point in entry_points(group="lary.models"):
-        card = _image(point).card(key)
+        image = ImageCard.load(Path(str(files(point.module.split(".")[0]) / "image.yaml")))
+        card = image.card(key)
         if card is not None and card.key == point.name:
-            model: type[Model] = point.load()
-            return model, model.resolve(card, key)
-    raise AssertionError(f"no installed image serves {key}")
+            return point, card
+    return None
 
 
-def _image(point: EntryPoint) -> ImageCard:
-    return ImageCard.load(Path(str(files(point.module.split(".")[0]) / "image.yaml")))
+def _fitted(card: ModelCard, case: Case, mode: Mode, variant: str) -> ModelCard:
+    """`card` with the widths of a small network in place of the official ones; T stays."""
+    spec = card.spec(mode, variant)
+    steps = spec.tokens[0]
+    *rows, width = case["arrays"]["tokens_continuous" if "tokens_continuous" in case["arrays"] else "tokens"]["shape"]
+    changes: dict[str, Any] = {"tokens": (steps, math.prod(rows) // steps, width)}
+    if spec.indices is not None:
+        changes["indices"] = (steps, math.prod(case["arrays"]["indices"]["shape"]) // steps)
+    fitted = spec.model_copy(update=changes)
+    return card.model_copy(update={"modes": {mode: fitted}, "variant_modes": {variant: {mode: fitted}}})
 
 
 def _sized(model: type[Model], config: dict[str, Any]) -> type[Model]:
     """`model` with the sizes of a golden case in place of the official ones.
 
-    A class holds its sizes as dataclasses in `config` and `tokenizer`, with fields named as upstream's.
-    Backbones in folders and networks with a config file are left out: they read theirs.
+    A class holds its sizes as dataclasses in `config` and `tokenizer`, with fields named as upstream's; None
+    stands for the defaults. Backbones in folders and networks with a config file are left out: they read theirs.
     """
     sized = {}
     for role, values in (("config", config.get("model")), ("tokenizer", config.get("tokenizer", {}).get("ddconfig"))):
         if values and hasattr(model, role):
-            sized[role] = _replaced(getattr(model, role), values)
+            official = getattr(model, role) or get_args(get_type_hints(model)[role])[0]()
+            sized[role] = _replaced(official, values)
     return type(model.__name__, (model,), sized)
 
 
@@ -152,15 +171,16 @@ class Bench:
         self.golden = golden
         self.checkpoint = checkpoint
 
-    def model(self, case: Case, variant: str, mode: str | None = None) -> Model:
+    def model(self, case: Case, variant: str) -> Model:
         """Loaded from the case's checkpoint by the model's own loader."""
-        model = self.unloaded(case, variant, mode)
+        model = self.unloaded(case, variant)
         model.load(self.checkpoint(case["checkpoint"]), CPU, torch.float32, seed=0)
         return model
 
-    def unloaded(self, case: Case, variant: str, mode: str | None = None) -> Model:
-        cls, card = _served(case["key"])
-        return _sized(cls, case["config"])(card, mode or case["mode"], variant)
+    def unloaded(self, case: Case, variant: str) -> Model:
+        cls, card = served(case["key"])
+        fitted = _fitted(card, case, case["mode"], variant) if case["size"] == "small" else card
+        return _sized(cls, case["config"])(fitted, case["mode"], variant)
 
     def encode(self, model: Model, *clips: NDArray[np.uint8], rows: tuple[int, ...] | None = None) -> Latents:
         """The latents of a batch of clips."""
@@ -192,21 +212,37 @@ def _variants(case: Case) -> list[str]:
     return [*case["serves"], *(["codebook"] if "tokens_codebook" in case["arrays"] else [])]
 
 
+def _draws_noise(case: Case) -> bool:
+    """And the noise can be told from the tokens: the last projection does not narrow."""
+    return "residual_norm" in case["arrays"] and case["config"]["model"]["dim"] >= case["config"]["model"]["quant_dim"]
+
+
+def _is_cubic(case: Case) -> bool:
+    found = _declared(case["key"])
+    return found is not None and found[1].preprocessing == "cv2-cubic-224"
+
+
+_SELECTIONS: dict[str, Callable[[Case], bool]] = {
+    "case": lambda case: True,
+    "noisy_case": _draws_noise,
+    "cubic_case": _is_cubic,
+}
+
+
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """`case` runs over the manifest, and `variant`, where asked for, over what a case tells about."""
-    if "case" not in metafunc.fixturenames:
-        return
-    with_variant = "variant" in metafunc.fixturenames
-    params = [
-        pytest.param(
-            *([case, variant] if with_variant else [case]),
-            id="-".join(filter(None, (case["size"], case["key"], case["mode"], variant or case["variant"]))),
-            marks=[pytest.mark.full] if case["size"] == "full" else [],
-        )
-        for case in _GOLDEN.cases
-        for variant in (_variants(case) if with_variant else [""])
-    ]
-    metafunc.parametrize("case,variant" if with_variant else "case", params)
+    """`case` and its narrower kin run over the manifest; `variant`, where asked for, over what a case tells about."""
+    for name in set(_SELECTIONS) & set(metafunc.fixturenames):
+        cases = [case for case in _GOLDEN.cases if _SELECTIONS[name](case)]
+        if "variant" in metafunc.fixturenames:
+            params = [_param(case, variant) for case in cases for variant in _variants(case)]
+            metafunc.parametrize(f"{name},variant", params)
+        else:
+            metafunc.parametrize(name, [_param(case) for case in cases])
+
+
+def _param(case: Case, *variant: str) -> ParameterSet:
+    name = "-".join((case["size"], case["key"], case["mode"], *(variant or (case["variant"],))))
+    return pytest.param(case, *variant, id=name, marks=[pytest.mark.full] if case["size"] == "full" else [])
 
 
 @pytest.fixture(scope="session")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from abc import abstractmethod
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -116,17 +117,17 @@ class _LaqModel(_Cubic224):
         torch.manual_seed(seed)
         path = weights.get("model")
         state = strip_prefix(read_state(path, self.entry), "module.") if path else None
-        self.features = self._load_features(weights, state, device, dtype)
         skippable = (*SKIPPABLE, *self.skippable)
         self.laq = build(
             lambda: Laq(self.config), state, path, renames=RENAMES, skippable=skippable, device=device, dtype=dtype
         )
+        self.features = self._load_features(weights, state, device, dtype)
 
+    @abstractmethod
     def _load_features(
         self, weights: Weights, state: State | None, device: torch.device, dtype: torch.dtype
     ) -> nn.Module:
         """A module (b, 3, H, W) in [0, 1] -> (b, h, w, d). `state` is the LAQ file's."""
-        raise NotImplementedError
 
     def encode(self, batch: torch.Tensor, rows: NDArray[np.int64]) -> Latents:
         import torch
