@@ -280,6 +280,8 @@ class ClassifyRecipe(Document):
     label_smoothing: float = 0.1
     balanced: bool = True
     autocast: Literal["bf16", "none"] = "bf16"
+    seeds: tuple[int, ...] | None = None
+    """In a card: other seeds than the protocol's. The planner resolves them into the job's `protocol.seeds`."""
 
 
 class RegressRecipe(Document):
@@ -296,6 +298,8 @@ class RegressRecipe(Document):
     huber_delta: float = 1.0
     epochs: int = Field(default=20, ge=1)
     batch_size: int = Field(default=256, ge=1)
+    seeds: tuple[int, ...] | None = None
+    """In a card: other seeds than the protocol's. The planner resolves them into the job's `protocol.seeds`."""
 
 
 class ProtocolCard(_Card):
