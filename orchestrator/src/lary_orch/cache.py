@@ -1,0 +1,31 @@
+"""What is dear to compute and can be computed again: kept as one small JSON file per question."""
+
+import contextlib
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from lary_schema.atomic import publish_text
+from lary_schema.base import fingerprint
+
+
+def remembered(folder: Path, kind: str, key: Any, compute: Callable[[], Any]) -> Any:
+    """`compute()`, a JSON value, or what it gave for the same `key` (a JSON value) before.
+
+    Two processes may ask at once. A cache that cannot be written costs time and nothing else.
+    """
+    path = folder / kind / f"{fingerprint(key)[:32]}.json"
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))["value"]
+    except (OSError, ValueError, KeyError, TypeError):
+        value = compute()
+    with contextlib.suppress(OSError):
+        publish_text(path, json.dumps({"key": key, "value": value}, ensure_ascii=False) + "\n")
+    return value
+
+
+def file_state(path: Path) -> list[str | int]:
+    """Path, size and modification time: another state, another content. Raises OSError."""
+    stat = path.stat()
+    return [str(path), stat.st_size, stat.st_mtime_ns]

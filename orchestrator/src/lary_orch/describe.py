@@ -1,0 +1,44 @@
+"""What an image says of itself, asked once per state of the image."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from lary_schema.base import ContractError
+from lary_schema.cards import ImageCard, ModelCard
+
+from lary_orch.cache import remembered
+from lary_orch.runtimes.base import Prepared, Runtime
+
+
+def describe(runtime: Runtime, prepared: Prepared, key: str, cache: Path) -> ModelCard:
+    """The resolved facts of one model key. Raises ContractError where the answer breaks the contract."""
+    card = _ask(runtime, prepared, cache, "--model", key)
+    where = f"describe --model {key} of image {prepared.ref}"
+    if len(card.models) != 1:
+        raise ContractError(f"{where}: {len(card.models)} models in the answer, one expected")
+    if card.models[0].code_sha256 is None:
+        raise ContractError(f"{where}: no code_sha256, so its latents could not be told from those of other code")
+    return card.models[0]
+
+
+def describe_probe(runtime: Runtime, prepared: Prepared, cache: Path) -> str:
+    """sha256 of the probe image's sources."""
+    code = _ask(runtime, prepared, cache).code_sha256
+    if code is None:
+        raise ContractError(f"describe of image {prepared.ref}: no code_sha256, so its scores could not be traced")
+    return code
+
+
+def _ask(runtime: Runtime, prepared: Prepared, cache: Path, *arguments: str) -> ImageCard:
+    where = f"describe of image {prepared.ref}"
+    key = [runtime.name, prepared.source.card.name, prepared.identity, *arguments]
+    answer = remembered(cache, "describe", key, lambda: _json(runtime.ask(prepared, "describe", *arguments), where))
+    return ImageCard.parse(answer, where)
+
+
+def _json(text: str, where: str) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError as error:
+        raise ContractError(f"{where}: the answer is not JSON ({error}): {text[:200]!r}") from None

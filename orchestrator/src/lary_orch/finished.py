@@ -1,0 +1,42 @@
+"""Results on disk: `results/RUN/MODEL/DATASET/PROBE/result.json`."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+from lary_schema.base import ContractError
+from lary_schema.results import ProbeResult
+
+RESULT_FILE = "result.json"
+
+
+def result_files(results: Path, run: str = "*") -> list[Path]:
+    """All results, of one run or of every one, the newest first."""
+    return sorted(results.glob(f"{run}/*/*/*/{RESULT_FILE}"), key=lambda p: (-p.stat().st_mtime_ns, str(p)))
+
+
+def read_results(results: Path, run: str = "*") -> Iterator[tuple[Path, ProbeResult]]:
+    """Validated results, the newest first. Raises ContractError naming a file that is none."""
+    for path in result_files(results, run):
+        yield path, ProbeResult.read(path)
+
+
+def by_fingerprint(results: Path) -> dict[str, Path]:
+    """Probe job fingerprint -> its newest result. Files that are no results count as absent."""
+    found: dict[str, Path] = {}
+    for path in result_files(results):
+        try:
+            fingerprint = json.loads(path.read_text(encoding="utf-8"))["fingerprint"]
+        except (OSError, ValueError, KeyError, TypeError):
+            continue
+        found.setdefault(fingerprint, path)
+    return found
+
+
+def failed_rows(path: Path) -> dict[str, int] | None:
+    """Split -> rows without a latent, as a result counted them (train under ""); None for no result."""
+    try:
+        result = ProbeResult.read(path)
+    except ContractError:
+        return None
+    return {"": result.train_rows.failed} | {name: score.rows.failed for name, score in result.splits.items()}

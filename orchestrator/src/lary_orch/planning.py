@@ -1,0 +1,289 @@
+"""From a request to jobs: the matrix of models, datasets and splits, less what is done already.
+
+Planning writes nothing but caches (and makes a demo set that is asked for). What cannot be planned
+does not stop the rest: it becomes a `Problem`.
+"""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal
+
+from lary_schema.base import ContractError, TooManyFailedError, fingerprint
+from lary_schema.cards import DatasetCard, ModelCard
+from lary_schema.jobs import ExtractJob, ProbeJob, ProbeSplit
+
+from lary_orch.catalog import Catalog, repository
+from lary_orch.describe import describe, describe_probe
+from lary_orch.finished import by_fingerprint, failed_rows
+from lary_orch.plan import Plan, PlannedJob, PlannedStore, Problem, Request
+from lary_orch.protocol_cards import for_task
+from lary_orch.revision import code_revision
+from lary_orch.runtimes.base import ImageSource, Prepared, Runtime
+from lary_orch.sources import Say, SplitSource, find_split, make_generated, wanted_splits
+from lary_orch.stores import make_values, partitions, plan_store
+from lary_orch.weights_index import WeightSet, find_weights
+from lary_orch.workspace import Workspace
+
+Control = Literal["none", "shuffled"]
+ProbeKind = Literal["classify", "regress"]
+UNNAMED = "unnamed"
+"""A probe job's run until the run has its name, which is a hash over all jobs."""
+
+
+def make_plan(request: Request, workspace: Workspace, catalog: Catalog, runtime: Runtime, say: Say) -> Plan:
+    """Plan a run. Images are made ready on the way; `say` hears of what takes long."""
+    planner = _Planner(request, workspace, catalog, runtime, say)
+    models = list(planner.models())
+    cells = list(planner.cells(models, list(planner.datasets())))
+    extracts = [job for cell in cells for job in planner.extracts(cell)]
+    probes = list(planner.probes(cells, extracts))
+    stores = [store for cell in cells for store in cell.stores]
+    hashes = [store.plan.layout.fingerprint for store in stores] + [_probe_of(job).fingerprint for job in probes]
+    run = f"{request.protocol.key}-{fingerprint(sorted(hashes))[:8]}"
+    return Plan(
+        run=run,
+        stores=tuple(stores),
+        extracts=tuple(extracts),
+        probes=tuple(_named(job, run, workspace) for job in probes),
+        problems=tuple(planner.problems),
+    )
+
+
+@dataclass(frozen=True)
+class _PlannedModel:
+    key: str
+    variant: str
+    card: ModelCard
+    prepared: Prepared
+    weights: WeightSet
+
+
+@dataclass(frozen=True)
+class _PlannedDataset:
+    card: DatasetCard
+    splits: tuple[SplitSource, ...]
+    """Train first."""
+
+
+@dataclass(frozen=True)
+class _Cell:
+    """One model on one dataset: a store per split, train first."""
+
+    model: _PlannedModel
+    dataset: _PlannedDataset
+    stores: tuple[PlannedStore, ...]
+
+
+class _Planner:
+    """Collects problems instead of stopping at the first."""
+
+    def __init__(self, request: Request, workspace: Workspace, catalog: Catalog, runtime: Runtime, say: Say) -> None:
+        self.problems: list[Problem] = []
+        self._request = request
+        self._workspace = workspace
+        self._catalog = catalog
+        self._runtime = runtime
+        self._say = say
+        self._images: dict[str, Prepared | ContractError] = {}
+        self._revision = code_revision(repository())
+
+    @contextmanager
+    def _noting(self, what: str) -> Iterator[None]:
+        try:
+            yield
+        except ContractError as error:
+            self.problems.append(Problem(what, error))
+
+    def _prepare(self, image: ImageSource) -> Prepared:
+        """Once per image, also where it fails: making an environment in vain takes minutes."""
+        name = image.card.name
+        if name not in self._images:
+            try:
+                self._images[name] = self._runtime.prepare(image, self._say)
+            except ContractError as error:
+                self._images[name] = error
+        found = self._images[name]
+        if isinstance(found, ContractError):
+            raise found
+        return found
+
+    # --- rows and columns of the matrix -----------------------------------------------------------
+
+    def models(self) -> Iterator[_PlannedModel]:
+        """The requested models and variants that can be used."""
+        for key in dict.fromkeys(self._request.models):
+            with self._noting(f"model {key}"):
+                image = self._catalog.image_for(key)
+                self._check_variants(self._catalog.model_card(key), key)
+                prepared = self._prepare(image)
+                card = describe(self._runtime, prepared, key, self._workspace.cache)
+                weights = find_weights(card, self._workspace.weights, self._workspace.cache)
+                for variant in self._variants(card):
+                    yield _PlannedModel(key, variant, card, prepared, weights)
+
+    def _variants(self, card: ModelCard) -> tuple[str, ...]:
+        return tuple(dict.fromkeys(self._request.variants)) or card.variants[:1]
+
+    def _check_variants(self, card: ModelCard, key: str) -> None:
+        unknown = [variant for variant in self._variants(card) if variant not in card.variants]
+        if unknown:
+            raise ContractError(
+                f"model {key} has no variant {', '.join(map(repr, unknown))}; it has {', '.join(card.variants)}"
+            )
+
+    def datasets(self) -> Iterator[_PlannedDataset]:
+        """The requested datasets whose every split is there."""
+        for key in dict.fromkeys(self._request.datasets):
+            with self._noting(f"dataset {key}"):
+                card = self._catalog.dataset(key)
+                names = (card.splits.train, *wanted_splits(card, self._request.splits))
+                make_generated(card, self._workspace, self._say)
+                splits = tuple(find_split(card, name, self._workspace) for name in names)
+                yield _PlannedDataset(card, splits)
+
+    def cells(self, models: list[_PlannedModel], datasets: list[_PlannedDataset]) -> Iterator[_Cell]:
+        """Every model on every dataset that both allow."""
+        for dataset in datasets:
+            for model in models:
+                with self._noting(f"{model.key} ({model.variant}) on {dataset.card.key}"):
+                    stores = tuple(self._store(model, dataset, split) for split in dataset.splits)
+                    yield _Cell(model, dataset, stores)
+
+    def _store(self, model: _PlannedModel, dataset: _PlannedDataset, split: SplitSource) -> PlannedStore:
+        request = self._request
+        values = make_values(
+            model.card, model.key, model.variant, dataset.card.key, split, model.weights, request.feeding
+        )
+        store = plan_store(
+            values, split.rows, self._workspace.latents, request.shard_rows, retry_failed=request.retry_failed
+        )
+        if not store.missing and store.failed > request.max_failed * split.rows:
+            raise TooManyFailedError(
+                f"{self._workspace.latents / store.layout.path}: {store.failed} of {split.rows} rows failed, more "
+                f"than --max-failed {request.max_failed:g} allows; `lary-orch status --failures` names them, "
+                "--retry-failed tries them again"
+            )
+        return PlannedStore(store, split)
+
+    # --- jobs -------------------------------------------------------------------------------------
+
+    def extracts(self, cell: _Cell) -> Iterator[PlannedJob]:
+        """The missing shards of a cell's stores, dealt out over the slots."""
+        for store in cell.stores:
+            for number, shards in enumerate(partitions(store.plan.missing, self._request.slots)):
+                yield self._extract(cell.model, store, number, shards)
+
+    def _extract(self, model: _PlannedModel, store: PlannedStore, number: int, shards: tuple[int, ...]) -> PlannedJob:
+        values, request = store.plan.values, self._request
+        job = ExtractJob(
+            id=f"extract.{values.dataset}.{values.split}.{values.model}.{values.variant}.p{number}",
+            image=model.prepared.ref,
+            image_digest=model.prepared.digest,
+            code_revision=self._revision,
+            device=request.device,
+            threads=request.threads,
+            stall_timeout_s=request.stall_timeout_s,
+            values=values,
+            source=store.source.source,
+            store=store.plan.layout,
+            shards=shards,
+            weights=model.weights.files,
+            batch_size=request.batch_size or model.card.batch_size,
+            workers=request.workers,
+            row_timeout_s=request.row_timeout_s,
+            max_failed=request.max_failed,
+        )
+        reopen = tuple(shard for shard in shards if shard in store.plan.reopen)
+        return PlannedJob(job, model.prepared, store.source.data, model.weights.root, (store.source,), reopen=reopen)
+
+    def probes(self, cells: list[_Cell], extracts: list[PlannedJob]) -> Iterator[PlannedJob]:
+        """A probe per cell, and a shuffled control per dataset on its first model."""
+        if not cells:
+            return
+        with self._noting("probe image"):
+            prepared = self._prepare(self._catalog.probe())
+            code = describe_probe(self._runtime, prepared, self._workspace.cache)
+            finished = by_fingerprint(self._workspace.results)
+            for cell, control in _controlled(cells, self._request.control):
+                job = self._probe_job(cell, prepared, code, control)
+                result = finished.get(job.fingerprint)
+                yield PlannedJob(
+                    job,
+                    prepared,
+                    cell.dataset.splits[0].data,
+                    self._workspace.weights,
+                    cell.dataset.splits,
+                    needs=_needs(cell, extracts),
+                    result=result if result and _is_current(result, cell) else None,
+                )
+
+    def _probe_job(self, cell: _Cell, prepared: Prepared, code: str, control: Control) -> ProbeJob:
+        model, card = cell.model, cell.dataset.card
+        kind: ProbeKind = "classify" if card.task == "classification" else "regress"
+        splits = [
+            ProbeSplit(name=store.source.split, store=store.plan.ref, source=store.source.source)
+            for store in cell.stores
+        ]
+        name = f"{kind}.{card.key}.{model.key}.{model.variant}"
+        return ProbeJob(
+            id=name if control == "none" else f"{name}.{control}",
+            image=prepared.ref,
+            image_digest=prepared.digest,
+            code_revision=self._revision,
+            device=self._request.device,
+            threads=self._request.threads,
+            stall_timeout_s=self._request.stall_timeout_s,
+            kind=kind,
+            run=UNNAMED,
+            code_sha256=code,
+            model=model.key,
+            variant=model.variant,
+            dataset=card.key,
+            time_axis=cell.stores[0].plan.values.spec.time_axis,
+            train=splits[0],
+            evaluate=tuple(splits[1:]),
+            labels=card.labels,
+            actions=card.actions,
+            protocol=for_task(self._request.protocol, kind),
+            control=control,
+        )
+
+
+def _controlled(cells: Sequence[_Cell], control: bool) -> Iterator[tuple[_Cell, Control]]:
+    """Every cell, and the first one of each dataset once more as its control."""
+    seen: set[str] = set()
+    for cell in cells:
+        yield cell, "none"
+        if control and cell.dataset.card.key not in seen:
+            yield cell, "shuffled"
+        seen.add(cell.dataset.card.key)
+
+
+def _needs(cell: _Cell, extracts: Sequence[PlannedJob]) -> tuple[str, ...]:
+    paths = {store.plan.layout.path for store in cell.stores}
+    return tuple(job.id for job in extracts if isinstance(job.job, ExtractJob) and job.job.store.path in paths)
+
+
+def _is_current(result: Path, cell: _Cell) -> bool:
+    """Whether the stores are as the result saw them: whole, and with as many failed rows.
+
+    A job's fingerprint cannot tell: rows that failed once may be there after `--retry-failed`.
+    """
+    splits = ("", *(store.source.split for store in cell.stores[1:]))
+    failed = {split: store.plan.failed for split, store in zip(splits, cell.stores, strict=True)}
+    return not any(store.plan.missing for store in cell.stores) and failed_rows(result) == failed
+
+
+def _probe_of(planned: PlannedJob) -> ProbeJob:
+    assert isinstance(planned.job, ProbeJob)
+    return planned.job
+
+
+def _named(planned: PlannedJob, run: str, workspace: Workspace) -> PlannedJob:
+    """A probe with its run's name, and the folder that follows from it."""
+    job = _probe_of(planned)
+    control = "" if job.control == "none" else f"-{job.control}"
+    out = workspace.run(run).out(job.model, job.dataset, f"{job.kind}-{job.variant}{control}")
+    return replace(planned, job=job.model_copy(update={"run": run}), out=out)

@@ -1,0 +1,97 @@
+"""Where a dataset's rows come from on this machine: its CSVs, counted and hashed."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from lary_schema.base import ContractError, file_sha256
+from lary_schema.cards import DatasetCard
+from lary_schema.jobs import MetadataFile, Source
+from lary_schema.metadata import count_rows
+
+from lary_orch import demo
+from lary_orch.cache import file_state, remembered
+from lary_orch.workspace import Workspace
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class SplitSource:
+    """One split of a dataset, found on this disk."""
+
+    split: str
+    data: Path
+    """Data root: the job's data mount."""
+    csv: Path
+    source: Source
+
+    @property
+    def sha256(self) -> str:
+        return self.source.metadata.sha256
+
+    @property
+    def rows(self) -> int:
+        return self.source.metadata.rows
+
+
+def data_root(card: DatasetCard, workspace: Workspace) -> Path:
+    """The user's data, or the place of the sets that are made on the spot."""
+    return workspace.data if card.generator is None else workspace.generated
+
+
+def csv_path(card: DatasetCard, split: str, workspace: Workspace) -> Path:
+    return data_root(card, workspace) / card.metadata.replace("{split}", split)
+
+
+def needed_columns(card: DatasetCard) -> list[str]:
+    """The columns without which no row of the set can be used."""
+    inputs = [name for field, name in card.columns.model_dump().items() if field != "input"]
+    target = card.labels or card.actions
+    assert target is not None
+    return [*inputs, target.column]
+
+
+def make_generated(card: DatasetCard, workspace: Workspace, say: Say) -> None:
+    """Have a demo set's files exist; any other set is the user's."""
+    if card.generator is not None:
+        demo.ensure(card.generator, workspace.generated, say)
+
+
+def find_split(card: DatasetCard, split: str, workspace: Workspace) -> SplitSource:
+    """A split's CSV, checked, counted and hashed; remembered by its size and time.
+
+    Raises ContractError where it is missing, not a CSV, or lacks rows or columns.
+    """
+    data, csv = data_root(card, workspace), csv_path(card, split, workspace)
+    if not csv.is_file():
+        raise ContractError(
+            f"{csv}: missing (split {split!r} of {card.key}). Put it there, give the data's root by --data-dir "
+            "or DATA_DIR, or correct metadata: in the dataset card"
+        )
+    columns = needed_columns(card)
+    facts = remembered(
+        workspace.cache,
+        "metadata",
+        [*file_state(csv), *columns],
+        lambda: {"rows": count_rows(csv, columns), "sha256": file_sha256(csv)},
+    )
+    source = Source(
+        metadata=MetadataFile(path=f"metadata/{split}.csv", sha256=facts["sha256"], rows=facts["rows"]),
+        columns=card.columns,
+        media=card.media.replace("{split}", split),
+        host_data=str(data),
+        frames=card.frames,
+    )
+    return SplitSource(split, data, csv, source)
+
+
+def wanted_splits(card: DatasetCard, chosen: tuple[str, ...]) -> tuple[str, ...]:
+    """The evaluated splits: all of the card's, or the chosen ones. Raises ContractError for an unknown one."""
+    unknown = [split for split in chosen if split not in card.splits.evaluate]
+    if unknown:
+        raise ContractError(
+            f"dataset {card.key} evaluates no split {', '.join(map(repr, unknown))}; it has "
+            f"{', '.join(card.splits.evaluate)} (trained on {card.splits.train}, which is always needed)"
+        )
+    return tuple(split for split in card.splits.evaluate if not chosen or split in chosen)

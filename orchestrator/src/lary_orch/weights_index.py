@@ -1,0 +1,103 @@
+"""Weights on this disk: where each file of a model is, its hash, and the one folder that is mounted.
+
+A job names its weights below one mount. That mount is the weights root where all files of the model
+lie below it; where the variables of LARYBench (`DINO_V2_PATH`, ...) lead elsewhere, it is the nearest
+folder that holds all of them.
+"""
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from lary_schema.base import WeightsError, path_sha256
+from lary_schema.cards import ModelCard, WeightSpec
+from lary_schema.jobs import WeightFile
+
+from lary_orch.cache import file_state, remembered
+
+
+@dataclass(frozen=True)
+class WeightSet:
+    """The weights of one model, as a job has them."""
+
+    root: Path
+    """Host folder of the weights mount."""
+    files: tuple[WeightFile, ...] = ()
+
+    @property
+    def hashes(self) -> dict[str, str]:
+        """sha256 by name, as a store's values have them."""
+        return {file.name: file.sha256 for file in self.files}
+
+
+def place(spec: WeightSpec, root: Path, env: Mapping[str, str] = os.environ) -> Path:
+    """Where a weight is looked for: its variable's path where that is set, else below the root."""
+    given = env.get(spec.env) if spec.env else None
+    return Path(given).absolute() if given else root / spec.path
+
+
+def how_to_get(spec: WeightSpec, path: Path) -> str:
+    """A line for people about a weight that is not there."""
+    variable = f", or name its place by {spec.env}" if spec.env else ""
+    if spec.repo is None:
+        return f"{spec.note or 'put it there'}; it belongs at {path}{variable}"
+    gated = " (gated: ask for access there first)" if spec.gated else ""
+    return f"`lary-orch weights fetch` gets it from {spec.repo}{gated}{variable}"
+
+
+def find_weights(card: ModelCard, root: Path, cache: Path, env: Mapping[str, str] = os.environ) -> WeightSet:
+    """All weights of a model, hashed. Raises WeightsError naming the first that is missing or unexpected."""
+    if not card.weights:
+        return WeightSet(root)
+    found = [(spec, _existing(card, spec, place(spec, root, env))) for spec in card.weights]
+    mount = mount_root([path for _, path in found], root)
+    return WeightSet(mount, tuple(_weight_file(card, spec, path, mount, cache) for spec, path in found))
+
+
+def _existing(card: ModelCard, spec: WeightSpec, path: Path) -> Path:
+    if not path.exists():
+        raise WeightsError(f"{path}: missing (weight {spec.name!r} of {card.key}); {how_to_get(spec, path)}")
+    if not os.access(path, os.R_OK):
+        raise WeightsError(f"{path}: may not be read by this user (weight {spec.name!r} of {card.key})")
+    return path.resolve()
+
+
+def _weight_file(card: ModelCard, spec: WeightSpec, path: Path, mount: Path, cache: Path) -> WeightFile:
+    sha256 = weight_sha256(path, cache)
+    if spec.sha256 is not None and sha256 != spec.sha256:
+        raise WeightsError(
+            f"{path}: not the expected file of {card.key}: sha256 {sha256}, {spec.sha256} expected; "
+            f"{how_to_get(spec, path)}"
+        )
+    return WeightFile(name=spec.name, path=path.relative_to(mount).as_posix(), sha256=sha256)
+
+
+def weight_sha256(path: Path, cache: Path) -> str:
+    """`path_sha256` of a file or folder, remembered by the sizes and times of its files."""
+    state = [file_state(file) for file in _files(path)]
+    return str(remembered(cache, "weights", [str(path), *state], lambda: path_sha256(path)))
+
+
+def _files(path: Path) -> list[Path]:
+    """The file, or a folder's visible files (what `path_sha256` reads)."""
+    if path.is_file():
+        return [path]
+    inside = (file for file in path.rglob("*") if file.is_file())
+    return sorted(f for f in inside if not any(part.startswith(".") for part in f.relative_to(path).parts))
+
+
+def mount_root(paths: Sequence[Path], root: Path) -> Path:
+    """The folder to mount for these (resolved) files and folders, and for what links in them lead to.
+
+    Raises WeightsError where nothing but the file system's root holds them all.
+    """
+    reached = [*paths, *(file.resolve() for path in paths for file in _files(path))]
+    home = root.resolve()
+    if all(path.is_relative_to(home) for path in reached):
+        return home
+    common = Path(os.path.commonpath([path.parent if path in paths else path for path in reached]))
+    if common == Path(common.anchor):
+        places = ", ".join(str(path) for path in paths)
+        raise WeightsError(f"the weights {places} share no folder, and a job mounts one; put them under one root")
+    return common
