@@ -1,13 +1,14 @@
 """A toy bench in a temporary folder: stores, CSVs and jobs of either probe."""
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from lary_probe.describe import code_sha256
 from lary_probe.run import run_probe
 from lary_schema.base import file_sha256
@@ -149,14 +150,19 @@ class Bench:
 
 
 @pytest.fixture
-def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Bench:
+def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Bench]:
+    """An empty bench; what a job sets for its whole process is set back afterwards."""
     folders = {name: tmp_path / name for name in Mounts.model_fields}
     for folder in folders.values():
         folder.mkdir()
     made = Bench(Mounts(**folders))
     for name, value in made.mounts.to_env().items():
         monkeypatch.setenv(name, value)
-    return made
+    monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    mode, threads = torch.get_deterministic_debug_mode(), torch.get_num_threads()
+    yield made
+    torch.set_deterministic_debug_mode(mode)
+    torch.set_num_threads(threads)
 
 
 @pytest.fixture

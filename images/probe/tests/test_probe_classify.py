@@ -149,7 +149,7 @@ def test_outputs_agree_with_each_other(bench: Any) -> None:
     case = (bench.mounts.out / "case.txt").read_text(encoding="utf-8").splitlines()
     assert case[0].split("\t") == ["val/é 0.png", rows[0]["predicted"], "a"]
     log = (bench.mounts.out / "log_r0.csv").read_text().splitlines()
-    assert log[0] == "epoch,train_acc,val_acc"
+    assert log[0] == "epoch,train_acc,val_acc,selection"
     assert float(log[-1].split(",")[2]) == score.seeds[0].last.value
     assert (bench.mounts.out / "confusion_matrix.png").read_bytes().startswith(b"\x89PNG")
     assert not list(bench.mounts.out.rglob("*.partial"))
@@ -277,6 +277,13 @@ def test_an_empty_label_names_its_row(toy_classes: Any) -> None:
     toy_classes.split("val", np.zeros((2, 2, 3, 8)), ["push", " "])
     with pytest.raises(ContractError, match=r"val\.csv: row 1: column 'action' is empty"):
         toy_classes.run(toy_classes.job("classify"))
+
+
+def test_one_class_is_nothing_to_tell_apart(bench: Any) -> None:
+    for name in ("train", "val"):
+        bench.split(name, np.zeros((4, 1, 2, 3)), ["push"] * 4)
+    with pytest.raises(ContractError, match="1 classes in column 'action'; nothing to tell apart"):
+        bench.run(bench.job("classify"))
 
 
 def test_a_split_without_any_latent_is_refused(toy_classes: Any) -> None:

@@ -78,14 +78,15 @@ def test_outputs_agree_with_each_other(toy_actions: Any) -> None:
         (best,) = csv.DictReader(file)
     assert float(best["mse"]) == score.value
     assert float(best["mse_grip"]) == pytest.approx(score.per_dimension["grip"])
+    with (out / "log_r0.csv").open(newline="") as file:
+        log = list(csv.DictReader(file))
+    assert [int(line["epoch"]) for line in log] == [1, 2, 3, 4]
+    assert float(log[-1]["val_mse"]) == score.seeds[0].last.value
     with (out / "predictions.csv").open(encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))
     assert [int(row["row"]) for row in rows] == list(range(24))
     assert np.mean([float(row["mse"]) for row in rows]) == pytest.approx(score.value, rel=1e-4)
-    pictures = sorted((out / "eval_vis/val").glob("sample_*.png"))
-    assert len(pictures) == 4
-    worst = max(rows, key=lambda row: float(row["mse"]))
-    assert f"sample_{int(worst['row']):08d}.png" in {picture.name for picture in pictures}
+    assert sorted(p.name for p in (out / "eval_vis/val").iterdir()) == [f"sample_{i}.png" for i in range(4)]
 
 
 def test_pictures_show_frames_where_they_can_be_read(toy_actions: Any) -> None:
@@ -233,6 +234,13 @@ def test_per_robot_normalisation(toy_actions: Any) -> None:
 def test_bad_robot_statistics_are_refused(toy_actions: Any, stats: Any, robots: list[str], says: str) -> None:
     with pytest.raises(ContractError, match=re.escape(says)):
         toy_actions.run(robot_bench(toy_actions, stats, robots))
+
+
+def test_a_diverged_training_is_no_score(toy_actions: Any) -> None:
+    job = toy_actions.job("regress")
+    recipe = job.protocol.regress.model_copy(update={"lr": 1e30})
+    with pytest.raises(ContractError, match="training diverged in epoch 1 of seed 0"):
+        toy_actions.run(job.model_copy(update={"protocol": job.protocol.model_copy(update={"regress": recipe})}))
 
 
 def test_one_train_row_cannot_be_held_out(toy_actions: Any) -> None:

@@ -55,5 +55,5 @@ def _write_rows(outputs: Outputs, folder: str, split: Evaluated, track: Track, c
     rows = list(zip(split.latents.rows.tolist(), paths, truth, predicted, strict=True))
     outputs.table(f"{folder}predictions.csv", ("row", "path", "truth", "predicted"), rows)
     outputs.text(f"{folder}case.txt", "".join(f"{path}\t{guess}\t{true}\n" for _, path, true, guess in rows))
-    log = [(s.epoch, train, s.value) for s, train in zip(track.scores, track.train, strict=True)]
-    outputs.table(f"{folder}log_r0.csv", ("epoch", "train_acc", "val_acc"), log)
+    log = [(s.epoch, train, s.value, s.selection) for s, train in zip(track.scores, track.train, strict=True)]
+    outputs.table(f"{folder}log_r0.csv", ("epoch", "train_acc", "val_acc", "selection"), log)

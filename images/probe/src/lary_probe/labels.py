@@ -24,7 +24,7 @@ def class_names(train: SplitMetadata, labels: Labels) -> tuple[str, ...]:
             f"{labels.classes}; correct classes: in the card or use the whole CSV"
         )
     if len(found) < 2:
-        raise ContractError(f"{train.path}: one class alone ({found[0]!r}) in {labels.column!r}; nothing to tell apart")
+        raise ContractError(f"{train.path}: {len(found)} classes in column {labels.column!r}; nothing to tell apart")
     return found
 
 

@@ -26,7 +26,8 @@ def plot_confusion(path: Path, matrix: NDArray[np.int64], labels: Sequence[str],
     share = np.divide(matrix, support, out=np.zeros(matrix.shape), where=support > 0)
     image = axes.imshow(share, vmin=0, vmax=1, cmap="Blues")
     font = 9 if count <= COUNTS_UP_TO else 8
-    names = [_abbreviated(label) for label in labels]
+    # The class number keeps labels apart that differ in what was cut.
+    names = [f"{_abbreviated(label)}  {number}" for number, label in enumerate(labels)]
     axes.set_xticks(range(count), names, rotation=90, fontsize=font)
     axes.set_yticks(range(count), names, fontsize=font)
     axes.set_xlabel("prediction")
@@ -61,7 +62,7 @@ def plot_trajectory(
             axes.imshow(frame, cmap="gray")
             axes.set_title(name, fontsize=8)
             axes.set_axis_off()
-    panels = lower.subplots(rows, columns, squeeze=False, sharex=True).flat
+    panels = lower.subplots(rows, columns, squeeze=False).flat
     for index, axes in enumerate(panels):
         if index >= len(names):
             axes.set_axis_off()

@@ -9,6 +9,7 @@ from functools import partial
 
 import numpy as np
 import torch
+from lary_schema.base import ContractError
 from lary_schema.cards import Actions, ProtocolCard, RegressRecipe
 from lary_schema.results import EpochScore, SplitScore
 from numpy.typing import NDArray
@@ -132,6 +133,11 @@ def _add_epoch(track: Track, output: EpochOutput, split: str, parts: dict[str, P
     name = EVALUATED + split
     judge = HOLDOUT if HOLDOUT in parts else name
     truth, predicted = parts[name].targets.astype(np.float64), output.predicted[name][0]
+    if not (np.isfinite(predicted).all() and np.isfinite(output.predicted[judge]).all()):
+        raise ContractError(
+            f"training diverged in epoch {output.epoch} of seed {track.seed}: predictions are not finite; "
+            "take a protocol with a smaller lr"
+        )
     score = EpochScore(
         epoch=output.epoch,
         value=float(squared_errors(truth, predicted).mean()),

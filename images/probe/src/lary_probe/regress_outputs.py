@@ -28,6 +28,8 @@ def write_outputs(
     rows = [_best_row(split, track, actions) for split in evaluated for track in tracks[split.name]]
     header = ("split", "seed", "epoch", "mse", "r2", *(f"mse_{name}" for name in actions.names))
     outputs.table("best_result.csv", header, rows)
+    log = [row for split in evaluated for track in tracks[split.name] for row in _log(split, track)]
+    outputs.table("log_r0.csv", ("split", "seed", "epoch", "train_mse", "val_mse", "r2", "selection"), log)
     header = ("split", "row", "path", "mse", *(f"mse_{name}" for name in actions.names))
     outputs.table("predictions.csv", header, [r for s in evaluated for r in _rows(s, tracks[s.name][0], actions)])
     for split in evaluated:
@@ -54,6 +56,11 @@ def _best_row(split: Evaluated, track: Track, actions: Actions) -> tuple[Any, ..
     return (split.name, track.seed, best.epoch, best.value, best.r2, *_errors(split, track, actions).mean(axis=0))
 
 
+def _log(split: Evaluated, track: Track) -> list[tuple[Any, ...]]:
+    epochs = zip(track.scores, track.train, strict=True)
+    return [(split.name, track.seed, s.epoch, train, s.value, s.r2, s.selection) for s, train in epochs]
+
+
 def _rows(split: Evaluated, track: Track, actions: Actions) -> list[tuple[Any, ...]]:
     errors = _errors(split, track, actions)
     paths = split.metadata.media(split.latents)
@@ -73,10 +80,11 @@ def _draw(
 
     errors = np.square(truth - predicted).mean(axis=(1, 2))
     ranks = np.unique(np.linspace(0, len(errors) - 1, SAMPLES).astype(int))
-    for place in np.argsort(errors, kind="stable")[ranks].tolist():
+    # Named by rank, so that a second attempt leaves none of the first one's pictures behind.
+    for rank, place in enumerate(np.argsort(errors, kind="stable")[ranks].tolist()):
         row = int(split.latents.rows[place])
         title = f"{split.name} row {row}: MSE {errors[place]:.4g}"
-        with outputs.file(f"eval_vis/{split.name}/sample_{row:08d}.png") as path:
+        with outputs.file(f"eval_vis/{split.name}/sample_{rank}.png") as path:
             plot_trajectory(path, truth[place], predicted[place], actions.names, _frames(split, row, mounts), title)
 
 
