@@ -95,3 +95,15 @@ def file_sha256(path: Path) -> str:
     """sha256 (hex) of a file's bytes, read in pieces."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def path_sha256(path: Path) -> str:
+    """sha256 (hex) of a file; of a folder, the fingerprint of its files' relative names and hashes.
+
+    Hidden files and folders are left out: download tools keep times and locks there.
+    """
+    if not path.is_dir():
+        return file_sha256(path)
+    inside = {p.relative_to(path): p for p in path.rglob("*") if p.is_file()}
+    visible = {name: p for name, p in inside.items() if not any(part.startswith(".") for part in name.parts)}
+    return fingerprint({name.as_posix(): file_sha256(p) for name, p in visible.items()})
