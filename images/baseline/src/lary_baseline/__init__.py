@@ -1,0 +1,1 @@
+"""Models that need no weights: the floor of every table."""

@@ -1,0 +1,76 @@
+"""What an image answers: `python -m lary_worker describe | extract --job FILE | selftest`."""
+
+import argparse
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TextIO
+
+from lary_schema.command import run_command, run_job
+from lary_schema.events import Emit, _Event, to_line
+from lary_schema.jobs import ExtractJob
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="lary_worker", description="Latent action models behind one contract.")
+    verbs = parser.add_subparsers(dest="verb", required=True)
+    describe = verbs.add_parser("describe", help="print this image's card as JSON")
+    describe.add_argument("--model", metavar="KEY", help="one model alone, resolved where a family serves it")
+    extract = verbs.add_parser("extract", help="fill a job's part of one latent store")
+    extract.add_argument("--job", type=Path, required=True, metavar="FILE")
+    selftest = verbs.add_parser("selftest", help="check with random weights what the cards declare")
+    selftest.add_argument("--model", metavar="KEY", help="one model alone")
+    selftest.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
+    return parser
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Do one command; its exit code (`lary_schema.base.ExitCode`)."""
+    options = _parser().parse_args(arguments)
+    if options.verb == "extract":
+        return _extract(options.job)
+    if options.verb == "selftest":
+        return _answer(lambda out: _selftest(options.model, options.device, out))
+    return _answer(lambda out: _describe(options.model, out))
+
+
+def _extract(path: Path) -> int:
+    from lary_worker.signals import end_on_signals
+
+    end_on_signals()
+
+    def body(job: ExtractJob, emit: Emit) -> None:
+        from lary_worker.extract import extract
+
+        extract(job, emit)
+
+    return run_job(path, ExtractJob, body)
+
+
+def _describe(key: str | None, out: TextIO) -> None:
+    from lary_worker.registry import describe
+
+    out.write(describe(key).to_json())
+
+
+def _selftest(key: str | None, device: str, out: TextIO) -> None:
+    from lary_worker.selftest import selftest
+
+    selftest(key, device, out)
+
+
+def _answer(body: Callable[[TextIO], None]) -> int:
+    """Run a command whose stdout is its answer: what libraries print goes to stderr."""
+    sys.stdout.flush()
+    with os.fdopen(os.dup(1), "w", encoding="utf-8") as out:
+        os.dup2(2, 1)
+
+        def emit(event: _Event) -> None:
+            out.write(to_line(event))
+
+        return run_command(lambda: body(out), emit)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,89 @@
+"""A decode process: `python -m lary_worker.child`, started by `pool` alone.
+
+It talks JSON over a pipe: one task in, one answer out, the row itself in shared memory. It ends with
+its parent, by the pipe's end or, in the middle of a row, by the kernel.
+"""
+
+import ctypes
+import json
+import os
+import signal
+import sys
+import traceback
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from lary_schema.cards import Mode, TensorSpec
+from lary_schema.jobs import Decoder
+from numpy.typing import NDArray
+
+from lary_worker import decode, registry
+from lary_worker.faults import RowFaultError, detail_of
+from lary_worker.model import Model
+from lary_worker.slots import map_memory
+
+_PR_SET_PDEATHSIG = 1
+
+
+def main(arguments: list[str]) -> int:
+    """Answer tasks until the pipe ends. Arguments: pipe, memory (descriptors), settings (JSON)."""
+    settings = json.loads(arguments[2])
+    _die_with(settings["parent"])
+    cv2.setNumThreads(1)
+    spec = TensorSpec.parse(settings["spec"], "settings")
+    slots = map_memory(int(arguments[1]), spec, settings["slots"])
+    model = registry.make_model(settings["key"], settings["mode"], settings["variant"])
+    with Connection(int(arguments[0])) as pipe:
+        pipe.send_bytes(b"{}")
+        while True:
+            try:
+                task = json.loads(pipe.recv_bytes())
+            except EOFError:
+                return 0
+            pipe.send_bytes(json.dumps(_answer(task, model, slots, settings["decoder"])).encode())
+
+
+def _die_with(parent: int) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL) != 0:
+        raise OSError(ctypes.get_errno(), "prctl")
+    if os.getppid() != parent:
+        raise SystemExit(1)
+
+
+def _answer(task: dict[str, Any], model: Model, slots: NDArray[Any], decoder: Decoder) -> dict[str, Any]:
+    try:
+        frames, clamped = _frames(task, model.mode, decoder)
+        slots[task["slot"]] = _preprocessed(model, frames)
+    except RowFaultError as fault:
+        return {"reason": fault.reason, "detail": fault.detail}
+    return {"clamped": clamped}
+
+
+def _frames(task: dict[str, Any], mode: Mode, decoder: Decoder) -> tuple[NDArray[np.uint8], bool]:
+    paths, names = [Path(p) for p in task["paths"]], task["names"]
+    if mode == "image":
+        return decode.read_images(paths, names), False
+    return decode.read_clip(paths[0], names[0], task["indices"], decoder)
+
+
+def _preprocessed(model: Model, frames: NDArray[np.uint8]) -> NDArray[Any]:
+    try:
+        array = model.preprocess(frames)
+    except Exception as error:  # noqa: BLE001 - a model's code may raise anything, and it costs the row alone
+        traceback.print_exception(error)
+        raise RowFaultError("preprocess_error", detail_of(error)) from None
+    spec = model.spec.input
+    if array.shape != spec.shape or str(array.dtype) != spec.dtype:
+        raise RowFaultError(
+            "preprocess_error",
+            f"preprocess gave {array.dtype} {array.shape}, the card of {model.card.key} says {spec.dtype} {spec.shape}",
+        )
+    return array
+
+
+if __name__ == "__main__":
+    raise SystemExit(main(sys.argv[1:]))

@@ -1,0 +1,38 @@
+"""The device a job computes on, and torch's settings: the same numbers on every run."""
+
+import os
+import random
+
+import numpy as np
+import torch
+from lary_schema.base import ContractError
+from lary_schema.jobs import ExtractJob
+
+
+def prepare_torch(job: ExtractJob) -> torch.device:
+    """Seed, deterministic algorithms, no TF32, threads. Raises ContractError where there is no such device."""
+    # Read by cuBLAS when it starts; without it its sums may be ordered anew on every run.
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    if job.device == "cuda" and not torch.cuda.is_available():
+        raise ContractError(f"job {job.id} wants a GPU and torch {torch.__version__} sees none; run it on cpu")
+    if job.threads is not None:
+        torch.set_num_threads(job.threads)
+    random.seed(job.values.seed)
+    np.random.seed(job.values.seed % 2**32)
+    torch.manual_seed(job.values.seed)
+    # Only a warning where an operation has no deterministic form: a model may have no choice.
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    torch.backends.cudnn.benchmark = False
+    torch.backends.cuda.matmul.allow_tf32 = False
+    torch.backends.cudnn.allow_tf32 = False
+    return torch.device(job.device)
+
+
+def device_name(device: torch.device) -> str:
+    """What markers and results call it."""
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
+
+
+def peak_memory(device: torch.device) -> int | None:
+    """Bytes that torch held at most on an accelerator."""
+    return torch.cuda.max_memory_allocated(device) if device.type == "cuda" else None

@@ -1,0 +1,79 @@
+"""The command `selftest`: does every model of this image give what its card declares?"""
+
+import json
+import traceback
+from collections.abc import Iterator
+from typing import TextIO
+
+import numpy as np
+import torch
+from lary_schema.base import ContractError
+from lary_schema.cards import Mode, ModelCard
+from numpy.typing import NDArray
+
+from lary_worker import registry
+from lary_worker.encode import check_latents
+from lary_worker.model import Model
+
+_FRAMES: dict[Mode, int] = {"video": 9, "image": 2}
+_ROWS = 2
+
+
+def selftest(key: str | None, device: str, out: TextIO) -> None:
+    """Encode a tiny clip with random weights in every mode and variant; one JSON line per model.
+
+    Shapes, dtypes and finite values are checked, not values: nothing here needs a checkpoint. Raises
+    ContractError naming the models that do not hold what their card says.
+    """
+    image = registry.find_image().card
+    cards = image.models if key is None else (registry.find_card(key),)
+    broken = []
+    for card in cards:
+        problems = dict(_problems(card, torch.device(device)))
+        out.write(json.dumps({"model": card.key, "ok": not problems, "problems": problems}) + "\n")
+        out.flush()
+        if problems:
+            broken.append(card.key)
+    if broken:
+        raise ContractError(f"image {image.name}: {', '.join(broken)} failed the self test; see the lines above")
+
+
+def _problems(card: ModelCard, device: torch.device) -> Iterator[tuple[str, str]]:
+    model_class = registry.find_class(card.key)
+    for mode, variant in _combinations(card):
+        try:
+            _check(model_class(card, mode, variant), device)
+        except Exception as error:  # noqa: BLE001 - whatever a model's code raises is the finding
+            traceback.print_exception(error)
+            yield f"{mode}/{variant}", f"{type(error).__name__}: {error}"
+
+
+def _combinations(card: ModelCard) -> Iterator[tuple[Mode, str]]:
+    for variant in card.variants:
+        modes = dict.fromkeys([*card.modes, *card.variant_modes.get(variant, {})])
+        yield from ((mode, variant) for mode in modes)
+
+
+@torch.inference_mode()
+def _check(model: Model, device: torch.device) -> None:
+    spec = model.spec.input
+    inputs = np.stack([model.preprocess(tiny_clip(_FRAMES[model.mode], seed)) for seed in range(_ROWS)])
+    if inputs.shape[1:] != spec.shape or str(inputs.dtype) != spec.dtype:
+        found = f"{inputs.dtype} {inputs.shape[1:]}"
+        raise ContractError(f"preprocess gave {found}, the card says {spec.dtype} {spec.shape}")
+    model.random_weights(device, torch.float32, seed=0)
+    latents = model.encode(torch.from_numpy(inputs).to(device), np.arange(_ROWS))
+    check_latents(model, latents, _ROWS)
+    if not torch.isfinite(latents.tokens).all():
+        raise ContractError("encode gave NaN or infinity")
+
+
+def tiny_clip(frames: int, seed: int) -> NDArray[np.uint8]:
+    """uint8 (frames, 48, 64, 3): a bright square that moves over a gradient."""
+    y, x = np.mgrid[:48, :64]
+    clip = np.empty((frames, 48, 64, 3), np.uint8)
+    for t in range(frames):
+        clip[t] = np.stack([x * 3, y * 4, np.full_like(x, 40 * seed)], axis=-1)
+        left = 5 * t + 7 * seed
+        clip[t, 10:22, left : left + 12] = 250
+    return clip

@@ -1,0 +1,373 @@
+"""What the worker's tests share: small media, a toy image, and jobs on them."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import av
+import cv2
+import numpy as np
+import pytest
+from lary_schema.base import file_sha256
+from lary_schema.cards import ImageCard, Mode, PairColumns, VideoColumns
+from lary_schema.events import from_line
+from lary_schema.jobs import ExtractJob, MetadataFile, Source, StoreLayout, Values
+from lary_schema.metadata import count_rows
+from lary_schema.store.layout import ShardRecord, StoreIndex
+from lary_schema.store.reader import LatentStore
+from lary_worker import registry
+from numpy.typing import NDArray
+
+TOY_YAML = """
+name: toy
+kind: model
+module: lary_worker
+models:
+"""
+TOY_CARD = """
+  - key: {key}
+    title: toy
+    paradigm: baseline
+    modes:
+      video: {{input: {{shape: [3, 8, 8, 3], dtype: uint8}}, tokens: [3, 1, 3], indices: [3, 1]}}
+      image: {{input: {{shape: [2, 8, 8, 3], dtype: uint8}}, tokens: [2, 1, 3], indices: [2, 1]}}
+    preprocessing: toy
+    revision: 1
+    license: MIT
+    source: tests
+"""
+TOY_CODE = '''
+"""Models that misbehave when the colour of a row's first frame says so."""
+import os, time
+import cv2
+import numpy as np
+from lary_worker import Latents, Model
+
+
+class Mean(Model):
+    """Mean colour of every frame."""
+
+    def preprocess(self, frames):
+        return np.stack([cv2.resize(f, (8, 8), interpolation=cv2.INTER_AREA) for f in frames])
+
+    def load(self, weights, device, dtype, seed):
+        self.dtype, self.weights = dtype, weights
+
+    def encode(self, batch, rows):
+        tokens = batch.to(self.dtype).mean(dim=(2, 3))[:, :, None]
+        return Latents(tokens, (tokens[..., 0] * 2).long())
+
+
+def marked(batch):
+    """Rows whose first frame is mostly red."""
+    first = batch[:, 0].float().mean(dim=(1, 2))
+    return (first[:, 0] > 180) & (first[:, 1] < 60)
+
+
+class Nan(Mean):
+    value = float("nan")
+
+    def encode(self, batch, rows):
+        latents = super().encode(batch, rows)
+        latents.tokens[marked(batch)] = self.value
+        return latents
+
+
+class Inf(Nan):
+    value = float("-inf")
+
+
+class Large(Nan):
+    value = 70000.0
+
+
+class Raises(Mean):
+    def encode(self, batch, rows):
+        if marked(batch).any():
+            raise IndexError("a red row")
+        return super().encode(batch, rows)
+
+
+class Broken(Mean):
+    def encode(self, batch, rows):
+        raise ZeroDivisionError("every row")
+
+
+class BrokenPreprocess(Mean):
+    def preprocess(self, frames):
+        raise ZeroDivisionError("every row")
+
+
+class WrongShape(Mean):
+    def encode(self, batch, rows):
+        latents = super().encode(batch, rows)
+        return Latents(latents.tokens[..., :2], latents.indices)
+
+
+class Small(Mean):
+    """Memory for two rows."""
+
+    def encode(self, batch, rows):
+        if len(batch) > 2:
+            raise RuntimeError("CUDA out of memory. Tried to allocate 1 GiB")
+        return super().encode(batch, rows)
+
+
+class Tiny(Mean):
+    def encode(self, batch, rows):
+        raise MemoryError
+
+
+class Stalls(Mean):
+    def encode(self, batch, rows):
+        time.sleep(600)
+
+
+class Slow(Mean):
+    def encode(self, batch, rows):
+        time.sleep(0.05)
+        return super().encode(batch, rows)
+
+
+class Hangs(Mean):
+    def preprocess(self, frames):
+        if frames[0, ..., 0].mean() > 180 and frames[0, ..., 1].mean() < 60:
+            time.sleep(600)
+        return super().preprocess(frames)
+
+
+class Dies(Mean):
+    def preprocess(self, frames):
+        if frames[0, ..., 0].mean() > 180 and frames[0, ..., 1].mean() < 60:
+            os.abort()
+        return super().preprocess(frames)
+
+
+class Noisy(Mean):
+    def load(self, weights, device, dtype, seed):
+        print("library chatter")
+        os.write(1, b"c chatter\\n")
+        super().load(weights, device, dtype, seed)
+'''
+TOYS = {
+    "mean": "Mean",
+    "nan": "Nan",
+    "inf": "Inf",
+    "large": "Large",
+    "raises": "Raises",
+    "broken": "Broken",
+    "broken-preprocess": "BrokenPreprocess",
+    "wrong-shape": "WrongShape",
+    "small": "Small",
+    "tiny": "Tiny",
+    "stalls": "Stalls",
+    "slow": "Slow",
+    "hangs": "Hangs",
+    "dies": "Dies",
+    "noisy": "Noisy",
+}
+COLOURS = [(30, 60, 90), (90, 200, 60), (10, 10, 200), (120, 120, 120), (200, 220, 180)]
+RED = (230, 10, 10)
+
+
+def frames_of(colour: tuple[int, int, int], count: int, height: int = 48, width: int = 64) -> NDArray[np.uint8]:
+    """A clip with a colour of its own and a moving square."""
+    clip = np.full((count, height, width, 3), colour, np.uint8)
+    for t in range(count):
+        left = (3 * t) % (width - 10)
+        clip[t, 8:20, left : left + 10] = 255 - np.array(colour, np.uint8)
+    return clip
+
+
+def write_clip(path: Path, frames: NDArray[np.uint8], codec: str = "libx264", **options: str) -> None:
+    """Encode frames; H.264 with B-frames unless said otherwise."""
+    defaults = {"bf": "2", "g": "12", "threads": "1"} if codec == "libx264" else {}
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream(codec, rate=30)
+        stream.height, stream.width = frames.shape[1:3]
+        stream.pix_fmt = "yuv420p"
+        stream.options = defaults | options
+        for frame in frames:
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
+        container.mux(stream.encode())
+
+
+def write_png(path: Path, frame: NDArray[np.uint8]) -> None:
+    done, data = cv2.imencode(".png", frame[..., ::-1])
+    assert done
+    path.write_bytes(data.tobytes())
+
+
+@pytest.fixture(scope="session")
+def toy_image(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder for PYTHONPATH with the image `toy`, as if it were installed."""
+    root = tmp_path_factory.mktemp("toys")
+    package, info = root / "lary_toy", root / "lary_toy-1.dist-info"
+    package.mkdir()
+    info.mkdir()
+    (package / "__init__.py").write_text("")
+    (package / "models.py").write_text(TOY_CODE)
+    (package / "image.yaml").write_text(TOY_YAML + "".join(TOY_CARD.format(key=key) for key in TOYS))
+    points = "\n".join(f"{key} = lary_toy.models:{name}" for key, name in TOYS.items())
+    (info / "entry_points.txt").write_text(f"[lary.models]\n{points}\n")
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: lary-toy\nVersion: 1\n")
+    return root
+
+
+@pytest.fixture
+def toy_registry(toy_image: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """The toy image as this very process's."""
+    monkeypatch.syspath_prepend(str(toy_image))
+    monkeypatch.setenv("LARY_IMAGE", "toy")
+    registry.find_image.cache_clear()
+    yield
+    registry.find_image.cache_clear()
+
+
+@dataclass
+class Done:
+    """How a worker ended."""
+
+    code: int
+    events: list[Any]
+    stderr: str
+
+    def of(self, kind: str) -> list[Any]:
+        return [event for event in self.events if event.event == kind]
+
+    @property
+    def message(self) -> str:
+        """Of the last event, which must be an error."""
+        assert self.events[-1].event == "error", self.events[-1]
+        assert self.events[-1].code == self.code
+        return str(self.events[-1].message)
+
+
+@dataclass
+class Bench:
+    """Mounts in a temporary folder, jobs on them, and the worker as a process."""
+
+    root: Path
+    toy_image: Path
+    card: ImageCard
+
+    @property
+    def media(self) -> Path:
+        return self.root / "data" / "toys"
+
+    def write_csv(self, lines: list[str], header: str = "video_path,sample_indices") -> Path:
+        path = self.root / "job" / "metadata.csv"
+        path.write_text("\n".join([header, *lines]) + "\n", encoding="utf-8")
+        return path
+
+    def clips(self, colours: list[tuple[int, int, int]]) -> Path:
+        """A CSV of one clip per colour."""
+        lines = []
+        for number, colour in enumerate(colours):
+            name = "clip_{}_{}_{}.mp4".format(*colour)
+            if not (self.media / name).exists():
+                write_clip(self.media / name, frames_of(colour, 12))
+            lines.append(f'{name},"0,{number % 6 + 1},11"')
+        return self.write_csv(lines)
+
+    def job(
+        self,
+        model: str = "mean",
+        mode: Mode = "video",
+        *,
+        shards: list[int] | None = None,
+        shard_rows: int = 4,
+        store: str = "latents.zarr",
+        values: dict[str, Any] | None = None,
+        **changes: Any,
+    ) -> ExtractJob:
+        """A job on the CSV that was written last."""
+        csv = self.root / "job" / "metadata.csv"
+        card = self.card.card(model)
+        assert card is not None
+        columns = VideoColumns() if mode == "video" else PairColumns()
+        sha256, spec = file_sha256(csv), card.spec(mode, "corrected")
+        all_values = Values(
+            **{
+                "model": model, "variant": "corrected", "mode": mode, "spec": spec, "preprocessing": card.preprocessing,
+                "revision": card.revision, "code_sha256": card.code_sha256, "weights": {}, "dataset": "toys",
+                "split": "train", "metadata_sha256": sha256, "columns": columns, "media": "toys", "frames": 3,
+                "decoder": "pyav", "precision": "fp32", "dtype": "float16", "seed": 0,
+            }
+            | (values or {})
+        )  # fmt: skip
+        rows = count_rows(csv)
+        layout = StoreLayout(
+            path=store, fingerprint=all_values.fingerprint, rows=rows, shard_rows=shard_rows,
+            dtype=all_values.dtype, tokens=spec.tokens, indices=spec.indices,
+        )  # fmt: skip
+        metadata = MetadataFile(path="metadata.csv", sha256=sha256, rows=rows)
+        fields = {
+            "id": "job", "image": "toy", "values": all_values,
+            "source": Source(metadata=metadata, columns=columns, media="toys", frames=3), "store": layout,
+            "shards": tuple(range(layout.shards) if shards is None else shards), "batch_size": 3, "workers": 1,
+            "threads": 1, "max_failed": 1.0,
+        } | changes  # fmt: skip
+        return ExtractJob(**fields)
+
+    def start(self, job: ExtractJob, name: str = "job.json") -> "subprocess.Popen[str]":
+        """The worker, as a process."""
+        path = self.root / "job" / name
+        path.write_text(job.to_json(), encoding="utf-8")
+        mounts = {f"LARY_MOUNT_{n.upper()}": str(self.root / n) for n in ("data", "weights", "latents", "job", "out")}
+        env = os.environ | mounts | {"LARY_IMAGE": "toy", "PYTHONPATH": str(self.toy_image), "OMP_NUM_THREADS": "1"}
+        command = [sys.executable, "-m", "lary_worker", "extract", "--job", str(path)]
+        return subprocess.Popen(command, env=env, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+
+    def finish(self, process: "subprocess.Popen[str]") -> Done:
+        out, err = process.communicate(timeout=120)
+        events = [from_line(line) for line in out.splitlines()]
+        assert None not in events, out
+        return Done(process.returncode, events, err)
+
+    def extract(self, job: ExtractJob) -> Done:
+        """Run the worker to its end."""
+        return self.finish(self.start(job))
+
+    def store(self, name: str = "latents.zarr") -> LatentStore:
+        return LatentStore.open(self.root / "latents" / name)
+
+    def records(self, name: str = "latents.zarr") -> list[ShardRecord]:
+        return StoreIndex(self.root / "latents" / name).records()
+
+    def reasons(self, name: str = "latents.zarr") -> dict[int, str]:
+        """Failed rows of a store and why."""
+        return {f.row: f.reason for record in self.records(name) for f in record.failures}
+
+    def tree(self, name: str = "latents.zarr") -> dict[str, bytes]:
+        """Every file of a store and its bytes."""
+        root = self.root / "latents" / name
+        return {p.relative_to(root).as_posix(): p.read_bytes() for p in root.rglob("*") if p.is_file()}
+
+
+@pytest.fixture
+def bench(tmp_path: Path, toy_image: Path, toy_registry: None) -> Bench:
+    for name in ("data/toys", "weights", "latents", "job", "out"):
+        (tmp_path / name).mkdir(parents=True)
+    return Bench(tmp_path, toy_image, registry.describe())
+
+
+WriteClip = Callable[..., None]
+
+
+@pytest.fixture
+def media_tools() -> Any:
+    """The functions above, for tests that write media of their own."""
+
+    class Tools:
+        clip = staticmethod(write_clip)
+        png = staticmethod(write_png)
+        frames = staticmethod(frames_of)
+        colours = COLOURS
+        red = RED
+
+    return Tools
