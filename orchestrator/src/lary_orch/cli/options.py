@@ -1,0 +1,162 @@
+"""Options that several commands share, each told once. A decorator hands over what they mean."""
+
+import functools
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+
+from lary_orch.catalog import Catalog
+from lary_orch.plan import Request
+from lary_orch.protocol_cards import load_protocol
+from lary_orch.stores import Feeding
+from lary_orch.workspace import Workspace
+
+Function = Callable[..., Any]
+Decorator = Callable[[Function], Function]
+
+option = functools.partial(click.option, show_default=True)
+FOLDER = click.Path(file_okay=False, path_type=Path)
+
+
+def together(options: Sequence[Decorator]) -> Decorator:
+    """One decorator of many, listed by `--help` in this order."""
+
+    def decorate(function: Function) -> Function:
+        return functools.reduce(lambda decorated, one: one(decorated), reversed(options), function)
+
+    return decorate
+
+
+def workspace_options(function: Function) -> Function:
+    """Hands over `workspace: Workspace`."""
+
+    @functools.wraps(function)
+    def located(
+        *args: Any,
+        root: Path | None,
+        data_dir: Path | None,
+        latents: Path | None,
+        weights_dir: Path | None,
+        **rest: Any,
+    ) -> Any:
+        return function(*args, workspace=Workspace.locate(root, data_dir, latents, weights_dir), **rest)
+
+    return together(
+        [
+            option(
+                "--workspace", "root", type=FOLDER, help="Folder of runs and results [LARY_HOME, else ./workspace]."
+            ),
+            option("--data-dir", type=FOLDER, help="Root of the datasets [DATA_DIR, else WORKSPACE/data]."),
+            option("--latents", type=FOLDER, help="Volume of the latent stores [LARY_LA_DIR, else WORKSPACE/latents]."),
+            option("--weights-dir", type=FOLDER, help="Root of the checkpoints [MODEL_DIR, else WORKSPACE/weights]."),
+        ]
+    )(located)
+
+
+def catalog_options(function: Function) -> Function:
+    """Hands over `catalog: Catalog`."""
+
+    @functools.wraps(function)
+    def loaded(*args: Any, catalog_folders: tuple[Path, ...], **rest: Any) -> Any:
+        return function(*args, catalog=Catalog.load(catalog_folders), **rest)
+
+    return option(
+        "--catalog",
+        "catalog_folders",
+        type=FOLDER,
+        multiple=True,
+        help="Folder of your own models and datasets; repeatable [and LARY_CATALOG].",
+    )(loaded)
+
+
+json_option = option("--json", "as_json", is_flag=True, help="JSON instead of text for people.")
+
+runtime_options = together(
+    [
+        option(
+            "--runtime",
+            type=click.Choice(["auto", "process", "docker"]),
+            default="auto",
+            help="Where jobs run: auto takes docker where an engine answers and the images are built.",
+        ),
+        option(
+            "--env",
+            "environment",
+            type=click.Choice(["own", "current"]),
+            default="own",
+            help="Of the process runtime: an environment per image, or the interpreter that runs this.",
+        ),
+        option(
+            "--device",
+            type=click.Choice(["auto", "cpu", "cuda"]),
+            default="auto",
+            help="What jobs compute on: auto takes the GPUs where there are some.",
+        ),
+        option("--gpus", multiple=True, help="GPUs to use, by index or UUID; repeatable [all]."),
+        option("--cpu-slots", type=click.IntRange(1), default=1, help="Jobs at once where no GPU is used."),
+    ]
+)
+"""Hands over `runtime`, `environment`, `device`, `gpus`, `cpu_slots` as given."""
+
+_MATRIX = together(
+    [
+        option("-m", "--model", "models", multiple=True, required=True, help="Model key; repeatable."),
+        option("-d", "--dataset", "datasets", multiple=True, required=True, help="Dataset key; repeatable."),
+        option(
+            "--variant", "variants", multiple=True, help="How models are fed and read out; repeatable [their default]."
+        ),
+        option("--split", "splits", multiple=True, help="Evaluated split; repeatable [all of the dataset's]."),
+        option("--protocol", default="clean", help="How probes are trained and scored: a name, or a YAML file."),
+        option("--control/--no-control", default=True, help="Probe shuffled targets too: the floor of the method."),
+    ]
+)
+_FEEDING = together(
+    [
+        option("--decoder", type=click.Choice(["pyav", "decord"]), default="pyav", help="Video reader."),
+        option("--precision", type=click.Choice(["fp32", "bf16"]), default="fp32", help="Of the model's arithmetic."),
+        option("--dtype", type=click.Choice(["float16", "float32"]), default="float16", help="Of the stored latents."),
+        option("--seed", type=click.IntRange(0), default=0, help="Of models that draw; probes' are in the protocol."),
+    ]
+)
+_EXTRACTION = together(
+    [
+        option("--batch-size", type=click.IntRange(1), help="Rows per encoder batch [the model's]."),
+        option("--workers", type=click.IntRange(1), default=2, help="Decode processes per extraction."),
+        option("--row-timeout", type=click.FloatRange(0, min_open=True), default=60.0, help="Seconds for one row."),
+        option(
+            "--stall-timeout", type=click.FloatRange(0, min_open=True), default=600.0, help="Seconds without progress."
+        ),
+        option("--max-failed", type=click.FloatRange(0, 1), default=0.01, help="Tolerated share of failed rows."),
+        option("--retry-failed", is_flag=True, help="Extract the shards with failed rows again."),
+        option("--shard-rows", type=click.IntRange(1), help="Rows per shard of new stores [by size]."),
+    ]
+)
+
+
+def request_options(function: Function) -> Function:
+    """Hands over `request: Request`; device, slots and threads are the command's to fill in."""
+
+    @functools.wraps(function)
+    def requested(*args: Any, **given: Any) -> Any:
+        feeding = Feeding(**{name: given.pop(name) for name in ("decoder", "precision", "dtype", "seed")})
+        request = Request(
+            protocol=load_protocol(given.pop("protocol")),
+            feeding=feeding,
+            row_timeout_s=given.pop("row_timeout"),
+            stall_timeout_s=given.pop("stall_timeout"),
+            **{name: given.pop(name) for name in _SAME_NAME},
+        )
+        return function(*args, request=request, **given)
+
+    return together([_MATRIX, _FEEDING, _EXTRACTION])(requested)
+
+
+_SAME_NAME = (
+    *("models", "datasets", "variants", "splits", "control"),
+    *("batch_size", "workers", "max_failed", "retry_failed", "shard_rows"),
+)
+"""Options that are called as their fields of `Request`."""
+
+attempts_option = option("--attempts", type=click.IntRange(1), default=3, help="Launches of a job that keeps dying.")
