@@ -33,9 +33,9 @@ _SKIPPABLE = (r"decoder\.", r"post_quant_conv\.")
 class Flux2Encoder(nn.Module):
     """Images -> latents as the diffusion model sees them. The decoder is not part of it."""
 
-    def __init__(self, vae: AutoencoderKLFlux2) -> None:
+    def __init__(self, size: Flux2Size) -> None:
         super().__init__()
-        self.vae = vae
+        self.vae = _encoder_only(size)
 
     def forward(self, pixels: torch.Tensor) -> torch.Tensor:
         """(b, 3, H, W) in [-1, 1] -> (b, 4 z, H / 16, W / 16).
@@ -61,10 +61,10 @@ def load(path: Path | None, size: Flux2Size, device: torch.device, dtype: torch.
         state = read_state(path / HUB_FILES[1])
     elif path is not None:
         state, renames = _linear_attention(read_state(path)), _RENAMES
-    vae = build(
-        lambda: _encoder_only(size), state, path, renames=renames, skippable=_SKIPPABLE, device=device, dtype=dtype
+    renames = (*renames, (r"^", "vae."))
+    return build(
+        lambda: Flux2Encoder(size), state, path, renames=renames, skippable=_SKIPPABLE, device=device, dtype=dtype
     )
-    return Flux2Encoder(vae)
 
 
 def _linear_attention(state: State) -> State:

@@ -175,7 +175,8 @@ class Encoder(nn.Module):
         patches = patches.unflatten(0, (batch, -1))  # (B, T, P, D)
         windows = patches.unfold(1, min(self.d_t, patches.shape[1]), 1)  # (B, W, P, D, d_t)
         windows = windows.movedim(-1, 2)  # (B, W, d_t, P, D)
-        latents = self._transitions(windows.flatten(0, 1)).unflatten(0, (batch, -1))  # (B, W, d_t - 1, N, d)
+        latents = self._transitions(windows.flatten(0, 1))
+        latents = latents.reshape(batch, -1, *latents.shape[1:])  # (B, W, d_t - 1, N, d)
         return torch.cat([latents[:, 0], latents[:, 1:, -1]], dim=1)
 
     def _transitions(self, x: Tensor) -> Tensor:

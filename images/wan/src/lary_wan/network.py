@@ -37,14 +37,10 @@ _SKIPPABLE = (r"decoder\.", r"conv2\.", r"post_quant_conv\.")
 class WanEncoder(nn.Module):
     """Clips -> standardised latent means. The decoder is not part of it."""
 
-    mean: torch.Tensor
-    std: torch.Tensor
-
-    def __init__(self, vae: AutoencoderKLWan, config: Config) -> None:
+    def __init__(self, config: Config) -> None:
         super().__init__()
-        self.vae = vae
-        self.register_buffer("mean", torch.tensor(config.latents_mean), persistent=False)
-        self.register_buffer("std", torch.tensor(config.latents_std), persistent=False)
+        self.config = config
+        self.vae = _encoder_only(config)
 
     def forward(self, frames: torch.Tensor) -> torch.Tensor:
         """uint8 RGB (B, T, 224, 224, 3) -> float32 (B, 1 + (T - 1) // 4, 196, 48).
@@ -55,7 +51,8 @@ class WanEncoder(nn.Module):
         pixels = pixels.permute(0, 4, 1, 2, 3).contiguous().to(self.vae.dtype)  # (B, 3, T, H, W)
         means = self.vae.encode(pixels).latent_dist.mode().float()  # (B, 48, T', 14, 14)
         tokens = means.flatten(3).permute(0, 2, 3, 1)  # (B, T', 196, 48)
-        standardised: torch.Tensor = (tokens - self.mean) / self.std
+        mean, std = (tokens.new_tensor(values) for values in (self.config.latents_mean, self.config.latents_std))
+        standardised: torch.Tensor = (tokens - mean) / std
         return standardised
 
 
@@ -71,10 +68,10 @@ def load(path: Path | None, config: Config, device: torch.device, dtype: torch.d
         state = read_state(path / HUB_FILES[1])
     elif path is not None:
         state, renames = read_state(path), _RENAMES
-    vae = build(
-        lambda: _encoder_only(config), state, path, renames=renames, skippable=_SKIPPABLE, device=device, dtype=dtype
+    renames = (*renames, (r"^", "vae."))
+    return build(
+        lambda: WanEncoder(config), state, path, renames=renames, skippable=_SKIPPABLE, device=device, dtype=dtype
     )
-    return WanEncoder(vae, config).to(device)
 
 
 def _hub_config(folder: Path) -> Config:
