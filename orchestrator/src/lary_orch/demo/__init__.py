@@ -42,9 +42,7 @@ class Settings:
         return f"v{self.version}-seed{self.seed}-distractor{self.distractor}"
 
 
-def ensure(
-    key: str, folder: Path, say: Callable[[str], None] = lambda line: None, settings: Settings | None = None
-) -> None:
+def ensure(key: str, folder: Path, say: Callable[[str], object] = str, settings: Settings | None = None) -> None:
     """Have `folder`/`key` hold the demo set, whole: at once where it does, in seconds where not.
 
     What lies there in part, or by other settings, is replaced. Safe against kills and against two

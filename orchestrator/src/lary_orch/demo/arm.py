@@ -18,10 +18,10 @@ RADIANS = 6.283185307179586 / TURN
 """One unit of angle."""
 
 _BASE: Point = (SIZE * SUB // 2, SIZE * SUB * 3 // 4)
-_UPPER, _FORE = 20 * SUB, 15 * SUB
-_SHOULDER = (TURN * 3 // 4 - TURN // 8, TURN * 3 // 4 + TURN // 8)
-_ELBOW = (-TURN // 6, TURN // 6)
-_FASTEST = TURN // 50
+_UPPER, _FORE = 15 * SUB, 15 * SUB
+_SHOULDER = (TURN * 3 // 4 - TURN // 12, TURN * 3 // 4 + TURN // 12)
+_ELBOW = (-TURN // 9, TURN // 9)
+_FASTEST = TURN // 60
 """Of a joint, per step."""
 _OPEN = 2 * STRIDE
 """Openings of the gripper: 0 is closed."""
@@ -113,9 +113,9 @@ def _paint_arm(frame: Frame, state: State) -> None:
     canvas.paint(frame, canvas.capsule(_BASE, elbow, 3 * SUB), (235, 90, 60))
     canvas.paint(frame, canvas.capsule(elbow, wrist, 5 * SUB // 2), (70, 220, 90))
     for side in (-1, 1):
-        root = _towards(wrist, forward + side * TURN // 4, (2 + state.gripper // 2) * SUB)
-        canvas.paint(frame, canvas.capsule(wrist, root, SUB), (90, 120, 255))
-        canvas.paint(frame, canvas.capsule(root, _towards(root, forward, 5 * SUB), SUB), (90, 120, 255))
+        root = _towards(wrist, forward + side * TURN // 4, (3 + state.gripper) * SUB // 2)
+        canvas.paint(frame, canvas.capsule(wrist, root, 3 * SUB // 2), (90, 120, 255))
+        canvas.paint(frame, canvas.capsule(root, _towards(root, forward, 4 * SUB), 3 * SUB // 2), (90, 120, 255))
 
 
 def episodes(split: str, seed: int) -> list[Episode]:

@@ -1,7 +1,7 @@
 """Drawing on uint8 RGB frames with integers alone. Lengths are in subpixels: 1 / SUB of a pixel."""
 
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,7 +17,7 @@ SAMPLES = 2
 
 Frame: TypeAlias = NDArray[np.uint8]
 """(H, W, 3) RGB."""
-Mask: TypeAlias = NDArray[np.int64]
+Mask: TypeAlias = NDArray[np.uint8]
 """(H, W) covered sample points per pixel, 0..SAMPLES**2."""
 Colour: TypeAlias = tuple[int, int, int]
 Point: TypeAlias = tuple[int, int]
@@ -27,8 +27,13 @@ _AXIS = np.arange(SIZE * SAMPLES, dtype=np.int64) * (SUB // SAMPLES) + SUB // SA
 _X, _Y = _AXIS[None, :], _AXIS[:, None]
 
 
-def _coverage(inside: NDArray[Any]) -> Mask:
-    return inside.reshape(SIZE, SAMPLES, SIZE, SAMPLES).sum(axis=(1, 3), dtype=np.int64)
+def _coverage(inside: NDArray[np.bool_]) -> Mask:
+    points = inside.view(np.uint8)
+    mask = np.zeros((SIZE, SIZE), np.uint8)
+    for row in range(SAMPLES):
+        for column in range(SAMPLES):
+            mask += points[row::SAMPLES, column::SAMPLES]
+    return mask
 
 
 def disc(centre: Point, radius: int) -> Mask:
@@ -57,9 +62,10 @@ def capsule(start: Point, end: Point, radius: int) -> Mask:
 def paint(frame: Frame, mask: Mask, colour: Colour, percent: int = 100) -> None:
     """Lay a colour over a frame where the mask covers it, `percent` opaque."""
     full = SAMPLES**2 * 100
-    weight = mask[..., None] * percent
-    under = frame.astype(np.int64)
-    frame[:] = (under * (full - weight) + np.array(colour, np.int64) * weight + full // 2) // full
+    covered = mask > 0
+    weight = mask[covered, None].astype(np.int64) * percent
+    under = frame[covered]
+    frame[covered] = (under * (full - weight) + np.array(colour) * weight + full // 2) // full
 
 
 def texture(draws: Draws, cells: int, brightest: int) -> Frame:
@@ -89,7 +95,7 @@ class Distractor:
         inner = SIZE * SUB - 2 * radius
         start = (radius + draws.below(inner), radius + draws.below(inner))
         velocity = (draws.between(-SUB, SUB), draws.between(-SUB, SUB))
-        colour = (draws.between(90, 255), draws.between(90, 255), draws.between(90, 255))
+        colour = (draws.between(70, 200), draws.between(70, 200), draws.between(70, 200))
         return cls(start, velocity, radius, colour)
 
     def at(self, time: int) -> Point:

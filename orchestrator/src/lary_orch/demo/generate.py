@@ -1,6 +1,7 @@
 """The demo sets as folders of files, in LARYBench's layout."""
 
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -41,7 +42,7 @@ def _write_episode(folder: Path, place: str, episode: arm.Episode, distractor: i
         write_image(folder / f"{place}/frame_{time:02d}.png", episode.frame(time, distractor))
         np.save(folder / f"{place}/state_{time:02d}.npy", episode.state(time).vector())
     rows = []
-    for source, target in zip(times, times[1:], strict=False):
+    for source, target in pairwise(times):
         action = f"{place}/action_{source:02d}to{target - 1:02d}.npy"
         np.save(folder / action, episode.chunk(source))
         files = [f"{place}/{name}" for t in (source, target) for name in (f"frame_{t:02d}.png", f"state_{t:02d}.npy")]

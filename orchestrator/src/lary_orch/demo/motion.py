@@ -45,18 +45,18 @@ class Clip:
     def draw(cls, draws: Draws, action: str) -> "Clip":
         """All that is random about a clip, apart from its action."""
         dx, dy, size = CLASSES[action]
-        radius = draws.between(3 * SUB, 5 * SUB)
-        travel = draws.between(5 * SUB, 8 * SUB) if size else draws.between(18 * SUB, 30 * SUB)
+        radius = draws.between(2 * SUB, 4 * SUB)
+        travel = draws.between(5 * SUB, 8 * SUB) if size else draws.between(24 * SUB, 36 * SUB)
         room = max(radius, radius + travel if size else 0) + SUB
         return cls(
             action=action,
             length=draws.between(12, 20),
             shape=draws.below(len(SHAPES)),
-            colour=(draws.between(150, 255), draws.between(150, 255), draws.between(150, 255)),
+            colour=(draws.between(190, 255), draws.between(190, 255), draws.between(190, 255)),
             start=(_start(draws, room, dx * travel), _start(draws, room, dy * travel)),
             radius=radius + travel if size < 0 else radius,
             travel=travel,
-            background=canvas.texture(draws, cells=8, brightest=90),
+            background=canvas.texture(draws, cells=8, brightest=60),
             distractor=Distractor.draw(draws),
         )
 
