@@ -16,10 +16,13 @@ from hypothesis import strategies as st
 from lary_probe.attentive import AttentiveClassifier
 from lary_probe.mlp import ResidualMlp
 from lary_probe.plots import plot_confusion
+from lary_probe.run import check_job
 from lary_probe.sampling import balanced_order, even_size, holdout_random, holdout_stratified, rank_batches
 from lary_probe.scoring import bootstrap_interval, class_scores, confusion, macro_recall, r_squared
+from lary_probe.selftest import selftest
 from lary_probe.training import cosine, warm_up
 from lary_schema.base import ContractError, ExitCode
+from lary_schema.events import Finished, Started, _Event
 
 
 def parameters(network: torch.nn.Module) -> int:
@@ -264,9 +267,11 @@ def test_describe_prints_the_card_without_torch() -> None:
 
 
 def test_selftest_passes() -> None:
-    done = command("selftest")
-    assert done.returncode == 0, done.stderr
-    assert [json.loads(line)["event"] for line in done.stdout.splitlines()] == ["started", "finished"]
+    events: list[_Event] = []
+    threads = torch.get_num_threads()
+    selftest(events.append)
+    torch.set_num_threads(threads)
+    assert [type(event) for event in events] == [Started, Finished]
 
 
 def test_classify_as_a_command(toy_classes: Any, tmp_path: Path) -> None:
@@ -277,9 +282,16 @@ def test_classify_as_a_command(toy_classes: Any, tmp_path: Path) -> None:
     events = [json.loads(line) for line in done.stdout.splitlines()]
     assert (events[0]["event"], events[-1]["event"]) == ("started", "finished")
     assert toy_classes.document("result.json")["splits"]["val"]["value"] == 1.0
-    wrong = command("regress", "--job", str(job))
-    assert wrong.returncode == ExitCode.BAD_JOB
-    assert "is to be done by `classify`" in json.loads(wrong.stdout)["message"]
+
+
+def test_a_job_of_the_other_kind_is_refused(toy_classes: Any) -> None:
+    with pytest.raises(ContractError, match="is to be done by `classify`, not by `regress`"):
+        check_job("regress", toy_classes.job("classify"))
+
+
+def test_usage_errors_have_their_code() -> None:
+    done = command("regress")
+    assert (done.returncode, done.stdout) == (ExitCode.BAD_JOB, "")
 
 
 def test_an_unwritable_out_mount_is_said(toy_classes: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
