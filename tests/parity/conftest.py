@@ -257,10 +257,16 @@ def small_checkpoints(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dic
 
 @pytest.fixture
 def bench(
-    golden: Golden, small_checkpoints: dict[str, dict[str, Path]], tmp_path_factory: pytest.TempPathFactory
+    golden: Golden,
+    small_checkpoints: dict[str, dict[str, Path]],
+    tmp_path_factory: pytest.TempPathFactory,
+    request: pytest.FixtureRequest,
 ) -> Iterator[Bench]:
     """Small checkpoints are written once; full ones, of gigabytes, are gone after their test."""
     passing: list[Path] = []
+    threads = torch.get_num_threads()
+    if request.node.get_closest_marker("full") is None:
+        torch.set_num_threads(1)  # small networks only wait for each other's threads
 
     def checkpoint(name: str) -> dict[str, Path]:
         if name in small_checkpoints:
@@ -274,5 +280,6 @@ def bench(
         return paths
 
     yield Bench(golden, checkpoint)
+    torch.set_num_threads(threads)
     for root in passing:
         shutil.rmtree(root)
