@@ -1,13 +1,15 @@
 """The words of planning: what is asked for, and the jobs that come of it."""
 
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Self
 
 from lary_schema.base import ContractError, ExitCode
 from lary_schema.cards import ProtocolCard
 from lary_schema.jobs import ExtractJob, ProbeJob
 
+from lary_orch.devices import Slot
 from lary_orch.runtimes.base import Prepared
 from lary_orch.sources import SplitSource
 from lary_orch.stores import Feeding, StorePlan
@@ -42,6 +44,12 @@ class Request:
     """Probe each dataset once more with shuffled targets, on the first model."""
     shard_rows: int | None = None
     """Rows per shard of new stores; None: by size (see `lary_schema.store.layout`)."""
+
+    def on(self, slots: Sequence[Slot]) -> Self:
+        """The same request for these slots."""
+        return replace(
+            self, device="cuda" if slots[0].device.kind == "cuda" else "cpu", slots=len(slots), threads=slots[0].cpus
+        )
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,81 @@
+"""`lary-orch datasets`: what the catalog has, and what of it is on this disk."""
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+from lary_schema.base import ContractError
+from lary_schema.cards import DatasetCard
+
+from lary_orch.catalog import Catalog
+from lary_orch.cli.options import catalog_options, json_option, workspace_options
+from lary_orch.workspace import Workspace
+
+
+@click.command()
+@workspace_options
+@catalog_options
+@json_option
+def command(workspace: Workspace, catalog: Catalog, as_json: bool) -> None:
+    """List the datasets and what is on this disk.
+
+    A split counts as found when its CSV can be used; its media are looked at by `run`. Demo sets are
+    made at first use.
+
+    \b
+    lary-orch datasets
+    lary-orch datasets --catalog ~/my-data --data-dir /mnt/data
+    """
+    from lary_orch.tables import Table, show
+
+    found = [row(card, file, workspace) for file, card in catalog.datasets]
+    if as_json:
+        click.echo(json.dumps(found, indent=2, ensure_ascii=False))
+        return
+    cells = [line for record in found for line in _cells(record)]
+    show(Table("datasets", ("key", "task", "input", "split", "rows", "where"), cells, frozenset({4})), sys.stdout)
+
+
+def row(card: DatasetCard, file: Path, workspace: Workspace) -> dict[str, Any]:
+    """One record per dataset card."""
+    from lary_orch.sources import csv_path
+
+    return {
+        "key": card.key,
+        "title": card.title,
+        "task": card.task,
+        "input": card.columns.input,
+        "card": str(file),
+        "license": card.license,
+        "splits": [
+            {
+                "split": split,
+                "trains": split == card.splits.train,
+                "csv": str(csv_path(card, split, workspace)),
+                **_count(card, split, workspace),
+            }
+            for split in card.splits.all
+        ],
+    }
+
+
+def _count(card: DatasetCard, split: str, workspace: Workspace) -> dict[str, Any]:
+    from lary_orch.sources import csv_path, find_split
+
+    if card.generator is not None and not csv_path(card, split, workspace).is_file():
+        return {"rows": None, "problem": "made at first use"}
+    try:
+        return {"rows": find_split(card, split, workspace).rows, "problem": None}
+    except ContractError as error:
+        return {"rows": None, "problem": str(error)}
+
+
+def _cells(record: dict[str, Any]) -> list[tuple[str, ...]]:
+    lines: list[tuple[str, ...]] = []
+    for split in record["splits"]:
+        role = f"{split['split']} (trains)" if split["trains"] else split["split"]
+        rows = "-" if split["rows"] is None else str(split["rows"])
+        lines.append((record["key"], record["task"], record["input"], role, rows, split["problem"] or split["csv"]))
+    return lines

@@ -1,0 +1,85 @@
+"""`lary-orch models`: what the catalog has, and whether its weights are here."""
+
+import json
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+import click
+
+from lary_orch.catalog import Catalog
+from lary_orch.cli.options import catalog_options, json_option, workspace_options
+from lary_orch.workspace import Workspace
+
+
+@click.command()
+@workspace_options
+@catalog_options
+@json_option
+def command(workspace: Workspace, catalog: Catalog, as_json: bool) -> None:
+    """List the models and what they need.
+
+    Reads the catalog's cards alone: no image is built and no weight is hashed. Tokens are T x N x D:
+    time steps, tokens per step, width. Published scores are top-1 in percent and MSE.
+
+    \b
+    lary-orch models
+    lary-orch models --catalog ~/my-models --json
+    """
+    from lary_orch.tables import Table, show
+
+    found = list(rows(catalog, workspace))
+    if as_json:
+        click.echo(json.dumps(found, indent=2, ensure_ascii=False))
+        return
+    columns = ("key", "image", "what it is", "tokens", "variants", "weights", "licence", "published")
+    show(Table("models", columns, [_cells(row) for row in found]), sys.stdout)
+
+
+def rows(catalog: Catalog, workspace: Workspace) -> Iterator[dict[str, Any]]:
+    """One record per model card."""
+    from lary_orch.published import published_scores
+    from lary_orch.weights_index import how_to_get, place
+
+    for source, card in catalog.models():
+        places = [(spec, place(spec, workspace.weights)) for spec in card.weights]
+        yield {
+            "key": card.key if card.pattern is None else card.pattern,
+            "image": source.card.name,
+            "title": card.title,
+            "paradigm": card.paradigm,
+            "tokens": {mode: list(spec.tokens) for mode, spec in card.modes.items()},
+            "variants": list(card.variants),
+            "weights": [
+                {
+                    "name": spec.name,
+                    "path": str(path),
+                    "found": path.exists(),
+                    "license": spec.license,
+                    "how": how_to_get(spec, path),
+                }
+                for spec, path in places
+            ],
+            "license": card.license,
+            "source": card.source,
+            "published": published_scores(card.key),
+        }
+
+
+def _cells(row: dict[str, Any]) -> tuple[str, ...]:
+    return (
+        row["key"],
+        row["image"],
+        row["title"],
+        ", ".join(f"{mode} {'x'.join(map(str, shape))}" for mode, shape in row["tokens"].items()),
+        ", ".join(row["variants"]),
+        _weights(row["weights"]),
+        row["license"],
+        ", ".join(f"{name} {value:g}" for name, value in row["published"].items()) or "-",
+    )
+
+
+def _weights(weights: list[dict[str, Any]]) -> str:
+    if not weights:
+        return "needs none"
+    return "; ".join(f"{w['name']}: found" if w["found"] else f"{w['name']}: missing; {w['how']}" for w in weights)

@@ -1,0 +1,85 @@
+"""`lary-orch plan`: what `run` would do."""
+
+import json
+import sys
+from typing import Any
+
+import click
+from lary_schema.jobs import ExtractJob
+
+from lary_orch.catalog import Catalog
+from lary_orch.cli.options import catalog_options, json_option, request_options, runtime_options, workspace_options
+from lary_orch.plan import Plan, PlannedJob, Request
+from lary_orch.stores import row_bytes
+from lary_orch.workspace import Workspace
+
+
+@click.command()
+@request_options
+@catalog_options
+@workspace_options
+@runtime_options
+@json_option
+def command(request: Request, catalog: Catalog, workspace: Workspace, as_json: bool, **place: Any) -> None:
+    """Show the jobs that `run` would launch, and their JSON.
+
+    Launches none of them. Images are made ready, since their own `describe` gives the facts; demo
+    sets are made. With --json, `jobs` holds the very documents that the images would get.
+
+    \b
+    lary-orch plan -m frame-diff -d demo_motion
+    lary-orch plan -m vjepa2 -d calvin --runtime docker --json
+    """
+    from lary_orch.planning import make_plan
+    from lary_orch.runtimes.choose import open_place
+
+    runtime, slots = open_place(workspace=workspace, say=_say, **place)
+    plan = make_plan(request.on(slots), workspace, catalog, runtime, _say)
+    if as_json:
+        click.echo(json.dumps(_document(plan), indent=2, ensure_ascii=False))
+    else:
+        _show(plan)
+    for problem in plan.problems:
+        click.echo(f"error: {problem}", err=True)
+    sys.exit(plan.exit_code)
+
+
+def _say(line: str) -> None:
+    click.echo(line, err=True)
+
+
+def _document(plan: Plan) -> dict[str, Any]:
+    return {
+        "run": plan.run,
+        "jobs": [planned.job.model_dump(mode="json") for planned in plan.todo],
+        "finished": {probe.id: str(probe.result) for probe in plan.probes if probe.result is not None},
+        "problems": [{"what": p.what, "message": str(p.error), "code": int(p.code)} for p in plan.problems],
+    }
+
+
+def _show(plan: Plan) -> None:
+    from lary_orch.tables import Table, show, size_text
+
+    finished = len(plan.probes) - sum(probe.result is None for probe in plan.probes)
+    whole = sum(not store.plan.missing for store in plan.stores)
+    table = Table(
+        f"run {plan.run}: {len(plan.todo)} jobs",
+        ("job", "rows", "shards", "size"),
+        [_cells(planned) for planned in plan.todo],
+        right=frozenset({1, 2, 3}),
+        notes=(
+            f"done already: {whole} of {len(plan.stores)} stores, {finished} of {len(plan.probes)} probes.",
+            f"The latents volume will grow by about {size_text(plan.missing_bytes)}.",
+        ),
+    )
+    show(table, sys.stdout)
+
+
+def _cells(planned: PlannedJob) -> tuple[str, ...]:
+    from lary_orch.tables import size_text
+
+    job = planned.job
+    if not isinstance(job, ExtractJob):
+        return (planned.id, str(job.train.store.rows), "-", "-")
+    rows = sum(len(job.store.shard_range(shard)) for shard in job.shards)
+    return (planned.id, str(rows), str(len(job.shards)), size_text(rows * row_bytes(job.values.spec, job.values.dtype)))
