@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import torch
-from lary_worker.checkpoints import State, build, load_pretrained, read_state, strip_prefix
+from lary_worker.checkpoints import State, build, load_pretrained, read_state
 from lary_worker.preprocessing import imagenet_normalised
 from torch import nn
 from transformers import VJEPA2Config, VJEPA2Model
@@ -11,8 +11,10 @@ from transformers import VJEPA2Config, VJEPA2Model
 from lary_vjepa2.config import Config
 from lary_vjepa2.preprocessing import CROP
 
-# Names of the original file, without its prefixes and with attn.qkv split -> names in transformers.
+# Names of the original file, with attn.qkv split -> names in transformers.
 _RENAMES = (
+    (r"^module\.", ""),
+    (r"^backbone\.", ""),
     (r"^patch_embed\.", "embeddings.patch_embeddings."),
     (r"^blocks\.", "layer."),
     (r"^norm\.", "layernorm."),
@@ -43,16 +45,9 @@ def load(path: Path | None, config: Config, device: torch.device, dtype: torch.d
         # With the folder's own crop of 256 the rotary positions would be those of a 16 x 16 grid.
         model = load_pretrained(VJEPA2Model, path, model_type="vjepa2", crop_size=CROP, dtype=dtype)
         return VJepa2Encoder(model.encoder).to(device).eval()
-    state = None if path is None else _target_encoder(path)
+    state = None if path is None else _split_qkv(read_state(path, entry="target_encoder"))
     encoder = build(lambda: _encoder(config), state, path, renames=_RENAMES, device=device, dtype=dtype)
     return VJepa2Encoder(encoder)
-
-
-def _target_encoder(path: Path) -> State:
-    state = read_state(path, entry="target_encoder")
-    for prefix in ("module.", "backbone."):
-        state = strip_prefix(state, prefix)
-    return _split_qkv(state)
 
 
 def _encoder(config: Config) -> nn.Module:

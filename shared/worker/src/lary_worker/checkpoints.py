@@ -25,6 +25,8 @@ Module = TypeVar("Module", bound=nn.Module)
 
 _NAMED = 8
 _LFS = b"version https://git-lfs"
+_TORCH_SAVE = (b"PK\x03\x04", b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19")
+"""First bytes of what torch.save writes: a zip archive, or (before 1.6) its magic number, pickled."""
 
 
 # --- files ------------------------------------------------------------------------------------
@@ -36,8 +38,7 @@ def require_file(path: Path) -> Path:
         raise WeightsError(f"{path}: is a folder, but a checkpoint file is expected here")
     if not path.is_file():
         raise WeightsError(f"{path}: the file is missing")
-    with path.open("rb") as file:
-        head = file.read(len(_LFS))
+    head = _head(path, len(_LFS))
     if head == _LFS:
         raise WeightsError(f"{path}: is a Git LFS pointer, not the file itself; fetch it with `git lfs pull`")
     if not head:
@@ -76,19 +77,21 @@ def read_state(path: Path, entry: str | None = None) -> State:
 
     Raises WeightsError for a file that is missing, truncated, pickled or not a checkpoint.
     """
-    if _is_safetensors(require_file(path)):
+    head = _head(require_file(path))
+    if head[8:9] == b"{":  # after the length of its JSON header
         state = _read_safetensors(path)
         return strip_prefix(state, f"{entry}.", only=True) if entry else state
+    if not head.startswith(_TORCH_SAVE):
+        raise WeightsError(f"{path}: neither a safetensors nor a torch.save file; fetch it again")
     content = _torch_load(path)
     if entry is not None:
         content = _entry(path, content, entry)
     return _only_tensors(path, content)
 
 
-def _is_safetensors(path: Path) -> bool:
+def _head(path: Path) -> bytes:
     with path.open("rb") as file:
-        head = file.read(9)
-    return head[8:] == b"{"
+        return file.read(16)
 
 
 def _read_safetensors(path: Path) -> State:
@@ -104,13 +107,15 @@ def _torch_load(path: Path) -> Any:
         # A mapped file costs no memory for the decoder and optimiser tensors that nobody asks for.
         return torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
     except UnpicklingError as error:
-        if "Unsupported" not in str(error) and "GLOBAL" not in str(error):
+        pickled = zipfile.is_zipfile(path) or _head(path, 1) == b"\x80"  # pickle's first opcode
+        if not pickled or ("Unsupported" not in str(error) and "GLOBAL" not in str(error)):
             raise WeightsError(f"{path}: not a checkpoint file; fetch it again") from None
         raise WeightsError(
             f"{path}: holds pickled objects beside its tensors and is not loaded as it is; "
             "convert it once with `lary-orch weights convert`"
         ) from None
-    except (RuntimeError, EOFError, ValueError, OSError) as error:
+    except (RuntimeError, EOFError, ValueError, OSError, SafetensorError) as error:
+        # The last one because torch takes a file's name for its format: an HTML page named .safetensors.
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise WeightsError(f"{path}: truncated or not a checkpoint ({reason}); fetch it again") from None
 
