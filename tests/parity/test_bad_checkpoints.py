@@ -62,7 +62,7 @@ def test_a_web_page_in_place_of_the_file(bench, weights, key):
     """What a download without the right to it leaves."""
     case, path, file = weights(key)
     file.write_text("<!DOCTYPE html><title>Sign in</title>")
-    _refused(bench, case, path, "not a checkpoint")
+    _refused(bench, case, path, "neither a safetensors nor")
 
 
 @pytest.mark.parametrize("key", KEYS)

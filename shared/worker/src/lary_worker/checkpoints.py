@@ -38,8 +38,8 @@ def require_file(path: Path) -> Path:
         raise WeightsError(f"{path}: is a folder, but a checkpoint file is expected here")
     if not path.is_file():
         raise WeightsError(f"{path}: the file is missing")
-    head = _head(path, len(_LFS))
-    if head == _LFS:
+    head = _head(path)
+    if head.startswith(_LFS):
         raise WeightsError(f"{path}: is a Git LFS pointer, not the file itself; fetch it with `git lfs pull`")
     if not head:
         raise WeightsError(f"{path}: the file is empty; fetch it again")
@@ -71,13 +71,13 @@ def read_config(path: Path) -> dict[str, Any]:
 def read_state(path: Path, entry: str | None = None) -> State:
     """The tensors of one checkpoint file, by name, on the CPU.
 
-    safetensors and `torch.save` files are told apart by content, not by name. `entry` is the key of
+    A safetensors file is known by its content, whatever its name. `entry` is the key of
     the dictionary under which a training checkpoint keeps its tensors; a safetensors file, which has
     no levels, may hold them under `entry.` or flat.
 
     Raises WeightsError for a file that is missing, truncated, pickled or not a checkpoint.
     """
-    head = _head(require_file(path))
+    head = _head(require_file(path), 16)
     if head[8:9] == b"{":  # after the length of its JSON header
         state = _read_safetensors(path)
         return strip_prefix(state, f"{entry}.", only=True) if entry else state
@@ -89,9 +89,9 @@ def read_state(path: Path, entry: str | None = None) -> State:
     return _only_tensors(path, content)
 
 
-def _head(path: Path) -> bytes:
+def _head(path: Path, size: int) -> bytes:
     with path.open("rb") as file:
-        return file.read(16)
+        return file.read(size)
 
 
 def _read_safetensors(path: Path) -> State:
@@ -106,16 +106,13 @@ def _torch_load(path: Path) -> Any:
     try:
         # A mapped file costs no memory for the decoder and optimiser tensors that nobody asks for.
         return torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
-    except UnpicklingError as error:
-        pickled = zipfile.is_zipfile(path) or _head(path, 1) == b"\x80"  # pickle's first opcode
-        if not pickled or ("Unsupported" not in str(error) and "GLOBAL" not in str(error)):
-            raise WeightsError(f"{path}: not a checkpoint file; fetch it again") from None
+    except UnpicklingError:
         raise WeightsError(
             f"{path}: holds pickled objects beside its tensors and is not loaded as it is; "
             "convert it once with `lary-orch weights convert`"
         ) from None
-    except (RuntimeError, EOFError, ValueError, OSError, SafetensorError) as error:
-        # The last one because torch takes a file's name for its format: an HTML page named .safetensors.
+    except (RuntimeError, EOFError, ValueError, LookupError, OSError, SafetensorError) as error:
+        # The last one because torch takes the suffix .safetensors for the format, whatever the file is.
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise WeightsError(f"{path}: truncated or not a checkpoint ({reason}); fetch it again") from None
 
