@@ -1,4 +1,4 @@
-"""`pixels` and `frame-diff`: what can be read from small frames, and from their differences, as they are."""
+"""`pixels`: what can be read from small frames as they are."""
 
 from __future__ import annotations
 
@@ -29,11 +29,3 @@ class Pixels(Model):
 
     def encode(self, batch: torch.Tensor, rows: NDArray[np.int64]) -> Latents:
         return Latents(to_patches(batch.to(self.dtype) / 127.5 - 1, PATCH))  # (B, T, 64, 48)
-
-
-class FrameDiff(Pixels):
-    """What changed from each frame to the next, with its sign: patches in [-1, 1]."""
-
-    def encode(self, batch: torch.Tensor, rows: NDArray[np.int64]) -> Latents:
-        frames = batch.to(self.dtype)
-        return Latents(to_patches((frames[:, 1:] - frames[:, :-1]) / 255, PATCH))  # (B, T - 1, 64, 48)
