@@ -24,6 +24,8 @@ Network = TypeVar("Network")
 Module = TypeVar("Module", bound=nn.Module)
 
 _NAMED = 8
+_HEAD = 32
+"""Bytes that tell the format of a file."""
 _LFS = b"version https://git-lfs"
 _TORCH_SAVE = (b"PK\x03\x04", b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19")
 """First bytes of what torch.save writes: a zip archive, or (before 1.6) its magic number, pickled."""
@@ -77,7 +79,7 @@ def read_state(path: Path, entry: str | None = None) -> State:
 
     Raises WeightsError for a file that is missing, truncated, pickled or not a checkpoint.
     """
-    head = _head(require_file(path), 16)
+    head = _head(require_file(path))
     if head[8:9] == b"{":  # after the length of its JSON header
         state = _read_safetensors(path)
         return strip_prefix(state, f"{entry}.", only=True) if entry else state
@@ -89,9 +91,9 @@ def read_state(path: Path, entry: str | None = None) -> State:
     return _only_tensors(path, content)
 
 
-def _head(path: Path, size: int) -> bytes:
+def _head(path: Path) -> bytes:
     with path.open("rb") as file:
-        return file.read(size)
+        return file.read(_HEAD)
 
 
 def _read_safetensors(path: Path) -> State:
