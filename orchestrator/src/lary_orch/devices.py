@@ -1,0 +1,104 @@
+"""What this machine can compute on, and how it is shared out among tasks."""
+
+import os
+import shutil
+import subprocess
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from lary_schema.base import ContractError
+
+from lary_orch.runtimes.base import Device
+
+DeviceChoice = Literal["auto", "cpu", "cuda"]
+
+QUERY = ("nvidia-smi", "--query-gpu=uuid,name,memory.total,memory.used", "--format=csv,noheader,nounits")
+MIB = 1 << 20
+
+
+@dataclass(frozen=True)
+class Gpu:
+    """One NVIDIA GPU, in the order of `nvidia-smi`."""
+
+    uuid: str
+    name: str
+    memory_bytes: int
+    used_bytes: int
+
+
+@dataclass(frozen=True)
+class Slot:
+    """A place for one task at a time: a device, and its share of the processor cores."""
+
+    device: Device
+    cpus: int
+
+
+def find_gpus() -> list[Gpu]:
+    """The GPUs that `nvidia-smi` lists; none where it is absent, fails or hangs."""
+    if shutil.which(QUERY[0]) is None:
+        return []
+    try:
+        done = subprocess.run(QUERY, capture_output=True, text=True, timeout=20, check=False)
+    except (OSError, subprocess.TimeoutExpired):
+        return []
+    return parse_gpus(done.stdout) if done.returncode == 0 else []
+
+
+def parse_gpus(text: str) -> list[Gpu]:
+    """The GPUs of `nvidia-smi`'s CSV; a field it cannot tell (`[N/A]`) counts as 0 bytes."""
+    gpus = []
+    for line in filter(str.strip, text.splitlines()):
+        uuid, name, total, used = (cell.strip() for cell in line.split(",", 3))
+        gpus.append(Gpu(uuid, name, _bytes(total), _bytes(used)))
+    return gpus
+
+
+def _bytes(mib: str) -> int:
+    return int(mib) * MIB if mib.isdigit() else 0
+
+
+def cpu_count() -> int:
+    """Cores that this process may use: fewer than the machine has under taskset, Slurm or a cpuset."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def choose_gpus(gpus: Sequence[Gpu], wanted: Sequence[str]) -> list[Gpu]:
+    """The GPUs named by index or UUID (a unique beginning is enough); all of them when none is named.
+
+    Raises ContractError for a name that fits no GPU, or more than one.
+    """
+    chosen = [_choose(gpus, name) for name in wanted] if wanted else list(gpus)
+    return list(dict.fromkeys(chosen))
+
+
+def _choose(gpus: Sequence[Gpu], name: str) -> Gpu:
+    if name.isdigit() and int(name) < len(gpus):
+        return gpus[int(name)]
+    found = [gpu for gpu in gpus if gpu.uuid.startswith(name) and not name.isdigit()]
+    if len(found) != 1:
+        there = ", ".join(f"{i}: {gpu.uuid} ({gpu.name})" for i, gpu in enumerate(gpus)) or "none"
+        raise ContractError(f"--gpus {name}: no single GPU of this name; this machine has {there}")
+    return found[0]
+
+
+def make_slots(
+    choice: DeviceChoice, gpus: Sequence[Gpu], wanted: Sequence[str] = (), cpu_slots: int | None = None, cpus: int = 1
+) -> list[Slot]:
+    """One slot per chosen GPU; without GPUs, or by `cpu`, `cpu_slots` slots (default 1) on the processor.
+
+    The `cpus` cores are divided evenly. Raises ContractError for `cuda`, or GPUs named by hand, where
+    there are none.
+    """
+    if choice == "cpu" and wanted:
+        raise ContractError("--gpus together with --device cpu: leave one of them away")
+    if choice != "cpu" and (gpus or wanted):
+        devices = [Device("cuda", gpu.uuid, gpu.name) for gpu in choose_gpus(gpus, wanted)]
+    elif choice == "cuda":
+        raise ContractError("--device cuda: nvidia-smi lists no GPU here; use --device cpu, or ask `lary-orch doctor`")
+    else:
+        devices = [Device()] * max(1, cpu_slots or 1)
+    return [Slot(device, max(1, cpus // len(devices))) for device in devices]

@@ -1,0 +1,237 @@
+"""Where an image's Python comes from outside containers.
+
+`own` makes a virtual environment per image on first use; `current` takes the running interpreter,
+into which the user has installed the images (conda, HPC modules, machines without a registry).
+"""
+
+import fcntl
+import os
+import platform
+import shutil
+import subprocess
+import sys
+import sysconfig
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from lary_schema.atomic import publish_text
+from lary_schema.base import ContractError, file_sha256, fingerprint
+
+from lary_orch.devices import find_gpus
+from lary_orch.runtimes.base import ImageSource, Prepared, Say
+
+MARKER = "lary-environment.txt"
+"""Written last into a finished environment: what it was made from."""
+TORCH_BACKEND = "LARY_TORCH_BACKEND"
+FROM_FIND_LINKS = "find-links"
+SOURCE_SUFFIXES = {".py", ".yaml", ".toml", ".json"}
+
+
+@dataclass(frozen=True)
+class Checkout:
+    """The folders of this repository that every image's environment is made from."""
+
+    root: Path
+
+    @property
+    def schema(self) -> Path:
+        return self.root / "shared" / "schema"
+
+    @property
+    def worker(self) -> Path:
+        return self.root / "shared" / "worker"
+
+    @property
+    def constraints(self) -> Path:
+        return self.root / "images" / "base" / "constraints.txt"
+
+
+class OwnEnvironments:
+    """`--env own`: one virtual environment per image below `folder`, made with uv."""
+
+    inherited: tuple[str, ...] = ()
+
+    def __init__(self, folder: Path, checkout: Checkout, environ: Mapping[str, str] = os.environ) -> None:
+        self._folder = folder
+        self._checkout = checkout
+        self._environ = environ
+
+    def prepare(self, image: ImageSource, say: Say) -> Prepared:
+        recipe = make_recipe(image, self._checkout, torch_source(self._environ))
+        env = self._folder / recipe.name
+        if not (env / MARKER).is_file():
+            with _alone(self._folder / f"{recipe.name}.lock", say):
+                if not (env / MARKER).is_file():
+                    _create(recipe, env, uv_env(self._environ), say)
+        sources = [self._checkout.schema, self._checkout.worker, recipe.image]
+        return Prepared(image, recipe.name, None, fingerprint([recipe.name, source_state(sources)]))
+
+    def python(self, prepared: Prepared) -> Path:
+        return self._folder / prepared.ref / "bin" / "python"
+
+    def hint(self, prepared: Prepared) -> str:
+        env = self._folder / prepared.ref
+        return f"If the environment is broken, remove {env}; the next run makes it anew."
+
+
+class CurrentEnvironment:
+    """`--env current`: the interpreter that runs the orchestrator."""
+
+    # How conda and HPC modules make their packages known.
+    inherited = ("PYTHONPATH", "CONDA_PREFIX", "VIRTUAL_ENV")
+
+    def __init__(self, checkout: Checkout) -> None:
+        self._checkout = checkout
+
+    def prepare(self, image: ImageSource, say: Say) -> Prepared:
+        name = f"current-{platform.python_implementation().lower()}-{platform.python_version()}"
+        sources = [self._checkout.schema, self._checkout.worker, _folder_of(image)]
+        installed = Path(sysconfig.get_path("purelib")).stat().st_mtime_ns
+        return Prepared(image, name, None, fingerprint([sys.executable, installed, source_state(sources)]))
+
+    def python(self, prepared: Prepared) -> Path:
+        return Path(sys.executable)
+
+    def hint(self, prepared: Prepared) -> str:
+        install = " ".join(editable_arguments(_folder_of(prepared.source), prepared.source, self._checkout))
+        return (
+            f"If the image's package is not installed in this interpreter: {sys.executable} -m pip install "
+            f"-c {self._checkout.constraints} {install}; or let --env own make an environment."
+        )
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """All that goes into an environment. Its name holds a hash of it: another recipe, another folder."""
+
+    name: str
+    image: Path
+    install: tuple[str, ...]
+    """Arguments of `uv pip install` after `--python`."""
+
+
+def make_recipe(image: ImageSource, checkout: Checkout, torch: str) -> Recipe:
+    """The environment of an image. `torch` is a backend of uv's `--torch-backend`, or `find-links`."""
+    folder = _folder_of(image)
+    projects = [checkout.schema, checkout.worker, folder]
+    made_from = {
+        "files": [file_sha256(p / "pyproject.toml") for p in projects] + [file_sha256(checkout.constraints)],
+        "folders": [str(p) for p in projects],
+        "python": [sys.implementation.name, platform.python_version(), platform.machine()],
+        "torch": torch,
+    }
+    backend = [] if torch == FROM_FIND_LINKS else ["--torch-backend", torch]
+    install = ["-c", str(checkout.constraints), *backend, *editable_arguments(folder, image, checkout)]
+    return Recipe(f"{image.card.name}-{fingerprint(made_from)[:12]}", folder, tuple(install))
+
+
+def editable_arguments(folder: Path, image: ImageSource, checkout: Checkout) -> list[str]:
+    """`-e` for the packages of an image: the schema, the worker (models alone), its own folder."""
+    worker = ["-e", str(checkout.worker)] if image.card.kind == "model" else []
+    return ["-e", f"{checkout.schema}[store]", *worker, "-e", str(folder)]
+
+
+def _folder_of(image: ImageSource) -> Path:
+    if image.folder is None:
+        raise ContractError(f"image {image.card.name} is a container alone (ref: {image.card.ref}); use it by docker")
+    if not (image.folder / "pyproject.toml").is_file():
+        raise ContractError(f"{image.folder}: no pyproject.toml, so image {image.card.name} cannot be installed")
+    return image.folder
+
+
+def torch_source(environ: Mapping[str, str]) -> str:
+    """Where torch comes from: LARY_TORCH_BACKEND, a local wheel of pip's find-links, or the hardware.
+
+    A machine without a GPU gets the CPU build: the default wheel pulls gigabytes of CUDA libraries.
+    """
+    chosen = environ.get(TORCH_BACKEND)
+    if chosen:
+        return chosen
+    if any(_has_torch(place) for place in environ.get("PIP_FIND_LINKS", "").split()):
+        return FROM_FIND_LINKS
+    return "auto" if find_gpus() else "cpu"
+
+
+def _has_torch(place: str) -> bool:
+    """Whether a find-links place has torch: asked of a folder, believed of a web page."""
+    return place.startswith(("http:", "https:")) or any(Path(place.removeprefix("file://")).glob("torch-*.whl"))
+
+
+HANDED_ON = (
+    ("PIP_INDEX_URL", "UV_DEFAULT_INDEX"),
+    ("PIP_EXTRA_INDEX_URL", "UV_INDEX"),
+    ("PIP_CERT", "SSL_CERT_FILE"),
+    ("REQUESTS_CA_BUNDLE", "SSL_CERT_FILE"),
+)
+"""pip's settings, which uv does not read, and their names in uv. One that is set for uv wins."""
+
+
+def uv_env(environ: Mapping[str, str]) -> dict[str, str]:
+    """The environment for uv: the caller's, with pip's settings translated."""
+    env = dict(environ)
+    # pip separates places by spaces, uv by commas.
+    if links := environ.get("PIP_FIND_LINKS"):
+        env.setdefault("UV_FIND_LINKS", ",".join(links.split()))
+    for pip_name, uv_name in HANDED_ON:
+        if value := environ.get(pip_name):
+            env.setdefault(uv_name, value)
+    if environ.get("PIP_EXTRA_INDEX_URL"):
+        # As pip does: the best version of all indexes, not the first index that has the name.
+        env.setdefault("UV_INDEX_STRATEGY", "unsafe-best-match")
+    return env
+
+
+def source_state(folders: Sequence[Path]) -> list[list[object]]:
+    """Name, size and time of every source file: changes whenever `describe` could answer otherwise."""
+    state: list[list[object]] = []
+    for folder in folders:
+        for path in sorted(_sources(folder)):
+            stat = path.stat()
+            state.append([path.relative_to(folder).as_posix(), stat.st_size, stat.st_mtime_ns])
+    return state
+
+
+def _sources(folder: Path) -> Iterator[Path]:
+    yield folder / "pyproject.toml"
+    for path in (folder / "src").rglob("*"):
+        if path.suffix in SOURCE_SUFFIXES and path.is_file():
+            yield path
+
+
+@contextmanager
+def _alone(lock: Path, say: Say) -> Iterator[None]:
+    """Hold a lock file; whoever comes second waits until the first is done (or dead)."""
+    lock.parent.mkdir(parents=True, exist_ok=True)
+    with lock.open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            say(f"waiting for another process that makes {lock.stem}")
+            fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def _create(recipe: Recipe, env: Path, environ: Mapping[str, str], say: Say) -> None:
+    """Make an environment; one without its marker is what a killed creation left, and is redone."""
+    # A wheel of 20 MB, needed by nobody who has only `--env current`.
+    from uv import find_uv_bin
+
+    uv = find_uv_bin()
+    if env.exists():
+        shutil.rmtree(env)
+    say(f"making environment {recipe.name} (once; the first one downloads torch)")
+    _uv([uv, "venv", "--quiet", "--no-project", "--python", sys.executable, str(env)], environ)
+    _uv([uv, "pip", "install", "--quiet", "--python", str(env / "bin" / "python"), *recipe.install], environ)
+    publish_text(env / MARKER, "\n".join(recipe.install) + "\n")
+
+
+def _uv(command: Sequence[str], environ: Mapping[str, str]) -> None:
+    done = subprocess.run(command, env=environ, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise ContractError(
+            f"{' '.join(command)}: exit {done.returncode}\n{done.stderr.strip()[-4000:]}\n"
+            "Without a reachable registry, install the images yourself and use --env current; another build of "
+            f"torch is chosen by {TORCH_BACKEND} (cpu, auto, cu128, ...)"
+        )

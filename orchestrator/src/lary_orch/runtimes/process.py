@@ -1,0 +1,175 @@
+"""The `process` runtime: a job is a child process in a virtual environment. Needs no container engine.
+
+It isolates less than a container: the mounts are plain folders, and memory is not limited. What a
+job is told is the same: the job's JSON, the mounts' variables, and nothing of the user's shell.
+"""
+
+import contextlib
+import os
+import signal
+import subprocess
+import threading
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Protocol
+
+from lary_schema.base import ContractError
+
+from lary_orch.runtimes import orphans
+from lary_orch.runtimes.base import JOB_FILE, ImageSource, Prepared, Say, Task
+
+INHERITED = ("PATH", "HOME", "USER", "LOGNAME", "LANG", "LC_ALL", "LC_CTYPE", "TZ", "TMPDIR", "LD_LIBRARY_PATH")
+"""What a job sees of the caller's environment, as far as it is set."""
+THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
+ASK_TIMEOUT_S = 300
+"""For `describe`: a first import of a large library from a slow network disk takes minutes."""
+
+
+class Interpreters(Protocol):
+    """Where the Python of an image comes from (see `environments`)."""
+
+    inherited: tuple[str, ...]
+    """Further variables that this kind of environment needs from the caller's."""
+
+    def prepare(self, image: ImageSource, say: Say) -> Prepared:
+        """Make the image's interpreter ready."""
+
+    def python(self, prepared: Prepared) -> Path:
+        """The interpreter that `prepare` made."""
+
+    def hint(self, prepared: Prepared) -> str:
+        """What to do when the image does not answer in it."""
+
+
+class ProcessRuntime:
+    """Runs jobs as child processes. `owner` names the workspace, so that `sweep` finds its own alone."""
+
+    name = "process"
+
+    def __init__(self, interpreters: Interpreters, owner: str) -> None:
+        self._interpreters = interpreters
+        self._owner = owner
+
+    def prepare(self, image: ImageSource, say: Say) -> Prepared:
+        return self._interpreters.prepare(image, say)
+
+    def ask(self, prepared: Prepared, *arguments: str) -> str:
+        command = [*self._command(prepared), *arguments]
+        env = self._env(prepared) | {"CUDA_VISIBLE_DEVICES": ""}
+        try:
+            done = subprocess.run(
+                command,
+                env=env,
+                stdin=subprocess.DEVNULL,
+                capture_output=True,
+                text=True,
+                timeout=ASK_TIMEOUT_S,
+                check=False,
+            )
+        except (OSError, subprocess.TimeoutExpired) as error:
+            raise ContractError(f"{' '.join(command)}: {error}") from None
+        if done.returncode:
+            raise ContractError(
+                f"{' '.join(command)}: exit {done.returncode}\n{done.stderr.strip()[-2000:]}\n"
+                + self._interpreters.hint(prepared)
+            )
+        return done.stdout
+
+    def start(self, task: Task, stderr: Path) -> "ProcessTask":
+        command = [*self._command(task.prepared), task.verb, "--job", str(task.mounts.job / JOB_FILE)]
+        env = task_env(self._env(task.prepared), task, self._owner)
+        stderr.parent.mkdir(parents=True, exist_ok=True)
+        with stderr.open("wb") as log:
+            child = subprocess.Popen(
+                command,
+                env=env,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=log,
+                text=True,
+                encoding="utf-8",
+                errors="replace",
+                # A group of its own: a Ctrl-C at the terminal reaches the orchestrator alone, which
+                # then ends the group, decode processes included.
+                start_new_session=True,
+            )
+        return ProcessTask(child)
+
+    def sweep(self) -> list[str]:
+        return orphans.sweep(self._owner)
+
+    def _command(self, prepared: Prepared) -> list[str]:
+        return [str(self._interpreters.python(prepared)), "-m", prepared.source.card.module]
+
+    def _env(self, prepared: Prepared) -> dict[str, str]:
+        return base_env(os.environ, self._interpreters.inherited) | {"LARY_IMAGE": prepared.source.card.name}
+
+
+def base_env(environ: Mapping[str, str], further: tuple[str, ...] = ()) -> dict[str, str]:
+    """The part of the caller's environment that an image's commands see, and settings they all share."""
+    kept = {name: environ[name] for name in (*INHERITED, *further) if name in environ}
+    # Containers have no network; a model that would download must fail here as it does there.
+    offline = {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1"}
+    return kept | offline | {"PYTHONUNBUFFERED": "1", "PYTHONHASHSEED": "0"}
+
+
+def task_env(base: Mapping[str, str], task: Task, owner: str) -> dict[str, str]:
+    """The whole environment of a task: mounts, device, thread counts, and the label that `sweep` reads."""
+    env = dict(base) | task.mounts.to_env() | orphans.labels(owner, task.run)
+    env["CUDA_VISIBLE_DEVICES"] = task.device.uuid or ""
+    if task.cpus is not None:
+        env |= dict.fromkeys(THREADS, str(task.cpus))
+    return env | task.env
+
+
+class ProcessTask:
+    """A running child and everything in its process group."""
+
+    def __init__(self, child: subprocess.Popen[str]) -> None:
+        self._child = child
+        self._lock = threading.Lock()
+        self._ended = threading.Event()
+        threading.Thread(target=self._reap, name=f"reap-{child.pid}", daemon=True).start()
+
+    def lines(self) -> Iterator[str]:
+        stdout = self._child.stdout
+        assert stdout is not None
+        with stdout:
+            yield from stdout
+
+    def wait(self) -> int:
+        self._ended.wait()
+        code = self._child.returncode
+        return code if code >= 0 else 128 - code
+
+    def stop(self, grace_s: float = 10) -> None:
+        self._signal(signal.SIGTERM)
+        if not self._ended.wait(grace_s):
+            self._signal(signal.SIGKILL)
+            self._ended.wait()
+
+    def _signal(self, number: signal.Signals) -> None:
+        """To the whole group; the lock keeps it from hitting a stranger that got the number later."""
+        with self._lock:
+            if not self._ended.is_set():
+                self._signal_group(number)
+
+    def _signal_group(self, number: signal.Signals) -> None:
+        # macOS refuses a group that has nothing but a zombie left.
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(self._child.pid, number)
+
+    def _reap(self) -> None:
+        """End what the child left in its group before its number is free again.
+
+        Decode processes outlive a killed parent, and would hold stdout open for ever.
+        """
+        if hasattr(os, "waitid"):
+            os.waitid(os.P_PID, self._child.pid, os.WEXITED | os.WNOWAIT)
+        else:  # macOS before Python 3.13: the number stays taken while anything of the group lives
+            self._child.wait()
+        with self._lock:
+            self._signal_group(signal.SIGKILL)
+            orphans.wait_for_group(self._child.pid)
+            self._child.wait()
+            self._ended.set()

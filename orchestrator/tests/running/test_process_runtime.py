@@ -1,0 +1,169 @@
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from lary_orch.runtimes import orphans
+from lary_orch.runtimes.base import Device, Prepared, Task
+from lary_orch.runtimes.process import ProcessRuntime, ProcessTask, base_env, task_env
+from lary_orch.scheduler import Work
+from lary_schema.base import ContractError
+
+MakeWork = Callable[..., Work]
+Alive = Callable[[int], bool]
+
+
+def _task(work: Work, **fields: object) -> Task:
+    return Task(work.id, "smoke-1", work.prepared, work.verb, work.mounts, **fields)  # type: ignore[arg-type]
+
+
+def _start(runtime: ProcessRuntime, work: Work, tmp_path: Path, **fields: object) -> ProcessTask:
+    return runtime.start(_task(work, **fields), tmp_path / "logs" / "stderr.log")
+
+
+def _wait_for(path: Path) -> Path:
+    while not path.exists() or not (path.name == "sleeping" or path.read_text()):
+        time.sleep(0.01)
+    return path
+
+
+def test_a_job_runs_to_its_end(runtime: ProcessRuntime, make_work: MakeWork, tmp_path: Path) -> None:
+    task = _start(runtime, make_work("a", ["start", "chatter"]), tmp_path)
+    lines = list(task.lines())
+    assert [line.strip() for line in lines][1] == "a library says hello"
+    assert task.wait() == 0
+
+
+@pytest.mark.parametrize(("step", "code"), [("exit 3", 3), ("kill", 128 + signal.SIGKILL)])
+def test_exit_codes_and_signals(
+    runtime: ProcessRuntime, make_work: MakeWork, tmp_path: Path, step: str, code: int
+) -> None:
+    task = _start(runtime, make_work("a", [step]), tmp_path)
+    assert list(task.lines()) == []
+    assert task.wait() == code
+
+
+def test_a_killed_job_leaves_no_child_that_holds_stdout(
+    runtime: ProcessRuntime, make_work: MakeWork, tmp_path: Path, alive: Alive
+) -> None:
+    work = make_work("a", ["child", "kill"])
+    task = _start(runtime, work, tmp_path)
+    list(task.lines())
+    assert task.wait() == 128 + signal.SIGKILL
+    assert not alive(int((work.mounts.out / "child").read_text()))
+
+
+def test_stop_ends_the_deaf_and_their_children(
+    runtime: ProcessRuntime, make_work: MakeWork, tmp_path: Path, alive: Alive
+) -> None:
+    work = make_work("a", ["deaf", "child", "sleep"])
+    task = _start(runtime, work, tmp_path)
+    _wait_for(work.mounts.out / "sleeping")
+    task.stop(grace_s=0.1)
+    task.stop()
+    assert task.wait() == 128 + signal.SIGKILL
+    assert not alive(int((work.mounts.out / "child").read_text()))
+
+
+def test_stop_is_polite_first(runtime: ProcessRuntime, make_work: MakeWork, tmp_path: Path) -> None:
+    work = make_work("a", ["sleep"])
+    task = _start(runtime, work, tmp_path)
+    _wait_for(work.mounts.out / "sleeping")
+    task.stop()
+    assert task.wait() == 128 + signal.SIGTERM
+
+
+def test_the_environment_of_a_task(
+    runtime: ProcessRuntime, make_work: MakeWork, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SECRET_TOKEN", "x")
+    work = make_work("a", ["start"])
+    task = _start(runtime, work, tmp_path, device=Device("cuda", "GPU-1", "H100"), cpus=3, env={"EXTRA": "1"})
+    list(task.lines())
+    assert task.wait() == 0
+    env = json.loads((work.mounts.out / "attempt-0").read_text())
+    assert "SECRET_TOKEN" not in env
+    assert env["LARY_IMAGE"] == "fake"
+    assert env["LARY_MOUNT_JOB"] == str(work.mounts.job)
+    assert env["CUDA_VISIBLE_DEVICES"] == "GPU-1"
+    assert (env["OMP_NUM_THREADS"], env["MKL_NUM_THREADS"], env["EXTRA"]) == ("3", "3", "1")
+    assert env["LARY_OWNER"] == str(tmp_path)
+    assert env["LARY_RUN"] == "smoke-1"
+
+
+def test_a_cpu_task_sees_no_gpu_and_the_network_is_off(make_work: MakeWork) -> None:
+    env = task_env(base_env({"HOME": "/h", "CUDA_VISIBLE_DEVICES": "0"}), _task(make_work("a")), "owner")
+    assert env["CUDA_VISIBLE_DEVICES"] == ""
+    assert env["HF_HUB_OFFLINE"] == "1"
+    assert env["HOME"] == "/h"
+    assert "OMP_NUM_THREADS" not in env
+
+
+def test_stderr_goes_to_the_file(runtime: ProcessRuntime, make_work: MakeWork, tmp_path: Path) -> None:
+    work = make_work("a")
+    (work.mounts.job / "job.json").write_text("not json")
+    task = _start(runtime, work, tmp_path)
+    list(task.lines())
+    assert task.wait() == 1
+    assert "JSONDecodeError" in (tmp_path / "logs" / "stderr.log").read_text()
+
+
+def test_ask_answers_without_a_gpu(runtime: ProcessRuntime, prepared: Prepared) -> None:
+    assert json.loads(runtime.ask(prepared, "describe")) == {"image": "fake", "gpu": ""}
+
+
+def test_ask_says_what_the_image_said_and_what_to_do(runtime: ProcessRuntime, prepared: Prepared) -> None:
+    card = prepared.source.card.model_copy(update={"name": "broken"})
+    broken = replace(prepared, source=replace(prepared.source, card=card))
+    with pytest.raises(ContractError, match=r"(?s)exit 1.*no such image here.*install it"):
+        runtime.ask(broken, "describe")
+
+
+@pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="orphans are found through /proc")
+class TestSweep:
+    """Processes whose orchestrator died are found by their environment, and only those."""
+
+    def _sleeper(self, env: dict[str, str]) -> subprocess.Popen[bytes]:
+        child = subprocess.Popen(
+            [sys.executable, "-c", "import time; print('up', flush=True); time.sleep(600)"],
+            env={"PATH": os.environ["PATH"]} | env,
+            stdout=subprocess.PIPE,
+        )
+        assert child.stdout is not None
+        # The environment of a process that has not reached exec yet is still its parent's.
+        assert child.stdout.readline() == b"up\n"
+        return child
+
+    def _labels_of_the_dead(self, owner: str) -> dict[str, str]:
+        program = (
+            f"import json; from lary_orch.runtimes import orphans; print(json.dumps(orphans.labels({owner!r}, 'r')))"
+        )
+        done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+        return dict(json.loads(done.stdout))
+
+    def test_ends_the_orphans_of_this_workspace_alone(self, tmp_path: Path) -> None:
+        mine, other = str(tmp_path / "mine"), str(tmp_path / "other")
+        orphan = self._sleeper(self._labels_of_the_dead(mine))
+        stranger = self._sleeper(self._labels_of_the_dead(other))
+        attended = self._sleeper(orphans.labels(mine, "r"))
+        try:
+            said = orphans.sweep(mine)
+            assert said == [f"ended process {orphan.pid} of run r"]
+            assert orphan.wait() == -signal.SIGTERM
+            assert stranger.poll() is None
+            assert attended.poll() is None
+        finally:
+            for child in (orphan, stranger, attended):
+                child.kill()
+                child.wait()
+                assert child.stdout is not None
+                child.stdout.close()
+
+    def test_nothing_to_sweep(self, tmp_path: Path) -> None:
+        assert orphans.sweep(str(tmp_path / "nobody")) == []

@@ -1,0 +1,236 @@
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from lary_orch.devices import Slot
+from lary_orch.runtimes.base import Running, Task
+from lary_orch.runtimes.process import ProcessRuntime
+from lary_orch.scheduler import Outcome, Scheduler, Work, exit_code, explain, one_at_a_time
+from lary_orch.workspace import RunPaths
+from lary_schema.base import ContractError, WeightsError
+from lary_schema.events import Event
+
+MakeWork = Callable[..., Work]
+
+
+class Recorder:
+    """A watch that remembers what it was told."""
+
+    def __init__(self) -> None:
+        self.calls: list[tuple[str, str]] = []
+
+    def launched(self, work: Work, slot: Slot, attempt: int) -> None:
+        self.calls.append(("launched", work.id))
+
+    def event(self, work: Work, event: Event) -> None:
+        self.calls.append((event.event, work.id))
+
+    def relaunch(self, work: Work, code: int, message: str) -> None:
+        self.calls.append(("relaunch", message))
+
+    def ended(self, outcome: Outcome) -> None:
+        self.calls.append((outcome.state, outcome.work.id))
+
+    def note(self, text: str) -> None:
+        self.calls.append(("note", text))
+
+    def order(self, name: str) -> list[str]:
+        return [about for call, about in self.calls if call == name]
+
+
+@pytest.fixture
+def watch() -> Recorder:
+    return Recorder()
+
+
+@pytest.fixture
+def scheduler(runtime: ProcessRuntime, slot: Slot, paths: RunPaths, watch: Recorder) -> Scheduler:
+    return Scheduler(runtime, [slot], paths, watch)
+
+
+def test_a_job_that_dies_is_started_again(
+    scheduler: Scheduler, make_work: MakeWork, watch: Recorder, paths: RunPaths
+) -> None:
+    work = make_work("a", ["start", "kill"], ["start", "exit 1"], ["start"])
+    (outcome,) = scheduler.run([work])
+    assert (outcome.state, outcome.attempts, outcome.code) == ("done", 3, 0)
+    assert watch.order("relaunch") == ["killed (SIGKILL); often by the kernel for want of memory", "exit 1"]
+    assert '"event": "finished"' in paths.events("a", 3).read_text()
+    assert "finished" not in paths.events("a", 1).read_text()
+
+
+def test_attempts_are_limited(scheduler: Scheduler, make_work: MakeWork) -> None:
+    (outcome,) = scheduler.run([make_work("a", ["kill"])])
+    assert (outcome.state, outcome.attempts, outcome.code) == ("failed", 3, 137)
+
+
+@pytest.mark.parametrize("code", [2, 3, 4, 5])
+def test_a_decided_end_is_final(scheduler: Scheduler, make_work: MakeWork, code: int) -> None:
+    (outcome,) = scheduler.run([make_work("a", ["row 7", "error the disk is no disk", f"exit {code}"])])
+    assert (outcome.state, outcome.attempts, outcome.code) == ("failed", 1, code)
+    assert outcome.message == "the disk is no disk"
+    assert [row.row for row in outcome.failed_rows] == [7]
+    assert exit_code([outcome]) == code
+
+
+def test_dependents_of_a_failure_are_skipped_and_the_others_finish(scheduler: Scheduler, make_work: MakeWork) -> None:
+    bad, good = make_work("bad", ["exit 4"]), make_work("good")
+    after_bad, after_good = make_work("pb", needs=("bad", "good")), make_work("pg", needs=("good",))
+    last = make_work("last", needs=("pb",))
+    outcomes = scheduler.run([bad, good, after_bad, after_good, last])
+    assert [o.state for o in outcomes] == ["failed", "done", "skipped", "done", "skipped"]
+    assert outcomes[2].message == "needs bad"
+    assert exit_code(outcomes) == 4
+
+
+def test_a_probe_starts_as_soon_as_its_stores_are_complete(
+    scheduler: Scheduler, make_work: MakeWork, watch: Recorder
+) -> None:
+    work = [make_work("e1"), make_work("e2"), make_work("p1", verb="classify", needs=("e1",))]
+    scheduler.run(work)
+    assert watch.order("launched") == ["e1", "p1", "e2"]
+
+
+def test_an_image_that_says_done_and_is_not(scheduler: Scheduler, make_work: MakeWork) -> None:
+    (outcome,) = scheduler.run([make_work("a", lacks=lambda: "shards 3 and 4 are missing")])
+    assert (outcome.state, outcome.attempts, outcome.message) == ("failed", 3, "shards 3 and 4 are missing")
+
+
+def test_a_silent_job_is_stopped_and_started_again(
+    runtime: ProcessRuntime, slot: Slot, paths: RunPaths, watch: Recorder, make_work: MakeWork
+) -> None:
+    scheduler = Scheduler(runtime, [slot], paths, watch, stall_margin_s=0)
+    (outcome,) = scheduler.run([make_work("a", ["sleep"], ["exit 4"], stall_timeout_s=0.7)])
+    assert watch.order("relaunch") == ["stalled: no progress for too long"]
+    assert (outcome.attempts, outcome.code) == (2, 4)
+
+
+class _NoRuntime:
+    """A runtime whose every start fails, by a contract error or without a word."""
+
+    name = "none"
+
+    def __init__(self, error: Exception | None) -> None:
+        self._error = error
+
+    def start(self, task: Task, stderr: Path) -> Running:
+        if self._error is not None:
+            raise self._error
+        return _Broken()
+
+
+class _Broken:
+    stopped = False
+
+    def lines(self) -> Iterator[str]:
+        raise OSError("the log's disk is full")
+
+    def wait(self) -> int:
+        return 0
+
+    def stop(self, grace_s: float = 10) -> None:
+        self.stopped = True
+
+
+def test_a_start_that_fails_is_the_jobs_failure(
+    slot: Slot, paths: RunPaths, watch: Recorder, make_work: MakeWork
+) -> None:
+    scheduler = Scheduler(_NoRuntime(WeightsError("no weights")), [slot], paths, watch)  # type: ignore[arg-type]
+    outcomes = scheduler.run([make_work("a"), make_work("b")])
+    assert [(o.state, o.code, o.message) for o in outcomes] == [("failed", 4, "no weights")] * 2
+
+
+def test_a_broken_runtime_hangs_nothing(slot: Slot, paths: RunPaths, watch: Recorder, make_work: MakeWork) -> None:
+    scheduler = Scheduler(_NoRuntime(None), [slot], paths, watch, attempts=1)  # type: ignore[arg-type]
+    (outcome,) = scheduler.run([make_work("a")])
+    assert (outcome.state, outcome.code) == ("failed", 1)
+    assert outcome.message == "its output cannot be followed: the log's disk is full"
+
+
+def test_a_need_that_nobody_meets_is_refused(scheduler: Scheduler, make_work: MakeWork) -> None:
+    with pytest.raises(ValueError, match=r"\['x'\]"):
+        scheduler.run([make_work("a", needs=("x",))])
+
+
+def test_two_slots_run_two_jobs_at_once(
+    runtime: ProcessRuntime, slot: Slot, paths: RunPaths, watch: Recorder, make_work: MakeWork
+) -> None:
+    Scheduler(runtime, [slot, slot], paths, watch).run([make_work("a"), make_work("b")])
+    assert [call for call, _ in watch.calls][:2] == ["launched", "launched"]
+
+
+def test_exit_codes_of_a_run(make_work: MakeWork) -> None:
+    work = make_work("a")
+    failed = [Outcome(work, "failed", code) for code in (3, 3, 5)]
+    assert exit_code([Outcome(work, "done")]) == 0
+    assert exit_code(failed[:2]) == 3
+    assert exit_code(failed) == 1
+    assert exit_code(failed, signal.SIGINT) == 130
+
+
+def test_codes_in_words() -> None:
+    assert explain(128 + signal.SIGTERM) == "ended by SIGTERM"
+    assert explain(124).startswith("stalled")
+    assert explain(77) == "exit 77"
+    assert explain(255) == "exit 255"
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupt_stops_everything(
+    scheduler: Scheduler, make_work: MakeWork, watch: Recorder, number: signal.Signals, alive: Callable[[int], bool]
+) -> None:
+    first, second = make_work("a", ["start", "child", "sleep"]), make_work("b")
+    sleeping = first.mounts.out / "sleeping"
+
+    def interrupt() -> None:
+        while not sleeping.exists():
+            time.sleep(0.01)
+        os.kill(os.getpid(), number)
+
+    threading.Thread(target=interrupt).start()
+    outcomes = scheduler.run([first, second])
+    assert [o.state for o in outcomes] == ["stopped", "stopped"]
+    assert exit_code(outcomes, scheduler.interrupted) == 128 + number
+    assert not alive(int((first.mounts.out / "child").read_text()))
+    assert watch.order("launched") == ["a"]
+
+
+def test_a_second_interrupt_forces(scheduler: Scheduler, make_work: MakeWork, watch: Recorder) -> None:
+    work = make_work("a", ["deaf", "sleep"])
+
+    def interrupt() -> None:
+        while not (work.mounts.out / "sleeping").exists():
+            time.sleep(0.01)
+        os.kill(os.getpid(), signal.SIGINT)
+        while not watch.order("note"):
+            time.sleep(0.01)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=interrupt).start()
+    (outcome,) = scheduler.run([work])
+    assert outcome.state == "stopped"
+    assert watch.order("note") == ["stopping; once more to force it", "stopping by force"]
+    assert scheduler.interrupted == signal.SIGINT
+
+
+def test_one_orchestrator_per_run(paths: RunPaths) -> None:
+    program = (
+        "import sys\nfrom pathlib import Path\nfrom lary_orch.scheduler import one_at_a_time\n"
+        "from lary_orch.workspace import RunPaths\n"
+        f"with one_at_a_time(RunPaths(Path({str(paths.root)!r}), Path('.'))):\n"
+        "    print('held', flush=True)\n    sys.stdin.read()\n"
+    )
+    with subprocess.Popen([sys.executable, "-c", program], stdin=-1, stdout=-1) as other:
+        assert other.stdout is not None
+        assert other.stdout.readline() == b"held\n"
+        with pytest.raises(ContractError, match="another `lary-orch run`"), one_at_a_time(paths):
+            pass
+        other.kill()
+    with one_at_a_time(paths):
+        assert (paths.root / "lock").exists()
