@@ -219,8 +219,8 @@ def show_all(scores: Sequence[Score], out: TextIO) -> None:
 
 
 def as_json(scores: Sequence[Score]) -> list[dict[str, Any]]:
-    """Every score of `newest`, also those of controls."""
-    return [asdict(score) for score in newest(scores)]
+    """Every score of `newest`, also those of controls, sorted by what they are of."""
+    return [asdict(score) for score in sorted(newest(scores), key=lambda score: score.place)]
 
 
 def as_csv(scores: Sequence[Score]) -> str:

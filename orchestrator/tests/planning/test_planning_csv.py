@@ -1,0 +1,95 @@
+"""CSVs at planning: what is refused, what is read, and that a large one costs little memory."""
+
+import tracemalloc
+from pathlib import Path
+from typing import Any
+
+import pytest
+from lary_orch.sources import find_split
+from lary_schema.cards import DatasetCard
+
+HEADER = "src_img,tgt_img,action\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("", "is empty; a header line is expected"),
+        (HEADER, "has a header and no rows"),
+        ("src_img,action\na,c\n", "no column 'tgt_img'; it has 'src_img', 'action'"),
+        ("src_img,tgt_img,src_img,action\na,b,a,c\n", "repeated column 'src_img'"),
+        (HEADER + '"a,b,c\n' * 2 + "\0", "no"),
+    ],
+)
+def test_a_csv_that_cannot_be_used_is_named(world: Any, text: str, said: str) -> None:
+    world.toy()
+    path = world.csv("val", text=text)
+    if said == "no":
+        path.write_bytes(HEADER.encode() + b"\xff\xfe,b,c\n")
+        said = "not a UTF-8 CSV"
+    error = str(world.only_problem())
+    assert str(path) in error
+    assert said in error
+
+
+def test_a_missing_csv_says_where_it_is_looked_for(world: Any) -> None:
+    world.dataset()
+    error = str(world.only_problem())
+    assert str(world.workspace.data / "toy" / "train.csv") in error
+    assert "--data-dir" in error
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        HEADER + "a,b,c\nd,e,f\n",
+        "\ufeff" + HEADER + "a,b,c\nd,e,f",
+        (HEADER + "a,b,c\nd,e,f\n").replace("\n", "\r\n"),
+        HEADER + "bild ä.png,図 1.png,greifen\n\nd,e,f\n",
+        HEADER + ',,\n"a,b",b,c\n',
+    ],
+)
+def test_rows_are_counted_as_the_worker_counts_them(world: Any, text: str) -> None:
+    world.toy()
+    world.csv("train", text=text)
+    assert world.plan().stores[0].plan.layout.rows == 2
+
+
+def test_a_count_is_remembered_and_a_change_seen(world: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    world.toy()
+    first = world.plan()
+    monkeypatch.setattr("lary_orch.sources.count_rows", lambda *given: pytest.fail("counted again"))
+    assert world.plan().run == first.run
+    monkeypatch.undo()
+    world.csv("train", 12)
+    assert world.plan().stores[0].plan.layout.rows == 12
+
+
+def test_another_column_is_another_question(world: Any) -> None:
+    """What was counted under one card's columns says nothing of another's."""
+    world.toy()
+    assert world.plan().problems == ()
+    world.dataset(labels={"column": "verb"})
+    assert "no column 'verb'" in str(world.only_problem())
+
+
+def test_a_cache_that_cannot_be_written_costs_time_alone(world: Any) -> None:
+    world.toy()
+    world.workspace.root.mkdir(exist_ok=True)
+    world.workspace.cache.write_text("a file where the folder should be")
+    assert world.plan().problems == ()
+
+
+def test_a_large_csv_is_planned_in_little_memory(world: Any, tmp_path: Path) -> None:
+    rows = 100_000
+    card = DatasetCard.load(world.dataset())
+    path = world.csv("train", rows=1)
+    with path.open("w") as file:
+        file.write(HEADER)
+        file.writelines(f"images/episode_{i // 100:06d}/frame_{i:08d}.jpg,b/{i:08d}.jpg,c\n" for i in range(rows))
+    tracemalloc.start()
+    split = find_split(card, "train", world.workspace)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert split.rows == rows
+    assert peak < 4 << 20, "the file alone has 5 MB"
