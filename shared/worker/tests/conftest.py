@@ -1,9 +1,8 @@
 """What the worker's tests share: small media, a toy image, and jobs on them."""
 
-import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,14 +11,17 @@ import av
 import cv2
 import numpy as np
 import pytest
+import torch
 from lary_schema.base import file_sha256
 from lary_schema.cards import ImageCard, Mode, PairColumns, VideoColumns
+from lary_schema.command import run_command
 from lary_schema.events import from_line
 from lary_schema.jobs import ExtractJob, MetadataFile, Source, StoreLayout, Values
 from lary_schema.metadata import count_rows
 from lary_schema.store.layout import ShardRecord, StoreIndex
 from lary_schema.store.reader import LatentStore
 from lary_worker import registry
+from lary_worker.extract import extract
 from numpy.typing import NDArray
 
 TOY_YAML = """
@@ -220,12 +222,23 @@ def toy_image(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def toy_registry(toy_image: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """The toy image as this very process's."""
+    """The toy image as that of this very process and of those it starts."""
     monkeypatch.syspath_prepend(str(toy_image))
+    monkeypatch.setenv("PYTHONPATH", str(toy_image))
     monkeypatch.setenv("LARY_IMAGE", "toy")
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
     registry.find_image.cache_clear()
     yield
     registry.find_image.cache_clear()
+
+
+@pytest.fixture
+def torch_settings() -> Iterator[None]:
+    """torch as it was before: a job changes it for the whole process."""
+    threads = torch.get_num_threads()
+    yield
+    torch.set_deterministic_debug_mode("default")
+    torch.set_num_threads(threads)
 
 
 @dataclass
@@ -252,7 +265,6 @@ class Bench:
     """Mounts in a temporary folder, jobs on them, and the worker as a process."""
 
     root: Path
-    toy_image: Path
     card: ImageCard
 
     @property
@@ -315,13 +327,11 @@ class Bench:
         return ExtractJob(**fields)
 
     def start(self, job: ExtractJob, name: str = "job.json") -> "subprocess.Popen[str]":
-        """The worker, as a process."""
+        """The worker as a process."""
         path = self.root / "job" / name
         path.write_text(job.to_json(), encoding="utf-8")
-        mounts = {f"LARY_MOUNT_{n.upper()}": str(self.root / n) for n in ("data", "weights", "latents", "job", "out")}
-        env = os.environ | mounts | {"LARY_IMAGE": "toy", "PYTHONPATH": str(self.toy_image), "OMP_NUM_THREADS": "1"}
         command = [sys.executable, "-m", "lary_worker", "extract", "--job", str(path)]
-        return subprocess.Popen(command, env=env, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        return subprocess.Popen(command, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
 
     def finish(self, process: "subprocess.Popen[str]") -> Done:
         out, err = process.communicate(timeout=120)
@@ -329,9 +339,15 @@ class Bench:
         assert None not in events, out
         return Done(process.returncode, events, err)
 
-    def extract(self, job: ExtractJob) -> Done:
-        """Run the worker to its end."""
+    def run(self, job: ExtractJob) -> Done:
+        """Run the worker as a process to its end."""
         return self.finish(self.start(job))
+
+    def extract(self, job: ExtractJob) -> Done:
+        """Do the job in this process (its decode processes are real)."""
+        events: list[Any] = []
+        code = run_command(lambda: extract(job, events.append), events.append, job.id)
+        return Done(code, events, "")
 
     def store(self, name: str = "latents.zarr") -> LatentStore:
         return LatentStore.open(self.root / "latents" / name)
@@ -343,6 +359,11 @@ class Bench:
         """Failed rows of a store and why."""
         return {f.row: f.reason for record in self.records(name) for f in record.failures}
 
+    def tokens(self, name: str = "latents.zarr") -> NDArray[Any]:
+        """The tokens of all rows, NaN for failed ones."""
+        store = self.store(name)
+        return store.tokens(np.arange(store.rows))
+
     def tree(self, name: str = "latents.zarr") -> dict[str, bytes]:
         """Every file of a store and its bytes."""
         root = self.root / "latents" / name
@@ -350,24 +371,26 @@ class Bench:
 
 
 @pytest.fixture
-def bench(tmp_path: Path, toy_image: Path, toy_registry: None) -> Bench:
+def bench(
+    tmp_path: Path, toy_image: Path, toy_registry: None, torch_settings: None, monkeypatch: pytest.MonkeyPatch
+) -> Bench:
     for name in ("data/toys", "weights", "latents", "job", "out"):
         (tmp_path / name).mkdir(parents=True)
-    return Bench(tmp_path, toy_image, registry.describe())
+    for name in ("data", "weights", "latents", "job", "out"):
+        monkeypatch.setenv(f"LARY_MOUNT_{name.upper()}", str(tmp_path / name))
+    return Bench(tmp_path, registry.describe())
 
 
-WriteClip = Callable[..., None]
+class Media:
+    """The functions above, for tests that write media of their own."""
+
+    clip = staticmethod(write_clip)
+    png = staticmethod(write_png)
+    frames = staticmethod(frames_of)
+    colours = COLOURS
+    red = RED
 
 
 @pytest.fixture
-def media_tools() -> Any:
-    """The functions above, for tests that write media of their own."""
-
-    class Tools:
-        clip = staticmethod(write_clip)
-        png = staticmethod(write_png)
-        frames = staticmethod(frames_of)
-        colours = COLOURS
-        red = RED
-
-    return Tools
+def media() -> type[Media]:
+    return Media

@@ -87,7 +87,7 @@ def _read_decord(path: Path, name: str, indices: Sequence[int]) -> tuple[list[Fr
             raise RowFaultError("decode_error", f"{name}: no frame in it")
         last = len(reader) - 1
         frames = reader.get_batch([min(index, last) for index in indices]).asnumpy()
-    except decord.DECORDError:
+    except (decord.DECORDError, RuntimeError):
         raise RowFaultError("decode_error", f"{name}: decord cannot read it") from None
     return list(frames), max(indices) > last
 

@@ -21,7 +21,7 @@ def prepare_torch(job: ExtractJob) -> torch.device:
     np.random.seed(job.values.seed % 2**32)
     torch.manual_seed(job.values.seed)
     # Only a warning where an operation has no deterministic form: a model may have no choice.
-    torch.use_deterministic_algorithms(True, warn_only=True)
+    torch.set_deterministic_debug_mode("warn")
     torch.backends.cudnn.benchmark = False
     torch.backends.cuda.matmul.allow_tf32 = False
     torch.backends.cudnn.allow_tf32 = False

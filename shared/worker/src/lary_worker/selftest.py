@@ -15,7 +15,6 @@ from lary_worker import registry
 from lary_worker.encode import check_latents
 from lary_worker.model import Model
 
-_FRAMES: dict[Mode, int] = {"video": 9, "image": 2}
 _ROWS = 2
 
 
@@ -57,7 +56,8 @@ def _combinations(card: ModelCard) -> Iterator[tuple[Mode, str]]:
 @torch.inference_mode()
 def _check(model: Model, device: torch.device) -> None:
     spec = model.spec.input
-    inputs = np.stack([model.preprocess(tiny_clip(_FRAMES[model.mode], seed)) for seed in range(_ROWS)])
+    frames = 2 if model.mode == "image" else spec.shape[0]
+    inputs = np.stack([model.preprocess(tiny_clip(frames, seed)) for seed in range(_ROWS)])
     if inputs.shape[1:] != spec.shape or str(inputs.dtype) != spec.dtype:
         found = f"{inputs.dtype} {inputs.shape[1:]}"
         raise ContractError(f"preprocess gave {found}, the card says {spec.dtype} {spec.shape}")

@@ -1,0 +1,120 @@
+"""The worker seen from outside: exit codes, stdout, signals, kills, and two at once."""
+
+import json
+import os
+import random
+import signal
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from lary_schema.base import ExitCode
+
+
+def children(pid: int) -> list[int]:
+    found = Path(f"/proc/{pid}/task").glob("*/children")
+    return [int(child) for file in found for child in file.read_text().split()]
+
+
+def wait_until_gone(pids: list[int]) -> None:
+    """Fails by the test's own time limit."""
+    while any(Path(f"/proc/{pid}").exists() and _state(pid) != "Z" for pid in pids):
+        time.sleep(0.05)
+
+
+def _state(pid: int) -> str:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except OSError:
+        return "Z"
+
+
+def first_progress(bench: Any, process: Any, kind: str) -> None:
+    """Read events up to the first of a kind."""
+    for line in process.stdout:
+        if json.loads(line)["event"] == kind:
+            return
+    raise AssertionError(process.stderr.read())
+
+
+def test_stdout_is_events_alone(bench: Any, media: Any) -> None:
+    bench.clips(media.colours)
+    done = bench.run(bench.job("noisy"))
+    assert done.code == 0, done.stderr
+    assert done.events[-1].event == "finished"
+    assert "library chatter" in done.stderr
+    assert "c chatter" in done.stderr
+
+
+def test_refusals_are_exit_codes(bench: Any, media: Any) -> None:
+    bench.clips([media.red])
+    done = bench.run(bench.job("nan", max_failed=0))
+    assert done.code == ExitCode.TOO_MANY_FAILED
+    assert done.message in done.stderr
+
+
+def test_a_stall_ends_the_process_and_its_children(bench: Any, media: Any) -> None:
+    bench.clips(media.colours)
+    process = bench.start(bench.job("stalls", stall_timeout_s=8))
+    first_progress(bench, process, "started")
+    started = children(process.pid)
+    done = bench.finish(process)
+    assert done.code == ExitCode.STALLED
+    assert "no progress for 8 s while encoding" in done.message
+    assert "encode" in done.stderr
+    wait_until_gone(started)
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_signals_end_it_in_the_middle_of_a_computation(bench: Any, media: Any, number: int, code: int) -> None:
+    bench.clips(media.colours)
+    process = bench.start(bench.job("stalls"))
+    first_progress(bench, process, "started")
+    while not children(process.pid):
+        time.sleep(0.05)
+    started = children(process.pid)
+    process.send_signal(number)
+    process.communicate()
+    assert process.returncode == code
+    wait_until_gone(started)
+
+
+def test_killed_workers_leave_a_store_that_goes_on_to_the_same_bytes(bench: Any, media: Any) -> None:
+    bench.clips([*media.colours, media.red, *media.colours] * 3)
+    assert bench.extract(bench.job("nan", shard_rows=2)).code == 0
+    undisturbed = bench.tree()
+    (bench.root / "latents" / "latents.zarr").rename(bench.root / "latents" / "undisturbed.zarr")
+    chance, left = random.Random(0), []
+    for _ in range(4):
+        process = bench.start(bench.job("nan", shard_rows=2, workers=2))
+        first_progress(bench, process, "started")
+        time.sleep(chance.uniform(0, 1.5))
+        left += children(process.pid)
+        os.kill(process.pid, signal.SIGKILL)
+        process.communicate()
+        assert process.returncode in (-signal.SIGKILL, 0)
+    wait_until_gone(left)
+    assert bench.extract(bench.job("nan", shard_rows=2)).code == 0
+    assert bench.tree() == undisturbed
+
+
+def test_two_workers_at_once(bench: Any, media: Any) -> None:
+    bench.clips(media.colours * 4)
+    assert bench.extract(bench.job("slow")).code == 0
+    alone = bench.tree()
+    (bench.root / "latents" / "latents.zarr").rename(bench.root / "latents" / "alone.zarr")
+    both = [bench.start(bench.job("slow", shards=shards), f"{shards[0]}.json") for shards in ([0, 2, 4], [1, 3])]
+    assert [bench.finish(process).code for process in both] == [0, 0]
+    assert bench.tree() == alone
+
+
+def test_a_shard_has_one_writer(bench: Any, media: Any) -> None:
+    bench.clips(media.colours)
+    first = bench.start(bench.job("stalls"))
+    first_progress(bench, first, "started")
+    second = bench.extract(bench.job("stalls"))
+    assert second.code == ExitCode.BAD_JOB
+    assert "is being written by another process" in second.message
+    first.kill()
+    first.communicate()

@@ -1,0 +1,123 @@
+"""What an image says of itself, and what its source hash sees."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from lary_schema.base import ContractError
+from lary_schema.cards import ImageCard
+from lary_worker import registry
+from lary_worker.sources import code_sha256
+
+
+def lary_worker(*arguments: str) -> "subprocess.CompletedProcess[str]":
+    command = [sys.executable, "-m", "lary_worker", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+
+
+def test_describe_prints_the_card_with_hashes_and_versions(toy_registry: None) -> None:
+    done = lary_worker("describe")
+    assert done.returncode == 0, done.stderr
+    card = ImageCard.parse(json.loads(done.stdout), "describe")
+    assert card.name == "toy"
+    assert {len(model.code_sha256 or "") for model in card.models} == {64}
+    assert {"torch", "numpy", "av", "opencv", "pillow", "zarr"} <= card.libraries.keys()
+
+
+def test_describe_one_model(toy_registry: None) -> None:
+    card = ImageCard.parse(json.loads(lary_worker("describe", "--model", "nan").stdout), "describe")
+    assert [model.key for model in card.models] == ["nan"]
+
+
+def test_describe_an_unknown_model(toy_registry: None) -> None:
+    done = lary_worker("describe", "--model", "nope")
+    assert done.returncode == 2
+    assert "no model 'nope'; it serves mean" in done.stderr
+
+
+def test_describe_imports_no_torch(toy_registry: None) -> None:
+    code = (
+        "import sys; from lary_worker.registry import describe; describe(); print({'torch', 'zarr'} & set(sys.modules))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
+    assert done.stdout.strip() == "set()"
+
+
+def test_usage_errors_are_exit_code_2() -> None:
+    assert lary_worker("extract").returncode == 2
+
+
+@pytest.mark.parametrize(("image", "says"), [("nope", "'nope' is not installed"), ("", "set LARY_IMAGE")])
+def test_choosing_an_image(toy_registry: None, monkeypatch: pytest.MonkeyPatch, image: str, says: str) -> None:
+    monkeypatch.setenv("LARY_IMAGE", image)
+    if not image and len(registry._installed()) == 1:
+        pytest.skip("the toy image is the only one installed, so there is nothing to choose")
+    with pytest.raises(ContractError, match=says) as caught:
+        registry.find_image()
+    assert "toy" in str(caught.value)
+
+
+def test_a_card_without_a_class(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    package, info = tmp_path / "lary_half", tmp_path / "lary_half-1.dist-info"
+    package.mkdir()
+    info.mkdir()
+    (package / "__init__.py").write_text("")
+    (package / "image.yaml").write_text("{name: half, kind: model, module: lary_worker, models: []}")
+    (info / "entry_points.txt").write_text("[lary.models]\nhalf = lary_half.models:Half\n")
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: lary-half\nVersion: 1\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    with pytest.raises(ContractError, match=r"lary_half/image.yaml: .* without a card \['half'\]"):
+        registry._installed()
+    (package / "image.yaml").unlink()
+    with pytest.raises(ContractError, match=r"lary_half/image.yaml: missing"):
+        registry._installed()
+
+
+def test_the_source_hash_follows_imports(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    root = tmp_path / "lary_hashed"
+    (root / "nets").mkdir(parents=True)
+    files = {
+        "__init__.py": "",
+        "models.py": "def load():\n    from lary_hashed.nets import vit\n",
+        "nets/__init__.py": "",
+        "nets/vit.py": "from ..shared import constant\nfrom . import layers\nimport numpy\n",
+        "nets/layers.py": "",
+        "shared.py": "constant = 1\n",
+        "other.py": "",
+        "image.yaml": "",
+    }
+    for name, text in files.items():
+        (root / name).write_text(text)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    before = code_sha256("lary_hashed.models")
+    changes = {}
+    for name, text in files.items():
+        (root / name).write_text(text + "\n# changed\n")
+        changes[name] = code_sha256("lary_hashed.models") != before
+        (root / name).write_text(text)
+    assert changes == {name: name not in ("other.py", "image.yaml") for name in files}
+    assert code_sha256("lary_hashed.models") == before
+    with pytest.raises(ContractError, match="no source file"):
+        code_sha256("lary_hashed.nothing")
+
+
+def test_selftest_checks_cards(toy_registry: None) -> None:
+    good, bad = lary_worker("selftest", "--model", "mean"), lary_worker("selftest", "--model", "wrong-shape")
+    assert good.returncode == 0, good.stderr
+    assert json.loads(good.stdout) == {"model": "mean", "ok": True, "problems": {}}
+    lines = [json.loads(line) for line in bad.stdout.splitlines()]
+    assert bad.returncode == 2
+    assert lines[0]["problems"].keys() == {"video/corrected", "image/corrected"}
+    assert "wrong-shape failed the self test" in lines[1]["message"]
+
+
+def test_models_misbehave_in_the_registry(toy_registry: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    image: Any = registry.find_image()
+    point = image.points["mean"]
+    wrong = type(point)("mean", "lary_toy.models:marked", point.group)
+    monkeypatch.setitem(image.points, "mean", wrong)
+    with pytest.raises(ContractError, match=r"mean = lary_toy.models:marked is no lary_worker.Model"):
+        registry.find_class("mean")
