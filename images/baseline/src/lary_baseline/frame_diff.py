@@ -1,4 +1,4 @@
-"""`frame-diff`: what changed from each small frame to the next. Also the template of `lary-orch new-model`."""
+"""`frame-diff`: what changed from each small frame to the next."""
 
 from __future__ import annotations
 

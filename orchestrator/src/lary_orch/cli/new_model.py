@@ -1,0 +1,32 @@
+"""`lary-orch new-model`: a folder to start from."""
+
+from pathlib import Path
+
+import click
+
+from lary_orch.catalog import Catalog, repository
+from lary_orch.cli.options import FOLDER, catalog_options, option
+
+
+@click.command()
+@click.argument("name")
+@option("--to", "target", type=FOLDER, help="The folder to make [./NAME].")
+@catalog_options
+def command(name: str, target: Path | None, catalog: Catalog) -> None:
+    """Make a folder for a new model.
+
+    NAME becomes the model's key, its image and its package. The folder may be anywhere: `--catalog`
+    names it to the other commands, and no other file has to be touched.
+
+    \b
+    lary-orch new-model my-lam
+    lary-orch run --catalog ./my-lam -m my-lam -d demo_motion
+    """
+    from lary_orch.scaffold import make_model_folder
+
+    folder = target or Path(name)
+    taken = {source.card.name for _, source in catalog.images} | {card.key for _, card in catalog.models()}
+    files = make_model_folder(name, folder, repository() / "images" / "baseline", taken)
+    for file in sorted(files):
+        click.echo(folder / file)
+    click.echo(f"\nIt works as it is:\n  lary-orch run --catalog {folder} -m {name} -d demo_motion --protocol smoke")

@@ -1,0 +1,138 @@
+"""`new-model`: the folder of a model that works at once, copied from images/baseline by text substitution."""
+
+import keyword
+import re
+import shutil
+from collections.abc import Collection
+from dataclasses import dataclass
+from pathlib import Path
+
+from lary_schema.base import ContractError
+
+TEMPLATE_FILES = (
+    "Dockerfile",
+    "pyproject.toml",
+    "src/lary_baseline/__init__.py",
+    "src/lary_baseline/image.yaml",
+    "src/lary_baseline/frame_diff.py",
+    "src/lary_baseline/patches.py",
+    "src/lary_baseline/py.typed",
+    "tests/test_frame_diff.py",
+)
+"""What `frame-diff` consists of, below images/baseline."""
+RESERVED = {"base", "schema", "worker", "orch", "model", "latents", "weights"}
+"""Names of our own packages, and of the classes that a model's file imports."""
+
+
+@dataclass(frozen=True)
+class ModelName:
+    """One name in its four spellings. Raises ContractError for a name that cannot be spelt so."""
+
+    key: str
+
+    def __post_init__(self) -> None:
+        if not re.fullmatch(r"[a-z][a-z0-9]*(-[a-z0-9]+)*", self.key):
+            raise ContractError(
+                f"{self.key!r} cannot name a model: small letters, digits and single dashes, a letter first"
+            )
+        if self.key in RESERVED or keyword.iskeyword(self.class_name):
+            raise ContractError(f"{self.key!r} cannot name a model: the name is taken by the bench or by Python")
+
+    @property
+    def module(self) -> str:
+        return self.key.replace("-", "_")
+
+    @property
+    def package(self) -> str:
+        return f"lary_{self.module}"
+
+    @property
+    def class_name(self) -> str:
+        return "".join(part.capitalize() for part in self.key.split("-"))
+
+
+def make_model_folder(name: str, target: Path, template: Path, taken: Collection[str] = ()) -> list[Path]:
+    """Fill `target` with the new model's files; their paths, relative to it.
+
+    `template` is images/baseline of the checkout, `taken` the images and models of the catalog.
+    Raises ContractError for a bad or taken name, and where anything exists at `target`.
+    """
+    model = ModelName(name)
+    if name in taken:
+        raise ContractError(f"the catalog has an image or model {name!r} already; take another name")
+    if target.exists():
+        raise ContractError(f"{target}: exists already; remove it, or choose another place by --to")
+    texts = {_renamed(file, model): _adapted(_read(template / file), model) for file in TEMPLATE_FILES}
+    texts["README.md"] = _readme(model)
+    try:
+        for file, text in texts.items():
+            path = target / file
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(text, encoding="utf-8")
+    except OSError as error:
+        shutil.rmtree(target, ignore_errors=True)
+        raise ContractError(f"{target}: cannot be written: {error.strerror}; choose another place by --to") from None
+    return [Path(file) for file in texts]
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise ContractError(f"{path}: the template cannot be read: {error.strerror}; is the checkout whole?") from None
+
+
+def _adapted(text: str, model: ModelName) -> str:
+    return _renamed(_description(_without_other_models(text), model), model)
+
+
+def _without_other_models(text: str) -> str:
+    """Drop the cards (image.yaml) and entry points (pyproject.toml) of the template's other keys."""
+    text = re.sub(r'(?m)^[\w-]+ = "lary_baseline\.(?!frame_diff:).*\n', "", text)
+    head, *cards = re.split(r"(?m)^(?=  - key: )", text)
+    return head + "".join(card for card in cards if card.startswith("  - key: frame-diff\n"))
+
+
+def _description(text: str, model: ModelName) -> str:
+    """The template describes itself in one line of pyproject.toml and one docstring."""
+    text = re.sub(r'(?m)^description = ".*"$', f'description = "The model {model.key} for the LAM bench"', text)
+    return re.sub(r'\A"""Models that need no weights.*"""', f'"""The model {model.key}."""', text)
+
+
+def _renamed(text: str, model: ModelName) -> str:
+    """All names in one pass, so that a name which contains another one stays whole."""
+    names = {
+        # A word of the contract, and not a name of ours.
+        "paradigm: baseline": "paradigm: baseline",
+        "lary_baseline": model.package,
+        "baseline": model.key,
+        "frame_diff": model.module,
+        "frame-diff": model.key,
+        "FrameDiff": model.class_name,
+    }
+    return re.sub("|".join(names), lambda match: names[match[0]], text)
+
+
+def _readme(model: ModelName) -> str:
+    return f"""# {model.key}
+
+A model for the LAM bench. It works as it is: differences of small neighbouring frames. Make it yours in
+`src/{model.package}/`:
+
+| file | holds |
+| --- | --- |
+| `image.yaml` | the facts: title, shapes per mode, variants, weights, licence, source |
+| `{model.module}.py` | `preprocess` for a row, in a decode process; `load` and `encode` for a batch, on the device |
+
+What it needs to run goes under `dependencies` in `pyproject.toml`, weights under `weights:` in `image.yaml`.
+
+```
+lary-orch run --catalog . -m {model.key} -d demo_motion      # extract, probe, table
+lary-orch images build --catalog . {model.key}               # its container
+lary-orch conformance lary/{model.key}:0.1.0                 # is the contract kept?
+pytest tests
+```
+
+Change `preprocessing` in `image.yaml` whenever a pixel could change, and `revision` when values change
+though no source file of the model did: both make another latent store.
+"""
