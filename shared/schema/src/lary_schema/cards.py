@@ -97,6 +97,8 @@ class ModelCard(_Card):
     key: Key
     pattern: str | None = None
     """Regular expression of a family's keys; the class resolves the facts of each (`Model.resolve`)."""
+    example: Key | None = None
+    """One key of a family: the one that `selftest` takes."""
     title: str
     paradigm: Literal["baseline", "semantic", "pixel", "embodied-lam", "general-lam"]
     modes: dict[Mode, ModeSpec]

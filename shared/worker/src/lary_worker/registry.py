@@ -113,9 +113,15 @@ def _load_class(point: EntryPoint) -> type[Model]:
 def describe(key: str | None = None) -> ImageCard:
     """The image's card with source hashes and library versions; with `key`, resolved for that model alone."""
     image = find_image().card
-    cards = image.models if key is None else (find_card(key),)
-    hashed = tuple(card.model_copy(update={"code_sha256": code_of(card.key)}) for card in cards)
+    if key is None:
+        hashed = tuple(_hashed(card, card.key) for card in image.models)
+    else:
+        hashed = (_hashed(find_card(key), _declared(key).key),)
     return image.model_copy(update={"models": hashed, "libraries": libraries()})
+
+
+def _hashed(card: ModelCard, point: str) -> ModelCard:
+    return card.model_copy(update={"code_sha256": code_sha256(find_image().points[point].module)})
 
 
 def code_of(key: str) -> str:

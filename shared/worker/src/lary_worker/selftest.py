@@ -21,18 +21,18 @@ _ROWS = 2
 def selftest(key: str | None, device: str, out: TextIO) -> None:
     """Encode a tiny clip with random weights in every mode and variant; one JSON line per model.
 
-    Shapes, dtypes and finite values are checked, not values: nothing here needs a checkpoint. Raises
-    ContractError naming the models that do not hold what their card says.
+    Shapes, dtypes and finite values are checked, not values: nothing here needs a checkpoint. Of a
+    family, its `example` is taken. Raises ContractError naming the models that break their card.
     """
     image = registry.find_image().card
-    cards = image.models if key is None else (registry.find_card(key),)
+    keys = [key] if key is not None else [card.example or card.key for card in image.models]
     broken = []
-    for card in cards:
-        problems = dict(_problems(card, torch.device(device)))
-        out.write(json.dumps({"model": card.key, "ok": not problems, "problems": problems}) + "\n")
+    for tested in keys:
+        problems = dict(_problems(registry.find_card(tested), torch.device(device)))
+        out.write(json.dumps({"model": tested, "ok": not problems, "problems": problems}) + "\n")
         out.flush()
         if problems:
-            broken.append(card.key)
+            broken.append(tested)
     if broken:
         raise ContractError(f"image {image.name}: {', '.join(broken)} failed the self test; see the lines above")
 
