@@ -1,6 +1,5 @@
 """The converter: what it keeps, what it drops, and that it runs nothing of the file."""
 
-import argparse
 import json
 import pickle
 from functools import partial
@@ -8,10 +7,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from lary_schema.base import ContractError, WeightsError
-from lary_worker import convert as converter
+from lary_schema.base import ContractError, ExitCode, WeightsError
+from lary_worker.__main__ import main
 from lary_worker.checkpoints import read_state
-from lary_worker.convert import convert
+from lary_worker.convert import convert as _convert
+
+convert = partial(_convert, trusted=True)
 
 
 class Hyper(dict):
@@ -107,10 +108,14 @@ def test_a_pickle_without_tensors_is_refused(tmp_path):
         convert(path, tmp_path / "out.safetensors")
 
 
-def test_the_flag_is_required(lightning, tmp_path):
-    parser = argparse.ArgumentParser()
-    converter.add_arguments(parser)
-    arguments = [str(lightning), str(tmp_path / "out.safetensors")]
-    with pytest.raises(ContractError, match="--i-trust-this-file"):
-        converter.run(parser.parse_args(arguments))
-    assert converter.run(parser.parse_args([*arguments, "--i-trust-this-file"])).tensors == 3
+def test_the_flag_is_required(lightning, tmp_path, capfd):
+    target = tmp_path / "out.safetensors"
+    assert main(["convert", str(lightning), str(target)]) == ExitCode.BAD_JOB
+    assert "--i-trust-this-file" in capfd.readouterr().err
+    assert not target.exists()
+
+
+def test_the_command_prints_its_report(lightning, tmp_path, capfd):
+    target = tmp_path / "out.safetensors"
+    assert main(["convert", str(lightning), str(target), "--i-trust-this-file"]) == ExitCode.DONE
+    assert json.loads(capfd.readouterr().out) == json.loads((tmp_path / "out.safetensors.json").read_text())

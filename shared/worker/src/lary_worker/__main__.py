@@ -1,4 +1,7 @@
-"""What an image answers: `python -m lary_worker describe | extract --job FILE | selftest`."""
+"""What an image answers: `python -m lary_worker describe | extract --job FILE | selftest`.
+
+`convert SRC DST` is for people: it makes a pickled checkpoint one that `extract` reads.
+"""
 
 import argparse
 import os
@@ -22,6 +25,13 @@ def _parser() -> argparse.ArgumentParser:
     selftest = verbs.add_parser("selftest", help="check with random weights what the cards declare")
     selftest.add_argument("--model", metavar="KEY", help="one model alone")
     selftest.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
+    convert = verbs.add_parser("convert", help="a checkpoint with pickled objects -> safetensors")
+    convert.add_argument("source", type=Path, metavar="SRC", help="a file that torch.save wrote")
+    convert.add_argument("target", type=Path, metavar="DST", help="the safetensors file to write")
+    convert.add_argument(
+        "--entry", metavar="NAME", help="key under which SRC keeps its tensors (default: the only one)"
+    )
+    convert.add_argument("--i-trust-this-file", action="store_true", help="required, because SRC is unpickled")
     return parser
 
 
@@ -32,6 +42,8 @@ def main(arguments: list[str] | None = None) -> int:
         return _extract(options.job)
     if options.verb == "selftest":
         return _answer(lambda out: _selftest(options.model, options.device, out))
+    if options.verb == "convert":
+        return _answer(lambda out: _convert(options, out))
     return _answer(lambda out: _describe(options.model, out))
 
 
@@ -58,6 +70,13 @@ def _selftest(key: str | None, device: str, out: TextIO) -> None:
     from lary_worker.selftest import selftest
 
     selftest(key, device, out)
+
+
+def _convert(options: argparse.Namespace, out: TextIO) -> None:
+    from lary_worker.convert import convert
+
+    trusted = options.i_trust_this_file
+    out.write(convert(options.source, options.target, options.entry, trusted=trusted).to_json())
 
 
 def _answer(body: Callable[[TextIO], None]) -> int:

@@ -10,7 +10,6 @@ a container without a network.
 
 from __future__ import annotations
 
-import argparse
 import collections
 import json
 import pickle
@@ -89,13 +88,16 @@ class Conversion:
         return json.dumps(fields, indent=2, ensure_ascii=False) + "\n"
 
 
-def convert(source: Path, target: Path, entry: str | None = None) -> Conversion:
+def convert(source: Path, target: Path, entry: str | None = None, *, trusted: bool) -> Conversion:
     """Write the tensors of `source` to the safetensors file `target`, and what was dropped to `target`.json.
 
     `entry` is the key under which the file keeps its tensors (Lightning: `state_dict`); None: found by
-    itself if there is only one. Names are kept as they are. Raises ContractError if `target` exists, and
-    WeightsError for a file without such an entry, or that is not a checkpoint.
+    itself if there is only one. Names are kept as they are. Raises ContractError where the caller does not
+    say that `source` is trusted, or `target` exists; WeightsError for a file without such an entry, or
+    that is not a checkpoint.
     """
+    if not trusted:
+        raise ContractError(f"{source}: would be unpickled; if you trust it, say so with --i-trust-this-file")
     report = target.with_name(target.name + ".json")
     for path in (target, report):
         if path.exists():
@@ -149,18 +151,3 @@ def _dropped(content: Mapping[Any, Any], entry: str | None) -> dict[str, str]:
 def _kind(value: Any) -> str:
     name = f"{type(value).__module__}.{type(value).__qualname__}".removeprefix("builtins.")
     return f"{name} of {len(value)}" if isinstance(value, (dict, list, tuple)) else name
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The arguments of `convert SRC DST`."""
-    parser.add_argument("source", type=Path, metavar="SRC", help="a file that torch.save wrote")
-    parser.add_argument("target", type=Path, metavar="DST", help="the safetensors file to write")
-    parser.add_argument("--entry", help="key under which SRC keeps its tensors (default: the only one)")
-    parser.add_argument("--i-trust-this-file", action="store_true", help="required: SRC is unpickled")
-
-
-def run(arguments: argparse.Namespace) -> Conversion:
-    """Do what the arguments say. Raises ContractError without the flag, and as `convert` does."""
-    if not arguments.i_trust_this_file:
-        raise ContractError(f"{arguments.source}: would be unpickled; say --i-trust-this-file if you do")
-    return convert(arguments.source, arguments.target, arguments.entry)
