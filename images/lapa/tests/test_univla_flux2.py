@@ -79,12 +79,12 @@ def test_the_decoder_is_not_kept(hub):
 
 
 def test_frames_are_encoded_alone():
-    model, batch = _model(SmallFlux2, "video"), _batch(9, rows=1)
+    model, batch = _model(SmallFlux2, "image"), _batch(2, rows=1)
     other = batch.clone()
-    other[:, 3] = 0
+    other[:, 1] = 0
     before, after = _encode(model, batch).tokens, _encode(model, other).tokens
-    changed = (before - after).abs().amax(dim=(0, 2, 3)) > 1e-3
-    assert changed.tolist() == [i == 3 for i in range(9)]
+    assert torch.allclose(before[:, 0], after[:, 0], atol=1e-5)
+    assert not torch.allclose(before[:, 1], after[:, 1], atol=1e-2)
 
 
 def test_another_folder_is_refused(hub, tmp_path):
