@@ -132,6 +132,14 @@ def test_float32_holds_what_float16_cannot(bench: Any, media: Any) -> None:
     assert bench.tokens()[1].max() == 70000
 
 
+def test_half_precision_is_another_store_of_nearly_the_same_values(bench: Any, media: Any) -> None:
+    bench.clips(media.colours)
+    assert bench.extract(bench.job()).code == 0
+    assert bench.extract(bench.job(store="bf16.zarr", values={"precision": "bf16"})).code == 0
+    assert np.any(bench.tokens() != bench.tokens("bf16.zarr"))
+    np.testing.assert_allclose(bench.tokens(), bench.tokens("bf16.zarr"), rtol=0.02)
+
+
 @pytest.mark.parametrize(("model", "says"), [("broken-preprocess", "every row"), ("wrong-shape", r"\(3, 3, 1, 2\)")])
 def test_a_model_that_breaks_its_card_ends_the_job(bench: Any, media: Any, model: str, says: str) -> None:
     bench.clips(media.colours)

@@ -30,8 +30,8 @@ def _state(pid: int) -> str:
         return "Z"
 
 
-def first_progress(bench: Any, process: Any, kind: str) -> None:
-    """Read events up to the first of a kind."""
+def wait_for(process: Any, kind: str) -> None:
+    """Read events up to the next of a kind."""
     for line in process.stdout:
         if json.loads(line)["event"] == kind:
             return
@@ -57,7 +57,7 @@ def test_refusals_are_exit_codes(bench: Any, media: Any) -> None:
 def test_a_stall_ends_the_process_and_its_children(bench: Any, media: Any) -> None:
     bench.clips(media.colours)
     process = bench.start(bench.job("stalls", stall_timeout_s=8))
-    first_progress(bench, process, "started")
+    wait_for(process, "started")
     started = children(process.pid)
     done = bench.finish(process)
     assert done.code == ExitCode.STALLED
@@ -70,7 +70,7 @@ def test_a_stall_ends_the_process_and_its_children(bench: Any, media: Any) -> No
 def test_signals_end_it_in_the_middle_of_a_computation(bench: Any, media: Any, number: int, code: int) -> None:
     bench.clips(media.colours)
     process = bench.start(bench.job("stalls"))
-    first_progress(bench, process, "started")
+    wait_for(process, "started")
     while not children(process.pid):
         time.sleep(0.05)
     started = children(process.pid)
@@ -82,20 +82,25 @@ def test_signals_end_it_in_the_middle_of_a_computation(bench: Any, media: Any, n
 
 def test_killed_workers_leave_a_store_that_goes_on_to_the_same_bytes(bench: Any, media: Any) -> None:
     bench.clips([*media.colours, media.red, *media.colours] * 3)
-    assert bench.extract(bench.job("nan", shard_rows=2)).code == 0
+    job = bench.job("slow", shard_rows=2, workers=2)
+    assert bench.extract(job).code == 0
     undisturbed = bench.tree()
     (bench.root / "latents" / "latents.zarr").rename(bench.root / "latents" / "undisturbed.zarr")
     chance, left = random.Random(0), []
     for _ in range(4):
-        process = bench.start(bench.job("nan", shard_rows=2, workers=2))
-        first_progress(bench, process, "started")
-        time.sleep(chance.uniform(0, 1.5))
+        process = bench.start(job)
+        for _ in range(chance.randint(1, 3)):
+            wait_for(process, "shard_done")
+        time.sleep(chance.uniform(0, 0.1))
         left += children(process.pid)
         os.kill(process.pid, signal.SIGKILL)
         process.communicate()
-        assert process.returncode in (-signal.SIGKILL, 0)
+        assert process.returncode == -signal.SIGKILL
     wait_until_gone(left)
-    assert bench.extract(bench.job("nan", shard_rows=2)).code == 0
+    done = bench.extract(job)
+    assert done.code == 0
+    assert done.events[0].skipped > 0
+    assert done.events[0].total > 0
     assert bench.tree() == undisturbed
 
 
@@ -112,7 +117,7 @@ def test_two_workers_at_once(bench: Any, media: Any) -> None:
 def test_a_shard_has_one_writer(bench: Any, media: Any) -> None:
     bench.clips(media.colours)
     first = bench.start(bench.job("stalls"))
-    first_progress(bench, first, "started")
+    wait_for(first, "started")
     second = bench.extract(bench.job("stalls"))
     assert second.code == ExitCode.BAD_JOB
     assert "is being written by another process" in second.message

@@ -56,6 +56,7 @@ class Loop:
 
     def _next_batch(self, shard: Shard, count: int) -> Batch:
         """The next `count` rows without those that failed."""
+        self.watchdog.beat("decoding")
         with self.report.waiting("decode"):
             outcomes = self.pool.take(count, partial(self.watchdog.beat, "decoding"))
             self._refuse_broken(outcomes)

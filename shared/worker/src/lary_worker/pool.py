@@ -129,7 +129,8 @@ class DecodePool:
 
     def _run(self) -> None:
         try:
-            self._children = [self._start() for _ in range(self._config.workers)]
+            for _ in range(self._config.workers):
+                self._children.append(self._start())
             while not self._stopping:
                 self._feed()
                 self._collect()
