@@ -24,7 +24,8 @@ def folder(tmp_path: Path) -> Path:
 
 
 def files(folder: Path) -> dict[str, str]:
-    return {p.relative_to(folder).as_posix(): p.read_text() for p in folder.rglob("*") if p.is_file() and "__pycache__" not in p.parts}
+    found = (p for p in folder.rglob("*") if p.is_file() and p.suffix != ".pyc")
+    return {p.relative_to(folder).as_posix(): p.read_text() for p in found}
 
 
 def test_the_catalog_finds_one_model(folder: Path) -> None:

@@ -1,0 +1,169 @@
+"""`lary-orch weights`: list, verify, fetch, convert."""
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+from lary_schema.base import ContractError, ExitCode
+
+from lary_orch.catalog import Catalog
+from lary_orch.cli.options import catalog_options, json_option, option, workspace_options
+from lary_orch.weights import Weight
+from lary_orch.workspace import Workspace
+
+
+@click.group()
+def command() -> None:
+    """List, verify and fetch weights.
+
+    A weight is looked for at its variable's path (DINO_V2_PATH, ...) where that is set, else below the
+    weights root.
+
+    \b
+    lary-orch weights ls
+    lary-orch weights fetch vjepa2 --weights-dir /mnt/weights
+    lary-orch weights verify
+    """
+
+
+_models = click.argument("models", nargs=-1, metavar="[MODEL]...")
+
+
+@command.command()
+@_models
+@workspace_options
+@catalog_options
+@json_option
+def ls(models: tuple[str, ...], workspace: Workspace, catalog: Catalog, as_json: bool) -> None:
+    """List the files that models need, and where they are looked for."""
+    from lary_orch.tables import Table, show
+    from lary_orch.weights import chosen_cards, list_weights
+
+    found = [_record(weight) for weight in list_weights(chosen_cards(catalog, models), workspace.weights)]
+    if as_json:
+        click.echo(json.dumps(found, indent=2, ensure_ascii=False))
+        return
+    columns = ("models", "weight", "place", "size", "licence", "how to get it")
+    show(Table(f"weights ({workspace.weights})", columns, [_cells(row) for row in found], frozenset({3})), sys.stdout)
+
+
+@command.command()
+@_models
+@workspace_options
+@catalog_options
+@json_option
+def verify(models: tuple[str, ...], workspace: Workspace, catalog: Catalog, as_json: bool) -> None:
+    """Read the weights and compare their hashes.
+
+    Exits with 4 where a weight is bad, or one of a named model is missing.
+    """
+    from lary_orch.weights import chosen_cards, list_weights
+    from lary_orch.weights import verify as look
+
+    states = []
+    for weight in list_weights(chosen_cards(catalog, models), workspace.weights):
+        state, why = look(weight, workspace.cache)
+        states.append(state)
+        if as_json:
+            record = {"path": str(weight.path), "models": weight.models, "state": state, "why": why}
+            click.echo(json.dumps(record, ensure_ascii=False))
+        else:
+            click.echo(f"{state:8} {weight.path}: {why}")
+    if "bad" in states or (models and "missing" in states):
+        sys.exit(ExitCode.WEIGHTS)
+
+
+@command.command()
+@_models
+@option("--all", "everything", is_flag=True, help="The weights of all models.")
+@option("--revision", help="Commit, tag or branch of the repository [the card's, else its newest commit].")
+@workspace_options
+@catalog_options
+def fetch(
+    models: tuple[str, ...], everything: bool, revision: str | None, workspace: Workspace, catalog: Catalog
+) -> None:
+    """Fetch missing weights from the hub, at one commit.
+
+    Needs the extra `lary-orch[hub]`. HF_TOKEN opens gated repositories that your account was let into,
+    HF_ENDPOINT names a mirror. An interrupted download goes on by the same command. Exits with 4 where
+    one could not be had; the others are fetched all the same.
+    """
+    from lary_orch.weights import chosen_cards, fetchable, list_weights
+
+    if bool(models) == everything:
+        raise click.UsageError("name the models, or say --all")
+    weights = list_weights(chosen_cards(catalog, models), workspace.weights)
+    problems = [f"{w.path}: {w.how}" for w in weights if not w.found and not w.spec.repo]
+    for weight in fetchable(weights):
+        problems += _fetch_one(weight, revision)
+    for problem in problems:
+        click.echo(f"error: {problem}", err=True)
+    click.echo(f"{sum(w.found for w in weights)} of {len(weights)} weights are here")
+    if problems:
+        sys.exit(ExitCode.WEIGHTS)
+
+
+@command.command()
+@click.argument("source", type=click.Path(path_type=Path, dir_okay=False))
+@click.argument("target", type=click.Path(path_type=Path, dir_okay=False))
+@option("--entry", help="Key under which SOURCE keeps its tensors [the only one].")
+@option("--i-trust-this-file", "trusted", is_flag=True, help="Required: SOURCE is unpickled, with nothing imported.")
+@option("--env", "environment", type=click.Choice(["own", "current"]), default="own", help="Where torch comes from.")
+@workspace_options
+@catalog_options
+def convert(
+    source: Path,
+    target: Path,
+    entry: str | None,
+    trusted: bool,
+    environment: str,
+    workspace: Workspace,
+    catalog: Catalog,
+) -> None:
+    """Write a checkpoint that holds pickled objects as safetensors, once.
+
+    The tensors of SOURCE go to TARGET under their names; what else was in it is listed.
+    """
+    from lary_orch.runtimes.choose import process_runtime
+
+    runtime = process_runtime(workspace, environment)
+    prepared = runtime.prepare(catalog.image_for("frame-diff"), lambda line: click.echo(line, err=True))
+    options = ["--i-trust-this-file"] * trusted + (["--entry", entry] if entry else [])
+    click.echo(runtime.ask(prepared, "convert", str(source.absolute()), str(target.absolute()), *options), nl=False)
+
+
+def _fetch_one(weight: Weight, revision: str | None) -> list[str]:
+    from lary_orch.weights_fetch import fetch as fetch_weight
+
+    try:
+        fetch_weight(weight.spec, weight.path, lambda line: click.echo(line, err=True), revision)
+    except ContractError as error:
+        return [str(error)]
+    return []
+
+
+def _record(weight: Weight) -> dict[str, Any]:
+    spec = weight.spec
+    return {
+        "models": list(weight.models),
+        "name": spec.name,
+        "path": str(weight.path),
+        "variable": spec.env,
+        "found": weight.found,
+        "bytes": weight.size,
+        "license": spec.license,
+        "repo": spec.repo,
+        "gated": spec.gated,
+        "how": weight.how,
+    }
+
+
+def _cells(row: dict[str, Any]) -> tuple[str, ...]:
+    from lary_orch.tables import size_text
+
+    size = "missing" if row["bytes"] is None else size_text(row["bytes"])
+    models = row["models"]
+    shown = ", ".join(models[:3]) + (f" and {len(models) - 3} more" if len(models) > 3 else "")
+    return (shown, row["name"], row["path"], size, row["license"], "-" if row["found"] else row["how"])
