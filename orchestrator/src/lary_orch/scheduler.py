@@ -14,7 +14,7 @@ from types import FrameType
 from typing import Literal, Protocol
 
 from lary_schema.base import ContractError, ExitCode
-from lary_schema.events import Event, Failed, RowFailed, from_line
+from lary_schema.events import Event, Failed, from_line
 from lary_schema.mounts import Mounts
 
 from lary_orch.devices import Slot
@@ -27,8 +27,6 @@ UNKNOWN_FAULT = 1
 ATTEMPTS = 3
 STALL_MARGIN_S = 60.0
 """How much longer than the job's own watchdog the orchestrator waits for an event."""
-KEPT_ROWS = 20
-"""Failed rows per job that are kept for the report at the end; all of them are in the store."""
 TICK_S = 0.5
 
 State = Literal["done", "failed", "skipped", "stopped"]
@@ -63,8 +61,6 @@ class Outcome:
     attempts: int = 0
     stderr: Path | None = None
     """Log of the last attempt."""
-    failed_rows: tuple[RowFailed, ...] = ()
-    """The first few."""
 
 
 class Watch(Protocol):
@@ -120,7 +116,6 @@ class Scheduler:
         self._stall_margin_s = stall_margin_s
         self._waiting: list[Work] = []
         self._launches: dict[str, int] = {}
-        self._rows: dict[str, dict[int, RowFailed]] = {}
         self._running: dict[str, _Attempt] = {}
         self._outcomes: dict[str, Outcome] = {}
         # What other threads and signal handlers want done; the loop does it, so nothing else is locked.
@@ -220,9 +215,6 @@ class Scheduler:
         attempt.heard = time.monotonic()
         if isinstance(event, Failed):
             attempt.error = event.message
-        rows = self._rows.setdefault(attempt.work.id, {})
-        if isinstance(event, RowFailed) and len(rows) < KEPT_ROWS:
-            rows[event.row] = event
         self._watch.event(attempt.work, event)
 
     def _on_end(self, attempt: _Attempt, code: int, fault: str) -> None:
@@ -238,13 +230,12 @@ class Scheduler:
             self._waiting.insert(0, job)
             return
         ending = partial(Outcome, job, attempts=attempt.number, stderr=attempt.stderr)
-        rows = tuple(self._rows.get(job.id, {}).values())
         if code == ExitCode.DONE:
-            self._finish(ending(state="done", failed_rows=rows))
+            self._finish(ending(state="done"))
         elif self.interrupted is not None:
-            self._finish(ending(state="stopped", code=code, message="stopped", failed_rows=rows))
+            self._finish(ending(state="stopped", code=code, message="stopped"))
         else:
-            self._finish(ending(state="failed", code=int(code), message=message, failed_rows=rows))
+            self._finish(ending(state="failed", code=int(code), message=message))
 
     def _finish(self, outcome: Outcome) -> None:
         self._outcomes[outcome.work.id] = outcome
@@ -284,14 +275,6 @@ def explain(code: int) -> str:
     if code > 128 and code - 128 in set(signal.Signals):
         return f"ended by {signal.Signals(code - 128).name}"
     return f"exit {code}"
-
-
-def exit_code(outcomes: Sequence[Outcome], interrupted: signal.Signals | None = None) -> int:
-    """The run's: 128 + signal, 0, the code that all failed jobs share, or 1."""
-    if interrupted is not None:
-        return 128 + interrupted
-    codes = {outcome.code for outcome in outcomes if outcome.state == "failed"}
-    return codes.pop() if len(codes) == 1 else min(len(codes), UNKNOWN_FAULT)
 
 
 @contextmanager

@@ -28,8 +28,9 @@ ASK_TIMEOUT_S = 300
 class Interpreters(Protocol):
     """Where the Python of an image comes from (see `environments`)."""
 
-    inherited: tuple[str, ...]
-    """Further variables that this kind of environment needs from the caller's."""
+    @property
+    def inherited(self) -> tuple[str, ...]:
+        """Further variables that this kind of environment needs from the caller's."""
 
     def prepare(self, image: ImageSource, say: Say) -> Prepared:
         """Make the image's interpreter ready."""

@@ -1,0 +1,51 @@
+"""`lary-orch run`: the whole way from a request to the table."""
+
+import signal
+import sys
+from typing import Any
+
+import click
+
+from lary_orch.catalog import Catalog
+from lary_orch.cli.options import (
+    attempts_option,
+    catalog_options,
+    json_option,
+    request_options,
+    runtime_options,
+    workspace_options,
+)
+from lary_orch.plan import Request
+from lary_orch.workspace import Workspace
+
+
+@click.command()
+@request_options
+@catalog_options
+@workspace_options
+@runtime_options
+@attempts_option
+@json_option
+def command(
+    request: Request, catalog: Catalog, workspace: Workspace, attempts: int, as_json: bool, **place: Any
+) -> None:
+    """Run the plan: extract latents, probe them, print the table.
+
+    Does only what is not done yet: the same command goes on after a fault or Ctrl-C, and does
+    nothing the second time. With --json, stdout carries events and, last, the scores.
+
+    \b
+    lary-orch run -m frame-diff -d demo_motion --protocol smoke
+    lary-orch run -m vjepa2 -m dinov3-origin -d calvin --runtime docker
+    lary-orch run -m frame-diff -d my_set --catalog my_cards --data-dir /data
+    """
+    from lary_orch.running import run
+
+    # Raised at once, so that whatever child is being waited for is ended on the way out.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    try:
+        code = run(request, catalog, workspace, attempts=attempts, as_json=as_json, out=sys.stdout, **place)
+    except KeyboardInterrupt:
+        click.echo("stopped before any job was started", err=True)
+        code = 128 + signal.SIGINT
+    sys.exit(code)

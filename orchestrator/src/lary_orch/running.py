@@ -1,0 +1,76 @@
+"""One run from its request to its table: what `lary-orch run` does."""
+
+import json
+import sys
+from pathlib import Path
+from typing import Any, TextIO
+
+from lary_schema.results import ProbeResult
+
+from lary_orch import leaderboard
+from lary_orch.catalog import Catalog
+from lary_orch.endings import report_failures, run_code
+from lary_orch.finished import RESULT_FILE
+from lary_orch.job_files import PlanFile, write_plan
+from lary_orch.launch import make_work
+from lary_orch.plan import Plan, Request
+from lary_orch.planning import make_plan
+from lary_orch.progress import watching
+from lary_orch.runtimes.choose import open_place
+from lary_orch.scheduler import Scheduler, one_at_a_time
+from lary_orch.workspace import Workspace
+
+
+def run(
+    request: Request,
+    catalog: Catalog,
+    workspace: Workspace,
+    *,
+    attempts: int,
+    as_json: bool,
+    out: TextIO,
+    **place: Any,
+) -> int:
+    """Plan, run what is missing, print the table and what failed; the exit code.
+
+    `place` are the options of `open_place`. Raises ContractError where nothing can be started at all.
+    """
+    runtime, slots = open_place(workspace=workspace, say=_say, **place)
+    for line in runtime.sweep():
+        _say(line)
+    plan = make_plan(request.on(slots), workspace, catalog, runtime, _say)
+    with one_at_a_time(workspace.run(plan.run)):
+        paths = write_plan(plan, workspace)
+        _say(_opening(plan))
+        work = [make_work(planned, workspace, plan.run) for planned in plan.todo]
+        with watching(len(work), out, as_json=as_json) as watch:
+            scheduler = Scheduler(runtime, slots, paths, watch, attempts)
+            outcomes = scheduler.run(work)
+    _show_scores(plan, out, as_json=as_json)
+    report_failures(PlanFile.read(paths.plan), plan.problems, outcomes, sys.stderr)
+    if scheduler.interrupted is not None:
+        _say("stopped; the same command goes on from here")
+    return run_code(plan.problems, outcomes, scheduler.interrupted)
+
+
+def _say(line: str) -> None:
+    sys.stderr.write(line + "\n")
+    sys.stderr.flush()
+
+
+def _opening(plan: Plan) -> str:
+    if not plan.todo:
+        return f"run {plan.run}: nothing to do, all of it is done already"
+    finished = len(plan.probes) + len(plan.extracts) - len(plan.todo)
+    done = f"; {finished} probes are done already" if finished else ""
+    return f"run {plan.run}: {len(plan.extracts)} extractions, {len(plan.todo) - len(plan.extracts)} probes{done}"
+
+
+def _show_scores(plan: Plan, out: TextIO, *, as_json: bool) -> None:
+    """The table of this plan's results, wherever they lie; with `as_json` one last line on stdout."""
+    found = [probe.result or Path(probe.out or "") / RESULT_FILE for probe in plan.probes]
+    scores = leaderboard.collect((path, ProbeResult.read(path)) for path in found if path.is_file())
+    if as_json:
+        out.write(json.dumps({"event": "scores", "run": plan.run, "scores": leaderboard.as_json(scores)}) + "\n")
+    elif scores:
+        leaderboard.show_all(scores, out)
