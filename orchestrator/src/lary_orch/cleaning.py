@@ -1,0 +1,180 @@
+"""What the bench left on the disk, and its removal. Data, weights and finished work are nobody's leftovers."""
+
+import fcntl
+import os
+import shutil
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from lary_schema.atomic import PARTIAL_SUFFIX
+from lary_schema.base import ContractError
+from lary_schema.store.layout import StorePaths
+
+from lary_orch.runtimes.environments import MARKER
+from lary_orch.workspace import Workspace
+
+QUIET_S = 600
+"""A draft that no lock speaks for counts as left behind when nobody has written to it for so long."""
+STORES = "*/*/*/*.zarr"
+"""Below the latents volume: dataset, split, model, store."""
+DRAFT_STORES = f"*/*/*/.*.zarr.*{PARTIAL_SUFFIX}"
+
+
+@dataclass(frozen=True)
+class Target:
+    """Something to remove."""
+
+    path: Path
+    why: str
+    precious: bool = False
+    """Computed at a cost: the user is asked first."""
+
+    @property
+    def size(self) -> int:
+        """Bytes of all files in it."""
+        return tree_size(self.path)
+
+
+def tree_size(path: Path) -> int:
+    """Bytes of a file, or of all files of a folder; links are counted and not followed."""
+    if path.is_symlink() or not path.is_dir():
+        return path.lstat().st_size
+    return sum(_size(Path(folder, name)) for folder, _, names in os.walk(path) for name in names)
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.lstat().st_size
+    except FileNotFoundError:
+        return 0
+
+
+def leftovers(workspace: Workspace) -> Iterator[Target]:
+    """What dead processes of the bench left unfinished. Whatever somebody still works on is spared."""
+    for folder in (workspace.generated, workspace.runs, workspace.results, workspace.cache):
+        for path in _drafts(folder):
+            yield Target(path, "unfinished file or folder")
+    for path in _unfinished_environments(workspace.envs):
+        yield Target(path, "half-made environment")
+    for path in filter(_is_quiet, workspace.latents.glob(DRAFT_STORES)):
+        yield Target(path, "half-made store")
+    for store in workspace.latents.glob(STORES):
+        yield from _store_leftovers(store)
+
+
+def _drafts(folder: Path) -> Iterator[Path]:
+    """The outermost `*.partial` of a tree that are quiet."""
+    for place, folders, names in os.walk(folder):
+        for name in [*folders, *names]:
+            if name.endswith(PARTIAL_SUFFIX) and _is_quiet(Path(place, name)):
+                yield Path(place, name)
+        folders[:] = [name for name in folders if not name.endswith(PARTIAL_SUFFIX)]
+
+
+def _is_quiet(path: Path) -> bool:
+    inside = path.rglob("*") if path.is_dir() else ()
+    return max(p.lstat().st_mtime for p in (path, *inside)) < time.time() - QUIET_S
+
+
+def _unfinished_environments(folder: Path) -> Iterator[Path]:
+    if not folder.is_dir():
+        return
+    for env in sorted(p for p in folder.iterdir() if p.is_dir() and not (p / MARKER).is_file()):
+        with _unlocked(folder / f"{env.name}.lock", fcntl.flock) as free:
+            if free:
+                yield env
+
+
+def _store_leftovers(store: Path) -> Iterator[Target]:
+    paths = StorePaths(store)
+    if not paths.group.is_file():
+        if _is_quiet(store):
+            yield Target(store, "half-made store")
+        return
+    partial = sorted(store.rglob(f"*{PARTIAL_SUFFIX}"))
+    # Listed before the lock is looked at: what a writer begins after that has another name.
+    if partial and is_idle(store):
+        yield from (Target(path, "shard that was never finished") for path in partial)
+
+
+def is_idle(store: Path) -> bool:
+    """Whether nobody is writing a shard of this store (see `StoreWriter.claim`)."""
+    with _unlocked(StorePaths(store).claims, fcntl.lockf) as free:
+        return free
+
+
+@contextmanager
+def _unlocked(path: Path, lock: Callable[[int, int], object]) -> Iterator[bool]:
+    """Whether nobody holds a lock on a file; nobody can take one while the context lasts."""
+    try:
+        fd = os.open(path, os.O_RDWR)
+    except FileNotFoundError:
+        yield True
+        return
+    try:
+        lock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield True
+    except BlockingIOError:
+        yield False
+    finally:
+        os.close(fd)
+
+
+# --- by request -------------------------------------------------------------------------------
+
+
+def environments(workspace: Workspace) -> Iterator[Target]:
+    yield from _entries(workspace.envs, "environment; made again at the next use")
+
+
+def cache(workspace: Workspace) -> Iterator[Target]:
+    yield from _entries(workspace.cache, "cache; computed again at the next use")
+
+
+def demo_sets(workspace: Workspace) -> Iterator[Target]:
+    yield from _entries(workspace.generated, "demo set; made again at the next use")
+
+
+def runs(workspace: Workspace) -> Iterator[Target]:
+    """Jobs and logs, and the results beside them."""
+    yield from _entries(workspace.runs, "jobs and logs of a run", precious=True)
+    yield from _entries(workspace.results, "results of a run", precious=True)
+
+
+def _entries(folder: Path, why: str, *, precious: bool = False) -> Iterator[Target]:
+    if folder.is_dir():
+        yield from (Target(path, why, precious) for path in sorted(folder.iterdir()))
+
+
+def latents(workspace: Workspace, keys: Sequence[str] | None) -> Iterator[Target]:
+    """Latent stores of these datasets or models; None means all.
+
+    Raises ContractError for a key without stores, and for a store that is being written.
+    """
+    stores = sorted(workspace.latents.glob(STORES))
+    named = {store: {store.parts[-4], store.parts[-2]} for store in stores}
+    unknown = [key for key in keys or () if not any(key in names for names in named.values())]
+    if unknown:
+        there = ", ".join(sorted(set().union(*named.values()))) or "nothing"
+        raise ContractError(f"{workspace.latents}: no stores of {', '.join(unknown)}; there is {there}")
+    for store in stores:
+        if keys is None or named[store] & set(keys):
+            if not is_idle(store):
+                raise ContractError(f"{store}: is being written; end that run first")
+            yield Target(store, "latents; extracted again at the next use", precious=True)
+
+
+def remove(target: Target) -> int:
+    """Delete it; the bytes that were freed. Raises ContractError where that is not allowed."""
+    size = target.size
+    try:
+        if target.path.is_dir() and not target.path.is_symlink():
+            shutil.rmtree(target.path)
+        else:
+            target.path.unlink()
+    except OSError as error:
+        raise ContractError(f"{error.filename or target.path}: cannot be removed: {error.strerror}") from None
+    return size

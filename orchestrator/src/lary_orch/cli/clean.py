@@ -1,0 +1,90 @@
+"""`lary-orch clean`: remove leftovers, and on request what can be made again."""
+
+from collections.abc import Iterator
+from itertools import chain
+from pathlib import Path
+
+import click
+
+from lary_orch.cleaning import Target, cache, demo_sets, environments, leftovers, remove, runs
+from lary_orch.cleaning import latents as latent_stores
+from lary_orch.cli.options import option, workspace_options
+from lary_orch.workspace import Workspace
+
+
+@click.command()
+@option("--dry-run", is_flag=True, help="Say what would go, and remove nothing.")
+@option("--envs", is_flag=True, help="Environments of the process runtime too.")
+@option("--cache", "caches", is_flag=True, help="What was remembered: hashes, answers of images.")
+@option("--runs", "all_runs", is_flag=True, help="Jobs, logs and results of all runs; asks first.")
+@option("--stores", "keys", multiple=True, metavar="KEY", help="Latents of a dataset or model; repeatable; asks first.")
+@option("--all", "everything", is_flag=True, help="All of these, all latents and the demo sets; asks first.")
+@option("--yes", is_flag=True, help="Do not ask.")
+@workspace_options
+def command(
+    workspace: Workspace,
+    dry_run: bool,
+    envs: bool,
+    caches: bool,
+    all_runs: bool,
+    keys: tuple[str, ...],
+    everything: bool,
+    yes: bool,
+) -> None:
+    """Remove what the bench left behind.
+
+    By itself: containers and processes of dead runs, and files that were never finished. Datasets and
+    weights are never touched.
+
+    \b
+    lary-orch clean --dry-run
+    lary-orch clean --stores calvin
+    """
+    if not dry_run:
+        _sweep(workspace)
+    wanted = [
+        leftovers(workspace),
+        environments(workspace) if envs or everything else (),
+        cache(workspace) if caches or everything else (),
+        demo_sets(workspace) if everything else (),
+        runs(workspace) if all_runs or everything else (),
+        latent_stores(workspace, None if everything else keys) if keys or everything else (),
+    ]
+    targets = list(_outermost({target.path: target for target in chain.from_iterable(wanted)}))
+    precious = [target for target in targets if target.precious]
+    if precious and not (yes or dry_run):
+        _ask(precious)
+    _remove(targets, dry_run=dry_run)
+
+
+def _sweep(workspace: Workspace) -> None:
+    from lary_orch.runtimes.choose import process_runtime
+
+    for line in process_runtime(workspace, "own").sweep():
+        click.echo(line)
+
+
+def _outermost(targets: dict[Path, Target]) -> Iterator[Target]:
+    """Without what goes with a folder above it."""
+    yield from (t for t in targets.values() if not any(parent in targets for parent in t.path.parents))
+
+
+def _ask(targets: list[Target]) -> None:
+    from lary_orch.tables import size_text
+
+    for target in targets:
+        click.echo(f"{target.path} ({size_text(target.size)}): {target.why}")
+    click.confirm(f"Remove these {len(targets)}? They cost time to make again", abort=True)
+
+
+def _remove(targets: list[Target], *, dry_run: bool) -> None:
+    from lary_orch.tables import size_text
+
+    freed = 0
+    for target in targets:
+        size = target.size if dry_run else remove(target)
+        click.echo(f"{'would remove' if dry_run else 'removed'} {target.path} ({size_text(size)}): {target.why}")
+        freed += size
+    count = f"{len(targets)} leftovers" if len(targets) != 1 else "1 leftover"
+    verb = "would free" if dry_run else "freed"
+    click.echo(f"{count}, {size_text(freed)} {verb}" if targets else "nothing to remove")
