@@ -140,20 +140,28 @@ def test_half_precision_is_another_store_of_nearly_the_same_values(bench: Any, m
     np.testing.assert_allclose(bench.tokens(), bench.tokens("bf16.zarr"), rtol=0.02)
 
 
-@pytest.mark.parametrize(("model", "says"), [("broken-preprocess", "every row"), ("wrong-shape", r"\(3, 3, 1, 2\)")])
-def test_a_model_that_breaks_its_card_ends_the_job(bench: Any, media: Any, model: str, says: str) -> None:
+@pytest.mark.parametrize(
+    ("model", "says"),
+    [
+        ("broken-preprocess", "row 0: preprocess_error: ZeroDivisionError: every row"),
+        ("broken", "row 0: encode_error: ZeroDivisionError: every row"),
+        ("wrong-shape", ", 3, 1, 2) and indices"),
+    ],
+)
+@pytest.mark.parametrize("batch_size", [1, 3])
+def test_a_broken_model_is_not_many_bad_rows(bench: Any, media: Any, model: str, says: str, batch_size: int) -> None:
     bench.clips(media.colours)
-    done = bench.extract(bench.job(model))
+    done = bench.extract(bench.job(model, batch_size=batch_size))
     assert done.code == ExitCode.BAD_JOB
-    assert model in done.message
+    assert f"model {model} " in done.message
+    assert says in done.message
     assert bench.records() == []
 
 
-def test_a_model_that_always_raises_is_not_many_bad_rows(bench: Any, media: Any) -> None:
-    bench.clips(media.colours)
-    with pytest.raises(ZeroDivisionError, match="every row"):
-        bench.extract(bench.job("broken"))
-    assert bench.records() == []
+def test_a_first_row_that_raises_is_not_a_broken_model(bench: Any, media: Any) -> None:
+    bench.clips([media.red, *media.colours])
+    assert bench.extract(bench.job("raises", batch_size=1)).code == 0
+    assert bench.reasons() == {0: "encode_error"}
 
 
 def test_memory_that_runs_out_halves_the_batch(bench: Any, media: Any) -> None:

@@ -87,7 +87,7 @@ def test_killed_workers_leave_a_store_that_goes_on_to_the_same_bytes(bench: Any,
     undisturbed = bench.tree()
     (bench.root / "latents" / "latents.zarr").rename(bench.root / "latents" / "undisturbed.zarr")
     chance, left = random.Random(0), []
-    for _ in range(4):
+    for _ in range(3):
         process = bench.start(job)
         for _ in range(chance.randint(1, 3)):
             wait_for(process, "shard_done")

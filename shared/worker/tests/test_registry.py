@@ -1,5 +1,6 @@
 """What an image says of itself, and what its source hash sees."""
 
+import io
 import json
 import subprocess
 import sys
@@ -10,6 +11,7 @@ import pytest
 from lary_schema.base import ContractError
 from lary_schema.cards import ImageCard
 from lary_worker import registry
+from lary_worker.selftest import selftest
 from lary_worker.sources import code_sha256
 
 
@@ -105,13 +107,14 @@ def test_the_source_hash_follows_imports(tmp_path: Path, monkeypatch: pytest.Mon
 
 
 def test_selftest_checks_cards(toy_registry: None) -> None:
-    good, bad = lary_worker("selftest", "--model", "mean"), lary_worker("selftest", "--model", "wrong-shape")
-    assert good.returncode == 0, good.stderr
-    assert json.loads(good.stdout) == {"model": "mean", "ok": True, "problems": {}}
-    lines = [json.loads(line) for line in bad.stdout.splitlines()]
-    assert bad.returncode == 2
-    assert lines[0]["problems"].keys() == {"video/corrected", "image/corrected"}
-    assert "wrong-shape failed the self test" in lines[1]["message"]
+    out = io.StringIO()
+    selftest("mean", "cpu", out)
+    with pytest.raises(ContractError, match="wrong-shape failed the self test"):
+        selftest("wrong-shape", "cpu", out)
+    good, bad = (json.loads(line) for line in out.getvalue().splitlines())
+    assert good == {"model": "mean", "ok": True, "problems": {}}
+    assert (bad["model"], bad["ok"]) == ("wrong-shape", False)
+    assert bad["problems"].keys() == {"video/corrected", "image/corrected"}
 
 
 def test_models_misbehave_in_the_registry(toy_registry: None, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,5 +1,6 @@
 """Does this image do what the job was planned for? A store must hold what its fingerprint says."""
 
+import importlib.util
 from typing import Any
 
 from lary_schema.base import ContractError
@@ -11,6 +12,8 @@ from lary_worker import registry
 
 def check_agreement(job: ExtractJob) -> None:
     """Compare the job with the image and with itself. Raises ContractError naming all that differs."""
+    if job.values.decoder == "decord" and importlib.util.find_spec("decord") is None:
+        raise ContractError(f"job {job.id} wants decord, which this image lacks; install it, or plan with pyav")
     card = registry.find_card(job.values.model)
     differences = _with_image(job, card) | _within(job)
     wrong = [f"{name}: planned {planned}, here {here}" for name, (planned, here) in differences.items()]

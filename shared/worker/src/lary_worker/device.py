@@ -1,4 +1,7 @@
-"""The device a job computes on, and torch's settings: the same numbers on every run."""
+"""The device a job computes on, and torch's settings: the same numbers on every run.
+
+The tests run this on the CPU; what is said of CUDA here and in `encode` was not run on a GPU.
+"""
 
 import os
 import random

@@ -62,7 +62,6 @@ class Encoder:
         self._device = device
         self._emit = emit
         self._dtype = getattr(torch, job.store.dtype)
-        self._first = True
         self.size = job.batch_size
         """Rows per call of the model: the job's, or less since memory ran out."""
 
@@ -74,8 +73,8 @@ class Encoder:
     def launch(self, batch: Batch) -> list[Launched | Failure]:
         """Start on a batch, in parts of `size` rows.
 
-        Raises OutOfMemoryError where one row does not fit, ContractError where the model's output is
-        not what its card says, and whatever the model raises for every row of its first batch.
+        What the model raises costs the rows it raises for. Raises OutOfMemoryError where one row does
+        not fit, and ContractError where the model's output is not what its card says.
         """
         results: list[Launched | Failure] = []
         start = 0
@@ -87,7 +86,6 @@ class Encoder:
                 continue
             results.extend(launched)
             start += len(part.rows)
-            self._first = False
         return results
 
     def collect(self, launched: Launched) -> Iterator[Encoded | Failure]:
@@ -114,24 +112,17 @@ class Encoder:
         except Exception as error:  # noqa: BLE001 - a model's code may raise anything
             if _ran_out(error):
                 return None
-            if len(part.rows) == 1 and not self._first:
+            if len(part.rows) == 1:
                 return [_failure(part, error)]
-            return self._one_by_one(part, error)
+        return self._one_by_one(part)
 
-    def _one_by_one(self, part: Batch, error: Exception) -> list[Launched | Failure]:
-        singles = [part.part(at, at + 1) for at in range(len(part.rows))]
+    def _one_by_one(self, part: Batch) -> list[Launched | Failure]:
         results: list[Launched | Failure] = []
-        for single in singles:
-            try:
-                results.append(self._run(single))
-            except ContractError:
-                raise
-            except Exception as own:  # noqa: BLE001 - a model's code may raise anything, and it costs the row alone
-                if _ran_out(own):
-                    raise OutOfMemoryError(self._one_row_alone()) from None
-                results.append(_failure(single, own))
-        if self._first and all(isinstance(result, Failure) for result in results):
-            raise error
+        for at in range(len(part.rows)):
+            launched = self._try(part.part(at, at + 1))
+            if launched is None:
+                raise OutOfMemoryError(self._one_row_alone())
+            results.extend(launched)
         return results
 
     @torch.inference_mode()

@@ -11,6 +11,7 @@ from lary_schema.store.writer import StoreWriter
 from lary_schema.watchdog import Watchdog
 
 from lary_worker.agreement import check_agreement
+from lary_worker.pool import DecodePool, PoolConfig
 from lary_worker.registry import libraries
 from lary_worker.report import Report, started
 from lary_worker.rows import Metadata
@@ -31,10 +32,12 @@ def extract(job: ExtractJob, emit: Emit) -> None:
         shards = store.missing(job.shards)
         if shards:
             metadata.require_media()
-            # Only here, since it imports torch: a job with nothing left to do ends at once.
-            from lary_worker.loop import fill
+            ranges = [job.store.shard_range(shard) for shard in shards]
+            with DecodePool(PoolConfig.of(job), metadata.tasks(ranges)) as pool:
+                # Imports torch: here, while decode processes start, and not where nothing is left to do.
+                from lary_worker.loop import fill
 
-            fill(job, shards, mounts, metadata, store, emit, watchdog)
+                fill(job, shards, mounts.weights, pool, store, emit, watchdog)
         else:
             emit(started(job, 0, job.device))
             Report(job.id, 0, emit).finished()

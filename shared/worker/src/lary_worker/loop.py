@@ -2,25 +2,28 @@
 
 from dataclasses import dataclass, field
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 import torch
 from lary_schema.base import ContractError
 from lary_schema.events import Emit
 from lary_schema.jobs import ExtractJob
-from lary_schema.mounts import Mounts
 from lary_schema.store.layout import Failure
 from lary_schema.store.writer import StoreWriter
 from lary_schema.watchdog import Watchdog
 
 from lary_worker.device import device_name, peak_memory, prepare_torch
 from lary_worker.encode import Batch, Encoder, Launched
-from lary_worker.pool import Decoded, DecodePool, Outcome, PoolConfig
+from lary_worker.pool import Decoded, DecodePool
 from lary_worker.registry import make_model
 from lary_worker.report import Report, started
-from lary_worker.rows import Metadata
 from lary_worker.shard import Shard, ShardWriter
 from lary_worker.weights import find_weights
+
+_RAISED_BY_MODEL = ("preprocess_error", "encode_error")
+_BROKEN = 2
+"""Rows that a model raises for, before it took one, until it counts as broken: one may be the row's fault."""
 
 
 @dataclass
@@ -33,16 +36,23 @@ class Loop:
     writer: ShardWriter
     report: Report
     watchdog: Watchdog
-    _first: bool = field(default=True, init=False)
     _flying: list[Launched | Failure] = field(default_factory=list, init=False)
-    """The batch on the device."""
+    """The batch on the device, and its rows that failed before."""
+    _proven: bool = field(default=False, init=False)
+    """Whether the model took any row yet."""
+    _suspicious: list[Failure] = field(default_factory=list, init=False)
+    """What it raised before."""
 
     def fill(self, number: int) -> None:
         """Do one shard, in batches of fixed rows, and hand it to the writer."""
         shard = Shard(self.job.store, number)
         for start in range(0, len(shard.rows), self.job.batch_size):
-            batch = self._next_batch(shard, min(self.job.batch_size, len(shard.rows) - start))
-            self._encode(shard, batch)
+            batch, failures = self._next_batch(shard, min(self.job.batch_size, len(shard.rows) - start))
+            results = [*failures, *self._launch(batch)]
+            self._refuse_broken(results)
+            # Only now, with the next batch under way, so that the device never idles.
+            self._settle(shard)
+            self._flying = results
         self._settle(shard)
         with self.report.waiting("write"):
             self.watchdog.beat(f"writing shard {number}")
@@ -54,23 +64,18 @@ class Loop:
             self.watchdog.beat("writing the last shard")
             self.writer.wait()
 
-    def _next_batch(self, shard: Shard, count: int) -> Batch:
-        """The next `count` rows without those that failed."""
+    def _next_batch(self, shard: Shard, count: int) -> tuple[Batch, list[Failure]]:
+        """The next `count` rows: those to encode, and those that failed."""
         self.watchdog.beat("decoding")
         with self.report.waiting("decode"):
             outcomes = self.pool.take(count, partial(self.watchdog.beat, "decoding"))
-            self._refuse_broken(outcomes)
-            failures = [outcome for outcome in outcomes if isinstance(outcome, Failure)]
             decoded = [outcome for outcome in outcomes if isinstance(outcome, Decoded)]
             batch = self._assemble(decoded)
             self.pool.release()
         clamped = [row.row for row in decoded if row.clamped]
         shard.clamped.extend(clamped)
         self.report.clamped(len(clamped))
-        for failure in failures:
-            self._fail(shard, failure)
-        self.report.done(len(failures))
-        return batch
+        return batch, [outcome for outcome in outcomes if isinstance(outcome, Failure)]
 
     def _assemble(self, decoded: list[Decoded]) -> Batch:
         spec = self.encoder.model.spec.input
@@ -80,79 +85,64 @@ class Loop:
             array[at] = row.array
         return Batch(np.array([row.row for row in decoded], np.int64), inputs)
 
-    def _refuse_broken(self, outcomes: list[Outcome]) -> None:
-        """A model that cannot preprocess any row of the first batch is broken; the rows are not bad."""
-        if self._first and all(isinstance(o, Failure) and o.reason == "preprocess_error" for o in outcomes):
-            raise ContractError(
-                f"model {self.job.values.model} fails in preprocess on every row of the first batch: {outcomes[0]}"
-            )
-        self._first = False
-
-    def _encode(self, shard: Shard, batch: Batch) -> None:
-        """Start on a batch, and only then wait for the one before, so that the device never idles."""
+    def _launch(self, batch: Batch) -> list[Launched | Failure]:
         with self.report.waiting("encode"):
-            self.watchdog.beat(f"encoding rows from {batch.rows[0] if len(batch.rows) else shard.rows.start}")
-            launched = self.encoder.launch(batch)
-        self._settle(shard)
-        self._flying = launched
+            self.watchdog.beat("encoding")
+            return self.encoder.launch(batch)
+
+    def _refuse_broken(self, results: list[Launched | Failure]) -> None:
+        """A model that raises for each of its first rows is broken: those are not bad rows."""
+        self._proven = self._proven or any(isinstance(result, Launched) for result in results)
+        if self._proven:
+            return
+        self._suspicious += [r for r in results if isinstance(r, Failure) and r.reason in _RAISED_BY_MODEL]
+        if len(self._suspicious) >= _BROKEN:
+            first = self._suspicious[0]
+            raise ContractError(
+                f"model {self.job.values.model} takes no row: it raised for the first {len(self._suspicious)} "
+                f"(row {first.row}: {first.reason}: {first.detail}); its traceback is on stderr"
+            )
 
     def _settle(self, shard: Shard) -> None:
-        """Wait for the batch on the device and put its latents into the shard."""
+        """Wait for the batch on the device and put what came of its rows into the shard."""
         with self.report.waiting("encode"):
             for item in self._flying:
                 for result in [item] if isinstance(item, Failure) else self.encoder.collect(item):
                     if isinstance(result, Failure):
-                        self._fail(shard, result)
+                        shard.fail(result)
+                        self.report.failed(result)
                     else:
                         shard.put(result.row, result.tokens, result.indices)
                     self.report.done(1)
                 self.watchdog.beat("encoding")
         self._flying = []
 
-    def _fail(self, shard: Shard, failure: Failure) -> None:
-        shard.fail(failure)
-        self.report.failed(failure)
-
 
 def fill(
     job: ExtractJob,
     shards: list[int],
-    mounts: Mounts,
-    metadata: Metadata,
+    weights_root: Path,
+    pool: DecodePool,
     store: StoreWriter,
     emit: Emit,
     watchdog: Watchdog,
 ) -> None:
-    """Extract claimed `shards`, ascending, into `store`. Raises ContractError where the job cannot go on."""
-    values, ranges = job.values, [job.store.shard_range(shard) for shard in shards]
-    device = prepare_torch(job)
+    """Extract claimed `shards`, whose rows `pool` decodes in order, into `store`.
+
+    Raises ContractError where the job cannot go on; finished shards stay.
+    """
+    values, device = job.values, prepare_torch(job)
     model = make_model(values.model, values.mode, values.variant)
-    weights = find_weights(job, model.card, mounts.weights, watchdog.beat)
-    total = sum(map(len, ranges))
+    weights = find_weights(job, model.card, weights_root, watchdog.beat)
+    total = sum(len(job.store.shard_range(shard)) for shard in shards)
     emit(started(job, total, device_name(device)))
-    writer = ShardWriter(store, job.id, emit, device_name(device))
-    with DecodePool(_pool_config(job), metadata.tasks(ranges)) as pool, writer:
-        watchdog.beat("loading the model")
-        model.load(weights, device, torch.bfloat16 if values.precision == "bf16" else torch.float32, values.seed)
-        encoder = Encoder(model, job, device, emit)
-        report = Report(job.id, total, emit)
+    watchdog.beat("loading the model")
+    model.load(weights, device, torch.bfloat16 if values.precision == "bf16" else torch.float32, values.seed)
+    encoder = Encoder(model, job, device, emit)
+    report = Report(job.id, total, emit)
+    with ShardWriter(store, job.id, emit, device_name(device)) as writer:
         loop = Loop(job, pool, encoder, writer, report, watchdog)
         for shard in shards:
             loop.fill(shard)
         loop.finish()
     report.finished(encoder.size, peak_memory(device))
-
-
-def _pool_config(job: ExtractJob) -> PoolConfig:
-    values = job.values
-    return PoolConfig(
-        key=values.model,
-        mode=values.mode,
-        variant=values.variant,
-        decoder=values.decoder,
-        spec=values.spec.input,
-        workers=job.workers,
-        row_timeout_s=job.row_timeout_s,
-        # A batch being assembled and two ahead of it.
-        slots=max(3 * job.batch_size, job.batch_size + 2 * job.workers),
-    )

@@ -18,8 +18,9 @@ from multiprocessing.connection import Connection, wait
 from types import TracebackType
 from typing import Any, NamedTuple, Self
 
-from lary_schema.cards import TensorSpec
+from lary_schema.cards import Mode, TensorSpec
 from lary_schema.events import Reason
+from lary_schema.jobs import Decoder, ExtractJob
 from lary_schema.store.layout import Failure
 from numpy.typing import NDArray
 
@@ -44,14 +45,29 @@ class PoolConfig:
     """What the processes do, and how many rows ahead."""
 
     key: str
-    mode: str
+    mode: Mode
     variant: str
-    decoder: str
+    decoder: Decoder
     spec: TensorSpec
     workers: int
     row_timeout_s: float
     slots: int
     """Rows that are decoded and not yet released, at most."""
+
+    @classmethod
+    def of(cls, job: ExtractJob) -> Self:
+        """A job's: a batch that is being assembled, and two ahead of it."""
+        values = job.values
+        return cls(
+            key=values.model,
+            mode=values.mode,
+            variant=values.variant,
+            decoder=values.decoder,
+            spec=values.spec.input,
+            workers=job.workers,
+            row_timeout_s=job.row_timeout_s,
+            slots=max(3 * job.batch_size, job.batch_size + 2 * job.workers),
+        )
 
 
 @dataclass
