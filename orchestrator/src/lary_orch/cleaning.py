@@ -76,7 +76,8 @@ def _drafts(folder: Path) -> Iterator[Path]:
 
 def _is_quiet(path: Path) -> bool:
     inside = path.rglob("*") if path.is_dir() else ()
-    return max(p.lstat().st_mtime for p in (path, *inside)) < time.time() - QUIET_S
+    newest: float = max(p.lstat().st_mtime for p in (path, *inside))
+    return newest < time.time() - QUIET_S
 
 
 def _unfinished_environments(folder: Path) -> Iterator[Path]:

@@ -84,9 +84,9 @@ def verify(weight: Weight, cache: Path) -> tuple[State, str]:
     """
     if not weight.found:
         return "missing", weight.how
-    problems = list(_problems(weight))
-    if problems:
-        return "bad", f"{'; '.join(problems)}. Remove it; then {weight.how}"
+    broken = list(problems(weight))
+    if broken:
+        return "bad", f"{'; '.join(broken)}. Remove it; then {weight.how}"
     sha256 = weight_sha256(weight.path.resolve(), cache)
     if weight.spec.sha256 is None:
         return "unknown", f"sha256 {sha256}; no published hash to compare with"
@@ -95,7 +95,8 @@ def verify(weight: Weight, cache: Path) -> tuple[State, str]:
     return "ok", f"sha256 {sha256}"
 
 
-def _problems(weight: Weight) -> Iterator[str]:
+def problems(weight: Weight) -> Iterator[str]:
+    """What is wrong with a weight that is there, as far as can be seen without its hash."""
     if weight.path.is_dir():
         lacking = [name for name in weight.spec.files if not (weight.path / name).is_file()]
         if lacking:

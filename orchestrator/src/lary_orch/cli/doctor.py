@@ -1,0 +1,69 @@
+"""`lary-orch doctor`: is this machine ready?"""
+
+import json
+import sys
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Literal
+
+import click
+
+from lary_orch.catalog import Catalog
+from lary_orch.cli.options import catalog_options, json_option, option, workspace_options
+from lary_orch.workspace import Workspace
+
+if TYPE_CHECKING:
+    from lary_orch.doctor.check import Finding
+
+
+@click.command()
+@option("-m", "--model", "models", multiple=True, help="Check for this model; repeatable.")
+@option("-d", "--dataset", "datasets", multiple=True, help="Check for this dataset; repeatable.")
+@option(
+    "--runtime",
+    type=click.Choice(["auto", "process", "docker"]),
+    default="auto",
+    help="What jobs shall run in; auto takes a missing engine lightly.",
+)
+@catalog_options
+@workspace_options
+@json_option
+def command(
+    models: tuple[str, ...],
+    datasets: tuple[str, ...],
+    runtime: Literal["auto", "process", "docker"],
+    catalog: Catalog,
+    workspace: Workspace,
+    as_json: bool,
+) -> None:
+    """Check this machine, with a remedy for each fault.
+
+    Changes nothing. Exits with 1 where a check fails; warnings and skipped checks do not count.
+
+    \b
+    lary-orch doctor
+    lary-orch doctor -m vjepa2 -d calvin --runtime docker
+    """
+    from lary_orch.doctor import examine
+    from lary_orch.doctor.check import Context
+
+    findings = list(examine(Context(workspace, catalog, models, datasets, runtime)))
+    if as_json:
+        click.echo(json.dumps([{"check": name, **asdict(finding)} for name, finding in findings], indent=2))
+    else:
+        _show(findings)
+    if any(finding.status == "fail" for _, finding in findings):
+        sys.exit(1)
+
+
+def _show(findings: list[tuple[str, "Finding"]]) -> None:
+    """A table on a terminal, which wraps long cells; elsewhere a line per check, its remedy below."""
+    if sys.stdout.isatty():
+        from lary_orch.tables import Table, show
+
+        rows = [(name, f.status, f.message, f.remedy) for name, f in findings]
+        show(Table("doctor", ("check", "status", "what was found", "remedy"), rows), sys.stdout)
+        return
+    for name, finding in findings:
+        click.echo(f"{finding.status:4}  {name}: {finding.message}")
+        if finding.remedy:
+            click.echo(f"      -> {finding.remedy}")

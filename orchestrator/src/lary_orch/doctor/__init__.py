@@ -1,0 +1,28 @@
+"""`lary-orch doctor`: one check per file, behind one interface (`check.Check`)."""
+
+from collections.abc import Iterator
+
+from lary_orch.doctor import (
+    datasets,
+    disk,
+    engine,
+    gpu,
+    images,
+    leftovers,
+    mounts,
+    python,
+    shm,
+    uv,
+    weights,
+)
+from lary_orch.doctor.check import Check, Context, Finding
+
+CHECKS: tuple[Check, ...] = (
+    *(python, uv, engine, images, gpu),
+    *(disk, mounts, shm, weights, datasets, leftovers),
+)
+
+
+def examine(context: Context) -> Iterator[tuple[str, Finding]]:
+    """The checks' names and findings, in order."""
+    yield from ((check.NAME, check.run(context)) for check in CHECKS)

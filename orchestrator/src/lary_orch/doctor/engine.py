@@ -1,0 +1,22 @@
+"""Does a container engine answer?"""
+
+from lary_orch.doctor.check import Context, Finding
+
+NAME = "engine"
+OLDEST_API = (1, 41)
+"""Docker 20.10; what the containers' limits and GPU requests were tried with."""
+
+
+def run(context: Context) -> Finding:
+    if context.runtime == "process":
+        return Finding("skip", "the process runtime needs none")
+    engine = context.engine
+    if isinstance(engine, str):
+        remedy = "start Docker, let your user reach its socket (group docker), or name one by DOCKER_HOST"
+        if context.runtime == "docker":
+            return Finding("fail", f"no engine answers: {engine}", f"{remedy}; or use --runtime process")
+        return Finding("warn", f"no engine answers ({engine}); jobs run as processes", remedy)
+    message = f"engine {engine.version}, API {engine.api}"
+    if tuple(map(int, engine.api.split("."))) < OLDEST_API:
+        return Finding("warn", f"{message}; tried with API 1.41 and newer", "update the engine")
+    return Finding("ok", message)

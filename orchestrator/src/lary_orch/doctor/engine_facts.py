@@ -1,0 +1,46 @@
+"""The container engine as the checks see it, apart from the runtime that uses it."""
+
+from dataclasses import dataclass
+from typing import Any
+
+TIMEOUT_S = 5
+
+
+@dataclass(frozen=True)
+class Engine:
+    """An engine that answers."""
+
+    client: Any
+    """docker.DockerClient"""
+    version: str
+    api: str
+    runtimes: frozenset[str]
+    """OCI runtimes and CDI vendors it can start containers with."""
+
+    def has_image(self, ref: str) -> bool:
+        from docker.errors import ImageNotFound
+
+        try:
+            self.client.images.get(ref)
+        except ImageNotFound:
+            return False
+        return True
+
+
+def find_engine() -> Engine | str:
+    """The engine that DOCKER_HOST or the default socket leads to; else a sentence that says why none."""
+    import docker
+    from docker.errors import DockerException
+    from requests.exceptions import RequestException
+
+    try:
+        client = docker.from_env(timeout=TIMEOUT_S)
+        version, info = client.version(), client.info()
+    except (DockerException, RequestException) as error:
+        return str(error).splitlines()[0]
+    return Engine(client, str(version["Version"]), str(version["ApiVersion"]), _runtimes(info))
+
+
+def _runtimes(info: dict[str, Any]) -> frozenset[str]:
+    devices = (str(device.get("ID", "")) for device in info.get("DiscoveredDevices") or ())
+    return frozenset(info.get("Runtimes") or ()) | {device.partition(".com/")[0] for device in devices}

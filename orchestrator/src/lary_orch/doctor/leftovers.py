@@ -1,0 +1,15 @@
+"""Is something lying about that nobody will need?"""
+
+from lary_orch.cleaning import leftovers
+from lary_orch.doctor.check import Context, Finding
+from lary_orch.tables import size_text
+
+NAME = "leftovers"
+
+
+def run(context: Context) -> Finding:
+    found = list(leftovers(context.workspace))
+    if not found:
+        return Finding("ok", "none")
+    size = size_text(sum(target.size for target in found))
+    return Finding("warn", f"{len(found)} leftovers of runs that died, {size}", "lary-orch clean")

@@ -1,0 +1,30 @@
+"""Are the weights of the chosen models here, and whole as far as a glance can tell?"""
+
+from lary_schema.base import ContractError
+
+from lary_orch.doctor.check import Context, Finding, worst
+from lary_orch.weights import Weight, chosen_cards, list_weights, problems
+
+NAME = "weights"
+
+
+def run(context: Context) -> Finding:
+    try:
+        weights = list_weights(chosen_cards(context.catalog, context.models), context.workspace.weights)
+    except ContractError as error:
+        return Finding("skip", str(error))
+    if not context.models:
+        here = sum(weight.found for weight in weights)
+        return Finding("ok", f"{here} of {len(weights)} weights are here; `lary-orch weights ls` lists them")
+    if not weights:
+        return Finding("ok", "the chosen models need none")
+    return worst([_look(weight) for weight in weights])
+
+
+def _look(weight: Weight) -> Finding:
+    if not weight.found:
+        return Finding("fail", f"{weight.path} is missing", weight.how)
+    broken = "; ".join(problems(weight))
+    if broken:
+        return Finding("fail", f"{weight.path}: {broken}", f"remove it; then {weight.how}")
+    return Finding("ok", f"{weight.path.name} is here")
