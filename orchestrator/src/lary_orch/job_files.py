@@ -12,6 +12,7 @@ from lary_schema.jobs import ExtractJob, ProbeJob
 from lary_schema.mounts import MountPath
 from lary_schema.store.layout import StorePaths
 
+from lary_orch.finished import RESULT_FILE
 from lary_orch.plan import Plan, PlannedJob, PlannedStore
 from lary_orch.runtimes.base import JOB_FILE
 from lary_orch.sources import SplitSource
@@ -119,7 +120,7 @@ def _probe_entry(planned: PlannedJob) -> ProbeEntry:
         dataset=job.dataset,
         control=job.control,
         fingerprint=job.fingerprint,
-        result=str(planned.result or planned.out / "result.json"),
+        result=str(planned.result or planned.out / RESULT_FILE),
     )
 
 

@@ -20,8 +20,8 @@ from lary_orch.finished import by_fingerprint, failed_rows
 from lary_orch.plan import Plan, PlannedJob, PlannedStore, Problem, Request
 from lary_orch.protocol_cards import for_task
 from lary_orch.revision import code_revision
-from lary_orch.runtimes.base import ImageSource, Prepared, Runtime
-from lary_orch.sources import Say, SplitSource, find_split, make_generated, wanted_splits
+from lary_orch.runtimes.base import ImageSource, Prepared, Runtime, Say
+from lary_orch.sources import SplitSource, find_split, make_generated, wanted_splits
 from lary_orch.stores import make_values, partitions, plan_store
 from lary_orch.weights_index import WeightSet, find_weights
 from lary_orch.workspace import Workspace

@@ -1,6 +1,5 @@
 """Where a dataset's rows come from on this machine: its CSVs, counted and hashed."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,9 +10,8 @@ from lary_schema.metadata import count_rows
 
 from lary_orch import demo
 from lary_orch.cache import file_state, remembered
+from lary_orch.runtimes.base import Say
 from lary_orch.workspace import Workspace
-
-Say = Callable[[str], None]
 
 
 @dataclass(frozen=True)
