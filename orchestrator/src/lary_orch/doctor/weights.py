@@ -1,7 +1,5 @@
 """Are the weights of the chosen models here, and whole as far as a glance can tell?"""
 
-from lary_schema.base import ContractError
-
 from lary_orch.doctor.check import Context, Finding, worst
 from lary_orch.weights import Weight, chosen_cards, list_weights, problems
 
@@ -9,16 +7,15 @@ NAME = "weights"
 
 
 def run(context: Context) -> Finding:
-    try:
-        weights = list_weights(chosen_cards(context.catalog, context.models), context.workspace.weights)
-    except ContractError as error:
-        return Finding("skip", str(error))
+    families = [key for key in context.models if context.catalog.model_card(key).key != key]
+    if families:
+        remedy = "`lary-orch plan` with this model names what is missing"
+        return Finding("skip", f"the files of {', '.join(families)} are known to the image alone", remedy)
+    weights = list_weights(chosen_cards(context.catalog, context.models), context.workspace.weights)
     if not context.models:
         here = sum(weight.found for weight in weights)
         return Finding("ok", f"{here} of {len(weights)} weights are here; `lary-orch weights ls` lists them")
-    if not weights:
-        return Finding("ok", "the chosen models need none")
-    return worst([_look(weight) for weight in weights])
+    return worst([_look(weight) for weight in weights]) if weights else Finding("ok", "the chosen models need none")
 
 
 def _look(weight: Weight) -> Finding:

@@ -1,0 +1,333 @@
+"""Each check of `doctor`, on machines that are as it should be and on ones that are not."""
+
+import json
+import os
+import threading
+import time
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any, Literal
+
+import pytest
+from click.testing import CliRunner
+from lary_orch import doctor
+from lary_orch.catalog import Catalog
+from lary_orch.cli.doctor import command
+from lary_orch.doctor import CHECKS, datasets, disk, engine, gpu, images, leftovers, mounts, python, shm, uv, weights
+from lary_orch.doctor.check import Context, Finding, worst
+from lary_orch.workspace import Workspace
+from lary_schema.base import ContractError
+
+DATASET = """
+key: clips
+title: t
+task: classification
+columns: {input: video}
+metadata: clips/{split}.csv
+media: clips
+labels: {}
+license: MIT
+source: s
+"""
+GPU = "GPU-1234, NVIDIA H200, 143771, 0"
+
+
+class FakeEngine(ThreadingHTTPServer):
+    """The three answers of the Docker API that the checks ask for."""
+
+    daemon_threads = True
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), _Handler)
+        self.api = "1.45"
+        self.runtimes: dict[str, Any] = {"runc": {}}
+        self.cdi: list[dict[str, str]] = []
+        self.images: set[str] = set()
+
+
+class _Handler(BaseHTTPRequestHandler):
+    server: FakeEngine
+
+    def do_GET(self) -> None:
+        path = self.path.partition("?")[0]
+        name = path.rpartition("/images/")[2].removesuffix("/json")
+        if path.endswith("/version"):
+            self._send(200, {"Version": "27.0", "ApiVersion": self.server.api, "MinAPIVersion": "1.24"})
+        elif path.endswith("/info"):
+            self._send(200, {"Runtimes": self.server.runtimes, "DiscoveredDevices": self.server.cdi})
+        elif name in self.server.images:
+            self._send(200, {"Id": f"sha256:{name}", "RepoTags": [name]})
+        else:
+            self._send(404, {"message": "no such image"})
+
+    def _send(self, status: int, body: dict[str, Any]) -> None:
+        data = json.dumps(body).encode()
+        self.send_response(status)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(data)))
+        self.end_headers()
+        self.wfile.write(data)
+
+    def log_message(self, *args: Any) -> None:
+        """Quiet."""
+
+
+@pytest.fixture
+def docker(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeEngine]:
+    server = FakeEngine()
+    thread = threading.Thread(target=server.serve_forever, args=(0.05,))
+    thread.start()
+    monkeypatch.setenv("DOCKER_HOST", f"tcp://127.0.0.1:{server.server_address[1]}")
+    yield server
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+@pytest.fixture
+def no_docker(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("DOCKER_HOST", f"unix://{tmp_path}/none.sock")
+
+
+@pytest.fixture
+def workspace(tmp_path: Path) -> Workspace:
+    return Workspace.locate(tmp_path / "bench", env={})
+
+
+def put_csv(workspace: Workspace, rows: int = 3, *, media: bool = True) -> None:
+    folder = workspace.data / "clips"
+    folder.mkdir(parents=True, exist_ok=True)
+    lines = [f'{i}.mp4,wave,"0,1,2,3,4,5,6,7,8"\n' for i in range(rows)]
+    for split in ("train", "val"):
+        (folder / f"{split}.csv").write_text("video_path,action,sample_indices\n" + "".join(lines))
+    for i in range(rows if media else 0):
+        (folder / f"{i}.mp4").write_bytes(b"")
+
+
+@pytest.fixture
+def context(workspace: Workspace, tmp_path: Path) -> Any:
+    """Makes a context; the catalog has the dataset `clips` beside the built-in ones."""
+    (tmp_path / "catalog").mkdir()
+    (tmp_path / "catalog" / "clips.yaml").write_text(DATASET)
+    catalog = Catalog.load([tmp_path / "catalog"], {})
+
+    def make(
+        models: tuple[str, ...] = (),
+        sets: tuple[str, ...] = (),
+        runtime: Literal["auto", "process", "docker"] = "auto",
+    ) -> Context:
+        return Context(workspace, catalog, models, sets, runtime)
+
+    return make
+
+
+# --- the machine ------------------------------------------------------------------------------
+
+
+def test_python_and_versions(context: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert python.run(context()).status == "ok"
+    monkeypatch.setattr("lary_orch.__version__", "9.9.9")
+    stale = python.run(context())
+    assert (stale.status, "9.9.9 expected" in stale.message) == ("fail", True)
+    assert "pip install -e" in stale.remedy
+    monkeypatch.setattr(python, "OLDEST", (99, 0))
+    assert python.run(context()).status == "fail"
+
+
+def test_uv(context: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert uv.run(context()).message.startswith("uv ")
+    assert uv.run(context(runtime="docker")).status == "skip"
+    monkeypatch.setattr("uv.find_uv_bin", lambda: "/nonexistent/uv")
+    broken = uv.run(context())
+    assert (broken.status, "--env current" in broken.remedy) == ("warn", True)
+    monkeypatch.setitem(__import__("sys").modules, "uv", None)
+    assert "not installed" in uv.run(context()).message
+
+
+@pytest.mark.usefixtures("no_docker")
+def test_a_missing_engine_weighs_by_the_runtime(context: Any) -> None:
+    assert engine.run(context()).status == "warn"
+    assert engine.run(context(runtime="process")).status == "skip"
+    wanted = engine.run(context(runtime="docker"))
+    assert wanted.status == "fail"
+    assert "DOCKER_HOST" in wanted.remedy
+    assert images.run(context()).status == "skip"
+
+
+def test_an_engine_that_answers(context: Any, docker: FakeEngine) -> None:
+    assert engine.run(context()) == Finding("ok", "engine 27.0, API 1.45")
+    docker.api = "1.40"
+    old = engine.run(context())
+    assert (old.status, old.remedy) == ("warn", "update the engine")
+
+
+def test_images_are_looked_for_in_this_version(context: Any, docker: FakeEngine) -> None:
+    docker.images = {"lary/baseline:0.1.0"}
+    lacking = images.run(context(models=("frame-diff",), runtime="docker"))
+    assert lacking == Finding("fail", "not built: lary/probe:0.1.0", "lary-orch images build probe")
+    assert images.run(context(models=("frame-diff",))).status == "warn"
+    docker.images.add("lary/probe:0.1.0")
+    assert images.run(context(models=("frame-diff",))) == Finding("ok", "2 images of version 0.1.0")
+    assert "lary/lapa:0.1.0" in images.run(context()).message
+    assert images.run(context(runtime="process")).status == "skip"
+
+
+def put_smi(folder: Path, monkeypatch: pytest.MonkeyPatch, answer: str, code: int = 0) -> None:
+    tool = folder / "nvidia-smi"
+    tool.write_text(f"#!/bin/sh\necho '{answer}'\nexit {code}\n")
+    tool.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{folder}{os.pathsep}{os.environ['PATH']}")
+
+
+def test_no_gpu_is_no_fault(context: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert gpu.run(context()).status == "skip"
+
+
+def test_a_driver_that_lists_nothing(context: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    put_smi(tmp_path, monkeypatch, "NVIDIA-SMI has failed", code=9)
+    assert gpu.run(context()).status == "warn"
+
+
+def test_gpus_need_the_engines_help_in_containers(
+    context: Any, docker: FakeEngine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put_smi(tmp_path, monkeypatch, GPU)
+    assert gpu.run(context(runtime="process")) == Finding("ok", "NVIDIA H200 (140.4 GiB)")
+    without = gpu.run(context(runtime="docker"))
+    assert (without.status, "nvidia-container-toolkit" in without.remedy) == ("fail", True)
+    assert gpu.run(context()).status == "warn"
+    docker.runtimes["nvidia"] = {}
+    assert gpu.run(context(runtime="docker")).status == "ok"
+    docker.runtimes, docker.cdi = {}, [{"Source": "cdi", "ID": "nvidia.com/gpu=0"}]
+    assert gpu.run(context(runtime="docker")).status == "ok"
+
+
+def test_shared_memory(context: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    assert shm.run(context(runtime="docker")).status == "skip"
+    monkeypatch.setattr(shm, "FOLDER", tmp_path)
+    assert shm.run(context()).status == "ok"
+    monkeypatch.setattr(shm, "ENOUGH", 1 << 60)
+    assert "remount" in shm.run(context()).remedy
+    monkeypatch.setattr(shm, "FOLDER", tmp_path / "none")
+    assert shm.run(context()).status == "skip"
+
+
+# --- the plan ---------------------------------------------------------------------------------
+
+
+def test_disk_is_compared_with_what_the_stores_take(
+    context: Any, workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put_csv(workspace, rows=1000)
+    asked = context(models=("frame-diff", "pixels"), sets=("clips",))
+    needed = 2 * 1000 * (8 * 64 * 48 * 2 + 1 + 9 * 64 * 48 * 2 + 1)
+    assert disk.needed_bytes(asked) == (needed, [])
+    statuses = []
+    for free in (needed * 2, needed + 1, needed - 1):
+        monkeypatch.setattr(disk.shutil, "disk_usage", lambda _, free=free: type("Usage", (), {"free": free}))
+        statuses.append(disk.run(asked).status)
+    assert statuses == ["ok", "warn", "fail"]
+    assert "--latents" in disk.run(asked).remedy
+    assert disk.run(context()).status == "warn"
+
+
+def test_what_cannot_be_counted_is_named(context: Any) -> None:
+    finding = disk.run(context(models=("pixels",), sets=("demo_motion", "clips")))
+    assert "demo_motion, clips not counted" in finding.message
+
+
+def test_mounts(context: Any, workspace: Workspace) -> None:
+    finding = mounts.run(context(sets=("clips",)))
+    assert finding.status == "fail"
+    assert f"{workspace.data} does not exist" in finding.message
+    assert mounts.run(context(sets=("demo_motion",))).status == "ok"
+    workspace.data.mkdir(parents=True)
+    workspace.latents.mkdir()
+    finding = mounts.run(context(sets=("clips",)))
+    assert finding.status == "ok"
+    assert f"latents {workspace.latents};" in finding.message
+    assert list(workspace.latents.iterdir()) == []
+
+
+def test_a_latents_volume_that_cannot_be_written_is_a_fault(
+    context: Any, workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(path: Path) -> None:
+        raise OSError(22, "Invalid argument")
+
+    monkeypatch.setattr(mounts, "sync_file", refuse)
+    finding = mounts.run(context())
+    assert finding.status == "fail"
+    assert "Invalid argument" in finding.message
+    assert "LARY_LA_DIR" in finding.remedy
+
+
+def test_weights(context: Any, workspace: Workspace) -> None:
+    assert weights.run(context()).status == "ok"
+    assert weights.run(context(models=("frame-diff",))).message == "the chosen models need none"
+    missing = weights.run(context(models=("flux2",)))
+    assert (missing.status, "weights fetch" in missing.remedy) == ("fail", True)
+    file = workspace.weights / "ae.safetensors"
+    file.parent.mkdir(parents=True)
+    file.write_bytes(b"version https://git-lfs.github.com/spec/v1\noid")
+    assert "git-lfs pointer" in weights.run(context(models=("flux2",))).message
+    file.write_bytes(b"\x02\0\0\0\0\0\0\0{}")
+    assert weights.run(context(models=("flux2",))).status == "ok"
+    assert weights.run(context(models=("dinov3-cs8_sl16_dim32_lr1e-4",))).status == "skip"
+
+
+def test_datasets(context: Any, workspace: Workspace) -> None:
+    assert datasets.run(context()).status == "skip"
+    assert "made at first use" in datasets.run(context(sets=("demo_arm",))).message
+    assert "missing (split 'train' of clips)" in datasets.run(context(sets=("clips",))).message
+    put_csv(workspace, rows=30, media=False)
+    lost = datasets.run(context(sets=("clips",)))
+    assert "20 of the first 20 rows lack a file, row 0:" in lost.message
+    assert lost.remedy.startswith("correct media:")
+    put_csv(workspace, rows=30)
+    assert datasets.run(context(sets=("clips",))) == Finding("ok", "clips/train: 30 rows; clips/val: 30 rows")
+    (workspace.data / "clips/val.csv").write_text("video_path,action,sample_indices\n../x.mp4,wave,1\n")
+    assert "row 0: '../x.mp4' contains '..'" in datasets.run(context(sets=("clips",))).message
+
+
+def test_leftovers(context: Any, workspace: Workspace) -> None:
+    assert leftovers.run(context()) == Finding("ok", "none")
+    draft = workspace.cache / "x.json.12ab.partial"
+    draft.parent.mkdir(parents=True)
+    draft.write_bytes(b"x" * 2048)
+    os.utime(draft, (time.time() - 3600,) * 2)
+    finding = leftovers.run(context())
+    assert finding == Finding("warn", "1 leftovers of runs that died, 2.0 KiB", "lary-orch clean")
+    assert draft.exists()
+
+
+# --- all of them ------------------------------------------------------------------------------
+
+
+def test_every_file_of_checks_is_asked() -> None:
+    folder = Path(doctor.__file__).parent
+    helpers = {"__init__", "check", "engine_facts"}
+    assert {check.NAME for check in CHECKS} == {p.stem for p in folder.glob("*.py")} - helpers
+
+
+def test_the_gravest_finding_speaks() -> None:
+    fail, ok, skip = Finding("fail", "broken", "mend"), Finding("ok", "fine"), Finding("skip", "none")
+    assert worst([ok, fail, skip, fail]) == Finding("fail", "broken; broken", "mend")
+    assert worst([skip, ok]) == ok
+
+
+@pytest.mark.usefixtures("no_docker")
+def test_the_command(workspace: Workspace) -> None:
+    arguments = ["--workspace", str(workspace.root)]
+    done = CliRunner().invoke(command, [*arguments, "--json"], catch_exceptions=False)
+    assert done.exit_code == 0
+    assert [record["check"] for record in json.loads(done.output)] == [check.NAME for check in CHECKS]
+    failing = CliRunner().invoke(command, [*arguments, "-m", "flux2"], catch_exceptions=False)
+    assert failing.exit_code == 1
+    assert "fail  weights: " in failing.output
+    assert "\n      -> `lary-orch weights fetch`" in failing.output
+    with pytest.raises(ContractError, match="no model 'nonsense'"):
+        CliRunner().invoke(command, [*arguments, "-m", "nonsense"], catch_exceptions=False)
+    assert not workspace.root.exists()
