@@ -1,7 +1,9 @@
 """What the networks are: kinds and sizes. Free of torch, which decode processes do without."""
 
+from __future__ import annotations
+
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 
@@ -85,6 +87,10 @@ class VitKind:
     skippable: tuple[str, ...] = ()
     options: Mapping[str, Any] = field(default_factory=dict)
     """Changes to the folder's config."""
+
+    def shallow(self) -> VitKind:
+        """The same with one layer."""
+        return replace(self, official={**self.official, "num_hidden_layers": 1})
 
 
 DINOV2 = VitKind(

@@ -27,6 +27,15 @@ if TYPE_CHECKING:
 class _Cubic224(Model):
     """Frames resized by OpenCV, as bytes."""
 
+    def random_weights(self, device: torch.device, dtype: torch.dtype, seed: int) -> None:
+        """With one layer in each stack, for `selftest`: shapes do not depend on depth. `load({})` is full."""
+        self._make_shallow()
+        self.load({}, device, dtype, seed)
+
+    @abstractmethod
+    def _make_shallow(self) -> None:
+        """Replace the sizes of this instance by those of one layer."""
+
     def preprocess(self, frames: NDArray[np.uint8]) -> NDArray[Any]:
         """-> uint8 (T, 224, 224, 3)."""
         return resize_cubic(frames, 224)
@@ -43,8 +52,11 @@ def _channels_first(batch: torch.Tensor) -> torch.Tensor:
 class _PatchFeatureModel(_Cubic224):
     """Patch features of every frame, (T, h*w, d)."""
 
-    kind: ClassVar[VitKind]
+    kind: VitKind
     features: nn.Module
+
+    def _make_shallow(self) -> None:
+        self.kind = self.kind.shallow()
 
     def load(self, weights: Weights, device: torch.device, dtype: torch.dtype, seed: int) -> None:
         import torch
@@ -106,6 +118,9 @@ class _LaqModel(_Cubic224):
     """Tensors of the file, beside the decoder, that this key does not read: mostly the frozen backbone."""
 
     features: nn.Module
+
+    def _make_shallow(self) -> None:
+        self.config = replace(self.config, spatial_depth=1, temporal_depth=1)
 
     def load(self, weights: Weights, device: torch.device, dtype: torch.dtype, seed: int) -> None:
         import torch
@@ -187,7 +202,11 @@ class Lapa(_LaqModel):
 class _VitLaq(_LaqModel):
     """LAQ over the patch features of a frozen vision transformer."""
 
-    kind: ClassVar[VitKind]
+    kind: VitKind
+
+    def _make_shallow(self) -> None:
+        super()._make_shallow()
+        self.kind = self.kind.shallow()
 
     def _load_features(
         self, weights: Weights, state: State | None, device: torch.device, dtype: torch.dtype
@@ -257,6 +276,10 @@ class LapaMagvit2(_LaqModel):
     config = LaqConfig(dim=18)
     tokenizer: MagvitConfig = MagvitConfig()
     skippable = (r"to_pixels_first_frame\.", r"magvit2_tokenizer\.")
+
+    def _make_shallow(self) -> None:
+        super()._make_shallow()
+        self.tokenizer = replace(self.tokenizer, num_res_blocks=1)
 
     def _load_features(
         self, weights: Weights, state: State | None, device: torch.device, dtype: torch.dtype

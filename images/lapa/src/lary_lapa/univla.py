@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from lary_worker.model import Latents, Model, Weights
@@ -62,6 +62,11 @@ class Univla(Model):
         torch.manual_seed(seed)
         self.dtype = dtype
         self.network = load(weights.get("model"), self.config, device, dtype)
+
+    def random_weights(self, device: torch.device, dtype: torch.dtype, seed: int) -> None:
+        """A smaller network than the released one: the shapes, which a self test looks at, are the same."""
+        self.config = UnivlaSize(replace(self.config.vit, depth=1), replace(self.config.lam, enc_blocks=1))
+        self.load({}, device, dtype, seed)
 
     def encode(self, batch: torch.Tensor, rows: NDArray[np.int64]) -> Latents:
         pixels = imagenet_normalised(batch).permute(0, 1, 4, 2, 3).contiguous()  # (B, T, 3, H, W)
