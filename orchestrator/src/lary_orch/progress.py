@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from typing import TextIO
 
 from lary_schema.events import BatchHalved, Event, Failed, Finished, Progress, Split, Started, Warned, to_line
-from rich.console import Console
+from rich.console import Console, RenderableType
 from rich.progress import BarColumn, ProgressColumn, TaskID, TextColumn, TimeElapsedColumn
 from rich.progress import Progress as Bars
 from rich.table import Column
@@ -18,6 +18,8 @@ from lary_orch.scheduler import Outcome, Watch, Work
 
 PLAIN_EVERY_S = 10.0
 """At most one line per job in this time where no terminal shows bars."""
+WIDE, BAR, NARROW_BAR = 120, 20, 6
+"""Columns: below the first, bars give way to what is said beside them."""
 MARKS = {"done": ("done", "green"), "failed": ("FAILED", "red"), "skipped": ("skipped", "yellow")}
 STOPPED = ("stopped", "yellow")
 
@@ -38,7 +40,8 @@ def watching(jobs: int, out: TextIO, *, as_json: bool) -> Iterator[Watch]:
 def amounts(event: Progress | Finished, unit: str) -> str:
     """Rate, failures and where the time went: `213 rows/s, 2 failed (decode 71 %, encode 20 %, write 9 %)`."""
     failed = f", {event.failed} failed" if event.failed else ""
-    return f"{event.per_second:,.3g} {unit}/s{failed}{split(event.seconds)}"
+    rate = f"{event.per_second:,.0f}" if event.per_second >= 100 else f"{event.per_second:.3g}"
+    return f"{rate} {unit}/s{failed}{split(event.seconds)}"
 
 
 def split(seconds: Split) -> str:
@@ -163,17 +166,24 @@ class _Rate(ProgressColumn):
         return Text(str(getattr(task, "fields", {}).get("said", "")), style="dim")
 
 
+class _Bars(Bars):
+    """The first task, the sum, stands below the others."""
+
+    def get_renderables(self) -> Iterator[RenderableType]:
+        yield self.make_tasks_table([*self.tasks[1:], *self.tasks[:1]])
+
+
 class LiveBars:
     """A bar per running job and one for all; a line stays for every job that ended."""
 
     def __init__(self, console: Console, jobs: int) -> None:
         self._console = console
         self._memory = _Memory()
-        self._bars = Bars(
-            TextColumn("{task.description}", table_column=Column(no_wrap=True)),
-            BarColumn(bar_width=20),
-            TextColumn("{task.fields[count]}", justify="right"),
-            TimeElapsedColumn(),
+        self._bars = _Bars(
+            TextColumn("{task.description}", table_column=Column(no_wrap=True, overflow="ellipsis", min_width=24)),
+            BarColumn(bar_width=BAR if console.width >= WIDE else NARROW_BAR),
+            TextColumn("{task.fields[count]}", justify="right", table_column=Column(no_wrap=True)),
+            TimeElapsedColumn(table_column=Column(no_wrap=True)),
             _Rate(),
             console=console,
             transient=True,

@@ -1,0 +1,75 @@
+import io
+import signal
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import get_args
+
+import pytest
+from lary_orch import endings
+from lary_orch.endings import REMEDIES, report_failures, run_code
+from lary_orch.job_files import PlanFile
+from lary_orch.plan import Problem
+from lary_orch.scheduler import Outcome, Work
+from lary_schema.base import ContractError, WeightsError
+from lary_schema.events import Reason
+
+MakeWork = Callable[..., Work]
+EMPTY = PlanFile(run="smoke-1", protocol="smoke", latents="/l", stores=(), probes=(), problems=())
+
+
+def test_every_reason_has_a_remedy() -> None:
+    assert set(REMEDIES) == set(get_args(Reason))
+
+
+def test_codes(make_work: MakeWork) -> None:
+    three, five = (Outcome(make_work(str(code)), "failed", code) for code in (3, 5))
+    weights = Problem("model x", WeightsError("none"))
+    assert run_code([], [Outcome(three.work, "done"), replace(five, state="skipped", code=0)], None) == 0
+    assert run_code([], [three, three], None) == 3
+    assert run_code([], [three, five], None) == 1
+    assert run_code([weights], [], None) == 4
+    assert run_code([weights], [three], None) == 1
+    assert run_code([weights], [three], signal.SIGINT) == 130
+
+
+def test_nothing_went_wrong(make_work: MakeWork) -> None:
+    out = io.StringIO()
+    report_failures(EMPTY, [], [Outcome(make_work("a"), "done")], out)
+    assert out.getvalue() == ""
+
+
+def test_jobs_and_problems(make_work: MakeWork, tmp_path: Path) -> None:
+    log = tmp_path / "a.1.stderr.log"
+    log.write_text("".join(f"line {i}\n" for i in range(20)))
+    failed = Outcome(make_work("a"), "failed", 4, "no weights", 1, log)
+    skipped = Outcome(make_work("b", verb="classify"), "skipped", message="needs a")
+    out = io.StringIO()
+    report_failures(EMPTY, [Problem("dataset x", ContractError("no such file"))], [failed, skipped], out)
+    assert out.getvalue().split("\n") == [
+        "",
+        "failed: extract a: no weights (exit 4)",
+        *(f"    | line {i}" for i in range(15, 20)),
+        f"    log: {log}",
+        "skipped: classify b: needs a",
+        "error: dataset x: no such file",
+        "",
+    ]
+
+
+def _rows(count: int, model: str) -> list[dict[str, object]]:
+    place = {"dataset": "demo", "split": "val", "model": model, "variant": "corrected"}
+    return [place | {"row": i, "file": f"{i}.mp4", "reason": "decode_error", "detail": "cut"} for i in range(count)]
+
+
+def test_rows_once_for_all_models(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(endings, "failed_rows", lambda plan: _rows(12, "pixels") + _rows(12, "frame-diff"))
+    out = io.StringIO()
+    report_failures(EMPTY, [], [], out)
+    lines = out.getvalue().splitlines()
+    assert lines[1] == "12 rows without a latent; they are in no score:"
+    assert lines[2].strip() == (
+        "demo/val row 0 (pixels, frame-diff): 0.mp4: cut -> replace the file, then --retry-failed"
+    )
+    assert lines[-1].strip() == "and 2 more: `lary-orch status --failures` lists them"
+    assert len(lines) == 13
