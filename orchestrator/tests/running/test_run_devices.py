@@ -51,7 +51,8 @@ def test_the_processor_is_shared() -> None:
     slots = make_slots("cpu", gpus_here, cpu_slots=3, cpus=8)
     assert [(s.device.kind, s.device.uuid, s.cpus) for s in slots] == [("cpu", None, 2)] * 3
     assert [s.cpus for s in make_slots("auto", [], cpu_slots=4, cpus=2)] == [1] * 4
-    assert [s.cpus for s in make_slots("auto", [], cpus=6)] == [6]
+    assert [s.cpus for s in make_slots("auto", [], cpus=2)] == [1, 1]
+    assert [s.cpus for s in make_slots("auto", [], cpus=9)] == [2] * 4
 
 
 def test_what_is_not_there_is_refused() -> None:

@@ -95,7 +95,9 @@ runtime_options = together(
             help="What jobs compute on: auto takes the GPUs where there are some.",
         ),
         option("--gpus", multiple=True, help="GPUs to use, by index or UUID; repeatable [all]."),
-        option("--cpu-slots", type=click.IntRange(1), default=1, help="Jobs at once where no GPU is used."),
+        option(
+            "--cpu-slots", type=click.IntRange(1), help="Jobs at once where no GPU is used [one per core, at most 4]."
+        ),
     ]
 )
 """Hands over `runtime`, `environment`, `device`, `gpus`, `cpu_slots` as given."""

@@ -19,7 +19,7 @@ def process_runtime(workspace: Workspace, environment: str) -> ProcessRuntime:
     return ProcessRuntime(interpreters, owner=str(workspace.root))
 
 
-def open_slots(device: DeviceChoice, gpus: Sequence[str], cpu_slots: int) -> list[Slot]:
+def open_slots(device: DeviceChoice, gpus: Sequence[str], cpu_slots: int | None) -> list[Slot]:
     """The slots of this machine by the options of `lary-orch run`."""
     found = [] if device == "cpu" and not gpus else find_gpus()
     return make_slots(device, found, gpus, cpu_slots, cpu_count())
@@ -33,7 +33,7 @@ def open_place(
     environment: str,
     device: DeviceChoice,
     gpus: Sequence[str],
-    cpu_slots: int,
+    cpu_slots: int | None,
 ) -> tuple[Runtime, list[Slot]]:
     """What the options `--runtime --env --device --gpus --cpu-slots` stand for; says what `auto` took, and why."""
     return process_runtime(workspace, environment), open_slots(device, gpus, cpu_slots)
