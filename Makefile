@@ -10,12 +10,12 @@ PROJECTS := $(wildcard shared/*/pyproject.toml images/*/pyproject.toml orchestra
 empty :=
 space := $(empty) $(empty)
 comma := ,
-words = $(subst $(comma),$(space),$(1))
+list = $(subst $(comma),$(space),$(1))
 
 MODEL ?= frame-diff pixels random-vit
 DATASET ?= demo_motion demo_arm
 PROTOCOL ?= smoke
-run_options = $(foreach m,$(call words,$(MODEL)),-m $(m)) $(foreach d,$(call words,$(DATASET)),-d $(d)) \
+run_options = $(foreach m,$(call list,$(MODEL)),-m $(m)) $(foreach d,$(call list,$(DATASET)),-d $(d)) \
 	--protocol $(PROTOCOL) \
 	$(if $(CATALOG),--catalog "$(CATALOG)") $(if $(DATA_DIR),--data "$(DATA_DIR)") \
 	$(if $(WORKSPACE),--workspace "$(WORKSPACE)") $(if $(RUNTIME),--runtime $(RUNTIME)) $(ARGS)

@@ -16,7 +16,7 @@ from lary_orch.launch import make_work
 from lary_orch.plan import Plan, Request
 from lary_orch.planning import make_plan
 from lary_orch.progress import watching
-from lary_orch.runtimes.choose import open_place
+from lary_orch.runtimes.choose import needed_images, open_place
 from lary_orch.scheduler import Scheduler, one_at_a_time
 from lary_orch.workspace import Workspace
 
@@ -35,7 +35,8 @@ def run(
 
     `place` are the options of `open_place`. Raises ContractError where nothing can be started at all.
     """
-    runtime, slots = open_place(workspace=workspace, say=_say, **place)
+    images = needed_images(catalog, request.models)
+    runtime, slots = open_place(workspace=workspace, say=_say, images=images, **place)
     for line in runtime.sweep():
         _say(line)
     plan = make_plan(request.on(slots), workspace, catalog, runtime, _say)
@@ -59,6 +60,8 @@ def _say(line: str) -> None:
 
 
 def _opening(plan: Plan) -> str:
+    if not plan.stores:
+        return f"run {plan.run}: nothing of what was asked for can be run"
     if not plan.todo:
         return f"run {plan.run}: nothing to do, all of it is done already"
     finished = len(plan.probes) + len(plan.extracts) - len(plan.todo)
