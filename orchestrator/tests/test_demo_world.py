@@ -9,8 +9,10 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
+from click.testing import CliRunner
 from lary_orch import demo
 from lary_orch.demo import Settings, arm, ensure, exact, motion
+from lary_orch.demo.__main__ import main
 from lary_schema.base import ContractError
 from lary_schema.metadata import parse_indices, read_rows
 from numpy.typing import NDArray
@@ -101,6 +103,14 @@ def test_clips_decode_to_the_drawn_pixels(world: Path) -> None:
         np.testing.assert_array_equal(
             decoded(world / f"demo_motion/{NAME}/val/{number:04d}.mp4"), clip.frames(Settings().distractor)
         )
+
+
+def test_decord_sees_the_same_pixels(world: Path) -> None:
+    decord = pytest.importorskip("decord", reason="decord is optional, and has no wheel for every platform")
+    for number, clip in enumerate(motion.clips("val", 0)[:4]):
+        reader = decord.VideoReader(str(world / f"demo_motion/{NAME}/val/{number:04d}.mp4"))
+        frames = reader.get_batch(clip.sample_indices).asnumpy()
+        np.testing.assert_array_equal(frames, clip.frames(Settings().distractor)[clip.sample_indices])
 
 
 @pytest.mark.parametrize("action", motion.CLASSES)
@@ -237,8 +247,8 @@ def test_an_interrupted_generation_leaves_nothing(world: Path, tmp_path: Path, m
 
 def test_settings_are_in_every_media_path(tmp_path: Path) -> None:
     """So that other pixels mean another CSV, and by its hash another latent store."""
-    settings = Settings(seed=2, distractor=0)
-    ensure("demo_arm", tmp_path, settings=settings)
+    arguments = ["demo_arm", str(tmp_path), "--seed", "2", "--distractor", "0"]
+    assert CliRunner().invoke(main, arguments, catch_exceptions=False).exit_code == 0
     row = next(read_rows(tmp_path / "demo_arm/metadata_val.csv"))
     assert all(row[c].startswith("v1-seed2-distractor0/") for c in ("src_img", "tgt_img", "action"))
     assert json.loads((tmp_path / "demo_arm" / demo.MARKER).read_text())["seed"] == 2
