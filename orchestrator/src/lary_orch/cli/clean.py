@@ -5,6 +5,7 @@ from itertools import chain
 from pathlib import Path
 
 import click
+from lary_schema.base import ContractError
 
 from lary_orch.cleaning import Target, cache, demo_sets, environments, leftovers, remove, runs
 from lary_orch.cleaning import latents as latent_stores
@@ -58,9 +59,14 @@ def command(
 
 
 def _sweep(workspace: Workspace) -> None:
-    from lary_orch.runtimes.choose import process_runtime
+    from lary_orch.runtimes.choose import docker_runtime, process_runtime
 
-    for line in process_runtime(workspace, "own").sweep():
+    lines = process_runtime(workspace, "own").sweep()
+    try:
+        lines += docker_runtime(workspace).sweep()
+    except ContractError as error:
+        lines.append(f"containers are not looked for: {str(error).splitlines()[0]}")
+    for line in lines:
         click.echo(line)
 
 
@@ -85,6 +91,4 @@ def _remove(targets: list[Target], *, dry_run: bool) -> None:
         size = target.size if dry_run else remove(target)
         click.echo(f"{'would remove' if dry_run else 'removed'} {target.path} ({size_text(size)}): {target.why}")
         freed += size
-    count = f"{len(targets)} leftovers" if len(targets) != 1 else "1 leftover"
-    verb = "would free" if dry_run else "freed"
-    click.echo(f"{count}, {size_text(freed)} {verb}" if targets else "nothing to remove")
+    click.echo(f"{len(targets)} in all, {size_text(freed)}" if targets else "nothing to remove")

@@ -31,9 +31,10 @@ def command(request: Request, catalog: Catalog, workspace: Workspace, as_json: b
     lary-orch plan -m vjepa2 -d calvin --runtime docker --json
     """
     from lary_orch.planning import make_plan
-    from lary_orch.runtimes.choose import open_place
+    from lary_orch.runtimes.choose import needed_images, open_place
 
-    runtime, slots = open_place(workspace=workspace, say=_say, **place)
+    images = needed_images(catalog, request.models)
+    runtime, slots = open_place(workspace=workspace, say=_say, images=images, **place)
     plan = make_plan(request.on(slots), workspace, catalog, runtime, _say)
     if as_json:
         click.echo(json.dumps(_document(plan), indent=2, ensure_ascii=False))

@@ -1,13 +1,22 @@
 """The place of a run: which runtime, and which slots of this machine."""
 
-from collections.abc import Sequence
+from __future__ import annotations
 
-from lary_orch.catalog import repository
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
+
+from lary_schema.base import ContractError
+
+from lary_orch.catalog import Catalog, repository
 from lary_orch.devices import DeviceChoice, Slot, cpu_count, find_gpus, make_slots
-from lary_orch.runtimes.base import Runtime, Say
+from lary_orch.runtimes.base import ImageSource, Runtime, Say
 from lary_orch.runtimes.environments import Checkout, CurrentEnvironment, OwnEnvironments
 from lary_orch.runtimes.process import Interpreters, ProcessRuntime
 from lary_orch.workspace import Workspace
+
+if TYPE_CHECKING:
+    # Its import takes as long as the rest of the command line.
+    from lary_orch.runtimes.docker import DockerRuntime
 
 
 def process_runtime(workspace: Workspace, environment: str) -> ProcessRuntime:
@@ -25,15 +34,53 @@ def open_slots(device: DeviceChoice, gpus: Sequence[str], cpu_slots: int | None)
     return make_slots(device, found, gpus, cpu_slots, cpu_count())
 
 
+def docker_runtime(workspace: Workspace) -> DockerRuntime:
+    """Jobs as containers. Raises ContractError where no engine answers."""
+    from lary_orch.images import Recipes
+    from lary_orch.runtimes.docker import DockerRuntime
+
+    return DockerRuntime(str(workspace.root), Recipes(repository()))
+
+
 def open_place(
     *,
     workspace: Workspace,
     say: Say,
+    images: Iterable[ImageSource],
     runtime: str,
     environment: str,
     device: DeviceChoice,
     gpus: Sequence[str],
-    cpu_slots: int | None,
+    cpu_slots: int,
 ) -> tuple[Runtime, list[Slot]]:
-    """What the options `--runtime --env --device --gpus --cpu-slots` stand for; says what `auto` took, and why."""
-    return process_runtime(workspace, environment), open_slots(device, gpus, cpu_slots)
+    """What the options `--runtime --env --device --gpus --cpu-slots` stand for; says what `auto` took, and why.
+
+    `images` are those that the run needs. Raises ContractError for `docker` where no engine answers.
+    """
+    slots = open_slots(device, gpus, cpu_slots)
+    if runtime == "docker":
+        return docker_runtime(workspace), slots
+    if runtime == "auto":
+        chosen, why = _choose(workspace, environment, images, gpu=any(s.device.kind == "cuda" for s in slots))
+        say(f"runtime {chosen.name}: {why}")
+        return chosen, slots
+    return process_runtime(workspace, environment), slots
+
+
+def _choose(workspace: Workspace, environment: str, images: Iterable[ImageSource], *, gpu: bool) -> tuple[Runtime, str]:
+    if environment != "own":
+        return process_runtime(workspace, environment), f"--env {environment} is an option of it"
+    try:
+        docker = docker_runtime(workspace)
+        why_not = docker.lacks(images, gpu=gpu)
+    except ContractError:
+        why_not = "no container engine answers"
+    if why_not is None:
+        return docker, "a container engine answers and has the images"
+    return process_runtime(workspace, environment), why_not
+
+
+def needed_images(catalog: Catalog, models: Iterable[str]) -> list[ImageSource]:
+    """The images of these models, as far as they are known, and the probe's."""
+    known = [source for key in models for source, card in catalog.models() if card.serves(key)]
+    return [*known, catalog.probe()]

@@ -23,7 +23,7 @@ def sweep(owner: str) -> list[str]:
     """End this workspace's tasks whose orchestrator is gone; a line for each, for people."""
     if not PROC.is_dir():
         return ["processes of a dead orchestrator cannot be found on this system (no /proc); look for lary_worker"]
-    found = {pid: env for pid in _pids() if _is_orphan(env := _environ(pid), owner)}
+    found = {pid: env for pid in _pids() if is_orphan(env := _environ(pid), owner)}
     for pid in found:
         _kill(pid, signal.SIGTERM)
     _wait_until(lambda: not any(map(_alive, found)))
@@ -53,7 +53,7 @@ def _wait_until(reached: Callable[[], bool]) -> None:
         time.sleep(0.02)
 
 
-def _is_orphan(env: dict[str, str], owner: str) -> bool:
+def is_orphan(env: dict[str, str], owner: str) -> bool:
     """Ours, of this pid namespace (in another the number means another process), and unattended."""
     if env.get(OWNER) != owner:
         return False

@@ -1,0 +1,286 @@
+"""The `docker` runtime: a job is a container that is cut off from everything but its mounts."""
+
+import contextlib
+import math
+import os
+import tempfile
+import threading
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import docker
+from docker.errors import DockerException, ImageNotFound, NotFound
+from docker.utils.socket import SocketError
+from lary_schema.base import CONTRACT_VERSION, ContractError, ExitCode
+from lary_schema.events import Failed, Warned, to_line
+from requests.exceptions import RequestException
+
+from lary_orch.images import CONTRACT_LABEL, SOURCE_LABEL, Recipes, how_to_get, reference
+from lary_orch.runtimes import orphans
+from lary_orch.runtimes.base import ImageSource, Prepared, Say, Task
+from lary_orch.runtimes.docker_args import Host, question_arguments, task_arguments
+from lary_orch.runtimes.output import BoundedLog, Lines
+from lary_orch.tables import size_text
+
+API_TIMEOUT_S = 60
+ASK_TIMEOUT_S = 300
+ENGINE_BACK_S = 60.0
+"""How long a vanished engine is waited for: a restart after an update takes some seconds."""
+POLL_S = 0.5
+MEMORY_SHARE = 0.9
+"""Of the machine's memory, for a task without a limit of its own."""
+UNKNOWN_EXIT = 255
+"""The container went away with its engine, or was removed by somebody: nobody can tell how it ended."""
+KILLED = 137
+GPU_RUNTIME = "nvidia"
+OWNER, RUN, JOB, ORCHESTRATOR = "lary.owner", "lary.run", "lary.job", "lary.orchestrator"
+
+ENGINE_FAULTS = (DockerException, RequestException, SocketError, OSError)
+
+
+@contextmanager
+def told(what: str) -> Iterator[None]:
+    """Turn the engine's errors into a ContractError that says what was being done, and the way out."""
+    try:
+        yield
+    except ENGINE_FAULTS as error:
+        text = str(getattr(error, "explanation", None) or error)
+        raise ContractError(f"{what}: the container engine says: {text}{_remedy(text)}") from None
+
+
+def _remedy(text: str) -> str:
+    for sign, remedy in {
+        "device driver": "containers cannot use the GPU: install nvidia-container-toolkit, or use --device cpu",
+        "Connection refused": "is the engine running? `lary-orch doctor` looks, --runtime process does without",
+        "No such file": "is the engine running? `lary-orch doctor` looks, --runtime process does without",
+        "Permission denied": "add your user to the group docker, or use --runtime process",
+        "bind source path": "the engine does not see this folder; it must be on the engine's own machine",
+    }.items():
+        if sign in text:
+            return f"\n{remedy}"
+    return ""
+
+
+def connect() -> Any:
+    """The engine that DOCKER_HOST or the default socket leads to. Raises ContractError where none answers."""
+    with told("docker"):
+        client = docker.from_env(timeout=API_TIMEOUT_S)
+        client.ping()
+        return client
+
+
+def host_facts(client: Any) -> Host:
+    """The caller as containers have to run: under a rootless engine, root in it is the caller outside."""
+    info = client.info()
+    memory = int(info["MemTotal"] * MEMORY_SHARE)
+    if any("name=rootless" in option for option in info.get("SecurityOptions") or ()):
+        return Host(0, 0, memory_bytes=memory)
+    return Host(os.getuid(), os.getgid(), tuple(os.getgroups()), memory)
+
+
+class DockerRuntime:
+    """Runs jobs as containers. `owner` names the workspace, so that `sweep` finds its own alone.
+
+    Raises ContractError where no engine answers.
+    """
+
+    name = "docker"
+
+    def __init__(self, owner: str, recipes: Recipes) -> None:
+        self._owner = owner
+        self._recipes = recipes
+        self._client = connect()
+        with told("docker"):
+            self._host = host_facts(self._client)
+
+    def prepare(self, image: ImageSource, say: Say) -> Prepared:
+        ref = reference(image.card)
+        with told(f"image {ref}"):
+            found = self._find(ref)
+        if found is None:
+            raise ContractError(f"image {ref} is not on this machine; get it by `{how_to_get(image)}`")
+        contract = found.labels.get(CONTRACT_LABEL, str(CONTRACT_VERSION))
+        if contract != str(CONTRACT_VERSION):
+            raise ContractError(
+                f"image {ref} speaks contract version {contract}, this orchestrator {CONTRACT_VERSION}; "
+                f"get one of its release by `{how_to_get(image)}`"
+            )
+        if image.folder is not None and found.labels.get(SOURCE_LABEL) != self._recipes.source(image):
+            say(f"image {ref} was not built from {image.folder} as it is now; `{how_to_get(image)}` does so")
+        return Prepared(image, ref, found.id, found.id)
+
+    def lacks(self, images: Iterable[ImageSource], *, gpu: bool) -> str | None:
+        """Why jobs of these images cannot run on this engine; None where they can."""
+        with told("docker"):
+            missing = [reference(image.card) for image in images if self._find(reference(image.card)) is None]
+            if missing:
+                return f"not on the container engine: {', '.join(missing)}"
+            if gpu and GPU_RUNTIME not in self._client.info().get("Runtimes", {}):
+                return "the container engine has no NVIDIA runtime"
+        return None
+
+    def ask(self, prepared: Prepared, *arguments: str) -> str:
+        what = f"{prepared.ref} {' '.join(arguments)}"
+        created = question_arguments(prepared, arguments, self._host, self._labels("-", arguments[0]))
+        with tempfile.TemporaryDirectory() as folder:
+            log = Path(folder) / "stderr.log"
+            running = self._launch(created, log, what)
+            timer = threading.Timer(ASK_TIMEOUT_S, running.stop)
+            timer.start()
+            try:
+                answer = "".join(running.lines())
+            finally:
+                timer.cancel()
+                running.stop(grace_s=0)
+                code = running.wait()
+            if code:
+                tail = log.read_text(encoding="utf-8", errors="replace").strip()[-2000:]
+                raise ContractError(f"{what}: exit {code}\n{tail}\n{how_to_get(prepared.source)} makes the image anew")
+        return answer
+
+    def start(self, task: Task, stderr: Path) -> "DockerTask":
+        created = task_arguments(task, self._host, self._labels(task.run, task.job_id))
+        # No weights folder is no fault of a model without weights; the image says what it misses.
+        created["mounts"] = [m for m in created["mounts"] if not m["ReadOnly"] or Path(m["Source"]).exists()]
+        return self._launch(created, stderr, task.job_id)
+
+    def sweep(self) -> list[str]:
+        removed = []
+        with told("removing containers of dead runs"):
+            for container in self._client.containers.list(all=True, filters={"label": f"{OWNER}={self._owner}"}):
+                labels = container.labels
+                marks = {orphans.OWNER: labels[OWNER], orphans.ORCHESTRATOR: labels.get(ORCHESTRATOR, "")}
+                if orphans.is_orphan(marks, self._owner):
+                    _remove(container)
+                    removed.append(f"removed container {container.short_id} of run {labels.get(RUN, '?')}")
+        return removed
+
+    def _find(self, ref: str) -> Any | None:
+        try:
+            return self._client.images.get(ref)
+        except ImageNotFound:
+            return None
+
+    def _labels(self, run: str, job: str) -> dict[str, str]:
+        marks = orphans.labels(self._owner, run)
+        return {OWNER: self._owner, RUN: run, JOB: job, ORCHESTRATOR: marks[orphans.ORCHESTRATOR]}
+
+    def _launch(self, created: dict[str, Any], stderr: Path, what: str) -> "DockerTask":
+        with told(what):
+            container = self._client.containers.create(**created)
+            try:
+                # Before the start, so that no line is missed: nothing keeps them for us.
+                frames = container.attach(stream=True, demux=True)
+                container.start()
+            except BaseException:
+                _remove(container)
+                raise
+        return DockerTask(container, frames, stderr, created["labels"][JOB], created["mem_limit"])
+
+
+@dataclass(frozen=True)
+class Ending:
+    """How a container ended. The kernel kills for memory one process, which need not be the first."""
+
+    code: int
+    out_of_memory: bool
+
+
+class DockerTask:
+    """A running container."""
+
+    def __init__(self, container: Any, frames: Any, stderr: Path, job: str, memory: int | None) -> None:
+        self._container = container
+        self._frames = frames
+        self._stderr = stderr
+        self._job = job
+        self._memory = memory
+        self._lock = threading.Lock()
+        self._ending: Ending | None = None
+
+    def lines(self) -> Iterator[str]:
+        """Stdout's lines; one more event, ours, where the memory limit was hit. Writes the stderr log."""
+        lines = Lines()
+        with BoundedLog(self._stderr) as log:
+            for out, err in self._output():
+                log.write(err or b"")
+                yield from lines.feed(out or b"")
+            yield from lines.end()
+            if self._end().out_of_memory:
+                message = self._memory_message()
+                log.write(f"{message}\n".encode())
+                yield to_line(self._memory_event(message))
+
+    def wait(self) -> int:
+        """The exit code; 5 for a worker that the kernel killed at the memory limit, 255 where nobody can tell."""
+        ending = self._end()
+        return ExitCode.OUT_OF_MEMORY if ending == Ending(KILLED, out_of_memory=True) else ending.code
+
+    def stop(self, grace_s: float = 10) -> None:
+        if self._ending is not None:
+            return
+        try:
+            self._container.stop(timeout=math.ceil(grace_s))
+        except NotFound:
+            return
+        except RequestException:
+            # An engine that is gone took its containers with it, or `sweep` finds them.
+            return
+
+    def _output(self) -> Iterator[tuple[bytes | None, bytes | None]]:
+        try:
+            yield from self._frames
+        except ENGINE_FAULTS:
+            # The engine went away; how the container ended is asked of its successor.
+            return
+        finally:
+            self._frames.close()
+
+    def _end(self) -> Ending:
+        """Wait for the end, read it, remove the container. Once."""
+        with self._lock:
+            if self._ending is None:
+                self._ending = self._read_end()
+                # Its end is known; should the engine not let go of it now, `sweep` finds it later.
+                with contextlib.suppress(*ENGINE_FAULTS):
+                    _remove(self._container)
+            return self._ending
+
+    def _read_end(self) -> Ending:
+        lost: float | None = None
+        while True:
+            try:
+                self._container.wait()
+                self._container.reload()
+                state = self._container.attrs["State"]
+                return Ending(int(state["ExitCode"]), bool(state["OOMKilled"]))
+            except NotFound:
+                return Ending(UNKNOWN_EXIT, out_of_memory=False)
+            except ENGINE_FAULTS:
+                lost = lost or time.monotonic()
+                if time.monotonic() - lost > ENGINE_BACK_S:
+                    return Ending(UNKNOWN_EXIT, out_of_memory=False)
+                time.sleep(POLL_S)
+
+    def _memory_message(self) -> str:
+        limit = f"its memory limit of {size_text(self._memory)}" if self._memory else "a memory limit"
+        return (
+            f"{self._job}: the container reached {limit} and the kernel killed a process of it; "
+            "use fewer --workers, a smaller --batch-size, or a machine with more memory"
+        )
+
+    def _memory_event(self, message: str) -> Failed | Warned:
+        if self.wait() == ExitCode.OUT_OF_MEMORY:
+            return Failed(job=self._job, code=ExitCode.OUT_OF_MEMORY, message=message)
+        return Warned(job=self._job, message=message)
+
+
+def _remove(container: Any) -> None:
+    try:
+        container.remove(v=True, force=True)
+    except NotFound:
+        return

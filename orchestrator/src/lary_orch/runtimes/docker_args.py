@@ -1,0 +1,115 @@
+"""What a container is started with: values alone, so that isolation is tested without an engine."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from lary_orch.runtimes.base import JOB_FILE, Device, Prepared, Task
+
+THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
+PIDS = 4096
+"""Processes and threads: decode processes times their libraries' threads on a large host, and no fork bomb."""
+TMP_BYTES = 1 << 30
+"""Of /tmp, which lies in memory and counts against the memory limit."""
+READ_ONLY = ("data", "weights", "job")
+
+
+@dataclass(frozen=True)
+class Host:
+    """What is known of the engine's machine and of the caller on it."""
+
+    uid: int
+    gid: int
+    groups: tuple[int, ...] = ()
+    """Further groups: often what lets the caller read a shared data folder."""
+    memory_bytes: int | None = None
+    """Limit of a task that has none of its own: a leak ends the task, and not the machine."""
+
+
+def task_arguments(task: Task, host: Host, labels: Mapping[str, str]) -> dict[str, Any]:
+    """Keyword arguments of `docker.models.containers.create` for one launch of a job."""
+    command = [task.verb, "--job", f"/job/{JOB_FILE}"]
+    limits: dict[str, Any] = {"shm_size": task.shm_bytes, "mem_limit": task.memory_bytes or host.memory_bytes}
+    # Without this a task may use as much swap again, and slows the whole machine down before it ends.
+    limits["memswap_limit"] = limits["mem_limit"]
+    threads: dict[str, str] = {}
+    if task.cpus is not None:
+        limits["nano_cpus"] = task.cpus * 10**9
+        threads = dict.fromkeys(THREADS, str(task.cpus))
+    isolated = _isolated(task.prepared, command, host, labels, threads | _gpu_env(task.device) | task.env)
+    return isolated | limits | {"mounts": _mounts(task), "device_requests": _devices(task.device)}
+
+
+def question_arguments(
+    prepared: Prepared, arguments: Sequence[str], host: Host, labels: Mapping[str, str]
+) -> dict[str, Any]:
+    """The same isolation for a short command without mounts (`describe`, `selftest`)."""
+    memory = {"mem_limit": host.memory_bytes, "memswap_limit": host.memory_bytes}
+    return _isolated(prepared, list(arguments), host, labels, _gpu_env(Device())) | memory
+
+
+def _isolated(
+    prepared: Prepared, command: list[str], host: Host, labels: Mapping[str, str], env: dict[str, str]
+) -> dict[str, Any]:
+    return {
+        # By content: the tag may be given to another image while the run lasts.
+        "image": prepared.digest or prepared.ref,
+        "command": command,
+        "user": f"{host.uid}:{host.gid}",
+        "group_add": [str(group) for group in host.groups],
+        "working_dir": "/tmp",
+        "environment": _environment(prepared) | env,
+        "labels": dict(labels),
+        "network_mode": "none",
+        "read_only": True,
+        "tmpfs": {"/tmp": f"rw,noexec,nosuid,nodev,size={TMP_BYTES},mode=1777"},
+        "cap_drop": ["ALL"],
+        "security_opt": ["no-new-privileges:true"],
+        "pids_limit": PIDS,
+        "init": True,
+        # Output is read by attaching: a log of the engine's own would grow beside ours without a limit.
+        "log_config": {"type": "none"},
+        # The end has to be read before the container goes: exit code and OOMKilled.
+        "auto_remove": False,
+        "stdin_open": False,
+    }
+
+
+def _environment(prepared: Prepared) -> dict[str, str]:
+    return {
+        "HOME": "/tmp",
+        "HF_HUB_OFFLINE": "1",
+        "LARY_IMAGE": prepared.source.card.name,
+        "PYTHONHASHSEED": "0",
+        "PYTHONUNBUFFERED": "1",
+        "TRANSFORMERS_OFFLINE": "1",
+    }
+
+
+def _gpu_env(device: Device) -> dict[str, str]:
+    """CUDA images ask for all GPUs by a variable, which counts where NVIDIA's runtime is the default one."""
+    if device.kind == "cuda":
+        return {"NVIDIA_DRIVER_CAPABILITIES": "compute,utility,video"}
+    return {"NVIDIA_VISIBLE_DEVICES": "void"}
+
+
+def _devices(device: Device) -> list[dict[str, Any]]:
+    if device.kind != "cuda":
+        return []
+    which: dict[str, Any] = {"device_ids": [device.uuid]} if device.uuid else {"count": -1}
+    return [which | {"capabilities": [["gpu"]]}]
+
+
+def _mounts(task: Task) -> list[dict[str, Any]]:
+    """Bind mounts; of the two that are ever written, extract gets the latents and a probe its out folder."""
+    extracts = task.verb == "extract"
+    mounts = [_bind(name, getattr(task.mounts, name), read_only=True) for name in READ_ONLY]
+    mounts.append(_bind("latents", task.mounts.latents, read_only=not extracts))
+    if not extracts:
+        mounts.append(_bind("out", task.mounts.out, read_only=False))
+    return mounts
+
+
+def _bind(name: str, source: Path, *, read_only: bool) -> dict[str, Any]:
+    return {"Type": "bind", "Source": str(source), "Target": f"/{name}", "ReadOnly": read_only}
