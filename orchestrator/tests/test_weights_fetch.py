@@ -11,7 +11,6 @@ from urllib.parse import unquote, urlsplit
 
 import pytest
 from click.testing import CliRunner
-from lary_orch import weights_fetch
 from lary_orch.weights_fetch import fetch
 from lary_schema.base import ContractError, WeightsError
 from lary_schema.cards import WeightSpec
@@ -224,7 +223,7 @@ def test_a_disk_too_small_and_a_dead_network_are_said(
 ) -> None:
     hub.repos["lab/net"] = {"net.safetensors": GOOD}
     with monkeypatch.context() as patch:
-        patch.setattr(weights_fetch.shutil, "disk_usage", lambda _: type("Usage", (), {"free": 3}))
+        patch.setattr("shutil.disk_usage", lambda _: type("Usage", (), {"free": 3}))
         with pytest.raises(WeightsError, match=r"needs 10 B more, 3 B are free"):
             fetch(spec(), tmp_path / "net.safetensors", silent)
     monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
