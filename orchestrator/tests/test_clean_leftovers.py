@@ -64,7 +64,7 @@ def held(path: Path, lock: str) -> Iterator[None]:
 
 
 def test_nothing_there_is_nothing_to_remove(workspace: Workspace) -> None:
-    assert clean(workspace).output == "nothing to remove\n"
+    assert clean(workspace).output.endswith("nothing to remove\n")
 
 
 def test_unfinished_files_go_and_finished_ones_stay(workspace: Workspace) -> None:
@@ -81,7 +81,7 @@ def test_unfinished_files_go_and_finished_ones_stay(workspace: Workspace) -> Non
     ]
     assert found(workspace) == gone
     done = clean(workspace)
-    assert "3 leftovers, 30 B freed" in done.output
+    assert "3 in all, 30 B" in done.output
     assert not any(path.exists() for path in gone)
     assert all(path.exists() for path in kept)
 
@@ -128,7 +128,7 @@ def test_dry_run_removes_nothing(workspace: Workspace) -> None:
     path = put(workspace.cache / "a.12ab.partial", size=2048)
     done = clean(workspace, "--dry-run", "--all")
     assert f"would remove {workspace.cache / 'a.12ab.partial'} (2.0 KiB)" in done.output
-    assert "1 leftover, 2.0 KiB would free" in done.output
+    assert "1 in all, 2.0 KiB" in done.output
     assert path.exists()
 
 
@@ -139,6 +139,15 @@ def test_envs_and_cache_go_on_request(workspace: Workspace) -> None:
     assert cached.exists()
     clean(workspace, "--cache")
     assert not cached.exists()
+
+
+def test_an_environment_in_the_making_is_spared(workspace: Workspace) -> None:
+    env, lock = put(workspace.envs / "lapa-1" / MARKER), put(workspace.envs / "lapa-1.lock")
+    with held(lock, "flock"):
+        assert clean(workspace, "--envs").output.endswith("nothing to remove\n")
+    clean(workspace, "--envs")
+    assert not env.exists()
+    assert not lock.exists()
 
 
 def test_results_are_asked_for(workspace: Workspace) -> None:

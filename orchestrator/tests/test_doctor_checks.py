@@ -12,10 +12,11 @@ from typing import Any, Literal
 import pytest
 from click.testing import CliRunner
 from lary_orch import doctor
-from lary_orch.catalog import Catalog
+from lary_orch.catalog import Catalog, repository
 from lary_orch.cli.doctor import command
 from lary_orch.doctor import CHECKS, datasets, disk, engine, gpu, images, leftovers, mounts, python, shm, uv, weights
 from lary_orch.doctor.check import Context, Finding, worst
+from lary_orch.images import SOURCE_LABEL, Recipes
 from lary_orch.workspace import Workspace
 from lary_schema.base import ContractError
 
@@ -43,7 +44,8 @@ class FakeEngine(ThreadingHTTPServer):
         self.api = "1.45"
         self.runtimes: dict[str, Any] = {"runc": {}}
         self.cdi: list[dict[str, str]] = []
-        self.images: set[str] = set()
+        self.images: dict[str, dict[str, str]] = {}
+        """Labels by reference."""
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -57,7 +59,7 @@ class _Handler(BaseHTTPRequestHandler):
         elif path.endswith("/info"):
             self._send(200, {"Runtimes": self.server.runtimes, "DiscoveredDevices": self.server.cdi})
         elif name in self.server.images:
-            self._send(200, {"Id": f"sha256:{name}", "RepoTags": [name]})
+            self._send(200, {"Id": f"sha256:{name}", "Config": {"Labels": self.server.images[name]}})
         else:
             self._send(404, {"message": "no such image"})
 
@@ -162,13 +164,21 @@ def test_an_engine_that_answers(context: Any, docker: FakeEngine) -> None:
     assert (old.status, old.remedy) == ("warn", "update the engine")
 
 
-def test_images_are_looked_for_in_this_version(context: Any, docker: FakeEngine) -> None:
-    docker.images = {"lary/baseline:0.1.0"}
-    lacking = images.run(context(models=("frame-diff",), runtime="docker"))
-    assert lacking == Finding("fail", "not built: lary/probe:0.1.0", "lary-orch images build probe")
+def test_images_are_looked_for_in_this_version_and_source(context: Any, docker: FakeEngine) -> None:
+    asked = context(models=("frame-diff",), runtime="docker")
+    recipes = Recipes(repository())
+    docker.images = {
+        f"lary/{source.card.name}:0.1.0": {SOURCE_LABEL: recipes.source(source)}
+        for source in (asked.catalog.image_for("frame-diff"), asked.catalog.probe())
+    }
+    assert images.run(asked) == Finding("ok", "lary/baseline:0.1.0; lary/probe:0.1.0")
+    docker.images["lary/baseline:0.1.0"] = {SOURCE_LABEL: "another"}
+    stale = images.run(asked)
+    assert (stale.status, stale.remedy) == ("warn", "lary-orch images build baseline")
+    del docker.images["lary/probe:0.1.0"]
+    lacking = Finding("fail", "lary/probe:0.1.0 is not here", "lary-orch images build probe")
+    assert images.run(asked) == lacking
     assert images.run(context(models=("frame-diff",))).status == "warn"
-    docker.images.add("lary/probe:0.1.0")
-    assert images.run(context(models=("frame-diff",))) == Finding("ok", "2 images of version 0.1.0")
     assert "lary/lapa:0.1.0" in images.run(context()).message
     assert images.run(context(runtime="process")).status == "skip"
 
@@ -226,7 +236,7 @@ def test_disk_is_compared_with_what_the_stores_take(
     assert disk.needed_bytes(asked) == (needed, [])
     statuses = []
     for free in (needed * 2, needed + 1, needed - 1):
-        monkeypatch.setattr(disk.shutil, "disk_usage", lambda _, free=free: type("Usage", (), {"free": free}))
+        monkeypatch.setattr("shutil.disk_usage", lambda _, free=free: type("Usage", (), {"free": free}))
         statuses.append(disk.run(asked).status)
     assert statuses == ["ok", "warn", "fail"]
     assert "--latents" in disk.run(asked).remedy

@@ -128,7 +128,11 @@ def _unlocked(path: Path, lock: Callable[[int, int], object]) -> Iterator[bool]:
 
 
 def environments(workspace: Workspace) -> Iterator[Target]:
-    yield from _entries(workspace.envs, "environment; made again at the next use")
+    """All environments and their lock files but those that somebody is making."""
+    for target in _entries(workspace.envs, "environment; made again at the next use"):
+        with _unlocked(workspace.envs / f"{target.path.name.removesuffix('.lock')}.lock", fcntl.flock) as free:
+            if free:
+                yield target
 
 
 def cache(workspace: Workspace) -> Iterator[Target]:

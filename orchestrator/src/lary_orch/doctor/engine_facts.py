@@ -17,14 +17,14 @@ class Engine:
     runtimes: frozenset[str]
     """OCI runtimes and CDI vendors it can start containers with."""
 
-    def has_image(self, ref: str) -> bool:
+    def labels(self, ref: str) -> dict[str, str] | None:
+        """The labels of an image; None where the engine does not have it."""
         from docker.errors import ImageNotFound
 
         try:
-            self.client.images.get(ref)
+            return dict(self.client.images.get(ref).labels)
         except ImageNotFound:
-            return False
-        return True
+            return None
 
 
 def find_engine() -> Engine | str:

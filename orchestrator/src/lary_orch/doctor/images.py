@@ -1,7 +1,9 @@
-"""Are the container images built, in this version?"""
+"""Are the container images built, in this version and from these sources?"""
 
-import lary_orch
-from lary_orch.doctor.check import Context, Finding, Status
+from lary_orch.catalog import repository
+from lary_orch.doctor.check import Context, Finding, worst
+from lary_orch.doctor.engine_facts import Engine
+from lary_orch.images import SOURCE_LABEL, Recipes, how_to_get, reference
 from lary_orch.runtimes.base import ImageSource
 
 NAME = "images"
@@ -13,13 +15,8 @@ def run(context: Context) -> Finding:
     engine = context.engine
     if isinstance(engine, str):
         return Finding("skip", "no engine answers")
-    wanted = {_reference(source): source.card.name for source in _sources(context)}
-    missing = {ref: name for ref, name in wanted.items() if not engine.has_image(ref)}
-    if missing:
-        status: Status = "fail" if context.runtime == "docker" else "warn"
-        remedy = f"lary-orch images build {' '.join(missing.values())}"
-        return Finding(status, f"not built: {', '.join(missing)}", remedy)
-    return Finding("ok", f"{len(wanted)} images of version {lary_orch.__version__}")
+    recipes = Recipes(repository())
+    return worst([_look(engine, recipes, source, context) for source in _sources(context)])
 
 
 def _sources(context: Context) -> list[ImageSource]:
@@ -29,5 +26,11 @@ def _sources(context: Context) -> list[ImageSource]:
     return [*(context.catalog.image_for(key) for key in context.models), context.catalog.probe()]
 
 
-def _reference(source: ImageSource) -> str:
-    return source.card.ref or f"lary/{source.card.name}:{lary_orch.__version__}"
+def _look(engine: Engine, recipes: Recipes, source: ImageSource, context: Context) -> Finding:
+    ref = reference(source.card)
+    labels = engine.labels(ref)
+    if labels is None:
+        return Finding("fail" if context.runtime == "docker" else "warn", f"{ref} is not here", how_to_get(source))
+    if source.folder is not None and labels.get(SOURCE_LABEL) != recipes.source(source):
+        return Finding("warn", f"{ref} was built from other sources than today's", how_to_get(source))
+    return Finding("ok", ref)
