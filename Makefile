@@ -3,7 +3,6 @@
 VENV := .venv
 BIN := $(VENV)/bin
 SOURCES := $(wildcard shared/*/src images/*/src orchestrator/src)
-TESTS := $(wildcard shared/*/tests images/*/tests orchestrator/tests tests)
 CLI_PROJECTS := shared/schema/pyproject.toml orchestrator/pyproject.toml
 PROJECTS := $(wildcard shared/*/pyproject.toml images/*/pyproject.toml orchestrator/pyproject.toml)
 
@@ -17,8 +16,10 @@ DATASET ?= demo_motion demo_arm
 PROTOCOL ?= smoke
 run_options = $(foreach m,$(call list,$(MODEL)),-m $(m)) $(foreach d,$(call list,$(DATASET)),-d $(d)) \
 	--protocol $(PROTOCOL) \
-	$(if $(CATALOG),--catalog "$(CATALOG)") $(if $(DATA_DIR),--data "$(DATA_DIR)") \
+	$(if $(CATALOG),--catalog "$(CATALOG)") $(if $(DATA_DIR),--data-dir "$(DATA_DIR)") \
 	$(if $(WORKSPACE),--workspace "$(WORKSPACE)") $(if $(RUNTIME),--runtime $(RUNTIME)) $(ARGS)
+
+coverage = $(foreach s,$(SOURCES),--cov=$(s)) --cov-report=term:skip-covered
 
 .DEFAULT_GOAL := help
 .PHONY: help bench test test-full lint images clean
@@ -37,10 +38,10 @@ bench: $(VENV)/.cli
 	$(BIN)/lary-orch run $(run_options)
 
 test: $(VENV)/.dev
-	$(BIN)/python -m pytest -m "not full" --cov --cov-report=term $(ARGS)
+	$(BIN)/python -m pytest -m "not full" $(coverage) $(ARGS)
 
 test-full: $(VENV)/.dev
-	$(BIN)/python -m pytest --cov --cov-report=term $(ARGS)
+	$(BIN)/python -m pytest $(coverage) $(ARGS)
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .
@@ -52,7 +53,7 @@ images: $(VENV)/.cli
 	$(BIN)/lary-orch images build $(ARGS)
 
 clean:
-	@if [ -x $(BIN)/lary-orch ]; then $(BIN)/lary-orch clean $(if $(WORKSPACE),--workspace "$(WORKSPACE)") $(ARGS); fi
+	@if [ -x $(BIN)/lary-orch ]; then $(BIN)/lary-orch clean --envs --cache $(if $(WORKSPACE),--workspace "$(WORKSPACE)") $(ARGS); fi
 	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis .coverage
 	find shared images orchestrator tests -name __pycache__ -type d -prune -exec rm -rf {} +
 
