@@ -104,7 +104,7 @@ def _store_entry(store: PlannedStore, workspace: Workspace) -> StoreEntry:
         path=layout.path,
         rows=layout.rows,
         shards=layout.shards,
-        csv=str(_snapshot_path(store.source, workspace.cache)),
+        csv=str(snapshot(store.source, workspace.cache)),
         columns=(columns.video,) if columns.input == "video" else (columns.source, columns.target),
     )
 
@@ -127,16 +127,12 @@ def _probe_entry(planned: PlannedJob) -> ProbeEntry:
 # --- snapshots --------------------------------------------------------------------------------
 
 
-def _snapshot_path(split: SplitSource, cache: Path) -> Path:
-    return cache / "snapshots" / f"{split.sha256}.csv"
-
-
 def snapshot(split: SplitSource, cache: Path) -> Path:
     """A read-only copy of a split's CSV as it was planned, made once and shared by all jobs.
 
     Raises ContractError where the CSV has changed meanwhile.
     """
-    target = _snapshot_path(split, cache)
+    target = cache / "snapshots" / f"{split.sha256}.csv"
     if target.is_file():
         return target
     target.parent.mkdir(parents=True, exist_ok=True)
