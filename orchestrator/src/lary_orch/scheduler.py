@@ -133,14 +133,22 @@ class Scheduler:
             raise ValueError(f"jobs need {sorted(unknown)}, which are not in the plan")
         self._waiting = list(work)
         with _signals(self._on_signal):
-            while self._running or (self._waiting and self.interrupted is None):
-                self._skip_hopeless()
-                self._launch_ready()
-                self._act(timeout_s=TICK_S if self._running else 0)
-                self._stop_stalled()
+            try:
+                self._loop()
+            finally:
+                # Whatever broke (stdout's reader went away, say): nothing is left running.
+                for attempt in self._running.values():
+                    attempt.running.stop(grace_s=0)
         for job in self._waiting:
             self._outcomes[job.id] = Outcome(job, "stopped", message="not started")
         return [self._outcomes[job.id] for job in work]
+
+    def _loop(self) -> None:
+        while self._running or (self._waiting and self.interrupted is None):
+            self._skip_hopeless()
+            self._launch_ready()
+            self._act(timeout_s=TICK_S if self._running else 0)
+            self._stop_stalled()
 
     # --- choosing -----------------------------------------------------------------------------
 

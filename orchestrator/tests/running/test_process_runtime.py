@@ -114,6 +114,14 @@ def test_stderr_goes_to_the_file(runtime: ProcessRuntime, make_work: MakeWork, t
     assert "JSONDecodeError" in (tmp_path / "logs" / "stderr.log").read_text()
 
 
+def test_an_interpreter_that_is_gone(
+    runtime: ProcessRuntime, make_work: MakeWork, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "executable", str(tmp_path / "gone"))
+    with pytest.raises(ContractError, match=r"gone: cannot be started.*install it"):
+        _start(runtime, make_work("a"), tmp_path)
+
+
 def test_ask_answers_without_a_gpu(runtime: ProcessRuntime, prepared: Prepared) -> None:
     assert json.loads(runtime.ask(prepared, "describe")) == {"image": "fake", "gpu": ""}
 

@@ -207,6 +207,22 @@ def test_a_second_interrupt_forces(scheduler: Scheduler, make_work: MakeWork, wa
     assert scheduler.interrupted == signal.SIGINT
 
 
+class _Unread(Recorder):
+    """Its reader went away."""
+
+    def event(self, work: Work, event: Event) -> None:
+        raise BrokenPipeError
+
+
+def test_nothing_is_left_running_when_the_run_breaks(
+    runtime: ProcessRuntime, slot: Slot, paths: RunPaths, make_work: MakeWork, alive: Callable[[int], bool]
+) -> None:
+    work = make_work("a", ["deaf", "child", "start", "sleep"])
+    with pytest.raises(BrokenPipeError):
+        Scheduler(runtime, [slot], paths, _Unread()).run([work])
+    assert not alive(int((work.mounts.out / "child").read_text()))
+
+
 def test_one_orchestrator_per_run(paths: RunPaths) -> None:
     program = (
         "import sys\nfrom pathlib import Path\nfrom lary_orch.scheduler import one_at_a_time\n"

@@ -46,6 +46,6 @@ def command(
     try:
         code = run(request, catalog, workspace, attempts=attempts, as_json=as_json, out=sys.stdout, **place)
     except KeyboardInterrupt:
-        click.echo("stopped before any job was started", err=True)
+        click.echo("stopped", err=True)
         code = 128 + signal.SIGINT
     sys.exit(code)

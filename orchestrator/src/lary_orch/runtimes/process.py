@@ -79,22 +79,12 @@ class ProcessRuntime:
     def start(self, task: Task, stderr: Path) -> "ProcessTask":
         command = [*self._command(task.prepared), task.verb, "--job", str(task.mounts.job / JOB_FILE)]
         env = task_env(self._env(task.prepared), task, self._owner)
-        stderr.parent.mkdir(parents=True, exist_ok=True)
-        with stderr.open("wb") as log:
-            child = subprocess.Popen(
-                command,
-                env=env,
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE,
-                stderr=log,
-                text=True,
-                encoding="utf-8",
-                errors="replace",
-                # A group of its own: a Ctrl-C at the terminal reaches the orchestrator alone, which
-                # then ends the group, decode processes included.
-                start_new_session=True,
-            )
-        return ProcessTask(child)
+        try:
+            return ProcessTask(_spawn(command, env, stderr))
+        except OSError as error:
+            raise ContractError(
+                f"{command[0]}: cannot be started: {error}. {self._interpreters.hint(task.prepared)}"
+            ) from None
 
     def sweep(self) -> list[str]:
         return orphans.sweep(self._owner)
@@ -121,6 +111,24 @@ def task_env(base: Mapping[str, str], task: Task, owner: str) -> dict[str, str]:
     if task.cpus is not None:
         env |= dict.fromkeys(THREADS, str(task.cpus))
     return env | task.env
+
+
+def _spawn(command: list[str], env: Mapping[str, str], stderr: Path) -> subprocess.Popen[str]:
+    stderr.parent.mkdir(parents=True, exist_ok=True)
+    with stderr.open("wb") as log:
+        return subprocess.Popen(
+            command,
+            env=env,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=log,
+            text=True,
+            encoding="utf-8",
+            errors="replace",
+            # A group of its own: a Ctrl-C at the terminal reaches the orchestrator alone, which
+            # then ends the group, decode processes included.
+            start_new_session=True,
+        )
 
 
 class ProcessTask:
