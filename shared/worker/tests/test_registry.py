@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from lary_schema.base import ContractError
 from lary_schema.cards import ImageCard
-from lary_worker import registry
+from lary_worker import registry, sources
 from lary_worker.selftest import selftest
 from lary_worker.sources import code_sha256
 
@@ -124,3 +124,15 @@ def test_models_misbehave_in_the_registry(toy_registry: None, monkeypatch: pytes
     monkeypatch.setitem(image.points, "mean", wrong)
     with pytest.raises(ContractError, match=r"mean = lary_toy.models:marked is no lary_worker.Model"):
         registry.find_class("mean")
+
+
+def test_the_source_hash_covers_the_workers_pixels(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Decoding counts for every model, the shared resizes for those that use them."""
+    before = {module: code_sha256(module) for module in ("lary_baseline.pixels", "lary_lapa.models")}
+    for name, changed in {"decode.py": {*before}, "preprocessing.py": {"lary_lapa.models"}}.items():
+        altered = tmp_path / name
+        altered.write_bytes((Path(sources.__file__).with_name(name)).read_bytes() + b"\n# another\n")
+        real = sources._worker_file
+        monkeypatch.setattr(sources, "_worker_file", lambda m, r=real, a=altered: a if r(m).name == a.name else r(m))
+        assert {m for m in before if code_sha256(m) != before[m]} == changed
+        monkeypatch.undo()

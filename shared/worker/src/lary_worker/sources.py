@@ -7,28 +7,38 @@ from pathlib import Path
 
 from lary_schema.base import ContractError, file_sha256, fingerprint
 
+DECODE = "lary_worker.decode"
+PREPROCESSING = "lary_worker.preprocessing"
+"""The modules of the worker that make pixels: the one for every model, the other for those that use it."""
+
 
 def code_sha256(module: str) -> str:
     """Hash of a module's source and of all modules of its top package that it imports, transitively.
 
-    The packages they lie in count too, since importing a module runs its package's `__init__`. Hashed
-    are names and bytes, so a comment counts; `image.yaml` and other packages do not.
+    The packages they lie in count too, since importing a module runs its package's `__init__`, and so
+    do the worker's modules that make pixels. Hashed are names and bytes, so a comment counts;
+    `image.yaml` and other packages do not.
     """
     top = module.partition(".")[0]
     root = _package_folder(top)
-    hashes: dict[str, str] = {}
+    hashes = {DECODE: file_sha256(_worker_file(DECODE))}
     waiting = [module]
     while waiting:
         name = waiting.pop()
-        path = _source(root, name)
+        path = _worker_file(name) if name == PREPROCESSING else _source(root, name)
         if name in hashes or path is None:
             continue
         hashes[name] = file_sha256(path)
-        waiting.extend(n for n in _imported(path, name) if n.partition(".")[0] == top)
-        waiting.append(name.rpartition(".")[0] or name)
+        if name != PREPROCESSING:
+            waiting.extend(n for n in _imported(path, name) if n == PREPROCESSING or n.partition(".")[0] == top)
+            waiting.append(name.rpartition(".")[0] or name)
     if module not in hashes:
         raise ContractError(f"module {module} of a model has no source file in {root}")
     return fingerprint(hashes)
+
+
+def _worker_file(module: str) -> Path:
+    return Path(__file__).with_name(f"{module.rpartition('.')[2]}.py")
 
 
 def _package_folder(top: str) -> Path:
