@@ -8,7 +8,8 @@ import threading
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from copy import copy
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -96,6 +97,12 @@ class DockerRuntime:
         self._client = connect()
         with told("docker"):
             self._host = host_facts(self._client)
+
+    def as_user(self, uid: int, gid: int) -> "DockerRuntime":
+        """The same runtime, whose containers run as somebody else."""
+        other = copy(self)
+        other._host = replace(self._host, uid=uid, gid=gid, groups=())
+        return other
 
     def prepare(self, image: ImageSource, say: Say) -> Prepared:
         ref = reference(image.card)

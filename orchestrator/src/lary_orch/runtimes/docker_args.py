@@ -12,6 +12,13 @@ PIDS = 4096
 """Processes and threads: decode processes times their libraries' threads on a large host, and no fork bomb."""
 TMP_BYTES = 1 << 30
 """Of /tmp, which lies in memory and counts against the memory limit."""
+ENVIRONMENT = {
+    "HOME": "/tmp",
+    "HF_HUB_OFFLINE": "1",
+    "PYTHONHASHSEED": "0",
+    "PYTHONUNBUFFERED": "1",
+    "TRANSFORMERS_OFFLINE": "1",
+}
 READ_ONLY = ("data", "weights", "job")
 
 
@@ -59,7 +66,7 @@ def _isolated(
         "user": f"{host.uid}:{host.gid}",
         "group_add": [str(group) for group in host.groups],
         "working_dir": "/tmp",
-        "environment": _environment(prepared) | env,
+        "environment": ENVIRONMENT | env,
         "labels": dict(labels),
         "network_mode": "none",
         "read_only": True,
@@ -73,17 +80,6 @@ def _isolated(
         # The end has to be read before the container goes: exit code and OOMKilled.
         "auto_remove": False,
         "stdin_open": False,
-    }
-
-
-def _environment(prepared: Prepared) -> dict[str, str]:
-    return {
-        "HOME": "/tmp",
-        "HF_HUB_OFFLINE": "1",
-        "LARY_IMAGE": prepared.source.card.name,
-        "PYTHONHASHSEED": "0",
-        "PYTHONUNBUFFERED": "1",
-        "TRANSFORMERS_OFFLINE": "1",
     }
 
 
