@@ -1,0 +1,105 @@
+"""Rows per second of a whole extraction, beside the same model on tensors that lie in memory (the limit).
+
+Models that need no weights, on the demo clips, each row many times over. `share` is what part of the limit the
+extraction reaches; below 1 it waited for decoding or writing, and the split of its time says for which.
+"""
+
+import csv
+import os
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from common import arguments, report
+from lary_orch import demo
+from lary_orch.catalog import Catalog
+from lary_orch.launch import make_work
+from lary_orch.plan import Request
+from lary_orch.planning import make_plan
+from lary_orch.protocol_cards import load_protocol
+from lary_orch.runtimes.base import Task
+from lary_orch.runtimes.choose import process_runtime
+from lary_orch.workspace import Workspace
+from lary_schema.events import Finished, from_line
+from lary_worker.registry import make_model
+
+CARD = """
+key: many
+title: the demo clips, many times
+task: classification
+columns: {input: video}
+metadata: many.csv
+media: demo_motion
+splits: {train: train, evaluate: []}
+labels: {column: action}
+license: MIT
+source: this project
+"""
+
+
+def extraction(model: str, folder: Path, workers: int) -> Finished:
+    """Run one extraction as a job; its last event."""
+    workspace = Workspace.locate(folder / "work", data=folder)
+    runtime = process_runtime(workspace, "current")
+    request = Request(
+        (model,), ("many",), load_protocol("smoke"), workers=workers, control=False, threads=torch.get_num_threads()
+    )
+    plan = make_plan(request, workspace, Catalog.load([folder / "cards"]), runtime, lambda _: None)
+    work = make_work(plan.extracts[0], workspace, plan.run)
+    running = runtime.start(Task(work.id, plan.run, work.prepared, "extract", work.mounts), folder / f"{model}.log")
+    events = [from_line(line) for line in running.lines()]
+    if running.wait() or not isinstance(events[-1], Finished):
+        sys.exit((folder / f"{model}.log").read_text())
+    return events[-1]
+
+
+def limit(model: str, rows: int) -> float:
+    """Rows per second of the module called in a loop."""
+    os.environ["LARY_IMAGE"] = Catalog.load().image_for(model).card.name
+    instance = make_model(model, "video", "corrected")
+    instance.load({}, torch.device("cpu"), torch.float32, 0)
+    size = instance.card.batch_size
+    batch = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (size, *instance.spec.input.shape), np.uint8))
+    numbers = np.arange(size)
+    with torch.inference_mode():
+        instance.encode(batch, numbers)
+        start = time.perf_counter()
+        for _ in range(max(1, rows // size)):
+            instance.encode(batch, numbers)
+    return max(1, rows // size) * size / (time.perf_counter() - start)
+
+
+def main() -> None:
+    parser = arguments(__doc__ or "")
+    parser.add_argument("--rows", type=int, default=2048)
+    parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--model", action="append", help="repeatable [frame-diff, pixels, random-vit]")
+    options = parser.parse_args()
+    figures: dict[str, Any] = {"rows": options.rows, "workers": options.workers}
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        demo.ensure("demo_motion", folder)
+        (folder / "cards").mkdir()
+        (folder / "cards/many.yaml").write_text(CARD)
+        with (folder / "demo_motion/metadata_train.csv").open(newline="") as file:
+            header, *rows = list(csv.reader(file))
+        with (folder / "many.csv").open("w", newline="") as file:
+            csv.writer(file).writerows([header, *(rows[i % len(rows)] for i in range(options.rows))])
+        for model in options.model or ["frame-diff", "pixels", "random-vit"]:
+            done = extraction(model, folder, options.workers)
+            bare = limit(model, options.rows)
+            figures[model] = {
+                "rows_per_s": done.per_second,
+                "limit_rows_per_s": round(bare, 1),
+                "share": round(done.per_second / bare, 3),
+                "seconds": done.seconds.model_dump(),
+            }
+    report("extract", figures, options.save)
+
+
+if __name__ == "__main__":
+    main()
