@@ -174,10 +174,10 @@ def _follow(runtime: Runtime, task: Task, log: Path, stop_at: StopAt | None = No
             if stop_at is not None and stop_at(event):
                 stop_at = None
                 running.stop(grace_s=0)
+        code = running.wait()
     finally:
         limit.cancel()
         running.stop(grace_s=0)
-        code = running.wait()
     return Ran(code, tuple(events), tuple(strays), log)
 
 

@@ -10,11 +10,12 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from copy import copy
 from dataclasses import dataclass, replace
+from http import HTTPStatus
 from pathlib import Path
 from typing import Any
 
 import docker
-from docker.errors import DockerException, ImageNotFound, NotFound
+from docker.errors import APIError, DockerException, ImageNotFound, NotFound
 from docker.utils.socket import SocketError
 from lary_schema.base import CONTRACT_VERSION, ContractError, ExitCode
 from lary_schema.events import Failed, Warned, to_line
@@ -231,9 +232,14 @@ class DockerTask:
         if self._ending is not None:
             return
         try:
-            self._container.stop(timeout=math.ceil(grace_s))
-        except NotFound:
-            return
+            if grace_s > 0:
+                self._container.stop(timeout=math.ceil(grace_s))
+            else:
+                self._container.kill()
+        except APIError as error:
+            # It is gone, or ended by itself meanwhile.
+            if error.status_code not in (HTTPStatus.NOT_FOUND, HTTPStatus.CONFLICT):
+                raise
         except RequestException:
             # An engine that is gone took its containers with it, or `sweep` finds them.
             return

@@ -1,0 +1,102 @@
+"""How containers are cut off, as values: no engine is needed."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from lary_orch.runtimes.base import Device, ImageSource, Prepared, Task
+from lary_orch.runtimes.docker_args import PIDS, TMP_BYTES, Host, question_arguments, task_arguments
+from lary_schema.cards import ImageCard
+from lary_schema.mounts import Mounts
+
+HOST = Host(uid=1000, gid=1001, groups=(44, 1001), memory_bytes=8 << 30)
+CARD = ImageCard(name="toy", kind="model", module="lary_worker")
+PREPARED = Prepared(ImageSource(CARD, None), "lary/toy:0", "sha256:beef", "sha256:beef")
+LABELS = {"lary.run": "smoke-1", "lary.job": "a"}
+
+
+def _task(**fields: Any) -> Task:
+    mounts = Mounts(**{name: Path("/host") / name for name in Mounts.model_fields})
+    return replace(Task("a", "smoke-1", PREPARED, "extract", mounts), **fields)
+
+
+def _mounted(arguments: dict[str, Any]) -> dict[str, tuple[str, bool]]:
+    return {m["Target"]: (m["Source"], m["ReadOnly"]) for m in arguments["mounts"]}
+
+
+def test_the_whole_value() -> None:
+    """Every key, so that a limit cannot be lost unseen."""
+    assert task_arguments(_task(cpus=3), HOST, LABELS) == {
+        "image": "sha256:beef",
+        "command": ["extract", "--job", "/job/job.json"],
+        "user": "1000:1001",
+        "group_add": ["44", "1001"],
+        "working_dir": "/tmp",
+        "environment": {
+            "HOME": "/tmp",
+            "HF_HUB_OFFLINE": "1",
+            "TRANSFORMERS_OFFLINE": "1",
+            "PYTHONHASHSEED": "0",
+            "PYTHONUNBUFFERED": "1",
+            "NVIDIA_VISIBLE_DEVICES": "void",
+            "OMP_NUM_THREADS": "3",
+            "MKL_NUM_THREADS": "3",
+            "OPENBLAS_NUM_THREADS": "3",
+        },
+        "labels": LABELS,
+        "network_mode": "none",
+        "read_only": True,
+        "tmpfs": {"/tmp": f"rw,noexec,nosuid,nodev,size={TMP_BYTES},mode=1777"},
+        "cap_drop": ["ALL"],
+        "security_opt": ["no-new-privileges:true"],
+        "pids_limit": PIDS,
+        "init": True,
+        "log_config": {"type": "none"},
+        "auto_remove": False,
+        "stdin_open": False,
+        "shm_size": 1 << 30,
+        "mem_limit": 8 << 30,
+        "memswap_limit": 8 << 30,
+        "nano_cpus": 3 * 10**9,
+        "device_requests": [],
+        "mounts": [
+            {"Type": "bind", "Source": "/host/data", "Target": "/data", "ReadOnly": True},
+            {"Type": "bind", "Source": "/host/weights", "Target": "/weights", "ReadOnly": True},
+            {"Type": "bind", "Source": "/host/job", "Target": "/job", "ReadOnly": True},
+            {"Type": "bind", "Source": "/host/latents", "Target": "/latents", "ReadOnly": False},
+        ],
+    }
+
+
+@pytest.mark.parametrize("verb", ["classify", "regress"])
+def test_a_probe_reads_latents_and_writes_its_results_alone(verb: str) -> None:
+    mounted = _mounted(task_arguments(_task(verb=verb), HOST, LABELS))
+    assert [target for target, (_, read_only) in mounted.items() if not read_only] == ["/out"]
+    assert mounted["/latents"] == ("/host/latents", True)
+
+
+def test_a_gpu_is_named_by_its_uuid_and_no_other_is_seen() -> None:
+    arguments = task_arguments(_task(device=Device("cuda", "GPU-7", "H")), HOST, LABELS)
+    assert arguments["device_requests"] == [{"device_ids": ["GPU-7"], "capabilities": [["gpu"]]}]
+    assert "NVIDIA_VISIBLE_DEVICES" not in arguments["environment"]
+
+
+def test_a_tasks_own_limits_count_before_the_hosts() -> None:
+    arguments = task_arguments(_task(memory_bytes=1 << 20, shm_bytes=5, env={"X": "1"}), HOST, LABELS)
+    assert (arguments["mem_limit"], arguments["memswap_limit"], arguments["shm_size"]) == (1 << 20, 1 << 20, 5)
+    assert arguments["environment"]["X"] == "1"
+    assert "nano_cpus" not in arguments
+
+
+def test_an_image_without_a_digest_goes_by_its_reference() -> None:
+    task = _task(prepared=replace(PREPARED, digest=None))
+    assert task_arguments(task, HOST, LABELS)["image"] == "lary/toy:0"
+
+
+def test_a_question_is_as_isolated_and_sees_no_folder() -> None:
+    asked = question_arguments(PREPARED, ("describe", "--model", "x"), HOST, LABELS)
+    job = task_arguments(_task(), HOST, LABELS)
+    assert "mounts" not in asked
+    assert asked["command"] == ["describe", "--model", "x"]
+    assert {k: v for k, v in asked.items() if k != "command"}.items() <= job.items()
