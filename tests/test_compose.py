@@ -1,0 +1,76 @@
+"""compose.yaml: every image a service, in the words that both generations of docker-compose know."""
+
+import os
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import lary_orch
+import pytest
+import yaml
+from lary_orch.catalog import Catalog
+
+REPOSITORY = Path(__file__).parents[1]
+IMAGES = REPOSITORY / "images"
+
+
+@pytest.fixture
+def services() -> dict[str, dict[str, Any]]:
+    content = yaml.safe_load((REPOSITORY / "compose.yaml").read_text(encoding="utf-8"))
+    assert {"name", "version"} & set(content) == set(), "1.29 refuses one, v2 warns of the other"
+    found: dict[str, dict[str, Any]] = content["services"]
+    return found
+
+
+def _folder(build: str | dict[str, str]) -> Path:
+    if isinstance(build, str):
+        return REPOSITORY / build
+    return (REPOSITORY / build["context"] / build["dockerfile"]).parent
+
+
+def test_every_dockerfile_is_a_service_of_its_name_and_version(services: dict[str, dict[str, Any]]) -> None:
+    names = {source.folder: source.card.name for _, source in Catalog.load(env={}).images}
+    for dockerfile in IMAGES.glob("*/Dockerfile"):
+        name = names.get(dockerfile.parent, dockerfile.parent.name)
+        assert services[name]["image"] == f"lary/{name}:{lary_orch.__version__}"
+        assert _folder(services[name]["build"]) == dockerfile.parent
+    assert len(services) == len(list(IMAGES.glob("*/Dockerfile")))
+
+
+def test_services_are_cut_off(services: dict[str, dict[str, Any]]) -> None:
+    for name in set(services) - {"base"}:
+        service = services[name]
+        assert service["network_mode"] == "none"
+        assert service["read_only"] is True
+        assert service["cap_drop"] == ["ALL"]
+        assert service["security_opt"] == ["no-new-privileges:true"]
+        writable = {volume.split(":")[-1] for volume in service["volumes"] if not volume.endswith(":ro")}
+        assert writable == ({"/out"} if name == "probe" else {"/latents"})
+
+
+def test_the_models_that_need_a_gpu_reserve_one(services: dict[str, dict[str, Any]]) -> None:
+    reserved = {
+        name: service["deploy"]["resources"]["reservations"]["devices"][0]["capabilities"]
+        for name, service in services.items()
+        if "deploy" in service
+    }
+    assert reserved == {name: ["gpu"] for name in set(services) - {"base", "baseline", "probe"}}
+
+
+@pytest.mark.docker
+@pytest.mark.parametrize("profile", ["build", "models", "gpu"])
+def test_docker_compose_takes_it(profile: str) -> None:
+    if shutil.which("docker-compose") is None:
+        if os.environ.get("LARY_REQUIRE_DOCKER") == "1":
+            pytest.fail("LARY_REQUIRE_DOCKER=1, and docker-compose is not installed")
+        pytest.skip("docker-compose is not installed")
+    done = subprocess.run(
+        ["docker-compose", "--profile", profile, "config"],
+        cwd=REPOSITORY,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "lary/base" in done.stdout or profile != "build"
