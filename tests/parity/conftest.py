@@ -222,10 +222,15 @@ def _is_cubic(case: Case) -> bool:
     return found is not None and found[1].preprocessing == "cv2-cubic-224"
 
 
+CLIPS = ("univla", "flux2", "wan2-2", "vjepa2", "villa-x")
+"""The keys of whole clips and of UniVLA; all but UniVLA have a preprocessing of their own."""
+
 _SELECTIONS: dict[str, Callable[[Case], bool]] = {
     "case": lambda case: True,
     "noisy_case": _draws_noise,
     "cubic_case": _is_cubic,
+    "clip_case": lambda case: case["key"] in CLIPS[1:] and case["size"] == "small",
+    "coded_case": lambda case: "latents_before_quantisation" in case["arrays"],
 }
 
 

@@ -22,27 +22,23 @@ def _as_upstream(model, frames):
     return (unit_range(pixels) if scaled else pixels.float()) * 2 - 1
 
 
-def test_inputs_are_those_of_upstream(bench, golden, case):
-    if case["key"] not in CLIPS[1:] or case["size"] == "full":
-        pytest.skip("checked elsewhere")
-    model = bench.unloaded(case, case["variant"])
-    got = _as_upstream(model, golden.frames(case)).numpy()
-    assert golden.difference(case, "input", got) <= 2.4e-7  # one unit in the last place of [1, 2)
-    assert golden.problems(case, {"input": got}) == []
+def test_inputs_are_those_of_upstream(bench, golden, clip_case):
+    model = bench.unloaded(clip_case, clip_case["variant"])
+    got = _as_upstream(model, golden.frames(clip_case)).numpy()
+    assert golden.difference(clip_case, "input", got) <= 2.4e-7  # one unit in the last place of [1, 2)
+    assert golden.problems(clip_case, {"input": got}) == []
 
 
-def test_latents_before_quantisation(bench, golden, case):
+def test_latents_before_quantisation(bench, golden, coded_case):
     """Codes hide small errors; these do not."""
-    if "latents_before_quantisation" not in case["arrays"]:
-        pytest.skip("no codes, or noisy ones")
-    model = bench.model(case, case["variant"])
+    model = bench.model(coded_case, coded_case["variant"])
     seen = []
-    if case["key"] == "univla":
+    if coded_case["key"] == "univla":
         model.network.to_codebook.register_forward_hook(lambda module, args, output: seen.append(output))
     else:
         model.network.vq.register_forward_pre_hook(lambda module, args: seen.append(args[0]))
-    bench.encode(model, golden.frames(case))
-    assert golden.problems(case, {"latents_before_quantisation": seen[0].numpy()}) == []
+    bench.encode(model, golden.frames(coded_case))
+    assert golden.problems(coded_case, {"latents_before_quantisation": seen[0].numpy()}) == []
 
 
 @pytest.fixture
