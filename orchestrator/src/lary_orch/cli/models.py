@@ -33,7 +33,8 @@ def command(workspace: Workspace, catalog: Catalog, as_json: bool) -> None:
         click.echo(json.dumps(found, indent=2, ensure_ascii=False))
         return
     columns = ("key", "image", "what it is", "tokens", "variants", "weights", "licence", "published")
-    show(Table("models", columns, [_cells(row) for row in found]), sys.stdout)
+    notes = ("How to get weights that are missing: `lary-orch weights ls`.",)
+    show(Table("models", columns, [_cells(row) for row in found], notes=notes), sys.stdout)
 
 
 def rows(catalog: Catalog, workspace: Workspace) -> Iterator[dict[str, Any]]:
@@ -82,4 +83,4 @@ def _cells(row: dict[str, Any]) -> tuple[str, ...]:
 def _weights(weights: list[dict[str, Any]]) -> str:
     if not weights:
         return "needs none"
-    return "; ".join(f"{w['name']}: found" if w["found"] else f"{w['name']}: missing; {w['how']}" for w in weights)
+    return ", ".join(f"{w['name']} {'found' if w['found'] else 'missing'}" for w in weights)
