@@ -227,7 +227,8 @@ def test_models_say_what_they_need(world: Any) -> None:
     assert found["frame-diff"]["tokens"] == {"video": [8, 64, 48], "image": [1, 64, 48]}
     text = invoke(models, world)
     assert "video 8x64x48, image 1x64x48" in text
-    assert "model: missing; " in text
+    assert "model missing" in text
+    assert "lary-orch weights ls" in text
     assert "needs none" in text
 
 
