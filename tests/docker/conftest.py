@@ -20,7 +20,6 @@ from lary_schema.cards import ImageCard
 from lary_schema.mounts import Mounts
 
 REPOSITORY = Path(__file__).parents[2]
-NEEDED = ("baseline", "probe")
 COMMAND = Path(sys.executable).with_name("lary-orch")
 
 FAKE = """
@@ -99,11 +98,10 @@ def images(client: Any, tmp_path_factory: pytest.TempPathFactory) -> None:
     runtime = DockerRuntime("tests", Recipes(REPOSITORY))
     said: list[str] = []
     for _, source in Catalog.load(env={}).images:
-        if source.card.name in NEEDED:
-            try:
-                runtime.prepare(source, said.append)
-            except ContractError as error:
-                _unavailable(str(error))
+        try:
+            runtime.prepare(source, said.append)
+        except ContractError as error:
+            _unavailable(str(error))
     if said:
         _unavailable(said[0])
 

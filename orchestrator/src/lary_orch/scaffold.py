@@ -10,6 +10,7 @@ from pathlib import Path
 from lary_schema.base import ContractError
 
 TEMPLATE_FILES = (
+    ".dockerignore",
     "Dockerfile",
     "pyproject.toml",
     "src/lary_baseline/__init__.py",
