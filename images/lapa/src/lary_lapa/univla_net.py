@@ -10,7 +10,7 @@ Shapes: B clips, T frames, P pairs of neighbours, S = 8 + 256 slots of a frame, 
 from pathlib import Path
 
 import torch
-from lary_worker.checkpoints import State, build, read_state
+from lary_worker.checkpoints import build, read_state, split_qkv
 from torch import Tensor, nn
 from torch.nn import functional
 from transformers import Dinov2WithRegistersConfig, Dinov2WithRegistersModel
@@ -153,7 +153,7 @@ def load(path: Path | None, size: UnivlaSize, device: torch.device, dtype: torch
 
     None: random weights, from torch's generator. Raises WeightsError for a file of something else.
     """
-    state = _split_qkv(read_state(path, entry="state_dict")) if path else None
+    state = split_qkv(read_state(path, entry="state_dict"), ("q_proj", "k_proj", "v_proj")) if path else None
     return build(
         lambda: UnivlaLam(size), state, path, renames=_RENAMES, skippable=_SKIPPABLE, device=device, dtype=dtype
     )
@@ -172,18 +172,6 @@ def _backbone(size: UnivlaSize) -> nn.Module:
         )
     )
     return backbone
-
-
-def _split_qkv(state: State) -> State:
-    """The backbone's `attn.qkv` (3 D, ...) as the three tensors that transformers keeps."""
-    split: State = {}
-    for name, tensor in state.items():
-        if ".attn.qkv." not in name:
-            split[name] = tensor
-            continue
-        for part, piece in zip(("q_proj", "k_proj", "v_proj"), tensor.chunk(3), strict=True):
-            split[name.replace(".qkv.", f".{part}.")] = piece
-    return split
 
 
 def _sinusoids(length: int, dim: int) -> Tensor:

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import torch
-from lary_worker.checkpoints import State, build, load_pretrained, read_state
+from lary_worker.checkpoints import build, load_pretrained, read_state, split_qkv
 from lary_worker.preprocessing import imagenet_normalised
 from torch import nn
 from transformers import VJEPA2Config, VJEPA2Model
@@ -45,7 +45,7 @@ def load(path: Path | None, config: Config, device: torch.device, dtype: torch.d
         # With the folder's own crop of 256 the rotary positions would be those of a 16 x 16 grid.
         model = load_pretrained(VJEPA2Model, path, model_type="vjepa2", crop_size=CROP, dtype=dtype)
         return VJepa2Encoder(model.encoder).to(device).eval()
-    state = None if path is None else _split_qkv(read_state(path, entry="target_encoder"))
+    state = None if path is None else split_qkv(read_state(path, entry="target_encoder"), ("query", "key", "value"))
     encoder = build(lambda: _encoder(config), state, path, renames=_RENAMES, device=device, dtype=dtype)
     return VJepa2Encoder(encoder)
 
@@ -66,15 +66,3 @@ def _encoder(config: Config) -> nn.Module:
     )
     encoder: nn.Module = model.encoder
     return encoder
-
-
-def _split_qkv(state: State) -> State:
-    """`attn.qkv` (3 D, ...) as the three tensors that transformers keeps."""
-    split: State = {}
-    for name, tensor in state.items():
-        if ".attn.qkv." not in name:
-            split[name] = tensor
-            continue
-        for part, piece in zip(("query", "key", "value"), tensor.chunk(3), strict=True):
-            split[name.replace(".qkv.", f".{part}.")] = piece
-    return split

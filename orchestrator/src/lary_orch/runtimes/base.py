@@ -11,6 +11,15 @@ from lary_schema.mounts import Mounts
 JOB_FILE = "job.json"
 """Name of the job's document in the job mount."""
 
+JOB_ENVIRONMENT = {
+    # Containers have no network; a model that would download must fail under every runtime alike.
+    "HF_HUB_OFFLINE": "1",
+    "TRANSFORMERS_OFFLINE": "1",
+    "PYTHONHASHSEED": "0",
+    "PYTHONUNBUFFERED": "1",
+}
+"""What every command of an image is given, wherever it runs."""
+
 Say = Callable[[str], None]
 """Receives a line for people about something slow (making an environment, building an image)."""
 
@@ -63,6 +72,12 @@ class Task:
     memory_bytes: int | None = None
     shm_bytes: int = 1 << 30
     env: dict[str, str] = field(default_factory=dict)
+
+
+def thread_environment(cpus: int | None) -> dict[str, str]:
+    """The variables that keep numerical libraries to a task's share of the processor."""
+    names = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
+    return {} if cpus is None else dict.fromkeys(names, str(cpus))
 
 
 class Running(Protocol):

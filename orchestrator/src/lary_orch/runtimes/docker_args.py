@@ -5,20 +5,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lary_orch.runtimes.base import JOB_FILE, Device, Prepared, Task
+from lary_orch.runtimes.base import JOB_ENVIRONMENT, JOB_FILE, Device, Prepared, Task, thread_environment
 
-THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 PIDS = 4096
 """Processes and threads: decode processes times their libraries' threads on a large host, and no fork bomb."""
 TMP_BYTES = 1 << 30
 """Of /tmp, which lies in memory and counts against the memory limit."""
-ENVIRONMENT = {
-    "HOME": "/tmp",
-    "HF_HUB_OFFLINE": "1",
-    "PYTHONHASHSEED": "0",
-    "PYTHONUNBUFFERED": "1",
-    "TRANSFORMERS_OFFLINE": "1",
-}
+ENVIRONMENT = JOB_ENVIRONMENT | {"HOME": "/tmp"}
 READ_ONLY = ("data", "weights", "job")
 
 
@@ -40,11 +33,10 @@ def task_arguments(task: Task, host: Host, labels: Mapping[str, str]) -> dict[st
     limits: dict[str, Any] = {"shm_size": task.shm_bytes, "mem_limit": task.memory_bytes or host.memory_bytes}
     # Without this a task may use as much swap again, and slows the whole machine down before it ends.
     limits["memswap_limit"] = limits["mem_limit"]
-    threads: dict[str, str] = {}
     if task.cpus is not None:
         limits["nano_cpus"] = task.cpus * 10**9
-        threads = dict.fromkeys(THREADS, str(task.cpus))
-    isolated = _isolated(task.prepared, command, host, labels, threads | _gpu_env(task.device) | task.env)
+    env = thread_environment(task.cpus) | _gpu_env(task.device) | task.env
+    isolated = _isolated(task.prepared, command, host, labels, env)
     return isolated | limits | {"mounts": _mounts(task), "device_requests": _devices(task.device)}
 
 

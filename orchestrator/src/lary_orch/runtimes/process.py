@@ -16,11 +16,10 @@ from typing import Protocol
 from lary_schema.base import ContractError
 
 from lary_orch.runtimes import orphans
-from lary_orch.runtimes.base import JOB_FILE, ImageSource, Prepared, Say, Task
+from lary_orch.runtimes.base import JOB_ENVIRONMENT, JOB_FILE, ImageSource, Prepared, Say, Task, thread_environment
 
 INHERITED = ("PATH", "HOME", "USER", "LOGNAME", "LANG", "LC_ALL", "LC_CTYPE", "TZ", "TMPDIR", "LD_LIBRARY_PATH")
 """What a job sees of the caller's environment, as far as it is set."""
-THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 ASK_TIMEOUT_S = 300
 """For `describe`: a first import of a large library from a slow network disk takes minutes."""
 
@@ -99,18 +98,14 @@ class ProcessRuntime:
 def base_env(environ: Mapping[str, str], further: tuple[str, ...] = ()) -> dict[str, str]:
     """The part of the caller's environment that an image's commands see, and settings they all share."""
     kept = {name: environ[name] for name in (*INHERITED, *further) if name in environ}
-    # Containers have no network; a model that would download must fail here as it does there.
-    offline = {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1"}
-    return kept | offline | {"PYTHONUNBUFFERED": "1", "PYTHONHASHSEED": "0"}
+    return kept | JOB_ENVIRONMENT
 
 
 def task_env(base: Mapping[str, str], task: Task, owner: str) -> dict[str, str]:
     """The whole environment of a task: mounts, device, thread counts, and the label that `sweep` reads."""
     env = dict(base) | task.mounts.to_env() | orphans.labels(owner, task.run)
     env["CUDA_VISIBLE_DEVICES"] = task.device.uuid or ""
-    if task.cpus is not None:
-        env |= dict.fromkeys(THREADS, str(task.cpus))
-    return env | task.env
+    return env | thread_environment(task.cpus) | task.env
 
 
 def _spawn(command: list[str], env: Mapping[str, str], stderr: Path) -> subprocess.Popen[str]:

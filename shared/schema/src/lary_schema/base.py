@@ -47,6 +47,16 @@ class OutOfMemoryError(ContractError):
     exit_code = ExitCode.OUT_OF_MEMORY
 
 
+def read_json(path: Path) -> Any:
+    """A JSON file's content. Raises ContractError naming the file where it cannot be read or is no JSON."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ContractError(f"{path}: cannot be read: {error.strerror}") from None
+    except ValueError as error:
+        raise ContractError(f"{path}: not JSON: {error}") from None
+
+
 class Document(BaseModel):
     """A part of the contract: immutable, and an unknown key is an error instead of a silent typo."""
 
@@ -67,13 +77,7 @@ class Document(BaseModel):
     @classmethod
     def read(cls, path: Path) -> Self:
         """Parse a JSON file."""
-        try:
-            data = json.loads(path.read_text(encoding="utf-8"))
-        except OSError as error:
-            raise ContractError(f"{path}: cannot be read: {error.strerror}") from None
-        except ValueError as error:
-            raise ContractError(f"{path}: not JSON: {error}") from None
-        return cls.parse(data, str(path))
+        return cls.parse(read_json(path), str(path))
 
     def to_json(self) -> str:
         """Readable JSON with a trailing newline: the same bytes for equal documents."""

@@ -1,6 +1,5 @@
 """What every image's command does alike: its job, its events on stdout, its exit code."""
 
-import json
 import os
 import sys
 import threading
@@ -8,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
-from lary_schema.base import ContractError, ExitCode
+from lary_schema.base import ContractError, ExitCode, read_json
 from lary_schema.events import Emit, Failed, _Event, to_line
 from lary_schema.jobs import ExtractJob, ProbeJob, check_version
 
@@ -36,12 +35,7 @@ def claim_stdout() -> Emit:
 
 def load_job(path: Path, kind: type[AnyJob]) -> AnyJob:
     """The job of `--job FILE`. Raises ContractError naming the file and the key that is wrong."""
-    try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ContractError(f"{path}: cannot be read: {error.strerror}") from None
-    except ValueError as error:
-        raise ContractError(f"{path}: not JSON: {error}") from None
+    data = read_json(path)
     check_version(data, str(path))
     return kind.parse(data, str(path))
 

@@ -154,6 +154,18 @@ def renamed(name: str, renames: Renames) -> str:
     return name
 
 
+def split_qkv(state: State, parts: tuple[str, str, str]) -> State:
+    """`state` with every fused `attn.qkv` (3 D, ...) as three tensors, named by `parts` in its place."""
+    split: State = {}
+    for name, tensor in state.items():
+        if ".attn.qkv." not in name:
+            split[name] = tensor
+            continue
+        for part, piece in zip(parts, tensor.chunk(3), strict=True):
+            split[name.replace(".qkv.", f".{part}.")] = piece
+    return split
+
+
 def load_strict(
     module: nn.Module,
     state: Mapping[str, torch.Tensor],
