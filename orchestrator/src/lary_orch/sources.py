@@ -39,12 +39,17 @@ def data_root(card: DatasetCard, workspace: Workspace) -> Path:
 
 
 def csv_path(card: DatasetCard, split: str, workspace: Workspace) -> Path:
-    return data_root(card, workspace) / card.metadata.replace("{split}", split)
+    """The split's CSV: the first of the card's names that is there, else where the first one should be."""
+    data = data_root(card, workspace)
+    folders = (data,) if card.generator is not None else dict.fromkeys((workspace.metadata, data))
+    names = [name.replace("{split}", split) for name in card.metadata]
+    candidates = [folder / name for folder in folders for name in names]
+    return next((path for path in candidates if path.is_file()), candidates[0])
 
 
 def needed_columns(card: DatasetCard) -> list[str]:
     """The columns without which no row of the set can be used."""
-    inputs = [name for field, name in card.columns.model_dump().items() if field != "input"]
+    inputs = [name for field, name in card.columns.model_dump().items() if field not in ("input", "implied_folder")]
     target = card.labels or card.actions
     assert target is not None
     return [*inputs, target.column]
@@ -64,8 +69,9 @@ def find_split(card: DatasetCard, split: str, workspace: Workspace) -> SplitSour
     data, csv = data_root(card, workspace), csv_path(card, split, workspace)
     if not csv.is_file():
         raise ContractError(
-            f"{csv}: missing (split {split!r} of {card.key}). Put it there, give the data's root by --data-dir "
-            "or DATA_DIR, or correct metadata: in the dataset card"
+            f"{csv}: missing (split {split!r} of {card.key}). Put it there, give the CSVs' folder by "
+            "--metadata-dir or LARY_ROOT (its data/), the data's root by --data-dir or DATA_DIR, or correct metadata: "
+            "in the dataset card"
         )
     columns = needed_columns(card)
     facts = remembered(

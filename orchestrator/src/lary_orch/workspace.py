@@ -13,7 +13,9 @@ class Workspace:
 
     root: Path
     data: Path
-    """Datasets of the user: the root of media and CSVs (LARYBench: DATA_DIR)."""
+    """Datasets of the user: the root of media (LARYBench: DATA_DIR)."""
+    metadata: Path
+    """Their CSVs (LARYBench: LARY_ROOT/data); those that are not there are looked for in the data root."""
     latents: Path
     """The shared volume (LARYBench: LARY_LA_DIR)."""
     weights: Path
@@ -26,17 +28,24 @@ class Workspace:
         data: Path | None = None,
         latents: Path | None = None,
         weights: Path | None = None,
+        metadata: Path | None = None,
         env: Mapping[str, str] = os.environ,
     ) -> Self:
-        """Arguments first, then LARY_HOME, DATA_DIR, LARY_LA_DIR and MODEL_DIR, then ./workspace."""
+        """Arguments first, then LARY_HOME, DATA_DIR, LARY_ROOT, LARY_LA_DIR and MODEL_DIR, then ./workspace.
+
+        CSVs are looked for in the data root where neither an argument nor LARY_ROOT says more.
+        """
         home = (root or Path(env.get("LARY_HOME") or "workspace")).absolute()
 
         def pick(given: Path | None, name: str, default: str) -> Path:
             return (given or Path(env.get(name) or home / default)).absolute()
 
+        data = pick(data, "DATA_DIR", "data")
+        lary_root = env.get("LARY_ROOT")
         return cls(
             root=home,
-            data=pick(data, "DATA_DIR", "data"),
+            data=data,
+            metadata=(metadata or (Path(lary_root, "data") if lary_root else data)).absolute(),
             latents=pick(latents, "LARY_LA_DIR", "latents"),
             weights=pick(weights, "MODEL_DIR", "weights"),
         )

@@ -49,7 +49,7 @@ def read_chunks(
     for place, row in enumerate(latents.rows.tolist()):
         cell = metadata.cell(row, actions.column)
         try:
-            path = resolve_media(cell, folder, mounts.data, metadata.split.source.host_data)
+            path = resolve_media(cell, folder, mounts.data, metadata.split.source.host_data, actions.implied_folder)
             chunks[place] = _read_chunk(path, actions.stride, actions.dim)
         except ContractError as error:
             raise ContractError(f"{metadata.path}: row {row}: {error}") from None

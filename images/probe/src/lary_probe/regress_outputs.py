@@ -99,7 +99,9 @@ def _frames(split: Evaluated, row: int, mounts: Mounts) -> list[NDArray[Any]]:
     for column in (source.columns.source, source.columns.target):
         try:
             cell = split.metadata.rows[row].get(column) or ""
-            path = resolve_media(cell, mounts.data / source.media, mounts.data, source.host_data)
+            path = resolve_media(
+                cell, mounts.data / source.media, mounts.data, source.host_data, source.columns.implied_folder
+            )
         except ContractError:
             return []
         frame = read_frame(path)

@@ -39,9 +39,11 @@ def workspace_options(function: Function) -> Function:
         data_dir: Path | None,
         latents: Path | None,
         weights_dir: Path | None,
+        metadata_dir: Path | None,
         **rest: Any,
     ) -> Any:
-        return function(*args, workspace=Workspace.locate(root, data_dir, latents, weights_dir), **rest)
+        workspace = Workspace.locate(root, data_dir, latents, weights_dir, metadata_dir)
+        return function(*args, workspace=workspace, **rest)
 
     return together(
         [
@@ -49,6 +51,7 @@ def workspace_options(function: Function) -> Function:
                 "--workspace", "root", type=FOLDER, help="Folder of runs and results [LARY_HOME, else ./workspace]."
             ),
             option("--data-dir", type=FOLDER, help="Root of the datasets [DATA_DIR, else WORKSPACE/data]."),
+            option("--metadata-dir", type=FOLDER, help="Folder of their CSVs [LARY_ROOT/data, else --data-dir]."),
             option("--latents", type=FOLDER, help="Volume of the latent stores [LARY_LA_DIR, else WORKSPACE/latents]."),
             option("--weights-dir", type=FOLDER, help="Root of the checkpoints [MODEL_DIR, else WORKSPACE/weights]."),
         ]

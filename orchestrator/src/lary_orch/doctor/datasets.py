@@ -42,9 +42,11 @@ def _split(card: DatasetCard, split: str, workspace: Workspace) -> Finding:
 def _lost(row: Row, card: DatasetCard, source: SplitSource) -> str | None:
     """What keeps a row's files from being found."""
     try:
-        files = [_resolve(row[column], source.source.media, source) for column in _media_columns(card)]
-        if card.actions is not None:
-            files.append(_resolve(row[card.actions.column], card.actions.folder, source))
+        implied = card.columns.implied_folder
+        files = [_resolve(row[column], source.source.media, implied, source) for column in _media_columns(card)]
+        if actions := card.actions:
+            folder = actions.folder.replace("{split}", source.split)
+            files.append(_resolve(row[actions.column], folder, actions.implied_folder, source))
     except (RowError, ContractError) as error:
         return f"row {row.index}: {error}"
     return next((f"row {row.index}: {file} is missing" for file in files if not file.exists()), None)
@@ -55,5 +57,5 @@ def _media_columns(card: DatasetCard) -> list[str]:
     return [columns.video] if columns.input == "video" else [columns.source, columns.target]
 
 
-def _resolve(cell: str, folder: str, source: SplitSource) -> Path:
-    return resolve_media(cell, source.data / folder, source.data, str(source.data))
+def _resolve(cell: str, folder: str, implied: str | None, source: SplitSource) -> Path:
+    return resolve_media(cell, source.data / folder, source.data, str(source.data), implied)

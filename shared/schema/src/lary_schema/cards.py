@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 import yaml
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from lary_schema.base import ContractError, Document
 from lary_schema.mounts import MountPath
@@ -22,6 +22,10 @@ def _slug(value: str) -> str:
 
 Key = Annotated[str, AfterValidator(_slug)]
 """A name that is safe as one part of a path: model keys, dataset keys, variants, splits."""
+
+
+def _one_or_more(value: Any) -> Any:
+    return (value,) if isinstance(value, str) else value
 
 
 def read_yaml(path: Path) -> Any:
@@ -139,7 +143,8 @@ class ImageCard(_Card):
     """
 
     name: Key
-    kind: Literal["model", "probe"]
+    kind: Literal["model", "probe", "tools"]
+    """What it is for: extracting latents, probing them, or preparing data."""
     module: Key
     """Python module that answers the commands: `python -m MODULE describe`."""
     ref: str | None = None
@@ -165,6 +170,8 @@ class VideoColumns(Document):
     input: Literal["video"] = "video"
     video: str = "video_path"
     indices: str = "sample_indices"
+    implied_folder: Key | None = None
+    """See `lary_schema.mounts.resolve_media`."""
 
 
 class PairColumns(Document):
@@ -173,18 +180,21 @@ class PairColumns(Document):
     input: Literal["image"] = "image"
     source: str = "src_img"
     target: str = "tgt_img"
+    implied_folder: Key | None = None
+    """See `lary_schema.mounts.resolve_media`."""
 
 
 class Normalisation(Document):
-    """How absolute actions are standardised per dimension: (a - mean) / std, tiled over the chunk."""
+    """How actions are standardised per dimension: (a - mean) / std, tiled over the chunk."""
 
     kind: Literal["train", "fixed", "per-robot"]
-    """`train`: computed from the train split; `fixed`: given here; `per-robot`: a statistics file."""
+    """`train`: computed from the train split; `fixed`: given here; `per-robot`: one mean and std per robot type."""
     mean: tuple[float, ...] = ()
     std: tuple[float, ...] = ()
     stats: MountPath | None = None
-    """Statistics file below the data root, for `per-robot`."""
+    """`per-robot`: statistics file below the data root; None: computed from each robot's rows of train."""
     robot_column: str = "robot_type"
+    """An empty cell is the robot type `nan`, as in LARYBench's statistics."""
 
 
 class Actions(Document):
@@ -192,20 +202,25 @@ class Actions(Document):
 
     column: str = "action"
     folder: MountPath
-    """Below the data root; the cells are relative to it."""
+    """Below the data root; the cells are relative to it. `{split}` stands for the split."""
+    implied_folder: Key | None = None
+    """See `lary_schema.mounts.resolve_media`."""
     stride: int = Field(ge=1)
     dim: int = Field(ge=1)
     names: tuple[str, ...]
     groups: dict[str, tuple[int, ...]] = Field(default_factory=dict)
     normalisation: Normalisation
+    """Of absolute actions."""
+    relative: Normalisation = Normalisation(kind="train")
+    """Of relative ones: the last step of a chunk minus its first."""
 
     @model_validator(mode="after")
     def _dimensions_agree(self) -> Self:
-        norm = self.normalisation
         if len(self.names) != self.dim:
             raise ValueError(f"{len(self.names)} names for {self.dim} dimensions")
-        if norm.kind == "fixed" and not len(norm.mean) == len(norm.std) == self.dim:
-            raise ValueError(f"fixed normalisation needs {self.dim} means and stds")
+        for norm in (self.normalisation, self.relative):
+            if norm.kind == "fixed" and not len(norm.mean) == len(norm.std) == self.dim:
+                raise ValueError(f"fixed normalisation needs {self.dim} means and stds")
         outside = {i for g in self.groups.values() for i in g if not 0 <= i < self.dim}
         if outside:
             raise ValueError(f"groups name dimensions {sorted(outside)} outside 0..{self.dim - 1}")
@@ -238,8 +253,9 @@ class DatasetCard(_Card):
     title: str
     task: Literal["classification", "regression"]
     columns: VideoColumns | PairColumns = Field(discriminator="input")
-    metadata: MountPath
-    """CSV below the metadata folder (by default the data root); `{split}` stands for the split."""
+    metadata: Annotated[tuple[MountPath, ...], BeforeValidator(_one_or_more), Field(min_length=1)]
+    """Names of the CSV below the metadata folder or the data root, the first that is there; `{split}` stands for
+    the split."""
     media: MountPath = "."
     """Media root below the data root; `{split}` stands for the split."""
     splits: SplitRoles = SplitRoles()
@@ -249,6 +265,8 @@ class DatasetCard(_Card):
     actions: Actions | None = None
     generator: Literal["demo_motion", "demo_arm"] | None = None
     """A built-in set that is made at first use."""
+    published_rows: dict[Key, int] = Field(default_factory=dict)
+    """Rows of a split in LARYBench's release: a score over fewer or more is not comparable with the published one."""
     license: str
     source: str
 
@@ -286,13 +304,31 @@ class ClassifyRecipe(Document):
     """In a card: other seeds than the protocol's. The planner resolves them into the job's `protocol.seeds`."""
 
 
+class DiffusionHead(Document):
+    """The DiT head (LARYBench): a small diffusion transformer over the chunk's action tokens."""
+
+    width: int = 512
+    depth: int = Field(default=6, ge=1)
+    heads: int = 8
+    train_steps: int = Field(default=1000, ge=1)
+    """DDPM steps of the squared-cosine schedule."""
+    sample_steps: int = Field(default=500, ge=1)
+    """Of them, how many an evaluation takes."""
+    condition_dropout: float = Field(default=0.1, ge=0, le=1)
+    """Share of training rows whose condition is the learned null vector."""
+
+
 class RegressRecipe(Document):
     """How the regression head is trained."""
 
-    head: Literal["mlp"] = "mlp"
-    target: Literal["absolute"] = "absolute"
+    head: Literal["mlp", "dit"] = "mlp"
+    target: Literal["absolute", "relative"] = "absolute"
+    """`absolute`: the normalised chunk, flattened; `relative`: its last step minus its first."""
     width: int = 4096
+    """Of the MLP head."""
     blocks: int = 2
+    """Of the MLP head."""
+    dit: DiffusionHead = DiffusionHead()
     lr: float = 1e-4
     weight_decay: float = 1e-4
     warmup: float = Field(default=0.1, ge=0, le=1)

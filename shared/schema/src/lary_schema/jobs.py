@@ -161,6 +161,18 @@ class ProbeSplit(Document):
     source: Source
 
 
+Tracker = Literal["tensorboard", "wandb"]
+
+_NO_PLACE: Any = {"source": {"host_data": True}}
+_NOT_VALUES: Any = {
+    **dict.fromkeys(("id", "run", "image", "image_digest", "code_revision", "threads", "stall_timeout_s"), True),
+    **dict.fromkeys(("ram_bytes", "processes", "trackers"), True),
+    "train": _NO_PLACE,
+    "evaluate": {"__all__": _NO_PLACE},
+}
+"""Fields of a probe job that determine no score."""
+
+
 class ProbeJob(_Job):
     """Train probes on one split's latents and score them on others."""
 
@@ -176,17 +188,24 @@ class ProbeJob(_Job):
     evaluate: tuple[ProbeSplit, ...]
     labels: Labels | None = None
     actions: Actions | None = None
+    stats_sha256: str | None = None
+    """Of the robots' statistics file that the actions' normalisation names; other bytes are refused."""
+    allow_unknown_robot: bool = False
+    """Take mean 0 and std 1 for a robot type without statistics, as LARYBench does; such rows are counted."""
     protocol: ProtocolCard
     control: Literal["none", "shuffled"] = "none"
     """`shuffled`: train targets are permuted, so nothing can be learnt; the floor of the method."""
     ram_bytes: int = Field(default=8 << 30, ge=1)
     """Latents above this stay on disk and are read by batch."""
+    processes: int = Field(default=1, ge=1)
+    """How many processes share each batch (one per GPU)."""
+    trackers: tuple[Tracker, ...] = ()
+    """Where scores are logged beside the job's own files; they write below the out mount."""
 
     @property
     def fingerprint(self) -> str:
         """Hash of what determines the scores: equal jobs need not run twice."""
-        ignored = {"id", "run", "image", "image_digest", "code_revision", "threads", "stall_timeout_s", "ram_bytes"}
-        return fingerprint(self.model_dump(mode="json", exclude=ignored))
+        return fingerprint(self.model_dump(mode="json", exclude=_NOT_VALUES))
 
     @model_validator(mode="after")
     def _has_its_target(self) -> Self:

@@ -45,13 +45,14 @@ class Mounts(Document):
         return {f"LARY_MOUNT_{name.upper()}": str(getattr(self, name)) for name in type(self).model_fields}
 
 
-def resolve_media(value: str, root: Path, data: Path, host_data: str | None) -> Path:
+def resolve_media(value: str, root: Path, data: Path, host_data: str | None, implied_folder: str | None = None) -> Path:
     """The file that a CSV cell means.
 
-    A relative path is joined to the dataset's media root `root`. An absolute one is taken as it is,
-    as LARYBench does; where it lies below `host_data` (the data folder's name outside the container)
-    it is re-rooted at `data`. Raises ContractError for an empty cell and for `..`, which could leave
-    the data folder.
+    A relative path is joined to the dataset's media root `root`. With an `implied_folder`, a path none of whose
+    parts has that name is joined to the folder below the root instead: some of LARYBench's CSVs leave it out.
+    An absolute one is taken as it is, as LARYBench does; where it lies below `host_data` (the data folder's name
+    outside the container) it is re-rooted at `data`. Raises ContractError for an empty cell and for `..`, which
+    could leave the data folder.
     """
     if not value.strip():
         raise ContractError("the path is empty")
@@ -59,7 +60,7 @@ def resolve_media(value: str, root: Path, data: Path, host_data: str | None) -> 
     if ".." in path.parts:
         raise ContractError(f"{value!r} contains '..'; write the path without it")
     if not path.is_absolute():
-        return root / path
+        return root / path if implied_folder in (None, *path.parts) else root / implied_folder / path
     if host_data and path.is_relative_to(host_data):
         return data / path.relative_to(host_data)
     return Path(path)

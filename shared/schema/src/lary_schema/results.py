@@ -65,6 +65,8 @@ class SplitScore(Document):
     """Regression: MSE of each group of dimensions (first seed, best epoch)."""
     per_dimension: dict[str, float] = Field(default_factory=dict)
     rows: RowCount
+    unknown_robots: dict[str, int] = Field(default_factory=dict)
+    """Regression: rows by robot type without statistics, where the job allowed them."""
 
 
 class StoreTrace(Document):
@@ -93,6 +95,12 @@ class ProbeResult(Document):
     dataset: Key
     protocol: Key
     control: Literal["none", "shuffled"]
+    head: Literal["mlp", "dit"] | None = None
+    """Regression: the network."""
+    target: Literal["absolute", "relative"] | None = None
+    """Regression: what was predicted."""
+    targets_sha256: str | None = None
+    """Of the labels or actions as read, train first: files that changed under the same CSV show here."""
     fingerprint: str
     """Of the probe job."""
     splits: dict[str, SplitScore]

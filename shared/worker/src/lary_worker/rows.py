@@ -35,6 +35,7 @@ class Metadata:
         self._media = mounts.data / source.media
         self._host_data = source.host_data
         self._frames = source.frames
+        self._implied_folder = source.columns.implied_folder
         columns = source.columns
         self._is_clip = isinstance(columns, VideoColumns)
         self._columns = (
@@ -97,6 +98,6 @@ class Metadata:
 
     def _file(self, name: str) -> str:
         try:
-            return str(resolve_media(name, self._media, self._data, self._host_data))
+            return str(resolve_media(name, self._media, self._data, self._host_data, self._implied_folder))
         except ContractError as error:
             raise RowFaultError("bad_path", str(error)) from None
