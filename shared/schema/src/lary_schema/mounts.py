@@ -60,7 +60,8 @@ def resolve_media(value: str, root: Path, data: Path, host_data: str | None, imp
     if ".." in path.parts:
         raise ContractError(f"{value!r} contains '..'; write the path without it")
     if not path.is_absolute():
-        return root / path if implied_folder in (None, *path.parts) else root / implied_folder / path
+        implied = implied_folder if implied_folder is not None and implied_folder not in path.parts else "."
+        return root / implied / path
     if host_data and path.is_relative_to(host_data):
         return data / path.relative_to(host_data)
     return Path(path)
