@@ -147,7 +147,7 @@ def _read_loose(file: Path) -> Found:
     fields = content if isinstance(content, dict) else {}
     if "task" in fields:
         return file, DatasetCard.parse(content, str(file))
-    if fields.get("kind") in ("model", "probe"):
+    if fields.get("kind") in ("model", "probe", "tools"):
         card = ImageCard.parse(content, str(file))
         if card.ref is None:
             raise ContractError(f"{file}: an image card outside its image's folder needs ref: (a container image)")

@@ -76,6 +76,14 @@ def catalog_options(function: Function) -> Function:
 
 json_option = option("--json", "as_json", is_flag=True, help="JSON instead of text for people.")
 
+environment_option = option(
+    "--env",
+    "environment",
+    type=click.Choice(["own", "current"]),
+    default="own",
+    help="Of the process runtime: an environment per image, or the interpreter that runs this.",
+)
+
 runtime_options = together(
     [
         option(
@@ -84,13 +92,7 @@ runtime_options = together(
             default="auto",
             help="Where jobs run: auto takes docker where an engine answers and the images are built.",
         ),
-        option(
-            "--env",
-            "environment",
-            type=click.Choice(["own", "current"]),
-            default="own",
-            help="Of the process runtime: an environment per image, or the interpreter that runs this.",
-        ),
+        environment_option,
         option(
             "--device",
             type=click.Choice(["auto", "cpu", "cuda"]),

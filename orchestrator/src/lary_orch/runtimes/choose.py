@@ -20,12 +20,14 @@ if TYPE_CHECKING:
 
 
 def process_runtime(workspace: Workspace, environment: str) -> ProcessRuntime:
-    """Jobs as child processes, in environments of their own or in the running interpreter."""
+    """Jobs as child processes."""
+    return ProcessRuntime(interpreters(workspace, environment), owner=str(workspace.root))
+
+
+def interpreters(workspace: Workspace, environment: str) -> Interpreters:
+    """Environments of their own (`own`), or the running interpreter."""
     checkout = Checkout(repository())
-    interpreters: Interpreters = CurrentEnvironment(checkout)
-    if environment == "own":
-        interpreters = OwnEnvironments(workspace.envs, checkout)
-    return ProcessRuntime(interpreters, owner=str(workspace.root))
+    return OwnEnvironments(workspace.envs, checkout) if environment == "own" else CurrentEnvironment(checkout)
 
 
 def open_slots(device: DeviceChoice, gpus: Sequence[str], cpu_slots: int | None) -> list[Slot]:

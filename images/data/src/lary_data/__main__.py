@@ -1,0 +1,48 @@
+"""`python -m lary_data TOOL ...`: the tools' command line. `describe` prints the image card as JSON."""
+
+import importlib
+import sys
+
+import click
+from lary_schema.base import ContractError
+
+TOOLS: dict[str, str] = {
+    "describe": "Print the image card as JSON.",
+}
+"""Tool -> the line of help it has in its own module, `lary_data.tools.NAME`."""
+
+
+class Tools(click.Group):
+    """Knows the tools' names and imports one on use."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(TOOLS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in TOOLS:
+            return None
+        command = importlib.import_module(f"lary_data.tools.{cmd_name.replace('-', '_')}").command
+        assert isinstance(command, click.Command)
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Tools"):
+            formatter.write_dl(list(TOOLS.items()))
+
+
+@click.group(cls=Tools, context_settings={"help_option_names": ["-h", "--help"]})
+def cli() -> None:
+    """Prepare data for the bench, and look at it."""
+
+
+def main() -> None:
+    """A ContractError is one readable message and its exit code, not a traceback."""
+    try:
+        cli(prog_name="lary-orch data")
+    except ContractError as error:
+        click.echo(f"error: {error}", err=True)
+        sys.exit(error.exit_code)
+
+
+if __name__ == "__main__":
+    main()
