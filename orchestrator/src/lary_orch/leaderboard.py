@@ -1,211 +1,233 @@
-"""The leaderboard: results side by side, one table per protocol, floors below, published scores beside."""
+"""The leaderboard: results side by side, one board per protocol, floors below, published scores beside."""
 
-import csv
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass
-from io import StringIO
-from pathlib import Path
+import string
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, TextIO
 
 from lary_schema.base import ContractError
-from lary_schema.results import ProbeResult, SplitScore
 
+from lary_orch.averages import TITLES, Average, averages, misprint
+from lary_orch.comparing import REASONS
 from lary_orch.protocol_cards import load_protocol
-from lary_orch.published import PROTOCOL, VARIANT, published
+from lary_orch.published import published
+from lary_orch.scores import ARROWS, Column, Score, newest, number, title_of
 from lary_orch.tables import Table, show
 
-ARROWS = {"top1": "top-1 % ↑", "mse": "MSE ↓"}
 FAILED, OTHER_ROWS = "*", "†"
+Line = tuple[str, str]
+"""Model and variant."""
 
 
 @dataclass(frozen=True)
-class Score:
-    """One cell: a model's score on one evaluated split."""
+class Floor:
+    """A line of what any score has to beat."""
+
+    name: str
+    variant: str
+    values: dict[Column, float]
+
+
+@dataclass(frozen=True)
+class Board:
+    """All newest scores of one protocol, and how they are laid out."""
 
     protocol: str
-    model: str
-    variant: str
-    dataset: str
-    split: str
-    metric: str
-    control: str
-    value: float
-    low: float
-    high: float
-    std: float | None
-    """Over seeds."""
-    seeds: int
-    floor: float
-    """What the most frequent class, or train's mean action, gets."""
-    chance: float | None
-    published: float | None
-    """Printed score; only where protocol and variant are the same."""
-    rows: int
-    failed: int
-    """Evaluated rows without a latent."""
-    train_failed: int
-    metadata: tuple[str, ...]
-    """sha256 of the CSVs behind it."""
-    run: str
-    file: str
+    kept: tuple[Score, ...]
+    hidden: int
+    """Older scores of the same cells."""
 
-    @property
-    def column(self) -> tuple[str, str, str]:
-        return self.dataset, self.split, self.metric
+    @cached_property
+    def title(self) -> str:
+        try:
+            return f"protocol {self.protocol}: {load_protocol(self.protocol).title}"
+        except ContractError:  # a YAML file of the user's, not named now
+            return f"protocol {self.protocol}"
 
-    @property
-    def line(self) -> tuple[str, str]:
-        return self.model, self.variant
+    @cached_property
+    def columns(self) -> list[Column]:
+        return sorted({score.column for score in self.kept}, key=lambda c: (c[2] != "top1", c))
 
-    @property
-    def place(self) -> tuple[str, ...]:
-        """Scores of the same place compete for one cell."""
-        return (self.protocol, *self.line, *self.column, self.control)
+    @cached_property
+    def ours(self) -> list[Score]:
+        """All but controls."""
+        return [score for score in self.kept if score.control == "none"]
+
+    @cached_property
+    def _cells(self) -> dict[tuple[Line, Column], Score]:
+        return {(score.line, score.column): score for score in self.ours}
+
+    def cell(self, line: Line, column: Column) -> Score | None:
+        return self._cells.get((line, column))
+
+    @cached_property
+    def lines(self) -> list[Line]:
+        """Best first, by the first column; a model without a score there comes after those with one."""
+        return sorted({score.line for score in self.ours}, key=self._rank)
+
+    def _rank(self, line: Line) -> list[Any]:
+        found = [self.cell(line, column) for column in self.columns]
+        order = [float("inf") if s is None else -s.value if s.metric == "top1" else s.value for s in found]
+        return [*order, *line]
+
+    @cached_property
+    def averages(self) -> dict[Line, dict[str, Average]]:
+        """By line and title."""
+        scores = {line: [score for score in self.ours if score.line == line] for line in self.lines}
+        return {line: {a.title: a for a in averages(found)} for line, found in scores.items()}
+
+    @cached_property
+    def average_columns(self) -> list[tuple[str, str]]:
+        """Title and metric of the averages that at least one model is complete for."""
+        return list(dict.fromkeys((a.title, a.metric) for found in self.averages.values() for a in found.values()))
+
+    @cached_property
+    def letters(self) -> dict[str, str]:
+        """Reason -> its footnote's letter, of those that keep a published score away."""
+        used = {reason for score in self.ours if score.beside is not None for reason in score.differences}
+        return dict(zip((name for name in REASONS if name in used), string.ascii_lowercase, strict=False))
+
+    def marks(self, score: Score) -> str:
+        """Letters of the reasons why no published score stands beside this one."""
+        return "" if score.beside is None else ",".join(self.letters[name] for name in score.differences)
+
+    def average_marks(self, average: Average, model: str) -> str:
+        if published(average.metric, model, average.name) is None:
+            return ""
+        return ",".join(self.letters[name] for name in REASONS if name in average.differences)
+
+    def other_rows(self, score: Score) -> bool:
+        """Whether a score is from another CSV than the newest one of its column."""
+        return score.metadata != self._newest[score.column].metadata
+
+    @cached_property
+    def _newest(self) -> dict[Column, Score]:
+        """The newest score of each column: scores come newest first."""
+        return {score.column: score for score in reversed(self.kept)}
+
+    @cached_property
+    def floors(self) -> list[Floor]:
+        """What needs no latent, then what the probe makes of shuffled targets."""
+        any_of = {column: self._newest[column] for column in self.columns}
+        chance = {c: s.chance for c, s in any_of.items() if s.metric == "top1" and s.chance is not None}
+        made = [Floor("chance", "", chance)] if chance else []
+        made.append(Floor("most frequent class, mean action", "", {c: s.floor for c, s in any_of.items()}))
+        controls = [score for score in self.kept if score.control == "shuffled"]
+        for line in sorted({score.line for score in controls}):
+            values = {score.column: score.value for score in controls if score.line == line}
+            made.append(Floor(f"shuffled control of {line[0]}", line[1], values))
+        return made
+
+    @cached_property
+    def notes(self) -> list[str]:
+        """Sentences below the table."""
+        return [*self._row_notes(), *self._published_notes()]
+
+    def _row_notes(self) -> Iterator[str]:
+        yield "[ , ] is the 95 % bootstrap interval over rows, sd the spread over seeds."
+        for score in self.kept:
+            where = f"{score.model} ({score.variant}) on {score.dataset}/{score.split}"
+            if score.control == "none" and (score.failed or score.train_failed):
+                yield (
+                    f"{FAILED} {where}: {score.failed} of {score.rows} rows have no latent "
+                    f"({score.train_failed} in train); they are in no score"
+                )
+            if self.other_rows(score):
+                yield f"{OTHER_ROWS} {where}: from another CSV than the newest result of this column; do not compare"
+        if self.hidden:
+            yield f"{self.hidden} older scores of the same cells are not shown; --run shows one run's."
+
+    def _published_notes(self) -> Iterator[str]:
+        if any(score.published is not None for score in self.ours):
+            yield "published: arXiv 2604.11689 v1, Tables 1, 2 and 6."
+        if self.letters:
+            yield "A letter in brackets says why the published score does not stand beside ours:"
+        yield from (f"  {letter}  {REASONS[name]}" for name, letter in self.letters.items())
+        for (model, _), found in self.averages.items():
+            for name in dict.fromkeys(average.name for average in found.values()):
+                mean, metric = misprint(name, model), next(a.metric for a in found.values() if a.name == name)
+                if mean is not None and (printed := published(metric, model, name)) is not None:
+                    yield f"{model}: the paper prints {_exact(metric, printed)} as its {TITLES[name]}, " + (
+                        f"its own row averages {_exact(metric, mean)}"
+                    )
 
 
-def collect(results: Iterable[tuple[Path, ProbeResult]]) -> list[Score]:
-    """All scores, in the order of the results."""
-    return [_score(path, r, split, score) for path, r in results for split, score in r.splits.items()]
+def _exact(metric: str, value: float) -> str:
+    """With the digits that the paper prints."""
+    return f"{100 * value:.2f}" if metric == "top1" else f"{value:.2f}"
 
 
-def _score(path: Path, result: ProbeResult, split: str, score: SplitScore) -> Score:
-    comparable = (result.protocol, result.variant, result.control) == (PROTOCOL, VARIANT, "none")
-    return Score(
-        protocol=result.protocol,
-        model=result.model,
-        variant=result.variant,
-        dataset=result.dataset,
-        split=split,
-        metric=result.metric,
-        control=result.control,
-        value=score.value,
-        low=score.interval.low,
-        high=score.interval.high,
-        std=score.std,
-        seeds=len(score.seeds),
-        floor=score.floor,
-        chance=score.chance,
-        published=published(result.metric, result.model, result.dataset) if comparable else None,
-        rows=score.rows.used + score.rows.failed,
-        failed=score.rows.failed,
-        train_failed=result.train_rows.failed,
-        metadata=tuple(s.metadata_sha256 for s in (result.stores[0], *_stores_of(result, split))),
-        run=result.run,
-        file=str(path),
-    )
+def boards(scores: Sequence[Score]) -> list[Board]:
+    """One per protocol, by name."""
+    kept = newest(scores)
+    counts = {name: sum(s.protocol == name for s in scores) for name in sorted({s.protocol for s in kept})}
+    made = {name: tuple(s for s in kept if s.protocol == name) for name in counts}
+    return [Board(name, found, counts[name] - len(found)) for name, found in made.items()]
 
 
-def _stores_of(result: ProbeResult, split: str) -> list[Any]:
-    return [store for store in result.stores[1:] if store.split == split]
-
-
-def newest(scores: Iterable[Score]) -> list[Score]:
-    """One score per cell: the first, which is the newest."""
-    kept: dict[tuple[str, ...], Score] = {}
-    for score in scores:
-        kept.setdefault(score.place, score)
-    return list(kept.values())
-
-
-# --- tables -----------------------------------------------------------------------------------
+# --- as text ----------------------------------------------------------------------------------
 
 
 def tables(scores: Sequence[Score]) -> list[Table]:
-    """One table per protocol, by name."""
-    kept = newest(scores)
-    protocols = sorted({score.protocol for score in kept})
-    return [_table(name, [s for s in kept if s.protocol == name], scores) for name in protocols]
+    """One table per protocol."""
+    return [_table(board) for board in boards(scores)]
 
 
-def _table(protocol: str, kept: list[Score], everything: Sequence[Score]) -> Table:
-    columns = sorted({score.column for score in kept}, key=lambda c: (c[2] != "top1", c))
-    ours = [score for score in kept if score.control == "none"]
-    first_rows = {column: next(s for s in kept if s.column == column).metadata for column in columns}
-    lines = sorted({score.line for score in ours}, key=lambda line: _rank(line, columns, ours))
-    body = [_model_row(line, columns, ours, first_rows) for line in lines]
-    hidden = sum(score.protocol == protocol for score in everything) - len(kept)
+def _table(board: Board) -> Table:
+    titles = [*map(title_of, board.columns), *(f"{title} {ARROWS[metric]}" for title, metric in board.average_columns)]
+    floors = [
+        (
+            floor.name,
+            floor.variant,
+            *(_floor_cell(floor, c) for c in board.columns),
+            *["-"] * len(board.average_columns),
+        )
+        for floor in board.floors
+    ]
     return Table(
-        title=_title(protocol),
-        columns=("model", "variant", *(f"{dataset}/{split} {ARROWS[metric]}" for dataset, split, metric in columns)),
-        rows=[*body, *_floors(columns, kept)],
-        right=frozenset(range(2, 2 + len(columns))),
-        sections=frozenset({len(body) - 1} if body else ()),
-        notes=tuple(_notes(kept, first_rows, hidden)),
+        title=board.title,
+        columns=("model", "variant", *titles),
+        rows=[*(_model_row(board, line) for line in board.lines), *floors],
+        right=frozenset(range(2, 2 + len(titles))),
+        sections=frozenset({len(board.lines) - 1} if board.lines else ()),
+        notes=tuple(board.notes),
     )
 
 
-def _title(protocol: str) -> str:
-    try:
-        return f"protocol {protocol}: {load_protocol(protocol).title}"
-    except ContractError:  # a YAML file of the user's, not named now
-        return f"protocol {protocol}"
+def _floor_cell(floor: Floor, column: Column) -> str:
+    return number(column[2], floor.values[column]) if column in floor.values else "-"
 
 
-def _rank(line: tuple[str, str], columns: list[tuple[str, str, str]], scores: list[Score]) -> list[Any]:
-    """Best first, by the first column; a model without a score there comes after those with one."""
-    found = {score.column: score for score in scores if score.line == line}
-    order = [(-s.value if s.metric == "top1" else s.value) if (s := found.get(c)) else float("inf") for c in columns]
-    return [*order, *line]
+def _model_row(board: Board, line: Line) -> tuple[str, ...]:
+    cells = [_cell(board, board.cell(line, column)) for column in board.columns]
+    return (*line, *cells, *(_average_cell(board, line, title) for title, _ in board.average_columns))
 
 
-def _model_row(
-    line: tuple[str, str],
-    columns: list[tuple[str, str, str]],
-    scores: list[Score],
-    first_rows: dict[tuple[str, str, str], tuple[str, ...]],
-) -> tuple[str, ...]:
-    found = {score.column: score for score in scores if score.line == line}
-    return (*line, *(_cell(found.get(column), first_rows[column]) for column in columns))
-
-
-def _cell(score: Score | None, rows: tuple[str, ...]) -> str:
+def _cell(board: Board, score: Score | None) -> str:
     if score is None:
         return "-"
-    text = (
-        f"{number(score.metric, score.value)} [{number(score.metric, score.low)}, {number(score.metric, score.high)}]"
-    )
+    value, low, high = (number(score.metric, x) for x in (score.value, score.low, score.high))
+    text = f"{value} [{low}, {high}]"
     if score.std is not None:
         text += f" sd {number(score.metric, score.std)}"
-    if score.published is not None:
-        text += f" (published {number(score.metric, score.published)})"
-    marks = (FAILED if score.failed or score.train_failed else "") + (OTHER_ROWS if score.metadata != rows else "")
+    text += _published(score.metric, score.published, board.marks(score))
+    marks = (FAILED if score.failed or score.train_failed else "") + (OTHER_ROWS if board.other_rows(score) else "")
     return text + marks
 
 
-def number(metric: str, value: float) -> str:
-    """top1 in percent, MSE as it is."""
-    return f"{100 * value:.1f}" if metric == "top1" else f"{value:.3f}"
+def _average_cell(board: Board, line: Line, title: str) -> str:
+    average = board.averages[line].get(title)
+    if average is None:
+        return "-"
+    marks = board.average_marks(average, line[0])
+    return number(average.metric, average.value) + _published(average.metric, average.published, marks)
 
 
-def _floors(columns: list[tuple[str, str, str]], kept: list[Score]) -> Iterator[tuple[str, ...]]:
-    """What needs no latent, then what the probe makes of shuffled targets."""
-    any_of = {column: next(s for s in kept if s.column == column) for column in columns}
-    chances = [s.chance if s.metric == "top1" else None for s in any_of.values()]
-    if any(chance is not None for chance in chances):
-        yield ("chance", "", *("-" if c is None else number("top1", c) for c in chances))
-    yield ("most frequent class, mean action", "", *(number(s.metric, s.floor) for s in any_of.values()))
-    controls = [score for score in kept if score.control == "shuffled"]
-    for line in sorted({score.line for score in controls}):
-        found = {score.column: score for score in controls if score.line == line}
-        cells = [number(s.metric, s.value) if (s := found.get(column)) else "-" for column in columns]
-        yield (f"shuffled control of {line[0]}", line[1], *cells)
-
-
-def _notes(kept: list[Score], first_rows: dict[tuple[str, str, str], tuple[str, ...]], hidden: int) -> Iterator[str]:
-    yield "[ , ] is the 95 % bootstrap interval over rows, sd the spread over seeds."
-    for score in kept:
-        where = f"{score.model} ({score.variant}) on {score.dataset}/{score.split}"
-        if score.control == "none" and (score.failed or score.train_failed):
-            yield (
-                f"{FAILED} {where}: {score.failed} of {score.rows} rows have no latent "
-                f"({score.train_failed} in train); they are in no score"
-            )
-        if score.metadata != first_rows[score.column]:
-            yield f"{OTHER_ROWS} {where}: from another CSV than the newest result of this column; do not compare"
-    if any(score.published is not None for score in kept):
-        yield "published: arXiv 2604.11689 v1. Its tables do not say which split agibotbeta and robocoin stand for."
-    if hidden:
-        yield f"{hidden} older scores of the same cells are not shown; --run shows one run's."
+def _published(metric: str, value: float | None, marks: str) -> str:
+    if value is not None:
+        return f" (published {number(metric, value)})"
+    return f" ({marks})" if marks else ""
 
 
 def show_all(scores: Sequence[Score], out: TextIO) -> None:
@@ -213,21 +235,3 @@ def show_all(scores: Sequence[Score], out: TextIO) -> None:
     for nth, table in enumerate(tables(scores)):
         out.write("\n" if nth else "")
         show(table, out)
-
-
-# --- for programs -----------------------------------------------------------------------------
-
-
-def as_json(scores: Sequence[Score]) -> list[dict[str, Any]]:
-    """Every score of `newest`, also those of controls, sorted by what they are of."""
-    return [asdict(score) for score in sorted(newest(scores), key=lambda score: score.place)]
-
-
-def as_csv(scores: Sequence[Score]) -> str:
-    """The same, one line each; several CSV hashes are joined by spaces."""
-    text = StringIO()
-    writer = csv.DictWriter(text, [*Score.__dataclass_fields__], lineterminator="\n")
-    writer.writeheader()
-    for row in as_json(scores):
-        writer.writerow(row | {"metadata": " ".join(row["metadata"])})
-    return text.getvalue()

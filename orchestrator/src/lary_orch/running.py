@@ -7,7 +7,7 @@ from typing import Any, TextIO
 
 from lary_schema.results import ProbeResult
 
-from lary_orch import leaderboard
+from lary_orch import leaderboard, scores
 from lary_orch.catalog import Catalog
 from lary_orch.endings import report_failures, run_code
 from lary_orch.finished import RESULT_FILE
@@ -72,8 +72,8 @@ def _opening(plan: Plan) -> str:
 def _show_scores(plan: Plan, out: TextIO, *, as_json: bool) -> None:
     """The table of this plan's results, wherever they lie; with `as_json` one last line on stdout."""
     found = [probe.result or Path(probe.out or "") / RESULT_FILE for probe in plan.probes]
-    scores = leaderboard.collect((path, ProbeResult.read(path)) for path in found if path.is_file())
+    listed = scores.collect((path, ProbeResult.read(path)) for path in found if path.is_file())
     if as_json:
-        out.write(json.dumps({"event": "scores", "run": plan.run, "scores": leaderboard.as_json(scores)}) + "\n")
-    elif scores:
-        leaderboard.show_all(scores, out)
+        out.write(json.dumps({"event": "scores", "run": plan.run, "scores": scores.as_json(listed)}) + "\n")
+    elif listed:
+        leaderboard.show_all(listed, out)

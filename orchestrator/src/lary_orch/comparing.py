@@ -1,0 +1,64 @@
+"""May a published score stand beside ours? If not, why: a few short reasons."""
+
+from functools import cache
+
+from lary_schema.cards import DatasetCard
+from lary_schema.results import ProbeResult, SplitScore
+
+from lary_orch.catalog import BUILT_IN
+from lary_orch.published import PROTOCOL, VARIANT, tables
+
+REASONS = {
+    "control": "a control with shuffled targets; the paper has none of it",
+    "protocol": f"another protocol; the published scores are {PROTOCOL}'s",
+    "variant": f"another variant; the published scores are {VARIANT}'s",
+    "probe": "another probe; the published regressions are MLPs on absolute chunks",
+    "data": "the published data is unreleased, so nobody can say that these rows are the same",
+    "split": "the paper does not name the split that it reports",
+    "other split": "another split than the published one",
+    "rows": "other rows than the published split's: their number differs by more than 1 %",
+    "imported": "latents that were imported, so how they were made is not known here",
+}
+"""By the short name that `Score.differences` holds, in the order of the footnotes."""
+SLACK = 0.01
+"""Share of rows that may be missing: a broken clip does not make another dataset, half of it does."""
+EVALUATED = "val"
+IMPORTED = "import"
+"""How the image of imported latents begins."""
+
+
+def differences(result: ProbeResult, split: str) -> tuple[str, ...]:
+    """Names of the reasons against a comparison; none is as it should be."""
+    found = {
+        "control": result.control != "none",
+        "protocol": result.protocol != PROTOCOL,
+        "variant": result.variant != VARIANT,
+        "probe": result.head not in (None, "mlp") or result.target not in (None, "absolute"),
+        "data": result.dataset in tables()["unreleased"],
+        "split": result.dataset in tables()["split_not_named"],
+        "other split": result.dataset not in tables()["split_not_named"] and split != EVALUATED,
+        "rows": not _same_rows(result, split, result.splits[split]),
+        "imported": any(store.image.startswith(IMPORTED) for store in result.stores),
+    }
+    return tuple(name for name, differs in found.items() if differs)
+
+
+def _same_rows(result: ProbeResult, split: str, score: SplitScore) -> bool:
+    """By the released CSVs' numbers of rows where the card knows them, and by the paper's total."""
+    used = {name: other.rows.used for name, other in result.splits.items()}
+    ours = {_train_split(result): result.train_rows.used, split: score.rows.used}
+    released = [(ours[name], count) for name, count in released_rows(result.dataset).items() if name in ours]
+    total = tables()["rows"].get(result.dataset)
+    whole = [] if total is None else [(result.train_rows.used + sum(used.values()), total)]
+    return all(abs(mine - theirs) <= SLACK * theirs for mine, theirs in (*released, *whole))
+
+
+def _train_split(result: ProbeResult) -> str:
+    return result.stores[0].split if result.stores else "train"
+
+
+@cache
+def released_rows(dataset: str) -> dict[str, int]:
+    """Split -> rows, of a built-in dataset; empty where its card does not say."""
+    file = BUILT_IN / f"{dataset}.yaml"
+    return dict(DatasetCard.load(file).published_rows) if file.is_file() else {}
