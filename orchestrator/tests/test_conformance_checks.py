@@ -10,8 +10,8 @@ import pytest
 from click.testing import CliRunner
 from lary_orch.catalog import Catalog, repository
 from lary_orch.cli import conformance
-from lary_orch.conformance import examine, extraction
-from lary_orch.conformance.case import Verdict
+from lary_orch.conformance import answers, examine, extraction, isolation
+from lary_orch.conformance.case import Verdict, judge
 from lary_orch.conformance.fixture import BAD_ROW, ROWS, make_rows
 from lary_orch.conformance.subject import open_subject
 from lary_orch.runtimes.base import ImageSource, Prepared, Say, Task
@@ -49,13 +49,19 @@ class Liar:
     said: list[str] = field(default_factory=list)
     code: int = 0
     name: str = "lies"
+    selftest: str | None = "selftest: exit 1"
+    """What it fails with; None: it passes."""
+    asked: list[str] = field(default_factory=list)
 
     def prepare(self, image: ImageSource, say: Say) -> Prepared:
         return Prepared(image, "lary/liar:1", None, "liar")
 
     def ask(self, prepared: Prepared, *arguments: str) -> str:
+        self.asked.append(arguments[0])
         if arguments[0] == "selftest":
-            raise ContractError("selftest: exit 1")
+            if self.selftest is not None:
+                raise ContractError(self.selftest)
+            return ""
         card = prepared.source.card
         found = card.card(arguments[-1]) if "--model" in arguments else None
         models = card.models if found is None else (found,)
@@ -98,6 +104,34 @@ def test_an_image_that_does_nothing_fails_every_check_of_what_it_does(baseline: 
     assert all(verdict.remedy for verdict in verdicts.values() if verdict.state == "failed")
     assert "exit 0, and no store" in verdicts["extract"].message
     assert "exit 0, 2 expected" in verdicts["bad job"].message
+
+
+@pytest.mark.parametrize(
+    ("as_us", "as_stranger", "states", "asked"),
+    [
+        (None, None, {"selftest": "ok", "isolation": "ok"}, 0),
+        (None, "selftest: read-only", {"selftest": "ok", "isolation": "failed"}, 1),
+        ("selftest: exit 1", "selftest: exit 1", {"selftest": "failed", "isolation": "failed"}, 1),
+    ],
+)
+def test_a_selftest_under_isolation_answers_both_questions(
+    baseline: ImageSource,
+    tmp_path: Path,
+    as_us: str | None,
+    as_stranger: str | None,
+    states: dict[str, str],
+    asked: int,
+) -> None:
+    ours, stranger = Liar(selftest=as_us), Liar(selftest=as_stranger)
+    subject = open_subject(ours, baseline, tmp_path, tmp_path, chosen=(KEY,), stranger=stranger)
+    found = {
+        verdict.check: verdict for question in (answers, isolation) for verdict in map(judge, question.cases(subject))
+    }
+    assert {check: found[check].state for check in states} == states
+    assert stranger.asked.count("selftest") == 1
+    assert ours.asked.count("selftest") == asked
+    if as_stranger is not None:
+        assert found["isolation"].message == as_stranger
 
 
 def test_an_exit_code_alone_is_not_enough(baseline: ImageSource, tmp_path: Path) -> None:

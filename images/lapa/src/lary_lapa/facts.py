@@ -50,11 +50,16 @@ class LaqConfig:
     quant_dim: int = 32
     code_seq_len: int = 16
     """Names one of the convolution stacks before the codebook (`CODE_CONVOLUTIONS`); not always the number of codes."""
+    ff_mult: float = 4
 
     @property
     def inner(self) -> int:
         """Width of the gated feed-forward layer."""
-        return int(4 * (2 / 3) * self.dim)
+        return int(self.ff_mult * (2 / 3) * self.dim)
+
+    def tiny(self) -> LaqConfig:
+        """The same outside, with next to nothing inside."""
+        return replace(self, heads=2, dim_head=8, spatial_depth=1, temporal_depth=1, ff_mult=0.1)
 
 
 @dataclass(frozen=True)
@@ -67,6 +72,10 @@ class MagvitConfig:
     num_res_blocks: int = 4
     """Per level, and in the middle."""
     z_channels: int = 18
+
+    def tiny(self) -> MagvitConfig:
+        """The same outside, with next to nothing inside. A group norm wants 32 channels."""
+        return replace(self, ch=32, ch_mult=(1,) * len(self.ch_mult), num_res_blocks=1)
 
 
 @dataclass(frozen=True)
@@ -84,13 +93,15 @@ class VitKind:
     """Pixels are scaled to [-1, 1]; otherwise they stay in [0, 1]. Both as LARYBench trains and extracts."""
     official: Mapping[str, Any]
     """Sizes of the official model, for random weights."""
+    narrow_mlp: Mapping[str, Any] = field(default_factory=lambda: {"intermediate_size": 32})
+    """What makes the MLP of such a config narrow."""
     skippable: tuple[str, ...] = ()
     options: Mapping[str, Any] = field(default_factory=dict)
     """Changes to the folder's config."""
 
-    def shallow(self) -> VitKind:
-        """The same with one layer."""
-        return replace(self, official={**self.official, "num_hidden_layers": 1})
+    def tiny(self) -> VitKind:
+        """The same outside, with next to nothing inside: one layer with a narrow MLP."""
+        return replace(self, official={**self.official, "num_hidden_layers": 1, **self.narrow_mlp})
 
 
 DINOV2 = VitKind(
@@ -100,6 +111,7 @@ DINOV2 = VitKind(
     special_tokens=1,
     symmetric=True,
     official={"hidden_size": 1024, "num_hidden_layers": 24, "num_attention_heads": 16, "image_size": 518},
+    narrow_mlp={"mlp_ratio": 1},
 )
 DINOV3 = VitKind(
     network="DINOv3ViTModel",

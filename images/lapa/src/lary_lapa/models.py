@@ -28,13 +28,13 @@ class _Cubic224(Model):
     """Frames resized by OpenCV, as bytes."""
 
     def random_weights(self, device: torch.device, dtype: torch.dtype, seed: int) -> None:
-        """With one layer in each stack, for `selftest`: shapes do not depend on depth. `load({})` is full."""
-        self._make_shallow()
+        """With tiny networks, for `selftest`: the shapes it looks at are the same. `load({})` is full."""
+        self._make_tiny()
         self.load({}, device, dtype, seed)
 
     @abstractmethod
-    def _make_shallow(self) -> None:
-        """Replace the sizes of this instance by those of one layer."""
+    def _make_tiny(self) -> None:
+        """Replace the inner sizes of this instance by the smallest."""
 
     def preprocess(self, frames: NDArray[np.uint8]) -> NDArray[Any]:
         """-> uint8 (T, 224, 224, 3)."""
@@ -55,8 +55,8 @@ class _PatchFeatureModel(_Cubic224):
     kind: VitKind
     features: nn.Module
 
-    def _make_shallow(self) -> None:
-        self.kind = self.kind.shallow()
+    def _make_tiny(self) -> None:
+        self.kind = self.kind.tiny()
 
     def load(self, weights: Weights, device: torch.device, dtype: torch.dtype, seed: int) -> None:
         import torch
@@ -119,8 +119,8 @@ class _LaqModel(_Cubic224):
 
     features: nn.Module
 
-    def _make_shallow(self) -> None:
-        self.config = replace(self.config, spatial_depth=1, temporal_depth=1)
+    def _make_tiny(self) -> None:
+        self.config = self.config.tiny()
 
     def load(self, weights: Weights, device: torch.device, dtype: torch.dtype, seed: int) -> None:
         import torch
@@ -204,9 +204,9 @@ class _VitLaq(_LaqModel):
 
     kind: VitKind
 
-    def _make_shallow(self) -> None:
-        super()._make_shallow()
-        self.kind = self.kind.shallow()
+    def _make_tiny(self) -> None:
+        super()._make_tiny()
+        self.kind = self.kind.tiny()
 
     def _load_features(
         self, weights: Weights, state: State | None, device: torch.device, dtype: torch.dtype
@@ -277,9 +277,9 @@ class LapaMagvit2(_LaqModel):
     tokenizer: MagvitConfig = MagvitConfig()
     skippable = (r"to_pixels_first_frame\.", r"magvit2_tokenizer\.")
 
-    def _make_shallow(self) -> None:
-        super()._make_shallow()
-        self.tokenizer = replace(self.tokenizer, num_res_blocks=1)
+    def _make_tiny(self) -> None:
+        super()._make_tiny()
+        self.tokenizer = self.tokenizer.tiny()
 
     def _load_features(
         self, weights: Weights, state: State | None, device: torch.device, dtype: torch.dtype

@@ -65,7 +65,10 @@ class Univla(Model):
 
     def random_weights(self, device: torch.device, dtype: torch.dtype, seed: int) -> None:
         """A smaller network than the released one: the shapes, which a self test looks at, are the same."""
-        self.config = UnivlaSize(replace(self.config.vit, depth=1), replace(self.config.lam, enc_blocks=1))
+        self.config = UnivlaSize(
+            VitSize(embed_dim=64, depth=1, num_heads=2),
+            replace(self.config.lam, model_dim=64, num_heads=2, enc_blocks=1),
+        )
         self.load({}, device, dtype, seed)
 
     def encode(self, batch: torch.Tensor, rows: NDArray[np.int64]) -> Latents:

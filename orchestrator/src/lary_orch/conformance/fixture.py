@@ -26,12 +26,17 @@ def make_rows(folder: Path, mode: Mode, frames: int, *, corrupt: bool = False) -
     if corrupt:
         (folder / rows[BAD_ROW][0]).write_bytes(b"this is no picture")
     columns = VideoColumns() if mode == "video" else PairColumns()
-    names = [value for name, value in columns.model_dump().items() if name != "input"]
     csv = folder / "rows.csv"
-    write_table(csv, names, rows)
+    write_table(csv, _names(columns), rows)
     metadata = MetadataFile(path=METADATA, sha256=file_sha256(csv), rows=ROWS)
     source = Source(metadata=metadata, columns=columns, media=".", host_data=str(folder), frames=frames)
     return SplitSource("corrupt" if corrupt else "whole", folder, csv, source)
+
+
+def _names(columns: VideoColumns | PairColumns) -> list[str]:
+    if isinstance(columns, VideoColumns):
+        return [columns.video, columns.indices]
+    return [columns.source, columns.target]
 
 
 def _write_row(folder: Path, mode: Mode, row: int, frames: int) -> list[str]:

@@ -18,5 +18,6 @@ def cases(subject: Subject) -> Iterator[Case]:
 def _as_stranger(subject: Subject) -> str:
     if subject.stranger is None:
         raise Skipped(f"the {subject.runtime.name} runtime does not isolate")
-    subject.stranger.ask(subject.prepared, "selftest")
+    if subject.breach_in_isolation is not None:
+        raise subject.breach_in_isolation
     return "selftest as an unknown user, without network, on a read-only root"

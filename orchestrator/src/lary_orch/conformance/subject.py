@@ -88,6 +88,19 @@ class Subject:
         keys = self.chosen or tuple(card.example or card.key for card in self.card.models)
         return {key: describe(self.runtime, self.prepared, key, self.folder / "cache") for key in keys}
 
+    @cached_property
+    def breach_in_isolation(self) -> ContractError | None:
+        """What `selftest` fails with under another user, whom no image knows; None where it does not.
+
+        Run once for all checks, since it builds every model. What passes there passes anywhere.
+        """
+        assert self.stranger is not None
+        try:
+            self.stranger.ask(self.prepared, "selftest")
+        except ContractError as breach:
+            return breach
+        return None
+
     def feeds(self) -> Iterator[Feed]:
         """Every model in every mode and variant."""
         for key, card in self.models.items():
