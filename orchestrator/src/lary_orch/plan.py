@@ -7,12 +7,28 @@ from typing import Literal, Self
 
 from lary_schema.base import ContractError, ExitCode
 from lary_schema.cards import ProtocolCard
-from lary_schema.jobs import ExtractJob, ProbeJob
+from lary_schema.jobs import ExtractJob, ProbeJob, Tracker
 
 from lary_orch.devices import Slot
 from lary_orch.runtimes.base import Prepared
 from lary_orch.sources import SplitSource
 from lary_orch.stores import Feeding, StorePlan
+
+
+@dataclass(frozen=True)
+class Probing:
+    """What a request says of its probes beside the protocol."""
+
+    seeds: tuple[int, ...] = ()
+    """Instead of the protocol's."""
+    head: Literal["mlp", "dit"] | None = None
+    """Regression head instead of the protocol's."""
+    target: Literal["absolute", "relative"] | None = None
+    """Regression target instead of the protocol's."""
+    allow_unknown_robot: bool = False
+    ram_bytes: int = 8 << 30
+    """Latents above this are read by batch."""
+    trackers: tuple[Tracker, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -42,6 +58,7 @@ class Request:
     threads: int | None = None
     control: bool = True
     """Probe each dataset once more with shuffled targets, on the first model."""
+    probing: Probing = field(default_factory=Probing)
     shard_rows: int | None = None
     """Rows per shard of new stores; None: by size (see `lary_schema.store.layout`)."""
 
@@ -111,8 +128,16 @@ class PlannedJob:
         if isinstance(self.job, ExtractJob):
             values = self.job.values
             return f"{values.model} ({values.variant}) on {values.dataset}/{values.split}"
-        control = ", shuffled control" if self.job.control == "shuffled" else ""
-        return f"{self.job.model} ({self.job.variant}) on {self.job.dataset}{control}"
+        kind = "".join(f", {part}" for part in probe_kind(self.job))
+        return f"{self.job.model} ({self.job.variant}) on {self.job.dataset}{kind}"
+
+
+def probe_kind(job: ProbeJob) -> list[str]:
+    """What makes a probe another than its task's usual one: head, target, control."""
+    recipe = job.protocol.regress if job.kind == "regress" else None
+    head = [recipe.head] if recipe and recipe.head != "mlp" else []
+    target = [recipe.target] if recipe and recipe.target != "absolute" else []
+    return [*head, *target, *([job.control] if job.control != "none" else [])]
 
 
 @dataclass(frozen=True)

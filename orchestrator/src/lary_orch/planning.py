@@ -17,11 +17,11 @@ from lary_schema.jobs import ExtractJob, ProbeJob, ProbeSplit
 from lary_orch.catalog import Catalog, repository
 from lary_orch.describe import describe, describe_probe
 from lary_orch.finished import by_fingerprint, failed_rows
-from lary_orch.plan import Plan, PlannedJob, PlannedStore, Problem, Request
+from lary_orch.plan import Plan, PlannedJob, PlannedStore, Problem, Request, probe_kind
 from lary_orch.protocol_cards import for_task
 from lary_orch.revision import code_revision
 from lary_orch.runtimes.base import ImageSource, Prepared, Runtime, Say
-from lary_orch.sources import SplitSource, find_split, make_generated, wanted_splits
+from lary_orch.sources import SplitSource, find_split, make_generated, stats_sha256, wanted_splits
 from lary_orch.stores import make_values, partitions, plan_store
 from lary_orch.weights_index import WeightSet, find_weights
 from lary_orch.workspace import Workspace
@@ -207,17 +207,18 @@ class _Planner:
             code = describe_probe(self._runtime, prepared, self._workspace.cache)
             finished = by_fingerprint(self._workspace.results)
             for cell, control in _controlled(cells, self._request.control):
-                job = self._probe_job(cell, prepared, code, control)
-                result = finished.get(job.fingerprint)
-                yield PlannedJob(
-                    job,
-                    prepared,
-                    cell.dataset.splits[0].data,
-                    self._workspace.weights,
-                    cell.dataset.splits,
-                    needs=_needs(cell, extracts),
-                    result=result if result and _is_current(result, cell) else None,
-                )
+                with self._noting(f"probe of {cell.model.key} ({cell.model.variant}) on {cell.dataset.card.key}"):
+                    job = self._probe_job(cell, prepared, code, control)
+                    result = finished.get(job.fingerprint)
+                    yield PlannedJob(
+                        job,
+                        prepared,
+                        cell.dataset.splits[0].data,
+                        self._workspace.weights,
+                        cell.dataset.splits,
+                        needs=_needs(cell, extracts),
+                        result=result if result and _is_current(result, cell) else None,
+                    )
 
     def _probe_job(self, cell: _Cell, prepared: Prepared, code: str, control: Control) -> ProbeJob:
         model, card = cell.model, cell.dataset.card
@@ -226,9 +227,10 @@ class _Planner:
             ProbeSplit(name=store.source.split, store=store.plan.ref, source=store.source.source)
             for store in cell.stores
         ]
-        name = f"{kind}.{card.key}.{model.key}.{model.variant}"
-        return ProbeJob(
-            id=name if control == "none" else f"{name}.{control}",
+        probing = self._request.probing
+        protocol = for_task(self._request.protocol, kind, probing)
+        job = ProbeJob(
+            id=f"{kind}.{card.key}.{model.key}.{model.variant}",
             image=prepared.ref,
             image_digest=prepared.digest,
             code_revision=self._revision,
@@ -246,9 +248,14 @@ class _Planner:
             evaluate=tuple(splits[1:]),
             labels=card.labels,
             actions=card.actions,
-            protocol=for_task(self._request.protocol, kind),
+            stats_sha256=stats_sha256(card, protocol.regress.target, cell.dataset.splits[0].data),
+            allow_unknown_robot=probing.allow_unknown_robot,
+            protocol=protocol,
             control=control,
+            ram_bytes=probing.ram_bytes,
+            trackers=probing.trackers,
         )
+        return job.model_copy(update={"id": ".".join((job.id, *probe_kind(job)))})
 
 
 def _controlled(cells: Sequence[_Cell], control: bool) -> Iterator[tuple[_Cell, Control]]:
@@ -284,6 +291,5 @@ def _probe_of(planned: PlannedJob) -> ProbeJob:
 def _named(planned: PlannedJob, run: str, workspace: Workspace) -> PlannedJob:
     """A probe with its run's name, and the folder that follows from it."""
     job = _probe_of(planned)
-    control = "" if job.control == "none" else f"-{job.control}"
-    out = workspace.run(run).out(job.model, job.dataset, f"{job.kind}-{job.variant}{control}")
+    out = workspace.run(run).out(job.model, job.dataset, "-".join((job.kind, job.variant, *probe_kind(job))))
     return replace(planned, job=job.model_copy(update={"run": run}), out=out)

@@ -1,10 +1,12 @@
 """Protocols: how probes are trained and scored. Built in by name, others by the path of a YAML file."""
 
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from lary_schema.base import ContractError
 from lary_schema.cards import ProtocolCard
+
+from lary_orch.plan import Probing
 
 BUILT_IN = Path(__file__).parent / "protocols"
 
@@ -27,11 +29,15 @@ def load_protocol(name: str) -> ProtocolCard:
     return card
 
 
-def for_task(protocol: ProtocolCard, kind: Literal["classify", "regress"]) -> ProtocolCard:
-    """The protocol as a job of one task carries it: the recipe's own seeds, if it has some, on top."""
-    seeds = (protocol.classify if kind == "classify" else protocol.regress).seeds or protocol.seeds
+def for_task(protocol: ProtocolCard, kind: Literal["classify", "regress"], probing: Probing) -> ProtocolCard:
+    """The protocol as a job of one task carries it: what the request says on top, then the recipe's own seeds."""
+    seeds = probing.seeds or (protocol.classify if kind == "classify" else protocol.regress).seeds or protocol.seeds
+    regress: dict[str, Any] = {"seeds": None}
+    if kind == "regress":
+        regress["head"] = probing.head or protocol.regress.head
+        regress["target"] = probing.target or protocol.regress.target
     resolved = {
         "classify": protocol.classify.model_copy(update={"seeds": None}),
-        "regress": protocol.regress.model_copy(update={"seeds": None}),
+        "regress": protocol.regress.model_copy(update=regress),
     }
     return protocol.model_copy(update={"seeds": seeds, **resolved})

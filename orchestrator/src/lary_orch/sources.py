@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from lary_schema.base import ContractError, file_sha256
 from lary_schema.cards import DatasetCard
@@ -88,6 +89,25 @@ def find_split(card: DatasetCard, split: str, workspace: Workspace) -> SplitSour
         frames=card.frames,
     )
     return SplitSource(split, data, csv, source)
+
+
+def stats_sha256(card: DatasetCard, target: Literal["absolute", "relative"], data: Path) -> str | None:
+    """Of the statistics file that the target's normalisation names; None where it names none.
+
+    Raises ContractError where the file is missing.
+    """
+    if card.actions is None:
+        return None
+    normalisation = card.actions.normalisation if target == "absolute" else card.actions.relative
+    if normalisation.stats is None:
+        return None
+    path = data / normalisation.stats
+    if not path.is_file():
+        raise ContractError(
+            f"{path}: missing (the robots' means and stds of {card.key}). Make it by "
+            f"`lary-orch data stats -d {card.key}`, or put LARYBench's there"
+        )
+    return file_sha256(path)
 
 
 def wanted_splits(card: DatasetCard, chosen: tuple[str, ...]) -> tuple[str, ...]:

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import yaml
 from lary_orch.catalog import Catalog, repository
+from lary_orch.plan import Probing
 from lary_orch.protocol_cards import for_task, load_protocol, protocol_names
 from lary_schema.base import ContractError
 
@@ -144,8 +145,9 @@ def test_the_facts_of_lary_v1() -> None:
     assert (card.classify.width, card.classify.depth, card.classify.heads) == (768, 4, 16)
     assert (card.regress.width, card.regress.blocks, card.regress.lr, card.regress.huber_delta) == (4096, 2, 1e-4, 1.0)
     assert card.classify.epochs == card.regress.epochs == 20
-    assert for_task(card, "classify").seeds == (0,)
-    assert for_task(card, "regress").seeds == (42,)
+    assert for_task(card, "classify", Probing()).seeds == (0,)
+    assert for_task(card, "regress", Probing()).seeds == (42,)
+    assert for_task(card, "regress", Probing(seeds=(1, 2))).seeds == (1, 2)
 
 
 def test_clean_differs_from_lary_v1_in_scoring_alone() -> None:

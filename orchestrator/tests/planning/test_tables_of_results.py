@@ -221,7 +221,10 @@ def test_datasets_say_what_is_here(world: Any) -> None:
     found = json.loads(invoke(datasets, world, "--json", "--catalog", str(world.cards)))
     toy = next(row for row in found if row["key"] == "toy")
     assert [(s["split"], s["rows"]) for s in toy["splits"]] == [("train", 7), ("val", None)]
-    assert "val.csv: missing" in toy["splits"][1]["problem"]
+    assert "7 of the first 7 rows lack a file, row 0:" in toy["splits"][0]["problem"]
+    assert toy["splits"][1]["problem"].startswith("no CSV:")
+    assert toy["splits"][1]["problem"].endswith("toy/val.csv")
+    assert not any(split["complete"] for split in toy["splits"])
     assert next(r for r in found if r["key"] == "demo_arm")["splits"][0]["problem"] == "made at first use"
     text = invoke(datasets, world, "--catalog", str(world.cards))
     assert re.search(r"^toy .* train \(trains\) +7 ", text, re.MULTILINE)

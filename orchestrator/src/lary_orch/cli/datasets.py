@@ -3,7 +3,7 @@
 import json
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 from lary_schema.base import ContractError
@@ -13,6 +13,9 @@ from lary_orch.catalog import Catalog
 from lary_orch.cli.options import catalog_options, json_option, workspace_options
 from lary_orch.workspace import Workspace
 
+if TYPE_CHECKING:
+    from lary_orch.sources import SplitSource
+
 
 @click.command()
 @workspace_options
@@ -21,8 +24,8 @@ from lary_orch.workspace import Workspace
 def command(workspace: Workspace, catalog: Catalog, as_json: bool) -> None:
     """List the datasets and what is on this disk.
 
-    A split counts as found when its CSV can be used; its media are looked at by `run`. Demo sets are
-    made at first use.
+    A split is complete when its CSV can be used, the first rows' media and actions are there, and so are the
+    statistics that its card names; `lary-orch data check` opens every file. Demo sets are made at first use.
 
     \b
     lary-orch datasets
@@ -35,7 +38,9 @@ def command(workspace: Workspace, catalog: Catalog, as_json: bool) -> None:
         click.echo(json.dumps(found, indent=2, ensure_ascii=False))
         return
     cells = [line for record in found for line in _cells(record)]
-    show(Table("datasets", ("key", "task", "input", "split", "rows", "where"), cells, frozenset({4})), sys.stdout)
+    show(
+        Table("datasets", ("key", "task", "input", "split", "rows", "on this disk"), cells, frozenset({4})), sys.stdout
+    )
 
 
 def row(card: DatasetCard, file: Path, workspace: Workspace) -> dict[str, Any]:
@@ -64,12 +69,27 @@ def row(card: DatasetCard, file: Path, workspace: Workspace) -> dict[str, Any]:
 def _count(card: DatasetCard, split: str, workspace: Workspace) -> dict[str, Any]:
     from lary_orch.sources import csv_path, find_split
 
-    if card.generator is not None and not csv_path(card, split, workspace).is_file():
-        return {"rows": None, "problem": "made at first use"}
+    csv = csv_path(card, split, workspace)
+    if not csv.is_file():
+        problem = "made at first use" if card.generator is not None else f"no CSV: {csv}"
+        return {"rows": None, "complete": False, "problem": problem}
     try:
-        return {"rows": find_split(card, split, workspace).rows, "problem": None}
+        source = find_split(card, split, workspace)
     except ContractError as error:
-        return {"rows": None, "problem": str(error)}
+        return {"rows": None, "complete": False, "problem": str(error)}
+    problem = _missing(card, source)
+    return {"rows": source.rows, "complete": problem is None, "problem": problem}
+
+
+def _missing(card: DatasetCard, source: "SplitSource") -> str | None:
+    """The first thing that is not there."""
+    from lary_orch.presence import LOOKED_AT, lost_rows, missing_stats
+
+    if lost := lost_rows(card, source):
+        return f"{len(lost)} of the first {min(LOOKED_AT, source.rows)} rows lack a file, {lost[0]}"
+    if stats := missing_stats(card.actions, source.data):
+        return f"no statistics: {stats[0]} (lary-orch data stats -d {card.key})"
+    return None
 
 
 def _cells(record: dict[str, Any]) -> list[tuple[str, ...]]:
@@ -77,5 +97,6 @@ def _cells(record: dict[str, Any]) -> list[tuple[str, ...]]:
     for split in record["splits"]:
         role = f"{split['split']} (trains)" if split["trains"] else split["split"]
         rows = "-" if split["rows"] is None else str(split["rows"])
-        lines.append((record["key"], record["task"], record["input"], role, rows, split["problem"] or split["csv"]))
+        state = split["problem"] or f"complete: {split['csv']}"
+        lines.append((record["key"], record["task"], record["input"], role, rows, state))
     return lines

@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from lary_orch.catalog import Catalog
-from lary_orch.plan import Request
+from lary_orch.plan import Probing, Request
 from lary_orch.protocol_cards import load_protocol
 from lary_orch.stores import Feeding
 from lary_orch.workspace import Workspace
@@ -142,13 +142,36 @@ _EXTRACTION = together(
 )
 
 
+_PROBING = together(
+    [
+        option("--probe-seed", "seeds", type=int, multiple=True, help="Seed of a probe; repeatable [the protocol's]."),
+        option("--head", type=click.Choice(["mlp", "dit"]), help="Of regression probes [the protocol's]."),
+        option("--target", type=click.Choice(["absolute", "relative"]), help="Of regression [the protocol's]."),
+        option("--allow-unknown-robot", is_flag=True, help="Mean 0 and std 1 for robots without statistics."),
+        option("--ram", type=click.FloatRange(0, min_open=True), default=8.0, help="GiB of latents kept in memory."),
+        option(
+            "--track",
+            "trackers",
+            type=click.Choice(["tensorboard", "wandb"]),
+            multiple=True,
+            help="Log scores there.",
+        ),
+    ]
+)
+
+
 def request_options(function: Function) -> Function:
     """Hands over `request: Request`; device, slots and threads are the command's to fill in."""
 
     @functools.wraps(function)
     def requested(*args: Any, **given: Any) -> Any:
         feeding = Feeding(**{name: given.pop(name) for name in ("decoder", "precision", "dtype", "seed")})
+        probing = Probing(
+            ram_bytes=int(given.pop("ram") * (1 << 30)),
+            **{name: given.pop(name) for name in ("seeds", "head", "target", "allow_unknown_robot", "trackers")},
+        )
         request = Request(
+            probing=probing,
             protocol=load_protocol(given.pop("protocol")),
             feeding=feeding,
             row_timeout_s=given.pop("row_timeout"),
@@ -157,7 +180,7 @@ def request_options(function: Function) -> Function:
         )
         return function(*args, request=request, **given)
 
-    return together([_MATRIX, _FEEDING, _EXTRACTION])(requested)
+    return together([_MATRIX, _FEEDING, _EXTRACTION, _PROBING])(requested)
 
 
 _SAME_NAME = (

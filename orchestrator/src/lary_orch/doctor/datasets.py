@@ -1,27 +1,22 @@
 """Are the chosen datasets here, their first media included?"""
 
-from itertools import islice
-from pathlib import Path
-
 from lary_schema.base import ContractError
 from lary_schema.cards import DatasetCard
-from lary_schema.metadata import Row, RowError, read_rows
-from lary_schema.mounts import resolve_media
 
 from lary_orch.doctor.check import Context, Finding, worst
-from lary_orch.sources import SplitSource, csv_path, find_split
+from lary_orch.presence import LOOKED_AT, lost_rows, missing_stats
+from lary_orch.sources import csv_path, data_root, find_split
 from lary_orch.workspace import Workspace
 
 NAME = "datasets"
-LOOKED_AT = 20
-"""Rows of each split whose files are looked for: all of a million would take minutes."""
 
 
 def run(context: Context) -> Finding:
     cards = [context.catalog.dataset(key) for key in context.datasets]
     if not cards:
         return Finding("skip", "none was named; `lary-orch datasets` lists them")
-    return worst([_split(card, split, context.workspace) for card in cards for split in card.splits.all])
+    splits = [_split(card, split, context.workspace) for card in cards for split in card.splits.all]
+    return worst([*splits, *(finding for card in cards for finding in _stats(card, context.workspace))])
 
 
 def _split(card: DatasetCard, split: str, workspace: Workspace) -> Finding:
@@ -32,30 +27,14 @@ def _split(card: DatasetCard, split: str, workspace: Workspace) -> Finding:
         source = find_split(card, split, workspace)
     except ContractError as error:
         return Finding("fail", str(error))
-    lost = [problem for row in islice(read_rows(source.csv), LOOKED_AT) if (problem := _lost(row, card, source))]
+    lost = lost_rows(card, source)
     if lost:
         remedy = "correct media: in the dataset card, the CSV's paths, or --data-dir"
         return Finding("fail", f"{what}: {len(lost)} of the first {LOOKED_AT} rows lack a file, {lost[0]}", remedy)
     return Finding("ok", f"{what}: {source.rows} rows")
 
 
-def _lost(row: Row, card: DatasetCard, source: SplitSource) -> str | None:
-    """What keeps a row's files from being found."""
-    try:
-        implied = card.columns.implied_folder
-        files = [_resolve(row[column], source.source.media, implied, source) for column in _media_columns(card)]
-        if actions := card.actions:
-            folder = actions.folder.replace("{split}", source.split)
-            files.append(_resolve(row[actions.column], folder, actions.implied_folder, source))
-    except (RowError, ContractError) as error:
-        return f"row {row.index}: {error}"
-    return next((f"row {row.index}: {file} is missing" for file in files if not file.exists()), None)
-
-
-def _media_columns(card: DatasetCard) -> list[str]:
-    columns = card.columns
-    return [columns.video] if columns.input == "video" else [columns.source, columns.target]
-
-
-def _resolve(cell: str, folder: str, implied: str | None, source: SplitSource) -> Path:
-    return resolve_media(cell, source.data / folder, source.data, str(source.data), implied)
+def _stats(card: DatasetCard, workspace: Workspace) -> list[Finding]:
+    remedy = f"make it: lary-orch data stats -d {card.key}"
+    missing = missing_stats(card.actions, data_root(card, workspace))
+    return [Finding("fail", f"{card.key}: {path} is missing", remedy) for path in missing]

@@ -1,0 +1,260 @@
+"""The built-in cards of LARYBench's datasets, on its layouts in miniature."""
+
+import json
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner
+from lary_orch.catalog import Catalog
+from lary_orch.cli.datasets import command
+from lary_orch.presence import lost_rows, missing_stats
+from lary_orch.sources import csv_path, find_split
+from lary_orch.workspace import Workspace
+from lary_schema.base import ContractError
+
+SHARED = Path(__file__).resolve().parents[4] / "shared" / "data" / "larybench_metadata"
+
+PAIR = "dataset,type,perspective,src_img,src_state,tgt_img,tgt_state,action"
+# key, split, header, row as released, row without the implied folders (None: the set implies none), its files
+LAYOUTS: list[tuple[str, str, str, str, str | None, list[str]]] = [
+    (
+        "calvin",
+        "val",
+        PAIR,
+        "CALVIN,robot,1st,images/ep_1/a.png,states/ep_1/s.npy,images/ep_1/b.png,states/ep_1/t.npy,actions/ep_1/c.npy",
+        "CALVIN,robot,1st,ep_1/a.png,ep_1/s.npy,ep_1/b.png,ep_1/t.npy,ep_1/c.npy",
+        [
+            f"regression/calvin/val_stride5/{name}"
+            for name in ("images/ep_1/a.png", "images/ep_1/b.png", "actions/ep_1/c.npy")
+        ],
+    ),
+    *(
+        (
+            key,
+            "train",
+            PAIR,
+            "VLABench,robot,3rd,images/ep_9/a.png,s.npy,images/ep_9/b.png,t.npy,actions/ep_9/c.npy",
+            None,
+            [
+                f"regression/vlabench/{name}"
+                for name in ("images/ep_9/a.png", "images/ep_9/b.png", "actions/ep_9/c.npy")
+            ],
+        )
+        for key in ("vlabench", "vlabench_15", "vlabench_30")
+    ),
+    (
+        "agibotbeta",
+        "unseen",
+        "dataset,task_id,episode_id,perspective,robot_type,src_img,tgt_img,action",
+        "task_5,5,8,1st,a2d,task_5/images/ep_8/a.png,task_5/images/ep_8/b.png,task_5/actions/ep_8/c.npy",
+        None,
+        [
+            f"regression/agibot_45/task_5/{name}"
+            for name in ("images/ep_8/a.png", "images/ep_8/b.png", "actions/ep_8/c.npy")
+        ],
+    ),
+    (
+        "robocoin",
+        "seen_train",
+        "dataset,robot_type,perspective,src_img,tgt_img,action",
+        "G1,,1st,G1/images/ep_0/a.png,G1/images/ep_0/b.png,G1/actions/ep_0/c.npy",
+        "G1,,1st,G1/ep_0/a.png,G1/ep_0/b.png,G1/ep_0/c.npy",
+        [
+            f"regression/robocoin_10/{name}"
+            for name in ("G1/images/ep_0/a.png", "G1/images/ep_0/b.png", "G1/actions/ep_0/c.npy")
+        ],
+    ),
+    (
+        "libero",
+        "val",
+        "src_img,tgt_img,action",
+        "d/a.png,d/b.png,Forward_Up",
+        None,
+        ["classification/LIBERO/d/a.png", "classification/LIBERO/d/b.png"],
+    ),
+    (
+        "human_1st",
+        "train",
+        "dataset,video_path,sample_indices,action",
+        'SSv2,SSv2/7_0_rev.mp4,"0,1,2,3,4,5,6,7,8",push',
+        None,
+        ["classification/SSv2/7_0_rev.mp4"],
+    ),
+    (
+        "robot_1st",
+        "val",
+        "dataset,video_path,sample_indices,action",
+        'AgiBot,AgiBotWorld-Beta/t/e.mp4,"0,1,2,3,4,5,6,7,8",pick',
+        None,
+        ["classification/AgiBotWorld-Beta/t/e.mp4"],
+    ),
+]
+IDS = [layout[0] for layout in LAYOUTS]
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Workspace:
+    """Media under DATA_DIR, CSVs under LARY_ROOT/data, as a user of LARYBench has them."""
+    env = {"DATA_DIR": str(tmp_path / "media"), "LARY_ROOT": str(tmp_path / "LARYBench")}
+    return Workspace.locate(tmp_path / "ws", env=env)
+
+
+def write_csv(path: Path, header: str, rows: Sequence[str]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("\n".join([header, *rows]) + "\n", encoding="utf-8")
+
+
+def touch(root: Path, names: Sequence[str]) -> None:
+    for name in names:
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).touch()
+
+
+def lost(place: Workspace, key: str, split: str) -> list[str]:
+    card = Catalog.load(env={}).dataset(key)
+    return lost_rows(card, find_split(card, split, place))
+
+
+@pytest.mark.parametrize(("key", "split", "header", "row", "short", "files"), LAYOUTS, ids=IDS)
+def test_every_layout_is_resolved(
+    place: Workspace, key: str, split: str, header: str, row: str, short: str | None, files: list[str]
+) -> None:
+    write_csv(place.metadata / f"{key}_metadata_{split}.csv", header, [row])
+    assert len(lost(place, key, split)) == 1
+    touch(place.data, files)
+    assert lost(place, key, split) == []
+    for name in files:
+        (place.data / name).unlink()
+        assert len(lost(place, key, split)) == 1, f"{name} is not looked for"
+        (place.data / name).touch()
+
+
+@pytest.mark.parametrize(
+    ("key", "split", "header", "short"), [(k, s, h, x) for k, s, h, _, x, _ in LAYOUTS if x], ids=["calvin", "robocoin"]
+)
+def test_implied_folders_are_put_in_between(place: Workspace, key: str, split: str, header: str, short: str) -> None:
+    write_csv(place.metadata / f"{key}_metadata_{split}.csv", header, [short])
+    card = Catalog.load(env={}).dataset(key)
+    root = place.data / card.media.replace("{split}", split)
+    below = short.rsplit(",", 1)[1].rsplit("/", 1)[0]
+    touch(root, [f"images/{below}/a.png", f"images/{below}/b.png", f"actions/{below}/c.npy"])
+    assert lost(place, key, split) == []
+
+
+def test_absolute_paths_are_taken_as_they_are(place: Workspace, tmp_path: Path) -> None:
+    away = tmp_path / "elsewhere"
+    touch(away, ["a.png", "b.png", "c.npy"])
+    row = f"CALVIN,robot,1st,{away}/a.png,s,{away}/b.png,t,{away}/c.npy"
+    write_csv(place.metadata / "calvin_metadata_train.csv", PAIR, [row])
+    assert lost(place, "calvin", "train") == []
+
+
+def test_csv_names_old_and_new_and_both_places(place: Workspace) -> None:
+    card = Catalog.load(env={}).dataset("robocoin")
+    new = place.metadata / "robocoin_metadata_unseen.csv"
+    assert csv_path(card, "unseen", place) == new
+    for path in (place.data / "robocoin_unseen.csv", place.metadata / "robocoin_unseen.csv", new):
+        touch(path.parent, [path.name])
+        assert csv_path(card, "unseen", place) == path
+
+
+def test_a_missing_csv_says_where_it_may_be(place: Workspace) -> None:
+    card = Catalog.load(env={}).dataset("calvin")
+    with pytest.raises(ContractError, match=r"calvin_metadata_val\.csv: missing .*--metadata-dir or LARY_ROOT"):
+        find_split(card, "val", place)
+
+
+@pytest.mark.parametrize(
+    ("key", "name"), [("agibotbeta", "agibot_45/agibotbeta"), ("robocoin", "robocoin_10/robocoin")]
+)
+def test_statistics_are_asked_for(place: Workspace, key: str, name: str) -> None:
+    actions = Catalog.load(env={}).dataset(key).actions
+    stats = f"regression/{name}_stats.json"
+    assert missing_stats(actions, place.data) == [place.data / stats]
+    touch(place.data, [stats])
+    assert missing_stats(actions, place.data) == []
+
+
+def test_the_table_says_what_is_complete(place: Workspace) -> None:
+    layouts = {layout[0]: layout for layout in LAYOUTS}
+    for key in ("libero", "robocoin"):
+        _, split, header, row, _, files = layouts[key]
+        write_csv(place.metadata / f"{key}_metadata_{split}.csv", header, [row])
+        touch(place.data, files)
+    options = ["--data-dir", str(place.data), "--metadata-dir", str(place.metadata), "--workspace", str(place.root)]
+    done = CliRunner().invoke(command, ["--json", *options], catch_exceptions=False)
+    found: dict[str, Any] = {r["key"]: {s["split"]: s for s in r["splits"]} for r in json.loads(done.stdout)}
+    assert found["libero"]["val"]["complete"]
+    assert found["libero"]["val"]["rows"] == 1
+    assert found["robocoin"]["seen_train"]["problem"].endswith("(lary-orch data stats -d robocoin)")
+    assert found["calvin"]["val"]["problem"].startswith("no CSV:")
+
+
+FACTS = {
+    "human_1st": (123, None, ("train", "val")),
+    "robot_1st": (54, None, ("train", "val")),
+    "libero": (None, None, ("train", "val")),
+    "calvin": (None, (5, 7), ("train", "val")),
+    "vlabench": (None, (5, 7), ("train", "val")),
+    "vlabench_15": (None, (15, 7), ("train", "val")),
+    "vlabench_30": (None, (30, 7), ("train", "val")),
+    "agibotbeta": (None, (45, 16), ("seen_train", "seen_val", "unseen")),
+    "robocoin": (None, (10, 12), ("seen_train", "seen_val", "unseen")),
+}
+
+
+@pytest.mark.parametrize("key", FACTS)
+def test_the_facts_of_each(key: str) -> None:
+    card = Catalog.load(env={}).dataset(key)
+    classes, chunk, splits = FACTS[key]
+    assert (card.labels.classes if card.labels else None) == classes
+    assert ((card.actions.stride, card.actions.dim) if card.actions else None) == chunk
+    assert card.splits.all == splits
+    assert card.mode == ("video" if key in ("human_1st", "robot_1st") else "image")
+
+
+def test_groups_hold_the_right_dimensions() -> None:
+    """By their names, which the groups' numbers are not derived from."""
+    catalog = Catalog.load(env={})
+    for key in ("calvin", "vlabench", "agibotbeta", "robocoin"):
+        actions = catalog.dataset(key).actions
+        assert actions is not None
+        kinds = {
+            "position": r"(l_|r_)?[xyz]",
+            "orientation": r"(l_|r_)?(roll|pitch|yaw|q[xyzw])",
+            "gripper": "gripper|[lr]_g",
+        }
+        for group, dimensions in actions.groups.items():
+            named = [i for i, name in enumerate(actions.names) if re.fullmatch(kinds[group], name)]
+            assert list(dimensions) == named, (key, group)
+
+
+@pytest.mark.parametrize(
+    ("file", "key", "split"),
+    [
+        ("agibotbeta_metadata_unseen", "agibotbeta", "unseen"),
+        ("calvin_metadata_val", "calvin", "val"),
+        ("libero_metadata_val", "libero", "val"),
+        ("robocoin_metadata_unseen", "robocoin", "unseen"),
+        ("vlabench_15_metadata_val", "vlabench_15", "val"),
+        ("vlabench_30_metadata_train", "vlabench_30", "train"),
+    ],
+)
+def test_real_csvs_are_read(place: Workspace, file: str, key: str, split: str) -> None:
+    real = SHARED / f"{file}.csv"
+    if not real.is_file():
+        pytest.skip(f"the heads of LARYBench's CSVs are not beside the project ({real.name})")
+    target = place.metadata / real.name
+    target.parent.mkdir(parents=True)
+    target.write_bytes(real.read_bytes())
+    card = Catalog.load(env={}).dataset(key)
+    source = find_split(card, split, place)
+    assert source.rows == 200
+    problems = lost_rows(card, source)
+    assert len(problems) == 20
+    for problem in problems:
+        assert "is missing" in problem
+        assert str(place.data / card.media.replace("{split}", split)) in problem
