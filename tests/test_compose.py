@@ -46,7 +46,7 @@ def test_services_are_cut_off(services: dict[str, dict[str, Any]]) -> None:
         assert service["cap_drop"] == ["ALL"]
         assert service["security_opt"] == ["no-new-privileges:true"]
         writable = {volume.split(":")[-1] for volume in service["volumes"] if not volume.endswith(":ro")}
-        assert writable == ({"/out"} if name == "probe" else {"/latents"})
+        assert writable == {"probe": {"/out"}, "data": {"/latents", "/out"}}.get(name, {"/latents"})
 
 
 def test_the_models_that_need_a_gpu_reserve_one(services: dict[str, dict[str, Any]]) -> None:
@@ -55,7 +55,7 @@ def test_the_models_that_need_a_gpu_reserve_one(services: dict[str, dict[str, An
         for name, service in services.items()
         if "deploy" in service
     }
-    assert reserved == {name: ["gpu"] for name in set(services) - {"base", "baseline", "probe"}}
+    assert reserved == {name: ["gpu"] for name in set(services) - {"base", "baseline", "probe", "data"}}
 
 
 @pytest.mark.docker
