@@ -43,14 +43,23 @@ def read_rows(path: Path, columns: Sequence[str] = ()) -> Iterator[Row]:
     `columns` must be in the header. Raises ContractError naming the file for one that cannot be
     read, is not UTF-8, has no header, a repeated or missing column, or no data row.
     """
+    table = read_cells(path, columns)
+    header = next(table)
+    for index, cells in enumerate(table):
+        yield Row(index, dict(zip(header, cells, strict=True)) if len(cells) == len(header) else None)
+
+
+def read_cells(path: Path, columns: Sequence[str] = ()) -> Iterator[list[str]]:
+    """The header, then every data row's cells as they are, also of rows of the wrong length; as `read_rows`."""
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
             reader = csv.reader(file)
-            header = _header(path, reader, columns)
-            index = -1
-            for index, cells in enumerate(filter(None, reader)):
-                yield Row(index, dict(zip(header, cells, strict=True)) if len(cells) == len(header) else None)
-            if index < 0:
+            yield _header(path, reader, columns)
+            empty = True
+            for cells in filter(None, reader):
+                empty = False
+                yield cells
+            if empty:
                 raise ContractError(f"{path}: has a header and no rows")
     except OSError as error:
         raise ContractError(f"{path}: cannot be read: {error.strerror}") from None

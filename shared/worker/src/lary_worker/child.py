@@ -4,10 +4,7 @@ It talks JSON over a pipe: one task in, one answer out, the row itself in shared
 its parent, by the pipe's end or, in the middle of a row, by the kernel.
 """
 
-import ctypes
 import json
-import os
-import signal
 import sys
 import traceback
 from multiprocessing.connection import Connection
@@ -23,15 +20,14 @@ from numpy.typing import NDArray
 from lary_worker import decode, registry
 from lary_worker.faults import RowFaultError, detail_of
 from lary_worker.model import Model
+from lary_worker.parent import die_with_parent
 from lary_worker.slots import map_memory
-
-_PR_SET_PDEATHSIG = 1
 
 
 def main(arguments: list[str]) -> int:
     """Answer tasks until the pipe ends. Arguments: pipe, memory (descriptors), settings (JSON)."""
     settings = json.loads(arguments[2])
-    _die_with(settings["parent"])
+    die_with_parent(settings["parent"])
     cv2.setNumThreads(1)
     spec = TensorSpec.parse(settings["spec"], "settings")
     slots = map_memory(int(arguments[1]), spec, settings["slots"])
@@ -44,14 +40,6 @@ def main(arguments: list[str]) -> int:
             except EOFError:
                 return 0
             pipe.send_bytes(json.dumps(_answer(task, model, slots, settings["decoder"])).encode())
-
-
-def _die_with(parent: int) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    if ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL) != 0:
-        raise OSError(ctypes.get_errno(), "prctl")
-    if os.getppid() != parent:
-        raise SystemExit(1)
 
 
 def _answer(task: dict[str, Any], model: Model, slots: NDArray[Any], decoder: Decoder) -> dict[str, Any]:

@@ -8,7 +8,8 @@ it marks as corrupt, also one that is not wanted, since later frames are predict
 behind the last wanted frame is not looked at.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import closing
 from pathlib import Path
 
 import av
@@ -34,7 +35,6 @@ def read_clip(path: Path, name: str, indices: Sequence[int], decoder: Decoder) -
     was beyond the clip and clamped to its last frame, as LARYBench does. `name` is what errors call it.
     Raises RowFaultError.
     """
-    _require_content(path, name)
     read = _read_in_order if decoder == "pyav" else _read_decord
     frames, clamped = read(path, name, indices)
     return _stack(frames, name), clamped
@@ -45,10 +45,13 @@ def read_images(paths: Sequence[Path], names: Sequence[str]) -> Frames:
     return _stack([_read_image(p, n) for p, n in zip(paths, names, strict=True)], " and ".join(names))
 
 
-def _read_in_order(path: Path, name: str, indices: Sequence[int]) -> tuple[list[Frames], bool]:
-    wanted, last = set(indices), max(indices)
-    found: dict[int, Frames] = {}
-    position, frame = -1, None
+def decode_in_order(path: Path, name: str) -> Iterator[av.VideoFrame]:
+    """Every frame of a clip's first video stream, in order; `contextlib.closing` for whoever stops early.
+
+    Raises RowFaultError on reaching damage: a packet that the decoder rejects, a frame that it marks as corrupt.
+    """
+    _require_content(path, name)
+    position = -1
     try:
         with av.open(str(path)) as container:
             if not container.streams.video:
@@ -58,29 +61,41 @@ def _read_in_order(path: Path, name: str, indices: Sequence[int]) -> tuple[list[
             for position, frame in enumerate(container.decode(stream)):
                 if frame.is_corrupt:
                     raise RowFaultError("decode_error", f"{name}: frame {position} is corrupt")
-                if position in wanted:
-                    found[position] = _upright(frame)
-                if position == last:
-                    break
-            if frame is None:
-                raise RowFaultError("decode_error", f"{name}: no frame in it")
-            if position < last:
-                found[position] = _upright(frame)
+                yield frame
     except (av.FFmpegError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or type(error).__name__
-        raise RowFaultError("decode_error", f"{name}: {reason} after {position + 1} frames") from None
-    return [found[min(index, position)] for index in indices], position < last
+        raise RowFaultError("decode_error", f"{name}: {_reason(error)} after {position + 1} frames") from None
+    if position < 0:
+        raise RowFaultError("decode_error", f"{name}: no frame in it")
 
 
-def _upright(frame: av.VideoFrame) -> Frames:
-    array: Frames = frame.to_ndarray(format="rgb24")
+def upright(frame: av.VideoFrame, name: str) -> Frames:
+    """A decoded frame as uint8 (H, W, 3) RGB, turned as its rotation tag says. Raises RowFaultError."""
+    try:
+        array: Frames = frame.to_ndarray(format="rgb24")
+    except (av.FFmpegError, ValueError) as error:
+        raise RowFaultError("decode_error", f"{name}: a frame is no RGB picture: {_reason(error)}") from None
     return np.rot90(array, frame.rotation // 90 % 4)
+
+
+def _read_in_order(path: Path, name: str, indices: Sequence[int]) -> tuple[list[Frames], bool]:
+    wanted, last = set(indices), max(indices)
+    found: dict[int, Frames] = {}
+    with closing(decode_in_order(path, name)) as frames:
+        for position, frame in enumerate(frames):
+            if position in wanted:
+                found[position] = upright(frame, name)
+            if position == last:
+                break
+    if position < last:
+        found[position] = upright(frame, name)
+    return [found[min(index, position)] for index in indices], position < last
 
 
 def _read_decord(path: Path, name: str, indices: Sequence[int]) -> tuple[list[Frames], bool]:
     """Faster where it is right: for data that was checked. It is silent about wrong frames."""
     import decord
 
+    _require_content(path, name)
     try:
         reader = decord.VideoReader(str(path), num_threads=_DECODER_THREADS)
         if len(reader) == 0:
@@ -102,6 +117,10 @@ def _read_image(path: Path, name: str) -> Frames:
         raise RowFaultError("decode_error", f"{name}: not an image, or truncated")
     rgb: Frames = cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
     return rgb
+
+
+def _reason(error: Exception) -> str:
+    return getattr(error, "strerror", None) or type(error).__name__
 
 
 def _require_content(path: Path, name: str) -> Path:
