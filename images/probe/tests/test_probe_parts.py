@@ -17,7 +17,7 @@ from lary_probe.attentive import AttentiveClassifier
 from lary_probe.mlp import ResidualMlp
 from lary_probe.plots import plot_confusion
 from lary_probe.run import check_job
-from lary_probe.sampling import balanced_order, even_size, holdout_random, holdout_stratified, rank_batches
+from lary_probe.sampling import balanced_order, deal, holdout_random, holdout_stratified
 from lary_probe.scoring import bootstrap_interval, class_scores, confusion, macro_recall, r_squared
 from lary_probe.selftest import selftest
 from lary_probe.training import cosine, warm_up
@@ -197,12 +197,15 @@ def test_random_holdout() -> None:
 
 @given(count=st.integers(1, 60), batch=st.integers(1, 9), processes=st.integers(1, 4))
 def test_processes_share_each_batch_and_every_row_once(count: int, batch: int, processes: int) -> None:
-    padded = np.resize(np.arange(count), even_size(count, processes))
-    ranks = [rank_batches(padded, batch, rank, processes) for rank in range(processes)]
-    lengths = [[len(part) for part in parts] for parts in ranks]
-    assert all(other == lengths[0] for other in lengths)
-    together = [np.stack(parts, axis=1).reshape(-1) for parts in zip(*ranks, strict=True)]
-    assert np.concatenate(together)[:count].tolist() == list(range(count))
+    order = np.random.default_rng(count).permutation(count)
+    ranks = [deal(order, batch, rank, processes) for rank in range(processes)]
+    for step, shares in enumerate(zip(*ranks, strict=True)):
+        whole = order[step * batch : (step + 1) * batch]
+        own = [share.positions.tolist() for share in shares if share.weight]
+        assert sorted(place for places in own for place in places) == sorted(whole.tolist())
+        # The mean over processes of weighted means is the mean over the batch.
+        assert np.mean([s.weight * s.positions.mean() for s in shares]) == pytest.approx(whole.mean())
+        assert all(len(share.positions) and np.array_equal(whole[share.places], share.positions) for share in shares)
 
 
 def test_bootstrap_interval_is_the_binomials() -> None:

@@ -1,5 +1,7 @@
 """Which rows are trained on, held out, and drawn. Everything here follows from seeds alone."""
 
+from typing import NamedTuple
+
 import numpy as np
 from lary_schema.base import ContractError
 from numpy.typing import NDArray
@@ -51,16 +53,35 @@ def shuffled_order(count: int, size: int, seed: int) -> Positions:
 
 
 def even_size(count: int, processes: int) -> int:
-    """The smallest multiple of `processes` that is not below `count`: no process runs out of steps first."""
+    """The smallest multiple of `processes` that is not below `count`."""
     return -(-count // processes) * processes
 
 
-def steps_per_epoch(rows: int, batch_size: int, processes: int) -> int:
-    """Optimiser steps, the last one possibly on fewer rows; `batch_size` is a process's."""
-    return -(-even_size(rows, processes) // (batch_size * processes))
+def steps_per_epoch(rows: int, batch_size: int) -> int:
+    """Optimiser steps, the last one possibly on fewer rows."""
+    return -(-rows // batch_size)
 
 
-def rank_batches(order: Positions, batch_size: int, rank: int, processes: int) -> list[Positions]:
-    """One process's batches: each global batch of batch_size * processes is dealt out in turn."""
-    size = batch_size * processes
-    return [order[start : start + size][rank::processes] for start in range(0, len(order), size)]
+class Share(NamedTuple):
+    """What one process computes of a global batch."""
+
+    places: slice
+    """Its rows in the global batch. What is drawn for each row (noise) is drawn for the whole batch and cut by it."""
+    positions: Positions
+    weight: float
+    """Of its mean loss, so that the mean over the processes is the mean over the global batch."""
+
+
+def deal(order: Positions, batch_size: int, rank: int, processes: int) -> list[Share]:
+    """One process's shares of the global batches of `batch_size` rows, each dealt out in turn.
+
+    A process that gets no row of a last short batch computes on the batch's first one, with weight 0: all
+    processes have to take every step.
+    """
+    shares = []
+    for start in range(0, len(order), batch_size):
+        batch = order[start : start + batch_size]
+        own = range(len(batch))[rank::processes]
+        places = slice(rank, None, processes) if own else slice(0, 1)
+        shares.append(Share(places, batch[places], len(own) * processes / len(batch)))
+    return shares

@@ -63,7 +63,7 @@ class Session:
 
     def start(self, rows: int, recipe: ClassifyRecipe | RegressRecipe) -> None:
         """Announce the optimiser steps of the whole job; `rows` are trained on in each epoch."""
-        per_epoch = steps_per_epoch(rows, recipe.batch_size, self.accelerator.num_processes)
+        per_epoch = steps_per_epoch(rows, recipe.batch_size)
         self.total = len(self.job.protocol.seeds) * recipe.epochs * per_epoch
         self.emit(Started(job=self.job.id, total=self.total, unit="steps", device=self.device_name, pid=os.getpid()))
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from lary_probe.latents import Latents, Positions
-from lary_probe.sampling import even_size, rank_batches, steps_per_epoch
+from lary_probe.sampling import Share, deal, even_size, steps_per_epoch
 from lary_probe.session import Session
 
 Schedule = Callable[[int, int], float]
@@ -49,7 +49,7 @@ class Plan:
 
     epochs: int
     batch_size: int
-    """Per process."""
+    """Of all processes together."""
     schedule: Schedule
     loss: Callable[[Tensor, Tensor], Tensor]
     """(output, target) -> scalar."""
@@ -104,15 +104,15 @@ def train(
 ) -> Iterator[EpochOutput]:
     """Train on `fit`; after each epoch predict every row of every part in `evaluated` once."""
     accelerator = session.accelerator
-    total = plan.epochs * steps_per_epoch(len(fit), plan.batch_size, accelerator.num_processes)
+    total = plan.epochs * steps_per_epoch(len(fit), plan.batch_size)
     step = 0
     for epoch in range(plan.epochs):
-        order = plan.order(epoch, even_size(len(fit), accelerator.num_processes))
-        batches = rank_batches(order, plan.batch_size, accelerator.process_index, accelerator.num_processes)
-        reader = fit.latents.batches([fit.positions[b] for b in batches], pin=accelerator.device.type == "cuda")
+        order = plan.order(epoch, len(fit))
+        shares = deal(order, plan.batch_size, accelerator.process_index, accelerator.num_processes)
+        reader = fit.latents.batches([fit.positions[s.positions] for s in shares], pin=_pin(session))
         scores = torch.zeros(len(heads), dtype=torch.float64, device=accelerator.device)
-        for batch, tokens in zip(batches, reader, strict=True):
-            scores += _train_step(session, heads, plan, tokens, fit.targets[batch], plan.schedule(step, total))
+        for share, tokens in zip(shares, reader, strict=True):
+            scores += _train_step(session, heads, plan, tokens, fit.targets, share, plan.schedule(step, total))
             step += 1
             session.step()
         predicted = {name: predict(session, heads, plan, part) for name, part in evaluated.items()}
@@ -123,13 +123,15 @@ def train(
 def predict(session: Session, heads: list[Head], plan: Plan, part: Part) -> NDArray[Any]:
     """(heads, n, ...) read-outs in float32 arithmetic, every row exactly once."""
     accelerator = session.accelerator
-    padded = np.resize(part.positions, even_size(len(part), accelerator.num_processes))
-    batches = rank_batches(padded, plan.batch_size, accelerator.process_index, accelerator.num_processes)
+    # Gathering takes as many rows from each process: the first rows fill up the last batch and are cut off again.
+    processes = accelerator.num_processes
+    padded = np.resize(part.positions, even_size(len(part), processes))
+    shares = deal(padded, even_size(plan.batch_size, processes), accelerator.process_index, processes)
     outputs: list[list[Tensor]] = [[] for _ in heads]
     for head in heads:
         head.network.eval()
     with torch.inference_mode():
-        for tokens in part.latents.batches(batches, pin=accelerator.device.type == "cuda"):
+        for tokens in part.latents.batches([s.positions for s in shares], pin=_pin(session)):
             placed = tokens.to(accelerator.device, non_blocking=True)
             for head, kept in zip(heads, outputs, strict=True):
                 kept.append(_gather(session, plan.read_out(head.network(placed))))
@@ -138,11 +140,18 @@ def predict(session: Session, heads: list[Head], plan: Plan, part: Part) -> NDAr
 
 
 def _train_step(
-    session: Session, heads: list[Head], plan: Plan, tokens: Tensor, targets: NDArray[Any], factor: float
+    session: Session,
+    heads: list[Head],
+    plan: Plan,
+    tokens: Tensor,
+    targets: NDArray[Any],
+    share: Share,
+    factor: float,
 ) -> Tensor:
-    """One step of every head; (heads,) summed scores of the batch."""
+    """One step of every head; (heads,) scores summed over this process's rows of the batch."""
     device = session.accelerator.device
-    inputs, wanted = tokens.to(device, non_blocking=True), torch.from_numpy(targets).to(device)
+    inputs = tokens.to(device, non_blocking=True)
+    wanted = torch.from_numpy(targets[share.positions]).to(device)
     scores = []
     for head in heads:
         head.parallel.train()
@@ -151,11 +160,11 @@ def _train_step(
         with torch.autocast(device.type, torch.bfloat16, enabled=plan.bf16):
             output = head.parallel(inputs)
             loss = plan.loss(output, wanted)
-        session.accelerator.backward(loss)
+        session.accelerator.backward(loss * share.weight)
         head.optimiser.step()
         head.optimiser.zero_grad()
         scores.append(_train_score(plan.read_out(output.detach()), wanted))
-    return torch.stack(scores)
+    return torch.stack(scores) * (share.weight > 0)
 
 
 def _train_score(read_out: Tensor, wanted: Tensor) -> Tensor:
@@ -165,8 +174,12 @@ def _train_score(read_out: Tensor, wanted: Tensor) -> Tensor:
     return (read_out == wanted).double().sum()
 
 
+def _pin(session: Session) -> bool:
+    return session.accelerator.device.type == "cuda"
+
+
 def _gather(session: Session, mine: Tensor) -> Tensor:
-    """One global batch that `rank_batches` dealt out, put together again in order."""
+    """One global batch that `deal` dealt out, put together again in order."""
     processes = session.accelerator.num_processes
     gathered: Tensor = session.accelerator.gather(mine)
     return gathered.view(processes, -1, *mine.shape[1:]).transpose(0, 1).flatten(0, 1)
