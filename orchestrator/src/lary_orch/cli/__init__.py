@@ -10,6 +10,7 @@ COMMANDS = {
     "plan": "Show the jobs that `run` would launch, and their JSON.",
     "status": "Show how far a run is.",
     "results": "Print the table of results.",
+    "report": "Write one HTML page of all results.",
     "models": "List the models and what they need.",
     "datasets": "List the datasets and what is on this disk.",
     "data": "Prepare data for the bench, and look at it.",

@@ -1,0 +1,46 @@
+"""`lary-orch report`: all results as one HTML page."""
+
+from pathlib import Path
+
+import click
+
+from lary_orch.cli.options import option, workspace_options
+from lary_orch.workspace import Workspace
+
+
+@click.command()
+@workspace_options
+@option("--out", type=click.Path(dir_okay=False, path_type=Path), help="The page [WORKSPACE/report.html].")
+@option("--run", default="*", help="One run's results alone; * stands for all.")
+@option("--protocol", help="Results of one protocol alone [all].")
+@option(
+    "--pictures-mib",
+    type=click.FloatRange(0),
+    default=12.0,
+    help="How much of the trajectories' pictures goes into the page; the best and the worst rows come first.",
+)
+def command(workspace: Workspace, out: Path | None, run: str, protocol: str | None, pictures_mib: float) -> None:
+    """Write one HTML page of all results.
+
+    It holds everything (styles, script, pictures) and asks no network for anything: mail it, print it.
+
+    \b
+    lary-orch report
+    lary-orch report --run smoke-1a2b3c4d --out smoke.html
+    """
+    from datetime import UTC, datetime
+
+    from lary_schema.atomic import publish_bytes
+    from lary_schema.base import ContractError
+
+    from lary_orch.report.evidence import gather
+    from lary_orch.report.page import page
+    from lary_orch.tables import size_text
+
+    target = (out or workspace.root / "report.html").absolute()
+    content = page(gather(workspace, run, protocol), pictures_mib, datetime.now(UTC))
+    try:
+        publish_bytes(target, content)
+    except OSError as error:
+        raise ContractError(f"{target}: cannot be written: {error.strerror}; give another file by --out") from None
+    click.echo(f"{target}: {size_text(len(content))}")

@@ -1,0 +1,1 @@
+"""The report: all results of a workspace as one HTML page that needs nothing else, no network either."""
