@@ -8,6 +8,7 @@ from lary_schema.base import ContractError
 
 TOOLS: dict[str, str] = {
     "describe": "Print the image card as JSON.",
+    "sample-frames": "Choose the frames of every clip of a CSV.",
 }
 """Tool -> the line of help it has in its own module, `lary_data.tools.NAME`."""
 

@@ -8,7 +8,7 @@ it marks as corrupt, also one that is not wanted, since later frames are predict
 behind the last wanted frame is not looked at.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from contextlib import closing
 from pathlib import Path
 
@@ -45,7 +45,7 @@ def read_images(paths: Sequence[Path], names: Sequence[str]) -> Frames:
     return _stack([_read_image(p, n) for p, n in zip(paths, names, strict=True)], " and ".join(names))
 
 
-def decode_in_order(path: Path, name: str) -> Iterator[av.VideoFrame]:
+def decode_in_order(path: Path, name: str) -> Generator[av.VideoFrame, None, None]:
     """Every frame of a clip's first video stream, in order; `contextlib.closing` for whoever stops early.
 
     Raises RowFaultError on reaching damage: a packet that the decoder rejects, a frame that it marks as corrupt.

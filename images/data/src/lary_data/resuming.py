@@ -1,0 +1,118 @@
+"""What a killed tool need not do again: answers on disk, by what they depend on."""
+
+import fcntl
+import json
+import os
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self, TypeVar
+
+from lary_schema.base import ContractError, fingerprint
+
+from lary_data.pool import Done, run_tasks
+
+Task = TypeVar("Task")
+Answer = TypeVar("Answer")
+
+
+def file_identity(path: Path) -> list[Any] | None:
+    """Path, size and time of change: another content has another identity. None where there is no file."""
+    try:
+        stat = path.stat()
+    except (OSError, ValueError):
+        return None
+    return [str(path), stat.st_size, stat.st_mtime_ns]
+
+
+class AnswerLog:
+    """Answers by key, one JSON line each, appended as they come. A context manager.
+
+    A line that a killed tool left unfinished is cut off. One process writes at a time.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._answers: dict[str, Any] = {}
+
+    def __enter__(self) -> Self:
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            self._file = self.path.open("a+b")
+        except OSError as error:
+            raise ContractError(f"{self.path}: cannot be written: {error.strerror}") from None
+        try:
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            self._file.close()
+            raise ContractError(f"{self.path}: in use by another run of this tool; wait for it or stop it") from None
+        self._load()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._file.close()
+
+    def get(self, key: str) -> Any | None:
+        return self._answers.get(key)
+
+    def put(self, key: str, answer: Any) -> None:
+        """Keep an answer (JSON, not null). It is on its way to the disk when this returns."""
+        self._answers[key] = answer
+        self._file.write(json.dumps([key, answer]).encode() + b"\n")
+        self._file.flush()
+
+    def _load(self) -> None:
+        self._file.seek(0)
+        end = 0
+        for line in self._file:
+            try:
+                key, answer = json.loads(line)
+            except ValueError:
+                break
+            self._answers[key] = answer
+            end += len(line)
+        os.ftruncate(self._file.fileno(), end)
+
+
+def answer_key(identity: list[Any], settings: Any) -> str:
+    """The name of an answer: what a file is and what is asked of it."""
+    return fingerprint([identity, settings])[:32]
+
+
+def run_resumed(
+    function: Callable[[Task], Answer],
+    tasks: Iterable[Task],
+    key_of: Callable[[Task], str | None],
+    log: AnswerLog,
+    workers: int,
+    timeout_s: float,
+) -> Iterator[Done[Task, Answer]]:
+    """`run_tasks` for the tasks whose answer is not in `log` yet; new answers are put there, faults are not.
+
+    Tasks can be hashed and differ from each other; answers are JSON. A task whose key is None is always done.
+    """
+    known: deque[Done[Task, Answer]] = deque()
+    keys: dict[Task, str] = {}
+
+    def missing() -> Iterator[Task]:
+        for task in tasks:
+            key = key_of(task)
+            answer = None if key is None else log.get(key)
+            if answer is not None:
+                known.append(Done(task, answer))
+                continue
+            if key is not None:
+                keys[task] = key
+            yield task
+
+    for done in run_tasks(function, missing(), workers, timeout_s):
+        key = keys.pop(done.task, None)
+        if key is not None and done.answer is not None:
+            log.put(key, done.answer)
+        yield done
+        while known:
+            yield known.popleft()
+    yield from known

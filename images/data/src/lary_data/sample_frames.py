@@ -1,0 +1,125 @@
+"""A metadata CSV with the sampled frames of every clip that it names."""
+
+import csv
+import io
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+from lary_schema.atomic import publish_text
+from lary_schema.base import ContractError
+from lary_schema.metadata import INDICES_SEPARATOR, read_cells
+from lary_schema.mounts import resolve_media
+
+from lary_data.progress import progress, say
+from lary_data.resuming import AnswerLog, answer_key, file_identity, run_resumed
+from lary_data.sampling import Method, sample_clip
+
+HOW_COLUMN = "sampling"
+"""Beside the indices: how they were chosen, or `failed: ` and why there are none."""
+LOG_SUFFIX = ".answers"
+"""Of the file beside the output that a killed run goes on from."""
+_REVISION = 1
+"""Bump when the same clip could get other indices."""
+
+
+@dataclass(frozen=True)
+class Sampler:
+    """How clips are found and sampled."""
+
+    media: Path
+    data: Path
+    implied_folder: str | None
+    frames: int
+    method: Method
+    workers: int
+    timeout_s: float
+
+
+class Clip(NamedTuple):
+    """A clip to sample: the CSV's own text, its file and the settings."""
+
+    name: str
+    path: str
+    frames: int
+    method: Method
+
+
+Outcome = tuple[list[int], str]
+"""Indices, and how they were chosen; no indices and `failed: ...`."""
+
+
+def sample_csv(source: Path, out: Path, column: str, indices: str, sampler: Sampler) -> Counter[str]:
+    """Write `out`: `source` with the columns `indices` and `sampling`; rows and their order stay.
+
+    A clip that fails leaves its rows' cell empty. Returns how many rows were sampled how; failures under `failed`.
+    Raises ContractError for a CSV that cannot be used.
+    """
+    header, *rows = read_cells(source, (column,))
+    at = header.index(column)
+    names = dict.fromkeys(cells[at] for cells in rows if len(cells) == len(header))
+    with AnswerLog(out.with_name(out.name + LOG_SUFFIX)) as log:
+        outcomes = sample_clips(names, sampler, log)
+    counts: Counter[str] = Counter()
+    lines = [_extended(header, indices, indices, HOW_COLUMN, header)]
+    for number, cells in enumerate(rows):
+        if len(cells) != len(header):
+            say(f"{source}: row {number} has {len(cells)} cells, the header {len(header)}; it stays as it is")
+        outcome = outcomes[cells[at]] if len(cells) == len(header) else _failed("not as many cells as the header")
+        counts["failed" if not outcome[0] else outcome[1]] += 1
+        lines.append(_extended(header, indices, INDICES_SEPARATOR.join(map(str, outcome[0])), outcome[1], cells))
+    publish_text(out, csv_text(lines))
+    return counts
+
+
+def sample_clips(names: Mapping[str, None] | Sequence[str], sampler: Sampler, log: AnswerLog) -> dict[str, Outcome]:
+    """The outcome of each clip, by the CSV's text."""
+    outcomes: dict[str, Outcome] = {}
+    clips = []
+    for name in names:
+        try:
+            path = resolve_media(name, sampler.media, sampler.data, None, sampler.implied_folder)
+            clips.append(Clip(name, str(path), sampler.frames, sampler.method))
+        except ContractError as error:
+            outcomes[name] = _failed(str(error))
+    failed = len(outcomes)
+    with progress("sampling frames", len(clips), "clips") as tick:
+        for done in run_resumed(_sample, clips, _key, log, sampler.workers, sampler.timeout_s):
+            failed += done.answer is None
+            name = done.task.name
+            fault = done.fault if name in done.fault else f"{name}: {done.fault}"
+            outcomes[name] = _failed(fault) if done.answer is None else (done.answer[0], done.answer[1])
+            tick(failed)
+    return outcomes
+
+
+def csv_text(lines: Sequence[Sequence[str]]) -> str:
+    """Rows as CSV."""
+    out = io.StringIO()
+    csv.writer(out, lineterminator="\n").writerows(lines)
+    return out.getvalue()
+
+
+def _sample(clip: Clip) -> Outcome:
+    sampled = sample_clip(Path(clip.path), clip.name, clip.frames, clip.method)
+    return sampled.indices, sampled.how
+
+
+def _key(clip: Clip) -> str | None:
+    identity = file_identity(Path(clip.path))
+    return None if identity is None else answer_key(identity, [_REVISION, clip.frames, clip.method])
+
+
+def _failed(why: str) -> Outcome:
+    return [], f"failed: {why}"
+
+
+def _extended(header: list[str], indices: str, first: str, second: str, cells: list[str]) -> list[str]:
+    """A row with the two new cells: in place of old ones of the same columns, else behind the others."""
+    new = {indices: first, HOW_COLUMN: second}
+    if len(cells) != len(header):
+        return cells
+    replaced = [new.get(name, cell) for name, cell in zip(header, cells, strict=True)]
+    return replaced + [cell for name, cell in new.items() if name not in header]
