@@ -29,6 +29,7 @@ REMEDIES = {
     "encode_error": FIX_MODEL,
     "non_finite": FIX_MODEL,
     "overflow": "use --dtype float32",
+    "no_latent": "complete what was imported, then `lary-orch latents import` again; it makes another store",
 }
 """By `lary_schema.events.Reason`."""
 

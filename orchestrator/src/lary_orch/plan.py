@@ -7,7 +7,7 @@ from typing import Literal, Self
 
 from lary_schema.base import ContractError, ExitCode
 from lary_schema.cards import ProtocolCard
-from lary_schema.jobs import ExtractJob, ProbeJob, Tracker
+from lary_schema.jobs import IMPORTED, ExtractJob, ProbeJob, Tracker
 
 from lary_orch.devices import Slot
 from lary_orch.runtimes.base import Prepared
@@ -61,6 +61,11 @@ class Request:
     probing: Probing = field(default_factory=Probing)
     shard_rows: int | None = None
     """Rows per shard of new stores; None: by size (see `lary_schema.store.layout`)."""
+
+    @property
+    def extracts(self) -> bool:
+        """Whether a variant is asked for that an image makes."""
+        return not self.variants or any(variant != IMPORTED for variant in self.variants)
 
     def on(self, slots: Sequence[Slot]) -> Self:
         """The same request for these slots."""

@@ -10,19 +10,20 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
-from lary_schema.base import ContractError, TooManyFailedError, fingerprint
+from lary_schema.base import ContractError, fingerprint
 from lary_schema.cards import DatasetCard, ModelCard
-from lary_schema.jobs import ExtractJob, ProbeJob, ProbeSplit
+from lary_schema.jobs import IMPORTED, ExtractJob, ProbeJob, ProbeSplit
 
 from lary_orch.catalog import Catalog, repository
 from lary_orch.describe import describe, describe_probe
 from lary_orch.finished import by_fingerprint, failed_rows
+from lary_orch.imported import ImportedModel, imported_store
 from lary_orch.plan import Plan, PlannedJob, PlannedStore, Problem, Request, probe_kind
 from lary_orch.protocol_cards import for_task
 from lary_orch.revision import code_revision
 from lary_orch.runtimes.base import ImageSource, Prepared, Runtime, Say
 from lary_orch.sources import SplitSource, find_split, make_generated, stats_sha256, wanted_splits
-from lary_orch.stores import make_values, partitions, plan_store
+from lary_orch.stores import check_failed, make_values, partitions, plan_store
 from lary_orch.weights_index import WeightSet, find_weights
 from lary_orch.workspace import Workspace
 
@@ -60,6 +61,9 @@ class _PlannedModel:
     weights: WeightSet
 
 
+_Model = _PlannedModel | ImportedModel
+
+
 @dataclass(frozen=True)
 class _PlannedDataset:
     card: DatasetCard
@@ -71,7 +75,7 @@ class _PlannedDataset:
 class _Cell:
     """One model on one dataset: a store per split, train first."""
 
-    model: _PlannedModel
+    model: _Model
     dataset: _PlannedDataset
     stores: tuple[PlannedStore, ...]
 
@@ -111,9 +115,12 @@ class _Planner:
 
     # --- rows and columns of the matrix -----------------------------------------------------------
 
-    def models(self) -> Iterator[_PlannedModel]:
+    def models(self) -> Iterator[_Model]:
         """The requested models and variants that can be used."""
-        for key in dict.fromkeys(self._request.models):
+        keys = dict.fromkeys(self._request.models)
+        if IMPORTED in self._request.variants:
+            yield from map(ImportedModel, keys)
+        for key in keys if self._request.extracts else ():
             with self._noting(f"model {key}"):
                 image = self._catalog.image_for(key)
                 self._check_variants(self._catalog.model_card(key), key)
@@ -124,7 +131,8 @@ class _Planner:
                     yield _PlannedModel(key, variant, card, prepared, weights)
 
     def _variants(self, card: ModelCard) -> tuple[str, ...]:
-        return tuple(dict.fromkeys(self._request.variants)) or card.variants[:1]
+        wanted = dict.fromkeys(variant for variant in self._request.variants if variant != IMPORTED)
+        return tuple(wanted) or card.variants[:1]
 
     def _check_variants(self, card: ModelCard, key: str) -> None:
         unknown = [variant for variant in self._variants(card) if variant not in card.variants]
@@ -143,7 +151,7 @@ class _Planner:
                 splits = tuple(find_split(card, name, self._workspace) for name in names)
                 yield _PlannedDataset(card, splits)
 
-    def cells(self, models: list[_PlannedModel], datasets: list[_PlannedDataset]) -> Iterator[_Cell]:
+    def cells(self, models: list[_Model], datasets: list[_PlannedDataset]) -> Iterator[_Cell]:
         """Every model on every dataset that both allow."""
         for dataset in datasets:
             for model in models:
@@ -151,26 +159,24 @@ class _Planner:
                     stores = tuple(self._store(model, dataset, split) for split in dataset.splits)
                     yield _Cell(model, dataset, stores)
 
-    def _store(self, model: _PlannedModel, dataset: _PlannedDataset, split: SplitSource) -> PlannedStore:
-        request = self._request
-        values = make_values(
-            model.card, model.key, model.variant, dataset.card.key, split, model.weights, request.feeding
-        )
-        store = plan_store(
-            values, split.rows, self._workspace.latents, request.shard_rows, retry_failed=request.retry_failed
-        )
-        if not store.missing and store.failed > request.max_failed * split.rows:
-            raise TooManyFailedError(
-                f"{self._workspace.latents / store.layout.path}: {store.failed} of {split.rows} rows failed, more "
-                f"than --max-failed {request.max_failed:g} allows; `lary-orch status --failures` names them, "
-                "--retry-failed tries them again"
+    def _store(self, model: _Model, dataset: _PlannedDataset, split: SplitSource) -> PlannedStore:
+        request, latents = self._request, self._workspace.latents
+        if isinstance(model, ImportedModel):
+            store = imported_store(model.key, dataset.card.key, split, latents)
+        else:
+            values = make_values(
+                model.card, model.key, model.variant, dataset.card.key, split, model.weights, request.feeding
             )
+            store = plan_store(values, split.rows, latents, request.shard_rows, retry_failed=request.retry_failed)
+        check_failed(store, latents, request.max_failed)
         return PlannedStore(store, split)
 
     # --- jobs -------------------------------------------------------------------------------------
 
     def extracts(self, cell: _Cell) -> Iterator[PlannedJob]:
         """The missing shards of a cell's stores, dealt out over the slots."""
+        if isinstance(cell.model, ImportedModel):
+            return
         for store in cell.stores:
             for number, shards in enumerate(partitions(store.plan.missing, self._request.slots)):
                 yield self._extract(cell.model, store, number, shards)

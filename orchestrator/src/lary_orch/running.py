@@ -35,7 +35,7 @@ def run(
 
     `place` are the options of `open_place`. Raises ContractError where nothing can be started at all.
     """
-    images = needed_images(catalog, request.models)
+    images = needed_images(catalog, request.models if request.extracts else ())
     runtime, slots = open_place(workspace=workspace, say=_say, images=images, **place)
     for line in runtime.sweep():
         _say(line)

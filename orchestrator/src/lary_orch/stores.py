@@ -6,16 +6,13 @@ from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
 
-from lary_schema.base import ContractError
-from lary_schema.cards import ModelCard, ModeSpec
+from lary_schema.base import ContractError, TooManyFailedError
+from lary_schema.cards import ModelCard
 from lary_schema.jobs import Decoder, Precision, StoreDtype, StoreLayout, StoreRef, Values
-from lary_schema.store.layout import StoreIndex, shard_rows, store_path
+from lary_schema.store.layout import StoreIndex, row_bytes, shard_rows, store_path
 
 from lary_orch.sources import SplitSource
 from lary_orch.weights_index import WeightSet
-
-ITEM_BYTES = {"float16": 2, "float32": 4}
-INDEX_BYTES = 8
 
 
 @dataclass(frozen=True)
@@ -52,13 +49,6 @@ class StorePlan:
     def missing_bytes(self) -> int:
         """What the missing rows will take on the latents volume; headers and checksums left out."""
         return self.missing_rows * row_bytes(self.values.spec, self.values.dtype)
-
-
-def row_bytes(spec: ModeSpec, dtype: StoreDtype) -> int:
-    """Bytes of one row: tokens, indices, status."""
-    time, tokens, width = spec.tokens
-    codes = spec.indices[0] * spec.indices[1] * INDEX_BYTES if spec.indices else 0
-    return time * tokens * width * ITEM_BYTES[dtype] + codes + 1
 
 
 def make_values(
@@ -116,6 +106,16 @@ def plan_store(
     missing = set(range(layout.shards)) - {record.shard for record in records} | reopen
     failed = sum(len(record.failures) for record in records if record.shard not in reopen)
     return StorePlan(values, layout, tuple(sorted(missing)), tuple(sorted(reopen)), failed)
+
+
+def check_failed(plan: StorePlan, latents: Path, max_failed: float) -> None:
+    """Raises TooManyFailedError for a finished store whose share of failed rows is above `max_failed`."""
+    rows = plan.layout.rows
+    if not plan.missing and plan.failed > max_failed * rows:
+        raise TooManyFailedError(
+            f"{latents / plan.layout.path}: {plan.failed} of {rows} rows failed, more than --max-failed "
+            f"{max_failed:g} allows; `lary-orch status --failures` names them, --retry-failed tries them again"
+        )
 
 
 def _existing_layout(index: StoreIndex, path: str, values: Values, rows: int) -> StoreLayout:

@@ -6,11 +6,11 @@ from typing import Any
 
 import click
 from lary_schema.jobs import ExtractJob
+from lary_schema.store.layout import row_bytes
 
 from lary_orch.catalog import Catalog
 from lary_orch.cli.options import catalog_options, json_option, request_options, runtime_options, workspace_options
 from lary_orch.plan import Plan, PlannedJob, Request
-from lary_orch.stores import row_bytes
 from lary_orch.workspace import Workspace
 
 
@@ -33,7 +33,7 @@ def command(request: Request, catalog: Catalog, workspace: Workspace, as_json: b
     from lary_orch.planning import make_plan
     from lary_orch.runtimes.choose import needed_images, open_place
 
-    images = needed_images(catalog, request.models)
+    images = needed_images(catalog, request.models if request.extracts else ())
     runtime, slots = open_place(workspace=workspace, say=_say, images=images, **place)
     plan = make_plan(request.on(slots), workspace, catalog, runtime, _say)
     if as_json:

@@ -4,10 +4,10 @@ import shutil
 from pathlib import Path
 
 from lary_schema.base import ContractError
+from lary_schema.store.layout import row_bytes
 
 from lary_orch.doctor.check import Context, Finding
 from lary_orch.sources import find_split
-from lary_orch.stores import row_bytes
 from lary_orch.tables import size_text
 
 NAME = "disk"

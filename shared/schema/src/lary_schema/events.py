@@ -21,6 +21,7 @@ Reason = Literal[
     "encode_error",
     "non_finite",
     "overflow",
+    "no_latent",
 ]
 """Why a row failed."""
 

@@ -21,6 +21,9 @@ StoreDtype = Literal["float16", "float32"]
 Precision = Literal["fp32", "bf16"]
 Decoder = Literal["pyav", "decord"]
 
+IMPORTED = "imported"
+"""Variant of latents that were not extracted here but brought by `lary-orch latents import`."""
+
 
 class MetadataFile(Document):
     """A metadata CSV as it was planned: a changed one is refused."""

@@ -17,13 +17,16 @@ from functools import cached_property
 from pathlib import Path
 
 from lary_schema.base import ContractError, Document
+from lary_schema.cards import ModeSpec
 from lary_schema.events import Reason
-from lary_schema.jobs import StoreLayout, Values
+from lary_schema.jobs import StoreDtype, StoreLayout, Values
 
 SHARD_BYTES = 128 << 20
 """Aimed-at size of a shard file: few files, each still buffered whole in memory."""
 SHARD_ROWS_MAX = 1024
 """Keeps the loss of a kill small where rows are."""
+ITEM_BYTES = {"float16": 2, "float32": 4}
+INDEX_BYTES = 8
 
 
 class Status(IntEnum):
@@ -141,6 +144,13 @@ class StoreIndex:
             if found != size:
                 problems.append(f"{path}: {'missing' if found is None else f'{found} bytes'}, {size} expected")
         return problems
+
+
+def row_bytes(spec: ModeSpec, dtype: StoreDtype) -> int:
+    """Bytes of one row: tokens, indices, status."""
+    time, tokens, width = spec.tokens
+    codes = spec.indices[0] * spec.indices[1] * INDEX_BYTES if spec.indices else 0
+    return time * tokens * width * ITEM_BYTES[dtype] + codes + 1
 
 
 def shard_rows(row_bytes: int, rows: int) -> int:

@@ -1,0 +1,124 @@
+"""Latents that were imported: probed without image, weights or media of their model."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from lary_orch.plan import Plan, PlannedStore
+from lary_orch.stores import StorePlan
+from lary_orch.workspace import Workspace
+from lary_schema.base import TooManyFailedError
+from lary_schema.jobs import IMPORTED, ProbeJob
+from lary_schema.store.layout import StorePaths, store_path
+
+
+def imported(plan: Plan, model: str, code: str = "f" * 64) -> Plan:
+    """The stores of a plan as an import would have named them."""
+
+    def renamed(store: PlannedStore) -> PlannedStore:
+        values = store.plan.values.model_copy(update={"model": model, "variant": IMPORTED, "code_sha256": code})
+        update = {"path": store_path(values), "fingerprint": values.fingerprint}
+        layout = store.plan.layout.model_copy(update=update)
+        return replace(store, plan=StorePlan(values, layout, tuple(range(layout.shards))))
+
+    return replace(plan, stores=tuple(renamed(store) for store in plan.stores))
+
+
+def bring(world: Any, model: str = "stranger", code: str = "f" * 64, **failed: Any) -> Plan:
+    """Have imported latents of the toy set."""
+    made = imported(world.plan(shard_rows=4), model, code)
+    world.finish_stores(made, failed)
+    world.runtime.prepared.clear()
+    world.runtime.asked.clear()
+    return made
+
+
+def stores(plan: Plan, workspace: Workspace) -> list[Path]:
+    return [workspace.latents / store.plan.layout.path for store in plan.stores]
+
+
+def test_only_the_probe_is_planned_for_a_model_that_no_image_serves(world: Any) -> None:
+    world.toy()
+    made = bring(world)
+    plan = world.plan(("stranger",), variants=(IMPORTED,))
+    assert plan.problems == ()
+    assert plan.extracts == ()
+    (probe,) = plan.probes
+    assert probe.id == "classify.toy.stranger.imported"
+    assert probe.needs == ()
+    assert isinstance(probe.job, ProbeJob)
+    assert (probe.job.model, probe.job.variant, probe.job.time_axis) == ("stranger", "imported", False)
+    found = [split.store.fingerprint for split in (probe.job.train, *probe.job.evaluate)]
+    assert found == [store.plan.layout.fingerprint for store in made.stores]
+    assert world.runtime.prepared == ["probe"]
+
+
+def test_beside_an_extracted_variant(world: Any) -> None:
+    world.toy()
+    bring(world, "frame-diff")
+    plan = world.plan(("frame-diff",), variants=("corrected", IMPORTED))
+    assert [probe.id for probe in plan.probes] == [
+        "classify.toy.frame-diff.imported",
+        "classify.toy.frame-diff.corrected",
+    ]
+    assert {job.job.values.variant for job in plan.extracts} == {"corrected"}
+
+
+def test_a_finished_probe_is_not_run_again(world: Any) -> None:
+    world.toy()
+    bring(world)
+    world.finish_probes(world.plan(("stranger",), variants=(IMPORTED,)))
+    assert world.plan(("stranger",), variants=(IMPORTED,)).todo == ()
+
+
+def test_nothing_imported_names_the_command(world: Any) -> None:
+    world.toy()
+    error = str(world.only_problem(("stranger",), variants=(IMPORTED,)))
+    assert "toy/train/stranger: no imported latents of" in error
+    assert "`lary-orch latents import -m stranger -d toy`" in error
+
+
+def test_latents_of_another_state_of_the_csv(world: Any) -> None:
+    world.toy()
+    bring(world)
+    world.csv("val", 7)
+    error = str(world.only_problem(("stranger",), variants=(IMPORTED,)))
+    assert "toy/val/stranger: no imported latents" in error
+    assert "1 of another state of" in error
+
+
+def test_two_imports_of_the_same_rows_are_not_chosen_from(world: Any) -> None:
+    world.toy()
+    one, two = bring(world), bring(world, code="e" * 64)
+    error = str(world.only_problem(("stranger",), variants=(IMPORTED,)))
+    for plan in (one, two):
+        assert stores(plan, world.workspace)[0].name in error
+
+
+@pytest.mark.parametrize("harm", ["unfinished", "cut"])
+def test_a_store_that_is_not_whole(world: Any, harm: str) -> None:
+    world.toy()
+    store = stores(bring(world), world.workspace)[1]
+    if harm == "unfinished":
+        StorePaths(store).marker(1).unlink()
+    else:
+        (store / "tokens/c/1/0/0/0").write_text("byte")
+    error = str(world.only_problem(("stranger",), variants=(IMPORTED,)))
+    assert f"{store}: 1 of 2 shards are missing or damaged" in error
+    assert "latents import -m stranger -d toy" in error
+
+
+def test_too_many_failed_rows(world: Any) -> None:
+    world.toy()
+    bring(world, train=(3,))
+    assert isinstance(world.only_problem(("stranger",), variants=(IMPORTED,)), TooManyFailedError)
+    assert world.plan(("stranger",), variants=(IMPORTED,), max_failed=0.1).problems == ()
+
+
+def test_an_imported_variant_does_not_excuse_an_unknown_model(world: Any) -> None:
+    world.toy()
+    bring(world)
+    plan = world.plan(("stranger",), variants=(IMPORTED, "corrected"))
+    assert [problem.what for problem in plan.problems] == ["model stranger"]
+    assert len(plan.probes) == 1
