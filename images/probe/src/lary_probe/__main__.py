@@ -9,6 +9,7 @@ from lary_schema.events import Emit
 from lary_schema.jobs import ProbeJob
 
 from lary_probe.describe import image_card
+from lary_probe.launch import end_with_launcher, is_joined, launch
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -19,7 +20,8 @@ def main(arguments: list[str] | None = None) -> int:
         return 0
     if parsed.command == "selftest":
         return _selftest(claim_stdout())
-    return run_job(parsed.job, ProbeJob, lambda job, emit: _probe(parsed.command, job, emit))
+    end_with_launcher()
+    return run_job(parsed.job, ProbeJob, lambda job, emit: _probe(parsed.command, parsed.job, job, emit))
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -33,7 +35,10 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _probe(command: str, job: ProbeJob, emit: Emit) -> None:
+def _probe(command: str, file: Path, job: ProbeJob, emit: Emit) -> None:
+    if job.processes > 1 and not is_joined():
+        launch([sys.executable, "-m", "lary_probe", command, "--job", str(file)], job.processes, emit)
+        return
     from lary_probe.run import run_probe  # imports torch: `describe` does without
 
     run_probe(command, job, emit)

@@ -11,6 +11,7 @@ from lary_schema.results import StoreTrace
 from numpy.typing import NDArray
 
 from lary_probe.latents import Latents, load_within, open_latents
+from lary_probe.launch import local_processes
 from lary_probe.metadata import SplitMetadata
 from lary_probe.selection import EVALUATED, HOLDOUT
 from lary_probe.training import Part
@@ -43,12 +44,14 @@ class Evaluated:
 def open_data(job: ProbeJob, mounts: Mounts, tick: Callable[[], None]) -> ProbeData:
     """Open stores and CSVs and load what fits into `job.ram_bytes`; `tick` is called now and then.
 
+    The processes of this machine share `ram_bytes`.
+
     Raises ContractError where a store or a CSV is not what the job was planned for.
     """
     splits = (job.train, *job.evaluate)
     latents = [open_latents(split, mounts.latents, time_axis=job.time_axis) for split in splits]
     metadata = [SplitMetadata(split, mounts.job, (_column(job),)) for split in splits]
-    load_within(latents, job.ram_bytes, tick)
+    load_within(latents, job.ram_bytes // local_processes(), tick)
     return ProbeData(
         train=latents[0],
         train_metadata=metadata[0],

@@ -24,9 +24,11 @@ class Outputs:
 
     def __init__(self, root: Path) -> None:
         self.root = root
-        # An earlier attempt's result must not stand beside this one's files.
-        with _refusals(root):
-            (root / RESULT).unlink(missing_ok=True)
+
+    def begin(self) -> None:
+        """Remove an earlier attempt's result: it must not stand beside this one's files."""
+        with _refusals(self.root):
+            (self.root / RESULT).unlink(missing_ok=True)
 
     def text(self, name: str, text: str) -> None:
         with _refusals(self.root / name):

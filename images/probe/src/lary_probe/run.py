@@ -46,6 +46,8 @@ def check_job(command: str, job: ProbeJob) -> None:
 def _probe(session: Session) -> None:
     job = session.job
     outputs = Outputs(session.mounts.out)
+    if session.accelerator.is_main_process:
+        outputs.begin()
     data = open_data(job, session.mounts, lambda: session.alive("reading latents"))
     classes: tuple[str, ...] = ()
     if job.kind == "classify":

@@ -65,8 +65,6 @@ def steps_per_epoch(rows: int, batch_size: int) -> int:
 class Share(NamedTuple):
     """What one process computes of a global batch."""
 
-    places: slice
-    """Its rows in the global batch. What is drawn for each row (noise) is drawn for the whole batch and cut by it."""
     positions: Positions
     weight: float
     """Of its mean loss, so that the mean over the processes is the mean over the global batch."""
@@ -81,7 +79,6 @@ def deal(order: Positions, batch_size: int, rank: int, processes: int) -> list[S
     shares = []
     for start in range(0, len(order), batch_size):
         batch = order[start : start + batch_size]
-        own = range(len(batch))[rank::processes]
-        places = slice(rank, None, processes) if own else slice(0, 1)
-        shares.append(Share(places, batch[places], len(own) * processes / len(batch)))
+        own = batch[rank::processes]
+        shares.append(Share(own if len(own) else batch[:1], len(own) * processes / len(batch)))
     return shares

@@ -15,25 +15,45 @@ from lary_schema.jobs import ProbeJob
 from lary_schema.mounts import Mounts
 from lary_schema.watchdog import Watchdog
 
+from lary_probe.launch import is_joined, local_processes
 from lary_probe.sampling import steps_per_epoch
 
 PROGRESS_SECONDS = 2.0
 
 
 def make_accelerator(device: str) -> Accelerator:
-    """Placement and data parallelism. Raises ContractError where `cuda` is asked for and not there."""
-    if device == "cuda" and not torch.cuda.is_available():
-        raise ContractError("the job asks for device cuda and torch sees none; check the driver, or run on the CPU")
+    """Placement and data parallelism; one of several processes waits here for the others.
+
+    Raises ContractError where `cuda` is asked for and not there, or not once per process.
+    """
+    if device == "cuda":
+        _check_gpus(torch.cuda.device_count())
     return Accelerator(cpu=device == "cpu")
 
 
+def _check_gpus(found: int) -> None:
+    if not found:
+        raise ContractError("the job asks for device cuda and torch sees none; check the driver, or run on the CPU")
+    if local_processes() > found:
+        raise ContractError(f"the job asks for {local_processes()} processes and torch sees {found} GPUs: one for each")
+    if is_joined():
+        # Where a launcher shows each process its own GPU alone, that one is number 0.
+        os.environ["LOCAL_RANK"] = str(int(os.environ["LOCAL_RANK"]) % found)
+
+
 def make_deterministic(device: str, threads: int | None) -> None:
-    """Same bits for the same job: on the CPU always, on a GPU as far as its kernels allow."""
+    """Same bits for the same job: on the CPU always, on a GPU as far as its kernels allow.
+
+    `threads` are shared by the processes of this machine.
+    """
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     # Not `use_deterministic_algorithms`, which does the same and imports torch's compiler (1 s).
     torch.set_deterministic_debug_mode("warn" if device == "cuda" else "error")
-    if threads is not None:
-        torch.set_num_threads(threads)
+    if threads is not None or local_processes() > 1:
+        torch.set_num_threads(max(1, (threads or torch.get_num_threads()) // local_processes()))
+    if is_joined():
+        # Else accelerate chooses a number of its own.
+        os.environ.setdefault("OMP_NUM_THREADS", str(torch.get_num_threads()))
 
 
 @dataclass
@@ -98,11 +118,12 @@ class Session:
 def open_session(job: ProbeJob, mounts: Mounts, emit: Emit) -> Iterator[Session]:
     """A session with its watchdog running. Only the main process of several has a voice."""
     make_deterministic(job.device, job.threads)
-    accelerator = make_accelerator(job.device)
-    voice = emit if accelerator.is_main_process else _silent
     with Watchdog(emit, job.id, job.stall_timeout_s) as watchdog:
-        yield Session(job, mounts, accelerator, voice, watchdog)
+        watchdog.beat("waiting for all processes")
+        accelerator = make_accelerator(job.device)
+        yield Session(job, mounts, accelerator, emit if accelerator.is_main_process else _silent, watchdog)
+        accelerator.end_training()
 
 
 def _silent(event: _Event) -> None:
-    """What the other processes' events go to."""
+    """What the other processes' events go to. An error that ends one of them is told all the same."""
