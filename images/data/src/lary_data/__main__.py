@@ -8,6 +8,8 @@ from lary_schema.base import ContractError
 
 TOOLS: dict[str, str] = {
     "describe": "Print the image card as JSON.",
+    "check": "Read every file of datasets to its end.",
+    "cut-clips": "Cut the clips of SSv2 and EgoDex by ffmpeg.",
     "sample-frames": "Choose the frames of every clip of a CSV.",
 }
 """Tool -> the line of help it has in its own module, `lary_data.tools.NAME`."""

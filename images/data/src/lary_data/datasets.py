@@ -9,12 +9,17 @@ from lary_schema.base import ContractError
 from lary_schema.datasets import DATASETS_VARIABLE, DatasetFiles, Datasets
 
 
-def find_dataset(key: str, env: Mapping[str, str] = os.environ) -> DatasetFiles:
-    """One dataset's card and files. Raises ContractError for an unknown key, with the nearest one."""
+def known_datasets(env: Mapping[str, str] = os.environ) -> tuple[DatasetFiles, ...]:
+    """All datasets. Raises ContractError where `lary-orch data` is not what called."""
     path = env.get(DATASETS_VARIABLE)
     if not path:
         raise ContractError(f"{DATASETS_VARIABLE} is not set; call the tool by `lary-orch data`, which sets it")
-    known = {files.card.key: files for files in Datasets.read(Path(path)).datasets}
+    return Datasets.read(Path(path)).datasets
+
+
+def find_dataset(key: str, env: Mapping[str, str] = os.environ) -> DatasetFiles:
+    """One dataset's card and files. Raises ContractError for an unknown key, with the nearest one."""
+    known = {files.card.key: files for files in known_datasets(env)}
     if key not in known:
         near = difflib.get_close_matches(key, known, n=1)
         hint = f" (did you mean {near[0]}?)" if near else ""

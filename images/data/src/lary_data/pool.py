@@ -29,6 +29,7 @@ class Done(NamedTuple, Generic[Task, Answer]):
     task: Task
     answer: Answer | None
     fault: str = ""
+    timed_out: bool = False
 
 
 @dataclass
@@ -86,7 +87,7 @@ class _Pool(Generic[Task, Answer]):
             yield from self._receive(by_pipe[pipe])
         now = time.monotonic()
         for child in [child for child in self.children if child.deadline <= now]:
-            yield from self._replace(child, f"not done within {self._timeout_s:g} s")
+            yield from self._replace(child, f"not done within {self._timeout_s:g} s", timed_out=True)
 
     def _receive(self, child: _Child[Task]) -> Iterator[Done[Task, Answer]]:
         try:
@@ -99,13 +100,13 @@ class _Pool(Generic[Task, Answer]):
             child.deadline = float("inf")
         child.ready = True
 
-    def _replace(self, child: _Child[Task], fault: str) -> Iterator[Done[Task, Answer]]:
+    def _replace(self, child: _Child[Task], fault: str, timed_out: bool = False) -> Iterator[Done[Task, Answer]]:
         child.kill()
         self.children.remove(child)
         if not child.ready:
             raise RuntimeError("a process of the pool ended while it started; its message is above")
         self.start()
-        yield from (Done(task, None, fault) for task in child.task)
+        yield from (Done(task, None, fault, timed_out) for task in child.task)
 
 
 def run_tasks(

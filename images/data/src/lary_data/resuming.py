@@ -89,9 +89,11 @@ def run_resumed(
     log: AnswerLog,
     workers: int,
     timeout_s: float,
+    keep: Callable[[Answer], bool] = lambda _: True,
 ) -> Iterator[Done[Task, Answer]]:
-    """`run_tasks` for the tasks whose answer is not in `log` yet; new answers are put there, faults are not.
+    """`run_tasks` for the tasks whose answer is not in `log` yet.
 
+    New answers are put there where `keep` says so, faults are not.
     Tasks can be hashed and differ from each other; answers are JSON. A task whose key is None is always done.
     """
     known: deque[Done[Task, Answer]] = deque()
@@ -110,7 +112,7 @@ def run_resumed(
 
     for done in run_tasks(function, missing(), workers, timeout_s):
         key = keys.pop(done.task, None)
-        if key is not None and done.answer is not None:
+        if key is not None and done.answer is not None and keep(done.answer):
             log.put(key, done.answer)
         yield done
         while known:

@@ -1,0 +1,142 @@
+"""Checks every file of datasets, and reports what is wrong with which rows."""
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from lary_schema.base import Document
+from lary_schema.datasets import DatasetFiles
+from pydantic import Field
+
+from lary_data.checking import Check, Kind, Status, Verdict, check_file
+from lary_data.pool import run_tasks
+from lary_data.progress import progress
+from lary_data.references import References, references
+from lary_data.resuming import AnswerLog, answer_key, file_identity, run_resumed
+
+ROWS_SHOWN = 100
+"""Of the rows that name a bad file, at most this many are listed; all are counted."""
+
+
+class BadFile(Document):
+    """A file that is not as it should be."""
+
+    kind: Kind
+    path: str
+    status: Status
+    detail: str
+    rows: tuple[int, ...]
+    """Data rows of the split's CSV that name it, the first ones."""
+    references: int
+    """How many rows name it."""
+
+
+class BadRow(Document):
+    """A row that names no file."""
+
+    row: int
+    detail: str
+
+
+class SplitReport(Document):
+    """One split of one dataset."""
+
+    dataset: str
+    split: str
+    csv: str
+    state: Literal["checked", "no csv"]
+    rows: int = 0
+    """That were looked at."""
+    counts: dict[Status, int] = Field(default_factory=dict)
+    """Files by status."""
+    bad_files: tuple[BadFile, ...] = ()
+    bad_rows: tuple[BadRow, ...] = ()
+
+    @property
+    def good(self) -> bool:
+        return self.state == "checked" and not self.bad_files and not self.bad_rows
+
+
+class CheckReport(Document):
+    """What `check --json` writes."""
+
+    version: Literal[1] = 1
+    sample: int | None
+    """Rows of each split that were looked at; None: all."""
+    splits: tuple[SplitReport, ...]
+
+    @property
+    def good(self) -> bool:
+        return all(split.good for split in self.splits)
+
+
+@dataclass(frozen=True)
+class Checker:
+    """How files are checked."""
+
+    sample: int | None
+    workers: int
+    timeout_s: float
+    log: Path | None
+    """What a killed check goes on from."""
+
+
+def check_splits(wanted: Sequence[tuple[DatasetFiles, str]], checker: Checker) -> CheckReport:
+    """Check the splits one after the other. Raises ContractError for a CSV that is there and cannot be used."""
+    with nullcontext() if checker.log is None else AnswerLog(checker.log) as log:
+        splits = tuple(_check_split(files, split, checker, log) for files, split in wanted)
+    return CheckReport(sample=checker.sample, splits=splits)
+
+
+def _check_split(files: DatasetFiles, split: str, checker: Checker, log: AnswerLog | None) -> SplitReport:
+    csv, key = files.csv[split], files.card.key
+    if not csv.is_file():
+        return SplitReport(dataset=key, split=split, csv=str(csv), state="no csv")
+    found = references(files, split, checker.sample)
+    counts: Counter[Status] = Counter()
+    bad = []
+    with progress(f"{key}/{split}", len(found.files), "files") as tick:
+        for check, (status, detail) in _verdicts(list(found.files.values()), checker, log):
+            counts[status] += 1
+            if status != "ok":
+                bad.append(_bad_file(check, status, detail, found))
+            tick(len(bad))
+    bad.sort(key=lambda file: (file.rows, file.path))
+    rows = tuple(BadRow(row=row, detail=detail) for row, detail in found.bad_rows)
+    return SplitReport(
+        dataset=key, split=split, csv=str(csv), state="checked", rows=found.rows, counts=dict(counts),
+        bad_files=tuple(bad), bad_rows=rows,
+    )  # fmt: skip
+
+
+def _verdicts(checks: Sequence[Check], checker: Checker, log: AnswerLog | None) -> Iterator[tuple[Check, Verdict]]:
+    """Only what was good is remembered: a bad file may be so for a moment."""
+    if log is None:
+        ends = run_tasks(check_file, checks, checker.workers, checker.timeout_s)
+    else:
+        ends = run_resumed(check_file, checks, _key, log, checker.workers, checker.timeout_s, _is_good)
+    for done in ends:
+        if done.answer is not None:
+            yield done.task, done.answer
+        else:
+            yield done.task, ("timeout" if done.timed_out else "corrupt", f"{done.task.name}: {done.fault}")
+
+
+def _is_good(verdict: Verdict) -> bool:
+    return verdict[0] == "ok"
+
+
+def _key(check: Check) -> str | None:
+    identity = file_identity(Path(check.path))
+    return None if identity is None else answer_key(identity, [check.kind, check.last, *check.shape])
+
+
+def _bad_file(check: Check, status: Status, detail: str, found: References) -> BadFile:
+    rows = found.rows_of[(check.kind, check.path)]
+    return BadFile(
+        kind=check.kind, path=check.path, status=status, detail=detail, rows=tuple(rows[:ROWS_SHOWN]),
+        references=len(rows),
+    )  # fmt: skip

@@ -1,0 +1,119 @@
+"""One row's latent as LARYBench keeps it: an .npz with `tokens` and `indices`."""
+
+import io
+import zipfile
+import zlib
+from pathlib import Path
+from typing import IO, Any, NamedTuple
+
+import numpy as np
+from lary_schema.base import ContractError
+from lary_schema.metadata import RowError
+from numpy.lib import format as npy
+from numpy.typing import NDArray
+
+TOKENS, INDICES = "tokens", "indices"
+_DAMAGE = (zipfile.BadZipFile, zlib.error, EOFError, ValueError, NotImplementedError, RuntimeError)
+"""What reading a cut, altered or encrypted archive raises."""
+
+
+class Latent(NamedTuple):
+    """The arrays of one file in their own shapes and dtypes."""
+
+    tokens: NDArray[Any]
+    indices: NDArray[np.int64] | None
+    """None: the model has no codes (LARYBench writes an empty array)."""
+
+
+class Sums(NamedTuple):
+    """CRC-32 and size of both arrays, as the archive's directory has them: what the file holds, not how it is packed."""
+
+    tokens: int
+    tokens_bytes: int
+    indices: int
+    indices_bytes: int
+
+
+def read_sums(path: Path) -> Sums:
+    """The checksums of a file's arrays; reads its directory alone. Raises RowError for a missing or cut file."""
+    with _archive(path) as archive:
+        return _sums(archive, path)
+
+
+def read_latent(path: Path) -> tuple[Latent, Sums]:
+    """A file's arrays and their checksums, which reading has proved.
+
+    Raises RowError for a file that is missing, damaged or has no tokens, ContractError for one that holds
+    pickled objects or arrays of another kind: those are not LARYBench's.
+    """
+    with _archive(path) as archive:
+        sums = _sums(archive, path)
+        tokens = _read(archive, path, TOKENS)
+        if tokens.dtype.kind != "f" or tokens.ndim not in (2, 3) or not tokens.size:
+            raise ContractError(
+                f"{path}: tokens are {tokens.dtype} {tokens.shape}; floats (N, D) or (T, N, D) expected"
+            )
+        indices = _read(archive, path, INDICES) if sums.indices_bytes else None
+    return Latent(tokens, None if indices is None or not indices.size else _codes(indices, path)), sums
+
+
+def write_latent(path: Path, latent: Latent, *, compress: bool) -> None:
+    """Write a file as LARYBench does; not synced. The same latent gives the same bytes."""
+    # LARYBench's own value for a model without codes.
+    indices = np.array([]) if latent.indices is None else latent.indices
+    buffer = io.BytesIO()
+    (np.savez_compressed if compress else np.savez)(buffer, tokens=latent.tokens, indices=indices)
+    path.write_bytes(buffer.getbuffer())
+
+
+class _archive:  # noqa: N801 - a context, used as a function
+    """An open archive; what reading it raises becomes a RowError."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def __enter__(self) -> zipfile.ZipFile:
+        try:
+            self._open = zipfile.ZipFile(self._path)
+        except FileNotFoundError:
+            raise RowError(f"{self._path}: no such file") from None
+        except (OSError, *_DAMAGE) as error:
+            raise RowError(f"{self._path}: no readable .npz: {error}") from None
+        return self._open
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        self._open.close()
+        if isinstance(error, (OSError, *_DAMAGE)):
+            raise RowError(f"{self._path}: damaged: {error}") from None
+
+
+def _sums(archive: zipfile.ZipFile, path: Path) -> Sums:
+    members = {info.filename: (info.CRC, info.file_size) for info in archive.infolist()}
+    if f"{TOKENS}.npy" not in members:
+        raise RowError(f"{path}: no array {TOKENS!r}; it has {', '.join(sorted(members)) or 'nothing'}")
+    return Sums(*members[f"{TOKENS}.npy"], *members.get(f"{INDICES}.npy", (0, 0)))
+
+
+def _read(archive: zipfile.ZipFile, path: Path, name: str) -> NDArray[Any]:
+    with archive.open(f"{name}.npy") as member:
+        shape, fortran, dtype = _header(member)
+        if dtype.hasobject:
+            raise ContractError(
+                f"{path}: {name} holds pickled objects, which can run code when they are read; "
+                "such a file is refused. Extract the row again, or empty its la_path"
+            )
+        values = np.frombuffer(member.read(), dtype)
+    return values.reshape(shape[::-1]).T if fortran else values.reshape(shape)
+
+
+def _header(member: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
+    version = npy.read_magic(member)
+    read = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0
+    shape, fortran, dtype = read(member)
+    return shape, fortran, dtype
+
+
+def _codes(indices: NDArray[Any], path: Path) -> NDArray[np.int64]:
+    if indices.dtype.kind not in "iu" or indices.ndim not in (1, 2):
+        raise ContractError(f"{path}: indices are {indices.dtype} {indices.shape}; integers (L,) or (T, L) expected")
+    return indices.astype(np.int64)

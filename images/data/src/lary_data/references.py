@@ -1,0 +1,93 @@
+"""The files that a dataset's CSVs name, each once, and the rows that name it."""
+
+import random
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from lary_schema.base import ContractError
+from lary_schema.cards import VideoColumns
+from lary_schema.datasets import DatasetFiles
+from lary_schema.metadata import Row, RowError, parse_indices, read_rows
+from lary_schema.mounts import resolve_media
+
+from lary_data.checking import Check, Kind
+
+
+@dataclass
+class References:
+    """What a split's rows name."""
+
+    rows: int = 0
+    files: dict[tuple[Kind, str], Check] = field(default_factory=dict)
+    rows_of: dict[tuple[Kind, str], list[int]] = field(default_factory=dict)
+    bad_rows: list[tuple[int, str]] = field(default_factory=list)
+    """Rows that name no file, with what is wrong with them."""
+
+
+def references(files: DatasetFiles, split: str, sample: int | None) -> References:
+    """All that a split's CSV names; of `sample` rows alone, the same ones at every call, where that is given.
+
+    Raises ContractError for a CSV that cannot be read or lacks a column.
+    """
+    reader = _Reader(files, split)
+    rows = read_rows(files.csv[split], reader.columns)
+    found = References()
+    for row in rows if sample is None else _sampled(rows, sample, f"{files.card.key}/{split}"):
+        found.rows += 1
+        try:
+            checks = list(reader.checks(row))
+        except (RowError, ContractError) as error:
+            found.bad_rows.append((row.index, str(error)))
+            continue
+        for check in checks:
+            key = (check.kind, check.path)
+            before = found.files.get(key, check)
+            found.files[key] = before if before.last >= check.last else check
+            found.rows_of.setdefault(key, []).append(row.index)
+    return found
+
+
+def _sampled(rows: Iterator[Row], count: int, seed: str) -> list[Row]:
+    """`count` rows, each set of them as likely as another (reservoir sampling), in their order."""
+    draw = random.Random(seed)
+    kept: list[Row] = []
+    for row in rows:
+        if len(kept) < count:
+            kept.append(row)
+        elif (place := draw.randrange(row.index + 1)) < count:
+            kept[place] = row
+    return sorted(kept, key=lambda row: row.index)
+
+
+class _Reader:
+    def __init__(self, files: DatasetFiles, split: str) -> None:
+        card = files.card
+        self._card = card
+        self._data = files.data
+        self._media = files.data / card.media.replace("{split}", split)
+        columns = card.columns
+        self._indices = columns.indices if isinstance(columns, VideoColumns) else None
+        self._inputs = [columns.video] if isinstance(columns, VideoColumns) else [columns.source, columns.target]
+        self._actions = card.actions
+        if card.actions is not None:
+            self._folder = files.data / card.actions.folder.replace("{split}", split)
+        target = [card.actions.column] if card.actions is not None else []
+        self.columns = [*self._inputs, *([self._indices] if self._indices else []), *target]
+
+    def checks(self, row: Row) -> Iterator[Check]:
+        """Raises RowError or ContractError for a row that names no usable path."""
+        for column in self._inputs:
+            path = self._path(row[column], self._media, self._card.columns.implied_folder)
+            if self._indices is not None:
+                indices = parse_indices(row[self._indices], self._card.frames)
+                yield Check("video", path, row[column], last=max(indices))
+            else:
+                yield Check("image", path, row[column])
+        if self._actions is not None:
+            cell = row[self._actions.column]
+            path = self._path(cell, self._folder, self._actions.implied_folder)
+            yield Check("actions", path, cell, shape=(self._actions.stride, self._actions.dim))
+
+    def _path(self, cell: str, root: Path, implied: str | None) -> str:
+        return str(resolve_media(cell, root, self._data, None, implied))
