@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from lary_probe.actions import Scale, absolute_targets, train_scale
+from lary_probe.actions import standardised
+from lary_probe.scales import Scale, train_scale
 from lary_schema.base import ContractError
 from lary_schema.cards import Actions, Normalisation
 
@@ -179,7 +180,7 @@ def test_an_unusable_action_cell_names_file_and_row(toy_actions: Any, cell: str,
 def test_constant_dimensions_are_only_centred() -> None:
     chunks = np.random.default_rng(0).normal(3, 2, size=(50, 4, 2))
     chunks[..., 1] = 7
-    targets = absolute_targets(chunks, train_scale(chunks)).reshape(50, 4, 2)
+    targets = standardised(chunks, train_scale(chunks)).reshape(50, 4, 2)
     np.testing.assert_allclose(targets[..., 0].mean(), 0, atol=1e-6)
     np.testing.assert_allclose(targets[..., 0].std(), 1, atol=1e-6)
     assert not targets[..., 1].any()
@@ -187,7 +188,7 @@ def test_constant_dimensions_are_only_centred() -> None:
 
 def test_chunks_are_flattened_step_by_step() -> None:
     chunks = np.arange(6.0).reshape(1, 2, 3)
-    targets = absolute_targets(chunks, Scale.of(np.array([0.0, 1, 2]), np.array([1.0, 2, 1e-9])))
+    targets = standardised(chunks, Scale.of(np.array([0.0, 1, 2]), np.array([1.0, 2, 1e-9])))
     assert targets.tolist() == [[0, 0, 0, 3, 1.5, 3]]
     assert targets.dtype == np.float32
 
@@ -225,8 +226,8 @@ def test_per_robot_normalisation(toy_actions: Any) -> None:
 @pytest.mark.parametrize(
     ("stats", "robots", "says"),
     [
-        (STATS, ["arm", "hand"], "val.csv: row 1: robot type 'hand'"),
-        ({"robot_stats": {"arm": STATS["robot_stats"]["arm"]}}, ["arm", ""], "row 1: robot type 'nan'"),
+        (STATS, ["arm", "hand"], "val.csv: 1 rows, first row 1); "),
+        ({"robot_stats": {"arm": STATS["robot_stats"]["arm"]}}, ["arm", ""], "robot types without statistics: 'nan' ("),
         ({"robots": {}}, ["arm"], "stats.json: expected"),
         ({"robot_stats": {"arm": {"mean": [0], "std": [1]}}}, ["arm"], "robot type 'arm' needs 3 means and stds"),
     ],

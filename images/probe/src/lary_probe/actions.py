@@ -1,39 +1,20 @@
-"""Regression targets: action chunks, standardised per dimension.
+"""Action chunks: reading them, and what of them is predicted."""
 
-Relative targets (last step minus first) are another function from a chunk (stride, dim) to a vector,
-with their own statistics; they belong beside `absolute_targets`.
-"""
-
-import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 from lary_schema.base import ContractError
-from lary_schema.cards import Actions, Normalisation
+from lary_schema.cards import Actions
 from lary_schema.mounts import Mounts, resolve_media
 from numpy.typing import NDArray
 
 from lary_probe.latents import Latents
 from lary_probe.metadata import SplitMetadata
-
-STD_MIN = 1e-6
-"""A dimension that moves less counts as constant and is only centred (LARYBench)."""
+from lary_probe.scales import Scale, Steps
 
 Chunks = NDArray[np.float64]
 """(n, stride, dim) physical actions."""
-
-
-class Scale(NamedTuple):
-    """What (a - mean) / std subtracts and divides by; both (dim,) or (n, 1, dim)."""
-
-    mean: NDArray[np.float64]
-    std: NDArray[np.float64]
-
-    @classmethod
-    def of(cls, mean: NDArray[np.float64], std: NDArray[np.float64]) -> "Scale":
-        return cls(mean, np.where(std < STD_MIN, 1.0, std))
 
 
 def read_chunks(
@@ -76,54 +57,13 @@ def _read_chunk(path: Path, stride: int, dim: int) -> Chunks:
     return chunk
 
 
-def train_scale(chunks: Chunks) -> Scale:
-    """Mean and population standard deviation of each dimension over all rows and steps."""
-    return Scale.of(chunks.mean(axis=(0, 1)), chunks.std(axis=(0, 1)))
+def relative_actions(chunks: Chunks) -> Steps:
+    """(n, 1, dim): the last step of each chunk minus its first."""
+    return chunks[:, -1:] - chunks[:, :1]
 
 
-def split_scale(actions: Actions, train: Chunks, metadata: SplitMetadata, latents: Latents, mounts: Mounts) -> Scale:
-    """What the card's normalisation says for the rows of one split; `train` are train's chunks."""
-    normalisation = actions.normalisation
-    if normalisation.kind == "train":
-        return train_scale(train)
-    if normalisation.kind == "fixed":
-        return Scale.of(np.asarray(normalisation.mean), np.asarray(normalisation.std))
-    return _robot_scale(actions, metadata, latents, mounts)
-
-
-def absolute_targets(chunks: Chunks, scale: Scale) -> NDArray[np.float32]:
-    """(n, stride * dim): every step of the chunk, standardised."""
-    return ((chunks - scale.mean) / scale.std).reshape(len(chunks), -1).astype(np.float32)
-
-
-def _robot_scale(actions: Actions, metadata: SplitMetadata, latents: Latents, mounts: Mounts) -> Scale:
-    normalisation = actions.normalisation
-    robots = _robot_stats(normalisation, actions.dim, mounts)
-    scales = []
-    for row in latents.rows.tolist():
-        # An empty cell is `nan` in LARYBench's statistics: its tools read it as pandas' missing value.
-        robot = metadata.row(row).get(normalisation.robot_column) or "nan"
-        if robot not in robots:
-            raise ContractError(
-                f"{metadata.path}: row {row}: robot type {robot!r} (column {normalisation.robot_column!r}) is not in "
-                f"{normalisation.stats}, which has {', '.join(sorted(robots))}; add its statistics there"
-            )
-        scales.append(robots[robot])
-    return Scale(np.stack([s.mean for s in scales])[:, None], np.stack([s.std for s in scales])[:, None])
-
-
-def _robot_stats(normalisation: Normalisation, dim: int, mounts: Mounts) -> dict[str, Scale]:
-    if normalisation.stats is None:
-        raise ContractError("normalisation per-robot needs stats: (a file below the data root) in the dataset card")
-    path = mounts.data / normalisation.stats
-    try:
-        robots = json.loads(path.read_text(encoding="utf-8"))["robot_stats"]
-        scales = {name: Scale.of(np.array(s["mean"], float), np.array(s["std"], float)) for name, s in robots.items()}
-    except OSError as error:
-        raise ContractError(f"{path}: cannot be read: {error.strerror}") from None
-    except (ValueError, KeyError, TypeError, AttributeError):
-        raise ContractError(f'{path}: expected {{"robot_stats": {{TYPE: {{"mean": [...], "std": [...]}}}}}}') from None
-    for name, scale in scales.items():
-        if not scale.mean.shape == scale.std.shape == (dim,):
-            raise ContractError(f"{path}: robot type {name!r} needs {dim} means and stds")
-    return scales
+def standardised(steps: Steps, scale: Scale) -> NDArray[np.float32]:
+    """(n, steps * dim), step by step."""
+    values = steps - scale.mean
+    values /= scale.std
+    return values.reshape(len(values), -1).astype(np.float32)

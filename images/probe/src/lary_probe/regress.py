@@ -1,45 +1,36 @@
-"""The regression probe: how is it done?
-
-The MLP head on absolute chunks. Another head is another network and loss in `Plan` and `Head`;
-another target is another function beside `actions.absolute_targets`.
-"""
+"""The regression probe: how is it done?"""
 
 from dataclasses import dataclass
-from functools import partial
 
 import numpy as np
 import torch
 from lary_schema.base import ContractError
-from lary_schema.cards import Actions, ProtocolCard, RegressRecipe
+from lary_schema.cards import Actions, ProtocolCard
 from lary_schema.results import EpochScore, SplitScore
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.nn import functional
 
-from lary_probe.actions import absolute_targets, read_chunks, split_scale
-from lary_probe.data import Evaluated, ProbeData, parts_of
-from lary_probe.mlp import ResidualMlp
+from lary_probe.data import ProbeData, parts_of
 from lary_probe.outputs import Outputs
+from lary_probe.regress_heads import make_head_of, make_plan
 from lary_probe.regress_outputs import write_outputs
-from lary_probe.sampling import holdout_random, shuffled_order
+from lary_probe.regress_targets import Target, Targets, read_targets
+from lary_probe.sampling import holdout_random
 from lary_probe.scoring import r_squared
 from lary_probe.selection import EVALUATED, HOLDOUT, Track, split_score
 from lary_probe.session import Session
-from lary_probe.training import EpochOutput, Head, Part, Plan, make_head, train, warm_up, weights_of
-
-Values = NDArray[np.float32]
-"""(n, stride * dim) normalised actions."""
+from lary_probe.training import EpochOutput, Part, train, weights_of
 
 
 @dataclass(frozen=True)
-class Targets:
-    """Normalised actions of every split."""
+class Regression:
+    """What the probe found."""
 
-    train: Values
-    evaluated: list[Evaluated]
+    splits: dict[str, SplitScore]
+    targets_sha256: str
 
 
-def regress(session: Session, data: ProbeData, outputs: Outputs) -> dict[str, SplitScore]:
+def regress(session: Session, data: ProbeData, outputs: Outputs) -> Regression:
     """Train for every seed, score every evaluated split, write the outputs but `result.json`."""
     job = session.job
     assert job.actions is not None
@@ -56,47 +47,8 @@ def regress(session: Session, data: ProbeData, outputs: Outputs) -> dict[str, Sp
     if session.accelerator.is_main_process:
         write_outputs(outputs, targets.evaluated, tracks, job.actions, session.mounts)
         facts = {"actions": job.actions.model_dump(mode="json"), "recipe": job.protocol.regress.model_dump(mode="json")}
-        outputs.weights(kept, facts)
-    return splits
-
-
-def read_targets(session: Session, data: ProbeData, actions: Actions) -> Targets:
-    """Read and normalise the action chunks of every split. Raises ContractError naming file and row."""
-
-    def tick() -> None:
-        session.alive("reading action files")
-
-    train = read_chunks(data.train_metadata, data.train, actions, session.mounts, tick)
-    scale = split_scale(actions, train, data.train_metadata, data.train, session.mounts)
-    evaluated = []
-    for latents, metadata in data.evaluated:
-        chunks = read_chunks(metadata, latents, actions, session.mounts, tick)
-        own = split_scale(actions, train, metadata, latents, session.mounts)
-        evaluated.append(Evaluated(latents, metadata, absolute_targets(chunks, own)))
-    return Targets(absolute_targets(train, scale), evaluated)
-
-
-def make_head_of(session: Session, shape: tuple[int, ...], outputs: int) -> Head:
-    """The recipe's head for rows of `shape`, flattened, and `outputs` values."""
-    recipe = session.job.protocol.regress
-    network = ResidualMlp(int(np.prod(shape)), outputs, width=recipe.width, blocks=recipe.blocks)
-    return make_head(session, network, recipe.lr, recipe.weight_decay)
-
-
-def make_plan(recipe: RegressRecipe, rows: int, seed: int) -> Plan:
-    """How the head is trained on `rows` rows: in a new random order each epoch, without mixed precision."""
-    return Plan(
-        epochs=recipe.epochs,
-        batch_size=recipe.batch_size,
-        schedule=warm_up(recipe.warmup),
-        loss=partial(functional.huber_loss, delta=recipe.huber_delta),
-        read_out=_identity,
-        order=lambda epoch, size: shuffled_order(rows, size, seed + epoch),
-    )
-
-
-def _identity(output: Tensor) -> Tensor:
-    return output
+        outputs.weights(kept, facts | {"shape": targets.shape, "scales": targets.scales.document()})
+    return Regression(splits, targets.sha256)
 
 
 def _held_out(protocol: ProtocolCard, rows: int, seed: int) -> NDArray[np.bool_] | None:
@@ -114,11 +66,12 @@ def _run_seed(
     held = _held_out(job.protocol, len(values), seed)
     fit, parts = parts_of(data.train, values, held, targets.evaluated)
     torch.manual_seed(seed)
-    head = make_head_of(session, data.train.shape, values.shape[1])
+    head = make_head_of(session, int(np.prod(data.train.shape)), targets.shape)
     mine = {split.name: Track(seed, higher_is_better=False) for split in targets.evaluated}
     first = targets.evaluated[0].name
     weights: dict[str, Tensor] = {}
-    for output in train(session, [head], make_plan(recipe, len(fit), seed), fit, parts):
+    plan = make_plan(recipe, targets.shape, len(fit), seed, lambda: session.alive("sampling"))
+    for output in train(session, [head], plan, fit, parts):
         better = {name: _add_epoch(track, output, name, parts) for name, track in mine.items()}
         if better[first]:
             weights = weights_of(head)
@@ -153,7 +106,7 @@ def squared_errors(truth: NDArray[np.floating], predicted: NDArray[np.floating])
 
 
 def _score(
-    session: Session, actions: Actions, split: Evaluated, tracks: list[Track], mean: NDArray[np.float64]
+    session: Session, actions: Actions, split: Target, tracks: list[Track], mean: NDArray[np.float64]
 ) -> SplitScore:
     errors = [squared_errors(split.targets, track.predicted) for track in tracks]
     per_dimension = errors[0].reshape(-1, actions.dim).mean(axis=0)
@@ -165,4 +118,5 @@ def _score(
         floor=float(squared_errors(split.targets, mean).mean()),
         per_dimension=dict(zip(actions.names, per_dimension.tolist(), strict=True)),
         per_group={name: float(per_dimension[list(group)].mean()) for name, group in actions.groups.items()},
+        unknown_robots=split.unknown_robots,
     )

@@ -39,8 +39,8 @@ def write_outputs(
 
 
 def _chunks(split: Evaluated, track: Track, actions: Actions) -> tuple[NDArray[Any], NDArray[Any]]:
-    """Truth and prediction, (n, stride, dim) each."""
-    shape = (-1, actions.stride, actions.dim)
+    """Truth and prediction, (n, steps, dim) each: the chunk's steps, or the one of a relative target."""
+    shape = (len(split.targets), -1, actions.dim)
     return split.targets.reshape(shape), track.predicted.reshape(shape)
 
 

@@ -50,17 +50,26 @@ def _probe(session: Session) -> None:
         outputs.begin()
     data = open_data(job, session.mounts, lambda: session.alive("reading latents"))
     classes: tuple[str, ...] = ()
+    targets_sha256: str | None = None
     if job.kind == "classify":
         found = classify(session, data, outputs)
         classes, splits = found.classes, found.splits
     else:
-        splits = regress(session, data, outputs)
+        regression = regress(session, data, outputs)
+        splits, targets_sha256 = regression.splits, regression.targets_sha256
     if session.accelerator.is_main_process:
-        outputs.result(_result(session, data, splits, classes))
+        outputs.result(_result(session, data, splits, classes, targets_sha256))
 
 
-def _result(session: Session, data: ProbeData, splits: dict[str, SplitScore], classes: tuple[str, ...]) -> ProbeResult:
+def _result(
+    session: Session,
+    data: ProbeData,
+    splits: dict[str, SplitScore],
+    classes: tuple[str, ...],
+    targets_sha256: str | None,
+) -> ProbeResult:
     job = session.job
+    recipe = job.protocol.regress if job.kind == "regress" else None
     return ProbeResult(
         kind=job.kind,
         metric="top1" if job.kind == "classify" else "mse",
@@ -70,6 +79,9 @@ def _result(session: Session, data: ProbeData, splits: dict[str, SplitScore], cl
         dataset=job.dataset,
         protocol=job.protocol.key,
         control=job.control,
+        head=recipe.head if recipe else None,
+        target=recipe.target if recipe else None,
+        targets_sha256=targets_sha256,
         fingerprint=job.fingerprint,
         splits=splits,
         train_rows=data.train.count,

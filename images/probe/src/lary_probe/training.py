@@ -24,10 +24,14 @@ def cosine(step: int, total: int) -> float:
 
 
 def warm_up(share: float) -> Schedule:
-    """Rises linearly over `share` of all steps and stays at 1. The first step already moves."""
+    """Rises linearly from 0 over `share` of all steps, rounded down, and stays at 1.
+
+    The first step moves nothing: so does diffusers' `get_constant_schedule_with_warmup`, which LARYBench takes.
+    """
 
     def factor(step: int, total: int) -> float:
-        return min(1.0, (step + 1) / max(1, int(share * total)))
+        rising = int(share * total)
+        return step / rising if step < rising else 1.0
 
     return factor
 
@@ -41,6 +45,30 @@ class Head:
     """The same network as training calls it: between several processes it averages gradients."""
     optimiser: torch.optim.Optimizer
     lr: float
+
+
+Network = Callable[..., Tensor]
+
+
+@dataclass(frozen=True)
+class Draw:
+    """What chance may depend on in a training step: the epoch and the rows, never the batch or the process."""
+
+    epoch: int
+    """Counted from 0."""
+    rows: NDArray[np.int64]
+    """(B,) row numbers in the CSV."""
+
+
+def ask_directly(network: Network, tokens: Tensor, targets: Tensor, _draw: Draw) -> tuple[Tensor, Tensor]:
+    """The network's output is held against the targets themselves."""
+    return network(tokens), targets
+
+
+def answer_directly(network: nn.Module, tokens: Tensor, _rows: NDArray[np.int64]) -> Tensor:
+    """The network's output is the answer."""
+    out: Tensor = network(tokens)
+    return out
 
 
 @dataclass(frozen=True)
@@ -58,6 +86,10 @@ class Plan:
     order: Callable[[int, int], Positions]
     """(epoch, size) -> positions to train on, in order."""
     bf16: bool = False
+    ask: Callable[[Network, Tensor, Tensor, Draw], tuple[Tensor, Tensor]] = ask_directly
+    """In training: (network, tokens, targets, draw) -> an output, and what it should have been."""
+    answer: Callable[[nn.Module, Tensor, NDArray[np.int64]], Tensor] = answer_directly
+    """In evaluation: (network, tokens, row numbers) -> an output for `read_out`."""
 
 
 @dataclass(frozen=True)
@@ -73,6 +105,10 @@ class Part:
     def __len__(self) -> int:
         return len(self.positions)
 
+    def rows(self, places: Positions) -> NDArray[np.int64]:
+        """Row numbers in the CSV of some places in `positions`."""
+        return self.latents.rows[self.positions[places]]
+
 
 @dataclass(frozen=True)
 class EpochOutput:
@@ -80,7 +116,7 @@ class EpochOutput:
 
     epoch: int
     train: NDArray[np.float64]
-    """(heads,) share of hits (class ids) or MSE (values) over the epoch's training batches."""
+    """(heads,) share of hits (class ids) or MSE (values) over the epoch's training batches, of what was asked."""
     predicted: dict[str, NDArray[Any]]
     """By part: (heads, n) class ids or (heads, n, out) values."""
 
@@ -112,7 +148,8 @@ def train(
         reader = fit.latents.batches([fit.positions[s.positions] for s in shares], pin=_pin(session))
         scores = torch.zeros(len(heads), dtype=torch.float64, device=accelerator.device)
         for share, tokens in zip(shares, reader, strict=True):
-            scores += _train_step(session, heads, plan, tokens, fit.targets, share, plan.schedule(step, total))
+            draw, factor = Draw(epoch, fit.rows(share.positions)), plan.schedule(step, total)
+            scores += _train_step(session, heads, plan, tokens, fit.targets, share, draw, factor)
             step += 1
             session.step()
         predicted = {name: predict(session, heads, plan, part) for name, part in evaluated.items()}
@@ -131,10 +168,11 @@ def predict(session: Session, heads: list[Head], plan: Plan, part: Part) -> NDAr
     for head in heads:
         head.network.eval()
     with torch.inference_mode():
-        for tokens in part.latents.batches([s.positions for s in shares], pin=_pin(session)):
-            placed = tokens.to(accelerator.device, non_blocking=True)
+        reader = part.latents.batches([s.positions for s in shares], pin=_pin(session))
+        for share, tokens in zip(shares, reader, strict=True):
+            placed, rows = tokens.to(accelerator.device, non_blocking=True), part.latents.rows[share.positions]
             for head, kept in zip(heads, outputs, strict=True):
-                kept.append(_gather(session, plan.read_out(head.network(placed))))
+                kept.append(_gather(session, plan.read_out(plan.answer(head.network, placed, rows))))
             session.alive("evaluating")
     return np.stack([torch.cat(kept)[: len(part)].cpu().numpy() for kept in outputs])
 
@@ -146,6 +184,7 @@ def _train_step(
     tokens: Tensor,
     targets: NDArray[Any],
     share: Share,
+    draw: Draw,
     factor: float,
 ) -> Tensor:
     """One step of every head; (heads,) scores summed over this process's rows of the batch."""
@@ -158,24 +197,24 @@ def _train_step(
         for group in head.optimiser.param_groups:
             group["lr"] = head.lr * factor
         with torch.autocast(device.type, torch.bfloat16, enabled=plan.bf16):
-            output = head.parallel(inputs)
-            loss = plan.loss(output, wanted)
+            output, asked = plan.ask(head.parallel, inputs, wanted, draw)
+            loss = plan.loss(output, asked)
         session.accelerator.backward(loss * share.weight)
         head.optimiser.step()
         head.optimiser.zero_grad()
-        scores.append(_train_score(plan.read_out(output.detach()), wanted))
+        scores.append(_train_score(plan.read_out(output.detach()), asked))
     return torch.stack(scores) * (share.weight > 0)
 
 
 def _train_score(read_out: Tensor, wanted: Tensor) -> Tensor:
     """Hits (class ids) or squared errors averaged over dimensions (values), summed over the batch."""
     if wanted.is_floating_point():
-        return (read_out - wanted).square().mean(dim=1).sum().double()
+        return (read_out - wanted).square().flatten(1).mean(dim=1).sum().double()
     return (read_out == wanted).double().sum()
 
 
 def _pin(session: Session) -> bool:
-    return session.accelerator.device.type == "cuda"
+    return bool(session.accelerator.device.type == "cuda")
 
 
 def _gather(session: Session, mine: Tensor) -> Tensor:

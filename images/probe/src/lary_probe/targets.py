@@ -1,0 +1,25 @@
+"""What a probe was asked for, as one hash: ground truth that changed under the same CSV shows in it."""
+
+import hashlib
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import numpy as np
+from lary_schema.base import canonical_json
+from numpy.typing import NDArray
+
+
+def targets_sha256(splits: Iterable[NDArray[Any] | Sequence[str]]) -> str:
+    """sha256 (hex) of each split's targets in row order, train first.
+
+    Numbers are hashed with their shape and dtype, labels as text: in the order of the rows, never as class
+    ids, which depend on the other labels.
+    """
+    digest = hashlib.sha256()
+    for targets in splits:
+        if isinstance(targets, np.ndarray):
+            digest.update(canonical_json({"dtype": targets.dtype.str, "shape": targets.shape}))
+            digest.update(np.ascontiguousarray(targets).data)
+        else:
+            digest.update(canonical_json(list(targets)))
+    return digest.hexdigest()
