@@ -17,6 +17,10 @@ TABLE_UP_TO = 20
 STEPS = (0.0, 0.01, 0.03, 0.1, 0.2, 0.35, 0.5, 0.7, 0.9)
 """Lower bounds of the colour steps of a drawn matrix: share of the true class's rows."""
 CELL_PX = 5
+TICKS = 10
+"""Every so many classes carry their number."""
+MARGIN = 5
+"""Room for those numbers, in cells."""
 CONFUSIONS = 12
 LEGIBLE_ON_DARK = 0.55
 
@@ -116,14 +120,20 @@ def _as_drawing(matrix: Matrix) -> Html:
         el("rect", width=size, height=size, class_="field"),
         paths,
         el("path", d=f"M0 0L{size} {size}", class_="diagonal"),
-        viewBox=f"0 0 {size} {size}",
+        [_ticks(n) for n in range(0, size, TICKS)],
+        viewBox=f"-{MARGIN} -{MARGIN} {size + MARGIN} {size + MARGIN}",
         role="img",
         aria_label=f"confusion matrix of {size} classes",
-        style=f"width:{size * CELL_PX}px",
+        style=f"width:{(size + MARGIN) * CELL_PX}px",
         data_cells=json.dumps({"labels": matrix.labels, "rows": [_sparse(row) for row in matrix.counts]}),
     )
     hint = "rows: truth, columns: prediction; colour: share of the true class. Point at a cell, or tap it, to read it."
     return join(scrolling(drawing), el("p", hint, class_="muted readout", aria_live="polite"))
+
+
+def _ticks(n: int) -> Html:
+    row = el("text", n, x=-0.6, y=n + 1, class_="row")
+    return join(row, el("text", n, x=n + 0.5, y=-0.8, class_="column"))
 
 
 def _paths(matrix: Matrix) -> dict[int, str]:
@@ -174,7 +184,7 @@ def _classes(matrix: Matrix) -> Html:
     rows = [_class_row(matrix, n, recall) for recall, n in sorted(known)]
     empty = len(matrix.labels) - len(known)
     note = f" ({empty} have no row here)" if empty else ""
-    head = ("class", "rows", "recall %", "precision %", "most often taken for")
+    head = ("class", "no.", "rows", "recall %", "precision %", "most often taken for")
     return details(f"all {len(matrix.labels)} classes{note}", table(head, rows, numbers=1), class_="inner")
 
 
@@ -184,4 +194,4 @@ def _class_row(matrix: Matrix, n: int, recall: float) -> list[Child]:
     precision = f"{100 * counts[n] / predicted:.1f}" if predicted else "-"
     others = [(count, -column) for column, count in enumerate(counts) if count and column != n]
     taken = f"{matrix.labels[-max(others)[1]]} ({max(others)[0]})" if others else "-"
-    return [matrix.labels[n], sum(counts), f"{100 * recall:.1f}", precision, taken]
+    return [matrix.labels[n], n, sum(counts), f"{100 * recall:.1f}", precision, taken]

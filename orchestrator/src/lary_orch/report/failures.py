@@ -1,7 +1,7 @@
 """What is missing from the tables, and why: unreadable files, jobs, what was not planned, rows."""
 
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Sequence
 
 from lary_orch.endings import REMEDIES
 from lary_orch.report.evidence import Ending, Evidence, Run
@@ -76,9 +76,22 @@ def _rows(run: Run) -> Html:
     return join(summary, details(f"{len(listed)} of {len(run.failures)} rows", every, more))
 
 
-def _runs(runs: Iterable[Run]) -> Html:
+def _runs(runs: Sequence[Run]) -> Html:
     head = ("run", "state", "stores whole", "probes done", "rows failed", "rows clamped")
-    return join(el("h3", "Runs"), table(head, [_state(run) for run in runs], numbers=2))
+    lacking = [line for run in runs for line in _lacking(run)]
+    left = details(f"{len(lacking)} stores and probes to be done", el("ul", [el("li", line) for line in lacking]))
+    return join(el("h3", "Runs"), table(head, [_state(run) for run in runs], numbers=2), left if lacking else None)
+
+
+def _lacking(run: Run) -> Iterator[str]:
+    """Stores and probes that are not whole."""
+    for store in run.state["stores"]:
+        if store["shards_done"] < store["shards"]:
+            named = f"{store['model']} ({store['variant']}) on {store['dataset']}/{store['split']}"
+            yield f"{run.name}: latents of {named}: {store['shards_done']} of {store['shards']} shards"
+    for probe in run.state["probes"]:
+        if not probe["done"]:
+            yield f"{run.name}: probe {probe['id']}"
 
 
 def _state(run: Run) -> list[Child]:

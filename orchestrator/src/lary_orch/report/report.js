@@ -38,7 +38,7 @@ for (const drawing of document.querySelectorAll("svg[data-cells]")) {
   const { labels, rows } = JSON.parse(drawing.dataset.cells);
   const readout = drawing.closest(".matrix").querySelector(".readout");
   drawing.addEventListener("pointermove", (event) => {
-    const box = drawing.getBoundingClientRect();
+    const box = drawing.querySelector(".field").getBoundingClientRect();
     const at = (offset, length) => Math.min(labels.length - 1, Math.max(0, Math.floor((offset / length) * labels.length)));
     const row = at(event.clientY - box.top, box.height);
     const column = at(event.clientX - box.left, box.width);
@@ -67,7 +67,7 @@ reveal();
 
 let closed = [];
 addEventListener("beforeprint", () => {
-  closed = [...document.querySelectorAll("details:not([open])")];
+  closed = [...document.querySelectorAll("details:not([open]):not(.inner)")];
   closed.forEach((one) => (one.open = true));
 });
 addEventListener("afterprint", () => closed.forEach((one) => (one.open = false)));

@@ -6,7 +6,7 @@ from lary_orch.averages import Average
 from lary_orch.comparing import REASONS
 from lary_orch.leaderboard import FAILED, OTHER_ROWS, Board, Floor, Line
 from lary_orch.report.markup import Child, Html, el, scrolling
-from lary_orch.scores import ARROWS, Column, Score, number, title_of
+from lary_orch.scores import ARROWS, Column, Score, number
 
 Anchors = Mapping[str, str]
 """Result file -> id of its provenance."""
@@ -20,20 +20,24 @@ def leaderboard(board: Board, anchors: Anchors) -> Html:
     table = el(
         "table", el("thead", _head(board)), el("tbody", body), el("tfoot", floors), class_="board", data_sortable=True
     )
-    return el("div", scrolling(table), el("ul", [el("li", note.strip()) for note in board.notes], class_="notes"))
+    return el("div", scrolling(table), el("ul", [el("li", _note(note)) for note in board.notes], class_="notes"))
+
+
+def _note(note: str) -> Child:
+    """A footnote begins with its letter."""
+    letter, _, told = note.strip().partition("  ")
+    return [el("b", letter), " ", told] if told else note
 
 
 def _head(board: Board) -> Html:
-    columns = [_heading(title_of(column), column[2]) for column in board.columns]
-    averages = [_heading(f"{title} {ARROWS[metric]}", metric) for title, metric in board.average_columns]
+    columns = [_heading([d, "/", el("wbr"), s, f" ({p})" if p else None], m) for d, s, m, p in board.columns]
+    averages = [_heading(title, metric) for title, metric in board.average_columns]
     return el("tr", el("th", "model", scope="col", data_best="asc"), columns, averages)
 
 
-def _heading(title: str, metric: str) -> Html:
-    """Breaks after the dataset, so that columns stay narrow."""
-    place, _, rest = title.partition("/")
-    words = [place, "/", el("wbr"), rest] if rest else [title]
-    return el("th", words, scope="col", class_="n", data_best="desc" if metric == "top1" else "asc")
+def _heading(title: Child, metric: str) -> Html:
+    best = "desc" if metric == "top1" else "asc"
+    return el("th", title, el("br"), el("span", ARROWS[metric], class_="unit"), scope="col", class_="n", data_best=best)
 
 
 def _best(board: Board, column: Column) -> float:
