@@ -149,6 +149,31 @@ def test_a_folder_lands_whole(hub: Hub, tmp_path: Path) -> None:
     assert [p.name for p in (tmp_path / "two").iterdir()] == ["config.json"]
 
 
+def test_a_folder_of_the_repository_becomes_the_folder(hub: Hub, tmp_path: Path) -> None:
+    hub.repos["lab/net"] = {"lam/config.json": b"{}", "lam/model.safetensors": GOOD, "actor/x.bin": b"1"}
+    fetch(spec(path="net/lam", subfolder="lam"), tmp_path / "net" / "lam", silent)
+    assert sorted(p.name for p in (tmp_path / "net" / "lam").iterdir()) == ["config.json", "model.safetensors"]
+    assert [p.name for p in (tmp_path / "net").iterdir()] == ["lam"]
+    with pytest.raises(WeightsError, match=r"has no lam/nothing.bin; it has actor/x.bin"):
+        fetch(spec(path="two", subfolder="lam", files=("nothing.bin",)), tmp_path / "two", silent)
+
+
+def test_villa_x_lies_where_its_loader_looks(hub: Hub, tmp_path: Path) -> None:
+    """By the real card: fetched, verified, and found as the planner finds it."""
+    from lary_orch.catalog import Catalog
+    from lary_orch.weights import list_weights, verify
+    from lary_orch.weights_index import find_weights
+
+    hub.repos["microsoft/villa-x"] = {"lam/model_config.json": b"{}", "lam/model.safetensors": GOOD, "README.md": b""}
+    card = Catalog.load(env={}).model_card("villa-x")
+    [weight] = list_weights({"villa-x": card}, tmp_path, env={})
+    fetch(weight.spec, weight.path, silent)
+    found = find_weights(card, tmp_path, tmp_path / "cache", env={})
+    folder = found.root / found.files[0].path
+    assert {p.name for p in folder.iterdir()} == {"model_config.json", "model.safetensors"}
+    assert verify(weight, tmp_path / "cache")[0] == "unknown"
+
+
 def test_the_pinned_revision_is_asked_for(hub: Hub, tmp_path: Path) -> None:
     hub.repos["lab/net"] = {"net.safetensors": GOOD}
     fetch(spec(revision=COMMIT), tmp_path / "net.safetensors", silent)
@@ -241,10 +266,10 @@ def test_the_command_fetches_what_it_can_and_fails_for_the_rest(hub: Hub, tmp_pa
     from lary_orch.cli.weights import command
 
     hub.repos["Wan-AI/Wan2.2-TI2V-5B"] = {"Wan2.2_VAE.pth": b"weights", "other.pth": b"big"}
-    arguments = ["fetch", "wan2-2", "vjepa2", "--weights-dir", str(tmp_path)]
+    arguments = ["fetch", "wan2-2", "magvit2", "--weights-dir", str(tmp_path)]
     done = CliRunner().invoke(command, arguments)
     assert done.exit_code == 4, done.output
     assert (tmp_path / "Wan2.2_VAE.pth").read_bytes() == b"weights"
-    assert "1 of 2 weights are here" in done.output
-    assert "dl.fbaipublicfiles.com" in done.output
+    assert "1 of 3 weights are here" in done.output, "the yaml, which is optional, does not count"
+    assert "get it from that project" in done.output
     assert CliRunner().invoke(command, ["fetch"]).exit_code == 2

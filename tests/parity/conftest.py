@@ -197,6 +197,15 @@ class Bench:
             got["indices"] = latents.indices[0].numpy()
         return got
 
+    def noise_lengths(self, clean: Model, noisy: Model, clip: NDArray[np.uint8]) -> NDArray[Any]:
+        """(T, n): how long the noise of `lary-v1` is before the last projection, of one LAQ key in both variants."""
+        added = self.encode(noisy, clip).tokens[0] - self.encode(clean, clip).tokens[0]  # (T, n, d)
+        laq: Any = noisy
+        with torch.inference_mode():
+            codes = added @ torch.linalg.pinv(laq.laq.vq.project_out.weight).mT  # (T, n, q), a view of (T, q, n)
+        lengths: NDArray[Any] = codes.mT.reshape(codes.shape).norm(dim=-1).numpy()
+        return lengths
+
 
 # --- fixtures ---------------------------------------------------------------------------------
 
@@ -208,11 +217,11 @@ def _folder() -> Path:
 _GOLDEN = Golden(_folder())
 
 
-def _variants(case: Case) -> list[str]:
+def variants_of(case: Case) -> list[str]:
     return [*case["serves"], *(["codebook"] if "tokens_codebook" in case["arrays"] else [])]
 
 
-def _draws_noise(case: Case) -> bool:
+def draws_noise(case: Case) -> bool:
     """And the noise can be told from the tokens: the last projection does not narrow."""
     return "residual_norm" in case["arrays"] and case["config"]["model"]["dim"] >= case["config"]["model"]["quant_dim"]
 
@@ -227,7 +236,7 @@ CLIPS = ("univla", "flux2", "wan2-2", "vjepa2", "villa-x")
 
 _SELECTIONS: dict[str, Callable[[Case], bool]] = {
     "case": lambda case: True,
-    "noisy_case": _draws_noise,
+    "noisy_case": draws_noise,
     "cubic_case": _is_cubic,
     "clip_case": lambda case: case["key"] in CLIPS[1:] and case["size"] == "small",
     "coded_case": lambda case: "latents_before_quantisation" in case["arrays"],
@@ -239,7 +248,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     for name in set(_SELECTIONS) & set(metafunc.fixturenames):
         cases = [case for case in _GOLDEN.cases if _SELECTIONS[name](case)]
         if "variant" in metafunc.fixturenames:
-            params = [_param(case, variant) for case in cases for variant in _variants(case)]
+            params = [_param(case, variant) for case in cases for variant in variants_of(case)]
             metafunc.parametrize(f"{name},variant", params)
         else:
             metafunc.parametrize(name, [_param(case) for case in cases])

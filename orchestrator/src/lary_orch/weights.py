@@ -12,7 +12,7 @@ from lary_schema.base import ContractError
 from lary_schema.cards import ModelCard, WeightSpec
 
 from lary_orch.catalog import Catalog
-from lary_orch.weights_index import how_to_get, place, weight_sha256
+from lary_orch.weights_index import how_to_get, is_needed, place, weight_sha256
 
 State = Literal["ok", "unknown", "missing", "bad"]
 """`unknown`: whole as far as can be seen, and no hash to compare with is known."""
@@ -29,6 +29,8 @@ class Weight:
     spec: WeightSpec
     path: Path
     models: tuple[str, ...]
+    needed: bool = True
+    """False: the models do without."""
 
     @property
     def found(self) -> bool:
@@ -65,8 +67,8 @@ def list_weights(cards: Mapping[str, ModelCard], root: Path, env: Mapping[str, s
     for key, card in cards.items():
         for spec in card.weights:
             path = place(spec, root, env)
-            users.setdefault((path, spec.repo), (spec, []))[1].append(key)
-    return [Weight(spec, path, tuple(keys)) for (path, _), (spec, keys) in users.items()]
+            users.setdefault((path, spec.repo or spec.url), (spec, []))[1].append(key)
+    return [Weight(spec, path, tuple(keys), is_needed(spec, env)) for (path, _), (spec, keys) in users.items()]
 
 
 def weight_files(path: Path) -> list[Path]:
@@ -152,11 +154,11 @@ def _safetensors_size(file: BinaryIO, size: int) -> int | None:
 
 
 def fetchable(weights: Sequence[Weight]) -> list[Weight]:
-    """Those that are missing and have a repository to come from.
+    """Those that are missing and have a repository or an address to come from.
 
-    Raises ContractError where two come from different repositories to one place.
+    Raises ContractError where two come from different sources to one place.
     """
-    wanted = [weight for weight in weights if not weight.found and weight.spec.repo]
+    wanted = [weight for weight in weights if not weight.found and (weight.spec.repo or weight.spec.url)]
     places = [weight.path for weight in wanted]
     twice = {str(path) for path in places if places.count(path) > 1}
     if twice:

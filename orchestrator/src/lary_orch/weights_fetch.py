@@ -45,7 +45,8 @@ def fetch(spec: WeightSpec, path: Path, say: Say, revision: str | None = None) -
     with _explained(spec, endpoint):
         remote = _find(hub, endpoint, spec, path, revision)
         draft = path.with_name(f"{path.name}.{remote.commit[:12]}{PARTIAL_SUFFIX}")
-        _check_space(path, remote, draft)
+        draft.mkdir(parents=True, exist_ok=True)
+        check_space(path, remote.repo, remote.size, draft)
         say(f"fetching {remote.repo}@{remote.commit}: {len(remote.files)} files, {size_text(remote.size)}")
         for name in remote.files:
             hub.hf_hub_download(remote.repo, name, revision=remote.commit, local_dir=draft, endpoint=endpoint)
@@ -80,11 +81,14 @@ def _find(hub: Any, endpoint: str, spec: WeightSpec, path: Path, revision: str |
 
 def _wanted(spec: WeightSpec, path: Path, there: tuple[str, ...]) -> tuple[str, ...]:
     """The files to fetch: those that the card names; else the one of the path's kind, or all."""
+    inside = f"{spec.subfolder}/" if spec.subfolder else ""
     if spec.files:
-        lacking = sorted(set(spec.files) - set(there))
+        files = tuple(inside + name for name in spec.files)
+        lacking = sorted(set(files) - set(there))
         if lacking:
             raise WeightsError(f"{spec.repo} has no {', '.join(lacking)}; it has {', '.join(sorted(there))}")
-        return spec.files
+        return files
+    there = tuple(name for name in there if name.startswith(inside))
     if not is_single_file(spec):
         return tuple(name for name in there if not name.startswith("."))
     fitting = tuple(name for name in there if PurePosixPath(name).suffix == PurePosixPath(spec.path).suffix)
@@ -96,29 +100,32 @@ def _wanted(spec: WeightSpec, path: Path, there: tuple[str, ...]) -> tuple[str, 
     return fitting
 
 
-def _check_space(path: Path, remote: Remote, draft: Path) -> None:
+def check_space(path: Path, source: str, size: int, draft: Path) -> None:
     """Refuse before the first byte what cannot end well. Parts of an earlier attempt count."""
-    draft.mkdir(parents=True, exist_ok=True)
     have = sum(file.stat().st_size for file in draft.rglob("*") if file.is_file())
     free = shutil.disk_usage(draft).free
-    if remote.size - have > free:
+    if size - have > free:
         raise WeightsError(
-            f"{path}: {remote.repo} needs {size_text(remote.size - have)} more, {size_text(free)} are free; "
+            f"{path}: {source} needs {size_text(size - have)} more, {size_text(free)} are free; "
             "free the disk, or choose another root by --weights-dir or MODEL_DIR"
         )
 
 
 def _publish(spec: WeightSpec, remote: Remote, draft: Path, path: Path) -> None:
-    """Verify the draft, bring it to the disk and rename it into place."""
     # The hub's own notes on a resumed download.
     shutil.rmtree(draft / ".cache", ignore_errors=True)
-    whole = draft / remote.files[0] if is_single_file(spec) else draft
+    whole = draft / (remote.files[0] if is_single_file(spec) else spec.subfolder or "")
+    publish(spec, f"{remote.repo}@{remote.commit}", whole, draft, path)
+
+
+def publish(spec: WeightSpec, source: str, whole: Path, draft: Path, path: Path) -> None:
+    """Verify what `draft` holds, bring it to the disk, rename `whole` of it into place. Raises WeightsError."""
     problem = next((f"{f.name}: {found}" for f in weight_files(whole) if (found := damage(f))), None)
     if problem is None and spec.sha256 is not None and (sha256 := path_sha256(whole)) != spec.sha256:
         problem = f"sha256 {sha256}, {spec.sha256} expected by the card"
     if problem is not None:
         shutil.rmtree(draft)
-        raise WeightsError(f"{remote.repo}@{remote.commit}: {problem}; nothing was kept. Try again, or another mirror")
+        raise WeightsError(f"{source}: {problem}; nothing was kept. Try again, or another mirror")
     for file in weight_files(whole):
         sync_file(file)
     whole.rename(path)

@@ -37,9 +37,16 @@ def place(spec: WeightSpec, root: Path, env: Mapping[str, str] = os.environ) -> 
     return Path(given).absolute() if given else root / spec.path
 
 
+def is_needed(spec: WeightSpec, env: Mapping[str, str] = os.environ) -> bool:
+    """Whether its absence is a fault: an optional weight's is one where its variable says that it is there."""
+    return not spec.optional or bool(spec.env and env.get(spec.env))
+
+
 def how_to_get(spec: WeightSpec, path: Path) -> str:
     """A line for people about a weight that is not there."""
     variable = f", or name its place by {spec.env}" if spec.env else ""
+    if spec.url is not None:
+        return f"`lary-orch weights fetch` gets it from {spec.url}{variable}"
     if spec.repo is None:
         return f"{spec.note or 'put it there'}; it belongs at {path}{variable}"
     gated = " (gated: ask for access there first)" if spec.gated else ""
@@ -50,7 +57,8 @@ def find_weights(card: ModelCard, root: Path, cache: Path, env: Mapping[str, str
     """All weights of a model, hashed. Raises WeightsError naming the first that is missing or unexpected."""
     if not card.weights:
         return WeightSet(root)
-    found = [(spec, _existing(card, spec, place(spec, root, env))) for spec in card.weights]
+    places = [(spec, place(spec, root, env)) for spec in card.weights]
+    found = [(spec, _existing(card, spec, path)) for spec, path in places if path.exists() or is_needed(spec, env)]
     mount = mount_root([path for _, path in found], root)
     return WeightSet(mount, tuple(_weight_file(card, spec, path, mount, cache) for spec, path in found))
 

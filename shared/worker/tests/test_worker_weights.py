@@ -80,3 +80,15 @@ def test_a_job_that_names_others_than_the_card(bench: Any, media: Any, folder: P
     done = bench.extract(bench.job(weights=(file,), values={"weights": {"w": file.sha256}}))
     assert done.code == ExitCode.WEIGHTS
     assert "needs weights [], the job names ['w']" in done.message
+
+
+def test_an_optional_one_may_be_named_or_not(bench: Any, media: Any, folder: Path) -> None:
+    optional = WeightSpec(name="extra", path="one.pt", license="MIT", optional=True)
+    needed = WeightSpec(name="w", path="hub", license="MIT")
+    card = bench.card.card("mean").model_copy(update={"weights": (needed, optional)})
+    root = bench.root / "weights"
+    both = [WeightFile(name=s.name, path=s.path, sha256=path_sha256(root / s.path)) for s in card.weights]
+    for files, names in ((both, {"w", "extra"}), (both[:1], {"w"})):
+        assert find_weights(job_with(bench, media, files), card, root, print).keys() == names
+    with pytest.raises(WeightsError, match=r"needs weights \['w'\], the job names \['extra'\]"):
+        find_weights(job_with(bench, media, both[1:]), card, root, print)

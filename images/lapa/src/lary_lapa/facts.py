@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -98,6 +98,8 @@ class VitKind:
     skippable: tuple[str, ...] = ()
     options: Mapping[str, Any] = field(default_factory=dict)
     """Changes to the folder's config."""
+    old_names: Sequence[tuple[str, str]] = ()
+    """From the names of transformers 4, which LAQ files keep, to those of 5."""
 
     def tiny(self) -> VitKind:
         """The same outside, with next to nothing inside: one layer with a narrow MLP."""
@@ -112,6 +114,12 @@ DINOV2 = VitKind(
     symmetric=True,
     official={"hidden_size": 1024, "num_hidden_layers": 24, "num_attention_heads": 16, "image_size": 518},
     narrow_mlp={"mlp_ratio": 1},
+    old_names=(
+        (r"\.attention\.attention\.query\.", ".attention.q_proj."),
+        (r"\.attention\.attention\.key\.", ".attention.k_proj."),
+        (r"\.attention\.attention\.value\.", ".attention.v_proj."),
+        (r"\.attention\.output\.dense\.", ".attention.o_proj."),
+    ),
 )
 DINOV3 = VitKind(
     network="DINOv3ViTModel",
@@ -126,6 +134,7 @@ DINOV3 = VitKind(
         "num_attention_heads": 16,
         "num_register_tokens": 4,
     },
+    old_names=((r"^layer\.", "model.layer."),),
 )
 SIGLIP2 = VitKind(
     network="SiglipVisionModel",

@@ -3,6 +3,14 @@
 Shapes: b images, c channels.
 """
 
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from lary_schema.base import ContractError, WeightsError
+from lary_schema.cards import read_yaml
+from lary_worker.checkpoints import require_file
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -18,6 +26,36 @@ RENAMES = (
 
 SKIPPABLE = (r"decoder\.", r"model_ema\.", r"quantize\.", r"loss\.")
 """The rest of the autoencoder. The averaged weights (`model_ema.`) are unused, as in LARYBench."""
+
+
+def check_config(path: Path, config: MagvitConfig) -> None:
+    """Compare a tokenizer's yaml (`model.init_args.ddconfig`) with the encoder that is built.
+
+    Only what shapes the encoder counts: `resolution` and `out_ch` do not. Raises WeightsError naming what differs.
+    """
+    found = _encoder_settings(path)
+    built = {**asdict(config), "ch_mult": list(config.ch_mult), "in_channels": 3, "double_z": False}
+    different = [
+        f"{name} is {found.get(name, 'missing')}, expected {value}"
+        for name, value in built.items()
+        if found.get(name) != value
+    ]
+    if different:
+        raise WeightsError(f"{path}: not the config of the tokenizer that this key reads: {'; '.join(different)}")
+
+
+def _encoder_settings(path: Path) -> Mapping[str, Any]:
+    try:
+        found = read_yaml(require_file(path))
+    except ContractError as error:
+        raise WeightsError(str(error)) from None
+    for name in ("model", "init_args", "ddconfig"):
+        found = found.get(name) if isinstance(found, dict) else None
+    if not isinstance(found, dict):
+        raise WeightsError(
+            f"{path}: has no model.init_args.ddconfig; this is not the config of Open-MAGVIT2's tokenizer"
+        )
+    return found
 
 
 def _norm(channels: int) -> nn.GroupNorm:

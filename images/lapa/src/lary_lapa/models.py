@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import re
-from abc import abstractmethod
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 from lary_schema.base import ContractError
-from lary_worker.model import Latents, Model, Weights
-from lary_worker.preprocessing import resize_cubic, unit_range
+from lary_worker.model import Latents, Weights
+from lary_worker.preprocessing import unit_range
 
+from lary_lapa.bases import Cubic224, LaqModel, channels_first
 from lary_lapa.facts import DINOV2, DINOV3, SIGLIP2, LaqConfig, MagvitConfig, VitKind, code_count
 
 if TYPE_CHECKING:
@@ -21,35 +21,11 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import nn
 
-    from lary_lapa.laq import Codes
-
-
-class _Cubic224(Model):
-    """Frames resized by OpenCV, as bytes."""
-
-    def random_weights(self, device: torch.device, dtype: torch.dtype, seed: int) -> None:
-        """With tiny networks, for `selftest`: the shapes it looks at are the same. `load({})` is full."""
-        self._make_tiny()
-        self.load({}, device, dtype, seed)
-
-    @abstractmethod
-    def _make_tiny(self) -> None:
-        """Replace the inner sizes of this instance by the smallest."""
-
-    def preprocess(self, frames: NDArray[np.uint8]) -> NDArray[Any]:
-        """-> uint8 (T, 224, 224, 3)."""
-        return resize_cubic(frames, 224)
-
-
-def _channels_first(batch: torch.Tensor) -> torch.Tensor:
-    """uint8 (B, T, H, W, 3) -> float32 (B*T, 3, H, W) in [0, 1]; moved while it is small."""
-    return unit_range(batch.permute(0, 1, 4, 2, 3).flatten(0, 1).contiguous())
-
 
 # --- patch features -----------------------------------------------------------------------------
 
 
-class _PatchFeatureModel(_Cubic224):
+class _PatchFeatureModel(Cubic224):
     """Patch features of every frame, (T, h*w, d)."""
 
     kind: VitKind
@@ -68,7 +44,7 @@ class _PatchFeatureModel(_Cubic224):
         self.features = load_vit(self.kind, weights.get("backbone"), device, dtype)
 
     def encode(self, batch: torch.Tensor, rows: NDArray[np.int64]) -> Latents:
-        frames = self._mixed_planes(batch) if self.variant == "lary-v1" else _channels_first(batch)
+        frames = self._mixed_planes(batch) if self.variant == "lary-v1" else channels_first(batch)
         features = self.features(frames.to(self.dtype))  # (B*T, h, w, d)
         return Latents(features.reshape(*batch.shape[:2], -1, features.shape[-1]))
 
@@ -103,77 +79,7 @@ class Siglip2Origin(_PatchFeatureModel):
 # --- latent actions -----------------------------------------------------------------------------
 
 
-class _LaqModel(_Cubic224):
-    """Codes of the change between neighbouring frames: T - 1 pairs of n tokens.
-
-    Variants: `corrected` reads the change itself, `codebook` the nearest code vector, `lary-v1` the change
-    with NSVQ's training noise, as LARYBench extracts it. A row's noise is drawn from a generator of its
-    own, seeded by the job's seed and the row's number.
-    """
-
-    config: LaqConfig
-    entry: ClassVar[str | None] = None
-    """Key of the checkpoint's dictionary that holds the tensors."""
-    skippable: ClassVar[tuple[str, ...]] = ()
-    """Tensors of the file, beside the decoder, that this key does not read: mostly the frozen backbone."""
-
-    features: nn.Module
-
-    def _make_tiny(self) -> None:
-        self.config = self.config.tiny()
-
-    def load(self, weights: Weights, device: torch.device, dtype: torch.dtype, seed: int) -> None:
-        import torch
-        from lary_worker.checkpoints import build, read_state, strip_prefix
-
-        from lary_lapa.laq import RENAMES, SKIPPABLE, Laq
-
-        self.dtype, self.seed = dtype, seed
-        torch.manual_seed(seed)
-        path = weights.get("model")
-        state = strip_prefix(read_state(path, self.entry), "module.") if path else None
-        skippable = (*SKIPPABLE, *self.skippable)
-        self.laq = build(
-            lambda: Laq(self.config), state, path, renames=RENAMES, skippable=skippable, device=device, dtype=dtype
-        )
-        self.features = self._load_features(weights, state, device, dtype)
-
-    @abstractmethod
-    def _load_features(
-        self, weights: Weights, state: State | None, device: torch.device, dtype: torch.dtype
-    ) -> nn.Module:
-        """A module (b, 3, H, W) in [0, 1] -> (b, h, w, d). `state` is the LAQ file's."""
-
-    def encode(self, batch: torch.Tensor, rows: NDArray[np.int64]) -> Latents:
-        import torch
-
-        features = self.features(_channels_first(batch).to(self.dtype))
-        features = features.reshape(*batch.shape[:2], *features.shape[1:])  # (B, T, h, w, d): every frame once
-        pairs = torch.stack((features[:, :-1], features[:, 1:]), dim=2)  # (B, T-1, 2, h, w, d)
-        codes = self.laq(pairs.flatten(0, 1))
-        tokens = self.laq.vq.read_out(self._vectors(codes, rows))
-        by_row = pairs.shape[:2]
-        return Latents(tokens.reshape(*by_row, *tokens.shape[1:]), codes.indices.reshape(*by_row, -1))
-
-    def _vectors(self, codes: Codes, rows: NDArray[np.int64]) -> torch.Tensor:
-        if self.variant == "codebook":
-            return codes.nearest
-        if self.variant == "corrected":
-            return codes.change
-        from lary_lapa.laq import with_noise
-
-        return with_noise(codes, self._noise(codes.change, rows))
-
-    def _noise(self, like: torch.Tensor, rows: NDArray[np.int64]) -> torch.Tensor:
-        import torch
-
-        shape = (len(like) // len(rows), *like.shape[1:])
-        generators = (np.random.Generator(np.random.Philox(key=[self.seed, int(row)])) for row in rows)
-        noise = np.concatenate([generator.standard_normal(shape, np.float32) for generator in generators])
-        return torch.from_numpy(noise).to(like)
-
-
-class Lapa(_LaqModel):
+class Lapa(LaqModel):
     """`lapa`: pixel patches straight into the transformer."""
 
     config = LaqConfig(spatial_depth=8, temporal_depth=8, code_seq_len=4)
@@ -199,7 +105,7 @@ class Lapa(_LaqModel):
         )
 
 
-class _VitLaq(_LaqModel):
+class _VitLaq(LaqModel):
     """LAQ over the patch features of a frozen vision transformer."""
 
     kind: VitKind
@@ -215,19 +121,33 @@ class _VitLaq(_LaqModel):
 
         return load_vit(self.kind, weights.get("backbone"), device, dtype)
 
+    def _compare_copy(self, state: State, weights: Weights) -> None:
+        from lary_lapa.copies import compare_copy
+
+        assert self.copy is not None
+        compare_copy(
+            state,
+            self.copy,
+            self.features.get_submodule("backbone"),
+            renames=self.kind.old_names,
+            skippable=self.kind.skippable,
+            where=weights["model"],
+            source=weights["backbone"],
+        )
+
 
 class LapaDinov2(_VitLaq):
     """`dinov2`"""
 
     kind, config = DINOV2, LaqConfig()
-    skippable = (r"dino_tokenizer\.",)
+    copy = "dino_tokenizer."
 
 
 class LapaDinov3(_VitLaq):
     """`dinov3`"""
 
     kind, config = DINOV3, LaqConfig()
-    skippable = (r"dino_tokenizer\.",)
+    copy = "dino_tokenizer."
     entry = "model"
 
 
@@ -235,7 +155,7 @@ class LapaSiglip2(_VitLaq):
     """`siglip2`"""
 
     kind, config = SIGLIP2, LaqConfig(dim=768)
-    skippable = (r"encoder\.vision_model\.",)
+    copy = "encoder.vision_model."
 
 
 class LapaDinov3Ablation(LapaDinov3):
@@ -270,12 +190,13 @@ def _ablation_config(key: str, base: LaqConfig) -> LaqConfig:
     return replace(base, codebook_size=codes, code_seq_len=length, quant_dim=dim)
 
 
-class LapaMagvit2(_LaqModel):
+class LapaMagvit2(LaqModel):
     """`magvit2`: LAQ over the channels that Open-MAGVIT2 would binarise."""
 
     config = LaqConfig(dim=18)
     tokenizer: MagvitConfig = MagvitConfig()
-    skippable = (r"to_pixels_first_frame\.", r"magvit2_tokenizer\.")
+    skippable = (r"to_pixels_first_frame\.",)
+    copy = "magvit2_tokenizer."
 
     def _make_tiny(self) -> None:
         super()._make_tiny()
@@ -286,8 +207,10 @@ class LapaMagvit2(_LaqModel):
     ) -> nn.Module:
         from lary_worker.checkpoints import build, read_state
 
-        from lary_lapa.magvit2 import RENAMES, SKIPPABLE, MagvitEncoder
+        from lary_lapa.magvit2 import RENAMES, SKIPPABLE, MagvitEncoder, check_config
 
+        if "config" in weights:
+            check_config(weights["config"], self.tokenizer)
         path = weights.get("tokenizer")
         tensors = read_state(path, "state_dict") if path else None
         return build(
@@ -298,4 +221,19 @@ class LapaMagvit2(_LaqModel):
             skippable=SKIPPABLE,
             device=device,
             dtype=dtype,
+        )
+
+    def _compare_copy(self, state: State, weights: Weights) -> None:
+        from lary_lapa.copies import compare_copy
+        from lary_lapa.magvit2 import RENAMES, SKIPPABLE
+
+        assert self.copy is not None
+        compare_copy(
+            state,
+            self.copy,
+            self.features,
+            renames=RENAMES,
+            skippable=SKIPPABLE,
+            where=weights["model"],
+            source=weights["tokenizer"],
         )

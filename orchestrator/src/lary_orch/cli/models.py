@@ -40,7 +40,7 @@ def command(workspace: Workspace, catalog: Catalog, as_json: bool) -> None:
 def rows(catalog: Catalog, workspace: Workspace) -> Iterator[dict[str, Any]]:
     """One record per model card."""
     from lary_orch.published import published_scores
-    from lary_orch.weights_index import how_to_get, place
+    from lary_orch.weights_index import how_to_get, is_needed, place
 
     for source, card in catalog.models():
         places = [(spec, place(spec, workspace.weights)) for spec in card.weights]
@@ -56,6 +56,7 @@ def rows(catalog: Catalog, workspace: Workspace) -> Iterator[dict[str, Any]]:
                     "name": spec.name,
                     "path": str(path),
                     "found": path.exists(),
+                    "needed": is_needed(spec),
                     "license": spec.license,
                     "how": how_to_get(spec, path),
                 }
@@ -83,4 +84,5 @@ def _cells(row: dict[str, Any]) -> tuple[str, ...]:
 def _weights(weights: list[dict[str, Any]]) -> str:
     if not weights:
         return "needs none"
-    return ", ".join(f"{w['name']} {'found' if w['found'] else 'missing'}" for w in weights)
+    shown = [weight for weight in weights if weight["found"] or weight["needed"]]
+    return ", ".join(f"{w['name']} {'found' if w['found'] else 'missing'}" for w in shown)

@@ -63,15 +63,17 @@ def verify(models: tuple[str, ...], workspace: Workspace, catalog: Catalog, as_j
     from lary_orch.weights import verify as look
 
     states = []
+    missing = False
     for weight in list_weights(chosen_cards(catalog, models), workspace.weights):
         state, why = look(weight, workspace.cache)
         states.append(state)
+        missing = missing or (state == "missing" and weight.needed)
         if as_json:
             record = {"path": str(weight.path), "models": weight.models, "state": state, "why": why}
             click.echo(json.dumps(record, ensure_ascii=False))
         else:
             click.echo(f"{state:8} {weight.path}: {why}")
-    if "bad" in states or (models and "missing" in states):
+    if "bad" in states or (models and missing):
         sys.exit(ExitCode.WEIGHTS)
 
 
@@ -84,10 +86,10 @@ def verify(models: tuple[str, ...], workspace: Workspace, catalog: Catalog, as_j
 def fetch(
     models: tuple[str, ...], everything: bool, revision: str | None, workspace: Workspace, catalog: Catalog
 ) -> None:
-    """Fetch missing weights from the hub, at one commit.
+    """Fetch missing weights: from the hub, at one commit, or from a plain address.
 
-    Needs the extra `lary-orch[hub]`. HF_TOKEN opens gated repositories that your account was let into,
-    HF_ENDPOINT names a mirror. An interrupted download goes on by the same command. Exits with 4 where
+    The hub needs the extra `lary-orch[hub]`. HF_TOKEN opens gated repositories that your account was let
+    into, HF_ENDPOINT names a mirror. An interrupted download goes on by the same command. Exits with 4 where
     one could not be had; the others are fetched all the same.
     """
     from lary_orch.weights import chosen_cards, fetchable, list_weights
@@ -95,12 +97,14 @@ def fetch(
     if bool(models) == everything:
         raise click.UsageError("name the models, or say --all")
     weights = list_weights(chosen_cards(catalog, models), workspace.weights)
-    problems = [f"{w.path}: {w.how}" for w in weights if not w.found and not w.spec.repo]
-    for weight in fetchable(weights):
+    wanted = fetchable(weights)
+    problems = [f"{w.path}: {w.how}" for w in weights if w.needed and not w.found and w not in wanted]
+    for weight in wanted:
         problems += _fetch_one(weight, revision)
     for problem in problems:
         click.echo(f"error: {problem}", err=True)
-    click.echo(f"{sum(w.found for w in weights)} of {len(weights)} weights are here")
+    counted = [weight for weight in weights if weight.found or weight.needed]
+    click.echo(f"{sum(w.found for w in counted)} of {len(counted)} weights are here")
     if problems:
         sys.exit(ExitCode.WEIGHTS)
 
@@ -135,10 +139,17 @@ def convert(
 
 
 def _fetch_one(weight: Weight, revision: str | None) -> list[str]:
-    from lary_orch.weights_fetch import fetch as fetch_weight
+    from lary_orch.weights_fetch import fetch as fetch_from_hub
+    from lary_orch.weights_url import fetch_url
+
+    def say(line: str) -> None:
+        click.echo(line, err=True)
 
     try:
-        fetch_weight(weight.spec, weight.path, lambda line: click.echo(line, err=True), revision)
+        if weight.spec.url is not None:
+            fetch_url(weight.spec, weight.path, say)
+        else:
+            fetch_from_hub(weight.spec, weight.path, say, revision)
     except ContractError as error:
         return [str(error)]
     return []
@@ -155,6 +166,8 @@ def _record(weight: Weight) -> dict[str, Any]:
         "bytes": weight.size,
         "license": spec.license,
         "repo": spec.repo,
+        "url": spec.url,
+        "needed": weight.needed,
         "gated": spec.gated,
         "how": weight.how,
     }
@@ -163,7 +176,8 @@ def _record(weight: Weight) -> dict[str, Any]:
 def _cells(row: dict[str, Any]) -> tuple[str, ...]:
     from lary_orch.tables import size_text
 
-    size = "missing" if row["bytes"] is None else size_text(row["bytes"])
+    absent = "missing" if row["needed"] else "not needed"
+    size = absent if row["bytes"] is None else size_text(row["bytes"])
     models = row["models"]
     shown = ", ".join(models[:3]) + (f" and {len(models) - 3} more" if len(models) > 3 else "")
     return (shown, row["name"], row["path"], size, row["license"], "-" if row["found"] else row["how"])

@@ -19,6 +19,8 @@ def run(context: Context) -> Finding:
 
 
 def _look(weight: Weight) -> Finding:
+    if not weight.found and not weight.needed:
+        return Finding("ok", f"{weight.path.name} is optional and not here")
     if not weight.found:
         return Finding("fail", f"{weight.path} is missing", weight.how)
     broken = "; ".join(problems(weight))

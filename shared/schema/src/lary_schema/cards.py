@@ -85,14 +85,26 @@ class WeightSpec(Document):
     repo: str | None = None
     """Hub repository for `lary-orch weights fetch`."""
     revision: str | None = None
+    subfolder: MountPath | None = None
+    """Folder of the repository that becomes the folder at `path`; None: its root."""
     files: tuple[str, ...] = ()
-    """Files of the repository that are needed; empty means all."""
+    """Files of that folder that are needed; empty means all."""
+    url: str | None = Field(default=None, pattern=r"^https?://")
+    """Plain address of a single file, for `lary-orch weights fetch`."""
     gated: bool = False
+    optional: bool = False
+    """The model does without, and reads it where it is there."""
     license: str
     sha256: str | None = None
     """Of the official single file, where it is known."""
     note: str | None = None
     """How to get it when it cannot be fetched."""
+
+    @model_validator(mode="after")
+    def _one_source(self) -> Self:
+        if self.url is not None and self.repo is not None:
+            raise ValueError("url and repo exclude each other")
+        return self
 
 
 class ModelCard(_Card):

@@ -15,8 +15,8 @@ _LFS = b"version https://git-lfs"
 def find_weights(job: ExtractJob, card: ModelCard, root: Path, beat: Callable[[str], None]) -> Weights:
     """Files and folders by name, verified; `beat` is told of each. Raises WeightsError naming the file."""
     planned = {file.name for file in job.weights}
-    needed = {spec.name for spec in card.weights}
-    if planned != needed:
+    needed = {spec.name for spec in card.weights if not spec.optional}
+    if not needed <= planned <= {spec.name for spec in card.weights}:
         raise WeightsError(
             f"model {card.key} needs weights {sorted(needed)}, the job names {sorted(planned)}; plan the job again"
         )
