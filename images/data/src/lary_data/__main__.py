@@ -10,7 +10,9 @@ TOOLS: dict[str, str] = {
     "describe": "Print the image card as JSON.",
     "check": "Read every file of datasets to its end.",
     "cut-clips": "Cut the clips of SSv2 and EgoDex by ffmpeg.",
+    "manifest": "Make a dataset from a folder of clips or a LeRobot dataset.",
     "sample-frames": "Choose the frames of every clip of a CSV.",
+    "latents-import": "Take LARYBench's latents into stores.",
 }
 """Tool -> the line of help it has in its own module, `lary_data.tools.NAME`."""
 

@@ -13,6 +13,7 @@ from typing import NamedTuple
 from lary_schema.atomic import PARTIAL_SUFFIX, sync_file
 from lary_schema.base import ContractError
 from lary_worker.decode import decode_in_order
+from lary_worker.faults import RowFaultError
 from lary_worker.parent import die_with_parent
 
 from lary_data.annotations import Clip
@@ -88,13 +89,21 @@ def _cut(cut: Cut) -> bool:
     partial_file = out.with_name(f"{out.name}.{secrets.token_hex(8)}{PARTIAL_SUFFIX}")
     try:
         _run([cut.ffmpeg, *ffmpeg_arguments(cut.clip, partial_file)])
-        with closing(decode_in_order(partial_file, f"{cut.clip.start_s:g} s of {cut.clip.source}")) as frames:
-            next(frames)
+        _require_frame(partial_file, cut.clip)
         sync_file(partial_file)
         partial_file.replace(out)
     finally:
         partial_file.unlink(missing_ok=True)
     return True
+
+
+def _require_frame(file: Path, clip: Clip) -> None:
+    """ffmpeg is content to write nothing where the video ended before the clip begins."""
+    try:
+        with closing(decode_in_order(file, clip.name)) as frames:
+            next(frames)
+    except RowFaultError:
+        raise TaskFaultError(f"{clip.source}: no frame at {clip.start_s:g} s, {clip.duration_s:g} s long") from None
 
 
 def _run(command: list[str]) -> None:

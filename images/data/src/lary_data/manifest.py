@@ -1,0 +1,69 @@
+"""What every manifest has: a split, a CSV for each half, and the card that lets `lary-orch run` take the set."""
+
+import random
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+import yaml
+from lary_schema.atomic import publish_text
+from lary_schema.base import ContractError
+from lary_schema.cards import DatasetCard
+
+from lary_data.sample_frames import csv_text
+
+Item = TypeVar("Item", bound=Hashable)
+TRAIN, VAL = "train", "val"
+
+
+@dataclass(frozen=True)
+class SetFacts:
+    """What the user says of a new set."""
+
+    key: str
+    title: str
+    license: str
+    val: float
+    seed: int
+
+
+def held_out(items: Sequence[Item], share: float, seed: int | str) -> set[Item]:
+    """The part of `items` that is val: `share` of them by a draw that depends on the items and the seed alone.
+
+    Of two and more items at least one is held out and at least one is not; of fewer none is.
+    """
+    if len(items) < 2:
+        return set()
+    count = min(max(1, round(share * len(items))), len(items) - 1)
+    return set(random.Random(f"{seed}").sample(list(items), count))
+
+
+def metadata_name(key: str) -> str:
+    """The name of a set's CSVs, as LARYBench has them; `{split}` stands for the split."""
+    return f"{key}_metadata_{{split}}.csv"
+
+
+def write_split(folder: Path, key: str, split: str, header: Sequence[str], rows: Sequence[Sequence[str]]) -> Path:
+    """The CSV of a split. Raises ContractError where it would have no row."""
+    if not rows:
+        raise ContractError(f"{key}: no row is left for {split}; see what failed above")
+    path = folder / metadata_name(key).replace("{split}", split)
+    publish_text(path, csv_text([header, *rows]))
+    return path
+
+
+def write_card(folder: Path, card: DatasetCard) -> Path:
+    """The card as YAML, with what differs from the defaults."""
+    fields = card.model_dump(mode="json", exclude_defaults=True)
+    # A union is told apart by its tag, which is a default.
+    fields["columns"]["input"] = card.columns.input
+    path = folder / f"{card.key}.yaml"
+    publish_text(path, yaml.safe_dump(fields, sort_keys=False, allow_unicode=True))
+    return path
+
+
+def how_to_go_on(card: Path, data: Path) -> str:
+    """The command for what was written."""
+    places = f"--catalog {card.parent} --metadata-dir {card.parent} --data-dir {data}"
+    return f"lary-orch run -m MODEL -d {card.stem} {places}"

@@ -1,0 +1,102 @@
+"""`manifest`: a dataset of one's own, from a folder of clips or a LeRobot dataset."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+from lary_schema.base import TooManyFailedError
+
+from lary_data.options import max_failed_option, timeout_option, workers_option
+from lary_data.progress import say
+from lary_data.sampling import Method
+
+_folder = click.Path(path_type=Path, file_okay=False)
+
+
+def _facts_options(function: Callable[..., Any]) -> Callable[..., Any]:
+    for option in (
+        click.option("--key", required=True, help="The new dataset's key."),
+        click.option("--out", type=_folder, required=True, help="Folder for what is written; it is a catalog folder."),
+        click.option("--title", help="For tables; default: the key."),
+        click.option("--license", "licence", default="unknown", show_default=True, help="Of the data, for its card."),
+        click.option("--val", type=click.FloatRange(0, 1, True, True), default=0.25, show_default=True, help="Share."),
+        click.option("--seed", default=42, show_default=True, help="Of the split."),
+    ):
+        function = option(function)
+    return function
+
+
+@click.group()
+def command() -> None:
+    """Make a dataset of your own: metadata CSVs and the card that `lary-orch run --catalog` takes."""
+
+
+@command.command()
+@click.argument("clips", type=_folder)
+@_facts_options
+@click.option("--frames", type=click.IntRange(min=2), default=9, show_default=True, help="Frames of a clip.")
+@click.option("--method", type=click.Choice(["motion", "uniform"]), default="motion", show_default=True)
+@workers_option
+@timeout_option(300)
+@max_failed_option
+def folder(
+    clips: Path, key: str, out: Path, title: str | None, licence: str, val: float, seed: int, frames: int,
+    method: Method, workers: int, timeout: float, max_failed: float,
+) -> None:  # fmt: skip
+    """Classification, from a folder with a folder of clips per class.
+
+    Frames are sampled as by sample-frames; every class is split alike.
+
+    \b
+    lary-orch data manifest folder /data/my_clips --key my_clips --out my_clips_set
+    """
+    from lary_data.clip_folder import write_clip_manifest
+    from lary_data.manifest import SetFacts
+    from lary_data.sample_frames import Sampler
+
+    facts = SetFacts(key, title or key, licence, val, seed)
+    sampler = Sampler(clips, clips, None, frames, method, workers, timeout)
+    card, total, failed = write_clip_manifest(out, facts, sampler)
+    _close(card, clips, "clips", total, failed, max_failed)
+
+
+@command.command()
+@click.argument("dataset", type=_folder)
+@_facts_options
+@click.option("--stride", type=click.IntRange(min=1), required=True, help="Steps between a pair's frames: the chunk.")
+@click.option("--every", type=click.IntRange(min=1), help="Steps from one pair to the next; default: the stride.")
+@click.option("--camera", help="Which one, where there are several.")
+@click.option("--action", default="action", show_default=True, help="Feature that holds the actions.")
+@workers_option
+@timeout_option(3600)
+@max_failed_option
+def lerobot(
+    dataset: Path, key: str, out: Path, title: str | None, licence: str, val: float, seed: int, stride: int,
+    every: int | None, camera: str | None, action: str, workers: int, timeout: float, max_failed: float,
+) -> None:  # fmt: skip
+    """Regression, from a LeRobot v2 or v3 dataset on disk.
+
+    Frames are written as PNG, action chunks as .npy; episodes go to train or val as a whole. A killed run goes on
+    where it was.
+
+    \b
+    lary-orch data manifest lerobot /data/aloha --key aloha --stride 10 --camera observation.images.top --out aloha_set
+    """
+    from lary_data.lerobot import read_lerobot
+    from lary_data.lerobot_pairs import Pairs, write_pair_manifest
+    from lary_data.manifest import SetFacts
+
+    facts = SetFacts(key, title or key, licence, val, seed)
+    pairs = Pairs(stride, every or stride, workers, timeout)
+    card, total, failed = write_pair_manifest(out, read_lerobot(dataset, camera, action), facts, pairs)
+    _close(card, out, "episodes", total, failed, max_failed)
+
+
+def _close(card: Path, data: Path, unit: str, total: int, failed: int, max_failed: float) -> None:
+    from lary_data.manifest import how_to_go_on
+
+    say(f"{card}: {total:,} {unit}, {failed:,} failed")
+    say(how_to_go_on(card.absolute(), data.absolute()))
+    if failed > max_failed * total:
+        raise TooManyFailedError(f"{failed:,} of {total:,} {unit} failed; see above")
