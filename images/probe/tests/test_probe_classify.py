@@ -48,7 +48,9 @@ def test_events_count_every_step(toy_classes: Any) -> None:
     assert isinstance(finished, Finished)
     assert finished.done == 6
     notes = [event.note for event in toy_classes.events if isinstance(event, Progress) and event.note]
-    assert notes[-1].startswith("seed 0 epoch 3/3 val 1.0")
+    assert notes[-2].startswith("seed 0 epoch 3/3 val 1.0")
+    head = "head 0 (lr 0.01, weight decay 0.01)"
+    assert notes[-1] == f"seed 0: val 1.0000 at epoch 3, {head}, chosen by holdout (1.0000)"
 
 
 def test_same_job_same_bits(toy_classes: Any, with_protocol: WithProtocol) -> None:
@@ -149,7 +151,12 @@ def test_outputs_agree_with_each_other(bench: Any) -> None:
     case = (bench.mounts.out / "case.txt").read_text(encoding="utf-8").splitlines()
     assert case[0].split("\t") == ["val/é 0.png", rows[0]["predicted"], "a"]
     log = (bench.mounts.out / "log_r0.csv").read_text().splitlines()
-    assert log[0] == "epoch,train_acc,val_acc,selection"
+    assert log[0] == "epoch,train_acc,val_acc,selection,head"
+    best = score.seeds[0].best
+    recipe = dict(zip(("lr", "weight_decay"), ((1e-2, 0.01), (1e-4, 0.1))[best.optimiser], strict=True))
+    chosen = {"seed": 0, "epoch": best.epoch, "head": best.optimiser, "by": "holdout", "score": best.selection}
+    assert stats["chosen"] == chosen | recipe
+    assert log[best.epoch].split(",")[-1] == str(best.optimiser)
     assert float(log[-1].split(",")[2]) == score.seeds[0].last.value
     assert (bench.mounts.out / "confusion_matrix.png").read_bytes().startswith(b"\x89PNG")
     assert not list(bench.mounts.out.rglob("*.partial"))

@@ -1,5 +1,6 @@
 """The classification probe: what is done?"""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -15,12 +16,16 @@ from torch.nn import functional
 from lary_probe.attentive import AttentiveClassifier
 from lary_probe.classify_outputs import write_outputs
 from lary_probe.data import Evaluated, ProbeData, parts_of
-from lary_probe.labels import class_ids, class_names
+from lary_probe.labels import class_ids, class_names, labels_of, own_names
+from lary_probe.latents import Latents
+from lary_probe.metadata import SplitMetadata
 from lary_probe.outputs import Outputs
 from lary_probe.sampling import balanced_order, holdout_stratified, shuffled_order
 from lary_probe.scoring import confusion, macro_recall
-from lary_probe.selection import EVALUATED, HOLDOUT, Track, split_score
+from lary_probe.selection import EVALUATED, HOLDOUT, Track, chosen_note, split_score
 from lary_probe.session import Session
+from lary_probe.targets import targets_sha256
+from lary_probe.trackers import epoch_scalars, open_log
 from lary_probe.training import EpochOutput, Head, Part, Plan, cosine, make_head, train, weights_of
 
 
@@ -30,6 +35,7 @@ class Classification:
 
     classes: tuple[str, ...]
     splits: dict[str, SplitScore]
+    targets_sha256: str
 
 
 def classify(session: Session, data: ProbeData, outputs: Outputs) -> Classification:
@@ -37,12 +43,14 @@ def classify(session: Session, data: ProbeData, outputs: Outputs) -> Classificat
     job = session.job
     assert job.labels is not None
     classes = class_names(data.train_metadata, job.labels)
-    numbering = job.protocol.class_ids
-    targets = class_ids(data.train_metadata, data.train, job.labels.column, classes, "train")
-    evaluated = [
-        Evaluated(split, metadata, class_ids(metadata, split, job.labels.column, classes, numbering))
-        for split, metadata in data.evaluated
-    ]
+    labels, targets = _targets(data.train_metadata, data.train, job.labels.column, classes, len(classes))
+    evaluated, seen = [], [labels]
+    for split, metadata in data.evaluated:
+        names = own_names(metadata, job.labels.column) if job.protocol.class_ids == "per-split" else classes
+        labels, ids = _targets(metadata, split, job.labels.column, names, len(classes))
+        _warn_of_shifted(session, split.name, labels, ids, classes)
+        evaluated.append(Evaluated(split, metadata, ids))
+        seen.append(labels)
     _warn_of_unlearnable(session, classes, targets)
     held = _held_out(job.protocol, targets, job.protocol.seeds[0])
     session.start(len(targets) - (0 if held is None else int(held.sum())), job.protocol.classify)
@@ -53,9 +61,9 @@ def classify(session: Session, data: ProbeData, outputs: Outputs) -> Classificat
             kept = weights
     splits = {split.name: _score(session, split, tracks[split.name], targets, len(classes)) for split in evaluated}
     if session.accelerator.is_main_process:
-        write_outputs(outputs, evaluated, {name: seeds[0] for name, seeds in tracks.items()}, classes)
+        write_outputs(outputs, job, evaluated, {name: seeds[0] for name, seeds in tracks.items()}, classes)
         outputs.weights(kept, {"classes": classes, "recipe": job.protocol.classify.model_dump(mode="json")})
-    return Classification(classes, splits)
+    return Classification(classes, splits, targets_sha256(seen))
 
 
 def make_heads(session: Session, shape: tuple[int, ...], classes: int) -> list[Head]:
@@ -124,13 +132,16 @@ def _run_seed(
     heads = make_heads(session, data.train.shape, classes)
     mine = {split.name: Track(seed, higher_is_better=True) for split in evaluated}
     weights: dict[str, Tensor] = {}
-    for output in train(session, heads, make_plan(recipe, fit.targets, seed), fit, parts):
-        for index, split in enumerate(evaluated):
-            better = _add_epoch(mine[split.name], output, split.name, parts, classes)
-            if better and index == 0:
-                weights = weights_of(heads[mine[split.name].chosen.optimiser or 0])
-        first = mine[evaluated[0].name].scores[-1]
-        session.progress(f"seed {seed} epoch {output.epoch}/{recipe.epochs} {evaluated[0].name} {first.value:.3f}")
+    with open_log(session, seed) as log:
+        for output in train(session, heads, make_plan(recipe, fit.targets, seed), fit, parts):
+            for index, split in enumerate(evaluated):
+                better = _add_epoch(mine[split.name], output, split.name, parts, classes)
+                if better and index == 0:
+                    weights = weights_of(heads[mine[split.name].chosen.optimiser or 0])
+            first = mine[evaluated[0].name].scores[-1]
+            session.progress(f"seed {seed} epoch {output.epoch}/{recipe.epochs} {evaluated[0].name} {first.value:.3f}")
+            log(output.epoch, epoch_scalars(job, mine, heads))
+    session.progress(chosen_note(job, mine))
     for name, track in mine.items():
         tracks[name].append(track)
     return weights
@@ -167,7 +178,26 @@ def _score(
     )
 
 
+def _targets(
+    metadata: SplitMetadata, latents: Latents, column: str, names: Sequence[str], classes: int
+) -> tuple[list[str], NDArray[np.int64]]:
+    """Labels and class ids of a split's rows with a latent."""
+    labels = labels_of(metadata, latents, column)
+    return labels, class_ids(metadata, latents, labels, names, classes)
+
+
 def _warn_of_unlearnable(session: Session, classes: tuple[str, ...], targets: NDArray[np.int64]) -> None:
     absent = [name for index, name in enumerate(classes) if not (targets == index).any()]
     if absent:
         session.warn(f"no row with a latent in train for {len(absent)} classes: {', '.join(absent[:5])}")
+
+
+def _warn_of_shifted(
+    session: Session, split: str, labels: Sequence[str], ids: NDArray[np.int64], classes: Sequence[str]
+) -> None:
+    """Numbering each split by its own labels is LARYBench's fault; how much it does is said."""
+    shifted = sum(classes[index] != label for label, index in zip(labels, ids.tolist(), strict=True))
+    if shifted:
+        session.warn(
+            f"class_ids per-split: {shifted} of {len(labels)} rows of {split} carry another class's id than in train"
+        )

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from lary_schema.jobs import ProbeJob
 from numpy.typing import NDArray
 
 from lary_probe.data import Evaluated, split_folder
@@ -13,7 +14,11 @@ from lary_probe.selection import Track
 
 
 def write_outputs(
-    outputs: Outputs, evaluated: Sequence[Evaluated], tracks: Mapping[str, Track], classes: Sequence[str]
+    outputs: Outputs,
+    job: ProbeJob,
+    evaluated: Sequence[Evaluated],
+    tracks: Mapping[str, Track],
+    classes: Sequence[str],
 ) -> None:
     """Matrix, statistics, cases, log and predictions of the first seed's best epoch.
 
@@ -25,8 +30,10 @@ def write_outputs(
         track, folder = tracks[split.name], split_folder(evaluated, split.name)
         matrix = confusion(split.targets, track.predicted, len(classes))
         outputs.json(f"{folder}confusion_matrix.json", matrix_document(matrix, classes))
-        outputs.json(f"{folder}classification_stats.json", stats_document(matrix, classes))
-        title = f"{split.name}: top-1 {track.chosen.value:.3f} (epoch {track.chosen.epoch}, seed {track.seed})"
+        stats = {"chosen": chosen_document(job, track)} | stats_document(matrix, classes)
+        outputs.json(f"{folder}classification_stats.json", stats)
+        best = track.chosen
+        title = f"{split.name}: top-1 {best.value:.3f} (seed {track.seed}, epoch {best.epoch}, head {best.optimiser})"
         with outputs.file(f"{folder}confusion_matrix.png") as path:
             plot_confusion(path, matrix, classes, title)
         _write_rows(outputs, folder, split, track, classes)
@@ -35,6 +42,14 @@ def write_outputs(
 def matrix_document(matrix: NDArray[np.int64], classes: Sequence[str]) -> dict[str, Any]:
     """Rows are the truth, columns the prediction (LARYBench has them the other way round)."""
     return {"labels": list(classes), "rows": "truth", "columns": "prediction", "matrix": matrix.tolist()}
+
+
+def chosen_document(job: ProbeJob, track: Track) -> dict[str, Any]:
+    """Which epoch and head the other numbers are of, and what they were chosen by."""
+    best = track.chosen
+    lr, weight_decay = job.protocol.classify.optimisers[best.optimiser or 0]
+    head = {"head": best.optimiser, "lr": lr, "weight_decay": weight_decay}
+    return {"seed": track.seed, "epoch": best.epoch} | head | {"by": job.protocol.select_on, "score": best.selection}
 
 
 def stats_document(matrix: NDArray[np.int64], classes: Sequence[str]) -> dict[str, Any]:
@@ -55,5 +70,6 @@ def _write_rows(outputs: Outputs, folder: str, split: Evaluated, track: Track, c
     rows = list(zip(split.latents.rows.tolist(), paths, truth, predicted, strict=True))
     outputs.table(f"{folder}predictions.csv", ("row", "path", "truth", "predicted"), rows)
     outputs.text(f"{folder}case.txt", "".join(f"{path}\t{guess}\t{true}\n" for _, path, true, guess in rows))
-    log = [(s.epoch, train, s.value, s.selection) for s, train in zip(track.scores, track.train, strict=True)]
-    outputs.table(f"{folder}log_r0.csv", ("epoch", "train_acc", "val_acc", "selection"), log)
+    epochs = zip(track.scores, track.train, strict=True)
+    log = [(s.epoch, train, s.value, s.selection, s.optimiser) for s, train in epochs]
+    outputs.table(f"{folder}log_r0.csv", ("epoch", "train_acc", "val_acc", "selection", "head"), log)

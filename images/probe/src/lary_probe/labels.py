@@ -1,7 +1,6 @@
 """Class ids: from train's labels, for every split."""
 
 from collections.abc import Sequence
-from typing import Literal
 
 import numpy as np
 from lary_schema.base import ContractError
@@ -17,7 +16,7 @@ def class_names(train: SplitMetadata, labels: Labels) -> tuple[str, ...]:
 
     Raises ContractError where their number is not the dataset card's.
     """
-    found = tuple(sorted({label for row in train.rows if (label := row.get(labels.column)) is not None}))
+    found = tuple(own_names(train, labels.column))
     if labels.classes is not None and len(found) != labels.classes:
         raise ContractError(
             f"{train.path}: {len(found)} classes in column {labels.column!r}, the dataset card says "
@@ -28,30 +27,29 @@ def class_names(train: SplitMetadata, labels: Labels) -> tuple[str, ...]:
     return found
 
 
-def class_ids(
-    metadata: SplitMetadata,
-    latents: Latents,
-    column: str,
-    classes: Sequence[str],
-    numbering: Literal["train", "per-split"],
-) -> NDArray[np.int64]:
-    """(n,) ids of the rows with a latent.
+def labels_of(metadata: SplitMetadata, latents: Latents, column: str) -> list[str]:
+    """The label of each row with a latent. Raises ContractError naming file and row of an empty one."""
+    return [metadata.cell(row, column) for row in latents.rows.tolist()]
 
-    `per-split` numbers this CSV's own labels, as LARYBench does: a class that the split lacks shifts
-    all ids behind it. Raises ContractError for a label that train never had (`per-split`: for more
-    labels than train has), naming the label, the file and the row.
+
+def own_names(metadata: SplitMetadata, column: str) -> list[str]:
+    """Sorted labels of this CSV alone: LARYBench numbers each split by its own."""
+    return sorted({label for row in metadata.rows if (label := row.get(column)) is not None})
+
+
+def class_ids(
+    metadata: SplitMetadata, latents: Latents, labels: Sequence[str], names: Sequence[str], classes: int
+) -> NDArray[np.int64]:
+    """(n,) ids of `labels`, a row's place in `names`; `classes` is what the probe can tell apart.
+
+    Raises ContractError for a label that gets no id below `classes`, naming the label, the file and the row.
     """
-    names = classes
-    if numbering == "per-split":
-        names = sorted({label for row in metadata.rows if (label := row.get(column)) is not None})
-    ids = {name: index for index, name in enumerate(names) if index < len(classes)}
-    found = np.empty(len(latents), np.int64)
-    for place, row in enumerate(latents.rows.tolist()):
-        label = metadata.cell(row, column)
+    ids = {name: index for index, name in enumerate(names) if index < classes}
+    for label, row in zip(labels, latents.rows.tolist(), strict=True):
         if label not in ids:
+            why = "is not in the train split" if label not in names else f"is one of {len(names)}, train has {classes}"
             raise ContractError(
-                f"{metadata.path}: row {row}: label {label!r} (column {column!r}) is not in the train split; "
+                f"{metadata.path}: row {row}: label {label!r} {why}; "
                 "a probe cannot predict a class it never saw: remove the row or add the class to train"
             )
-        found[place] = ids[label]
-    return found
+    return np.array([ids[label] for label in labels], np.int64)

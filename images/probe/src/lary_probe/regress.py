@@ -17,8 +17,9 @@ from lary_probe.regress_outputs import write_outputs
 from lary_probe.regress_targets import Target, Targets, read_targets
 from lary_probe.sampling import holdout_random
 from lary_probe.scoring import r_squared
-from lary_probe.selection import EVALUATED, HOLDOUT, Track, split_score
+from lary_probe.selection import EVALUATED, HOLDOUT, Track, chosen_note, split_score
 from lary_probe.session import Session
+from lary_probe.trackers import epoch_scalars, open_log
 from lary_probe.training import EpochOutput, Part, train, weights_of
 
 
@@ -71,12 +72,15 @@ def _run_seed(
     first = targets.evaluated[0].name
     weights: dict[str, Tensor] = {}
     plan = make_plan(recipe, targets.shape, len(fit), seed, lambda: session.alive("sampling"))
-    for output in train(session, [head], plan, fit, parts):
-        better = {name: _add_epoch(track, output, name, parts) for name, track in mine.items()}
-        if better[first]:
-            weights = weights_of(head)
-        value = mine[first].scores[-1].value
-        session.progress(f"seed {seed} epoch {output.epoch}/{recipe.epochs} {first} mse {value:.4f}")
+    with open_log(session, seed) as log:
+        for output in train(session, [head], plan, fit, parts):
+            better = {name: _add_epoch(track, output, name, parts) for name, track in mine.items()}
+            if better[first]:
+                weights = weights_of(head)
+            value = mine[first].scores[-1].value
+            session.progress(f"seed {seed} epoch {output.epoch}/{recipe.epochs} {first} mse {value:.4f}")
+            log(output.epoch, epoch_scalars(job, mine, [head]))
+    session.progress(chosen_note(job, mine))
     for name, track in mine.items():
         tracks[name].append(track)
     return weights

@@ -13,6 +13,7 @@ from lary_probe.describe import code_sha256, libraries
 from lary_probe.outputs import Outputs
 from lary_probe.regress import regress
 from lary_probe.session import Session, open_session
+from lary_probe.trackers import prepare_trackers
 
 
 def run_probe(command: str, job: ProbeJob, emit: Emit) -> None:
@@ -48,12 +49,13 @@ def _probe(session: Session) -> None:
     outputs = Outputs(session.mounts.out)
     if session.accelerator.is_main_process:
         outputs.begin()
+    prepare_trackers(session)
     data = open_data(job, session.mounts, lambda: session.alive("reading latents"))
     classes: tuple[str, ...] = ()
     targets_sha256: str | None = None
     if job.kind == "classify":
         found = classify(session, data, outputs)
-        classes, splits = found.classes, found.splits
+        classes, splits, targets_sha256 = found.classes, found.splits, found.targets_sha256
     else:
         regression = regress(session, data, outputs)
         splits, targets_sha256 = regression.splits, regression.targets_sha256

@@ -1,6 +1,6 @@
 """Which epoch and head counts, and what the seeds say together."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -60,6 +60,22 @@ class Track:
             last=self.scores[-1],
             per_optimiser=self.per_optimiser,
         )
+
+
+def chosen_note(job: ProbeJob, tracks: Mapping[str, Track]) -> str:
+    """What one seed's training chose on each evaluated split, and by which score."""
+    by, notes = "holdout" if job.protocol.select_on == "holdout" else "itself", []
+    for name, track in tracks.items():
+        best = track.chosen
+        head = "" if best.optimiser is None else f", {head_name(job, best.optimiser)},"
+        notes.append(f"{name} {best.value:.4f} at epoch {best.epoch}{head} chosen by {by} ({best.selection:.4f})")
+    return f"seed {next(iter(tracks.values())).seed}: {'; '.join(notes)}"
+
+
+def head_name(job: ProbeJob, index: int) -> str:
+    """A classifier by its optimiser."""
+    lr, weight_decay = job.protocol.classify.optimisers[index]
+    return f"head {index} (lr {lr:g}, weight decay {weight_decay:g})"
 
 
 def split_score(
