@@ -3,6 +3,8 @@
 import io
 import zipfile
 import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
@@ -26,7 +28,7 @@ class Latent(NamedTuple):
 
 
 class Sums(NamedTuple):
-    """CRC-32 and size of both arrays, as the archive's directory has them: what the file holds, not how it is packed."""
+    """CRC-32 and size of both arrays, from the archive's directory: what a file holds, not how it is packed."""
 
     tokens: int
     tokens_bytes: int
@@ -35,9 +37,12 @@ class Sums(NamedTuple):
 
 
 def read_sums(path: Path) -> Sums:
-    """The checksums of a file's arrays; reads its directory alone. Raises RowError for a missing or cut file."""
+    """The checksums of a file's arrays; reads its directory alone.
+
+    Raises RowError, which does not name the file, for one that is missing, cut or has no tokens.
+    """
     with _archive(path) as archive:
-        return _sums(archive, path)
+        return _sums(archive)
 
 
 def read_latent(path: Path) -> tuple[Latent, Sums]:
@@ -47,7 +52,7 @@ def read_latent(path: Path) -> tuple[Latent, Sums]:
     pickled objects or arrays of another kind: those are not LARYBench's.
     """
     with _archive(path) as archive:
-        sums = _sums(archive, path)
+        sums = _sums(archive)
         tokens = _read(archive, path, TOKENS)
         if tokens.dtype.kind != "f" or tokens.ndim not in (2, 3) or not tokens.size:
             raise ContractError(
@@ -66,31 +71,22 @@ def write_latent(path: Path, latent: Latent, *, compress: bool) -> None:
     path.write_bytes(buffer.getbuffer())
 
 
-class _archive:  # noqa: N801 - a context, used as a function
-    """An open archive; what reading it raises becomes a RowError."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-
-    def __enter__(self) -> zipfile.ZipFile:
-        try:
-            self._open = zipfile.ZipFile(self._path)
-        except FileNotFoundError:
-            raise RowError(f"{self._path}: no such file") from None
-        except (OSError, *_DAMAGE) as error:
-            raise RowError(f"{self._path}: no readable .npz: {error}") from None
-        return self._open
-
-    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        self._open.close()
-        if isinstance(error, (OSError, *_DAMAGE)):
-            raise RowError(f"{self._path}: damaged: {error}") from None
+@contextmanager
+def _archive(path: Path) -> Iterator[zipfile.ZipFile]:
+    """The open file; what reading it raises becomes a RowError."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            yield archive
+    except FileNotFoundError:
+        raise RowError("no such file") from None
+    except (OSError, *_DAMAGE) as error:
+        raise RowError(f"no whole .npz: {error}") from None
 
 
-def _sums(archive: zipfile.ZipFile, path: Path) -> Sums:
+def _sums(archive: zipfile.ZipFile) -> Sums:
     members = {info.filename: (info.CRC, info.file_size) for info in archive.infolist()}
     if f"{TOKENS}.npy" not in members:
-        raise RowError(f"{path}: no array {TOKENS!r}; it has {', '.join(sorted(members)) or 'nothing'}")
+        raise RowError(f"no array {TOKENS!r}; it has {', '.join(sorted(members)) or 'nothing'}")
     return Sums(*members[f"{TOKENS}.npy"], *members.get(f"{INDICES}.npy", (0, 0)))
 
 

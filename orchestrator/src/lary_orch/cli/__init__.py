@@ -14,6 +14,7 @@ COMMANDS = {
     "models": "List the models and what they need.",
     "datasets": "List the datasets and what is on this disk.",
     "data": "Prepare data for the bench, and look at it.",
+    "latents": "Import LARYBench's latents into stores, and export stores to it.",
     "doctor": "Check this machine, with a remedy for each fault.",
     "images": "Build, list and prune container images.",
     "conformance": "Check any image against the contract.",
