@@ -49,19 +49,10 @@ def plot_trajectory(
     frames: Sequence[NDArray[Any]],
     title: str,
 ) -> None:
-    """Truth and prediction (stride, dim) over time, a panel a dimension; `frames` above where there are any."""
+    """Truth, prediction and error (stride, dim) over time, a panel a dimension; `frames` above where there are any."""
     columns = min(COLUMNS, max(2, len(names)))
     rows = -(-len(names) // columns)
-    figure = Figure(figsize=(3.1 * columns, 2.1 * rows + (2.4 if frames else 0) + 0.5), layout="constrained")
-    figure.suptitle(title, fontsize=9)
-    lower: FigureBase = figure
-    if frames:
-        grid = figure.add_gridspec(2, 1, height_ratios=[2.4, 2.1 * rows])
-        upper, lower = figure.add_subfigure(grid[0]), figure.add_subfigure(grid[1])
-        for axes, frame, name in zip(upper.subplots(1, len(frames)), frames, ("source", "target"), strict=True):
-            axes.imshow(frame, cmap="gray")
-            axes.set_title(name, fontsize=8)
-            axes.set_axis_off()
+    figure, lower = _under_frames(3.1 * columns, 2.1 * rows, frames, title)
     panels = lower.subplots(rows, columns, squeeze=False).flat
     for index, axes in enumerate(panels):
         if index >= len(names):
@@ -69,8 +60,9 @@ def plot_trajectory(
             continue
         axes.plot(truth[:, index], "o-", ms=3, lw=1.2, color="black", label="truth")
         axes.plot(predicted[:, index], "s--", ms=3, lw=1.2, color="tab:red", label="prediction")
-        error = float(np.square(truth[:, index] - predicted[:, index]).mean())
-        axes.set_title(f"{names[index]}  MSE {error:.3g}", fontsize=8)
+        error = np.abs(truth[:, index] - predicted[:, index])
+        axes.plot(error, ":", lw=1.2, color="tab:orange", label="error")
+        axes.set_title(f"{names[index]}  MSE {np.square(error).mean():.3g}", fontsize=8)
         axes.tick_params(labelsize=7)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         if index == 0:
@@ -78,6 +70,45 @@ def plot_trajectory(
     lower.supxlabel("step of the chunk", fontsize=8)
     lower.supylabel("normalised action", fontsize=8)
     figure.savefig(path, format="png", dpi=100)
+
+
+def plot_step(
+    path: Path,
+    truth: NDArray[np.floating[Any]],
+    predicted: NDArray[np.floating[Any]],
+    names: Sequence[str],
+    frames: Sequence[NDArray[Any]],
+    title: str,
+) -> None:
+    """Truth, prediction and error (dim,) of one step, a group of bars a dimension; `frames` as above."""
+    figure, lower = _under_frames(max(4.0, 0.6 * len(names) + 1), 2.6, frames, title)
+    axes = lower.subplots()
+    places = np.arange(len(names))
+    bars = {"truth": (truth, "black"), "prediction": (predicted, "tab:red")}
+    bars["error"] = (np.abs(truth - predicted), "tab:orange")
+    for number, (label, (values, colour)) in enumerate(bars.items()):
+        axes.bar(places + 0.27 * (number - 1), values, width=0.25, color=colour, label=label)
+    axes.axhline(0, lw=0.6, color="grey")
+    axes.set_xticks(places, names, fontsize=8)
+    axes.tick_params(axis="y", labelsize=7)
+    axes.set_ylabel("normalised action", fontsize=8)
+    axes.legend(fontsize=7)
+    figure.savefig(path, format="png", dpi=100)
+
+
+def _under_frames(width: float, height: float, frames: Sequence[NDArray[Any]], title: str) -> tuple[Figure, FigureBase]:
+    """A figure with the frames on top where there are any, and its lower part, in inches."""
+    figure = Figure(figsize=(width, height + (2.4 if frames else 0) + 0.5), layout="constrained")
+    figure.suptitle(title, fontsize=9)
+    if not frames:
+        return figure, figure
+    grid = figure.add_gridspec(2, 1, height_ratios=[2.4, height])
+    upper, lower = figure.add_subfigure(grid[0]), figure.add_subfigure(grid[1])
+    for axes, frame, name in zip(upper.subplots(1, len(frames)), frames, ("source", "target"), strict=True):
+        axes.imshow(frame, cmap="gray")
+        axes.set_title(name, fontsize=8)
+        axes.set_axis_off()
+    return figure, lower
 
 
 def read_frame(path: Path) -> NDArray[Any] | None:

@@ -76,16 +76,21 @@ def _draw(
     actions: Actions,
     mounts: Mounts,
 ) -> None:
-    from lary_probe.plots import plot_trajectory
+    from lary_probe.plots import plot_step, plot_trajectory
 
     errors = np.square(truth - predicted).mean(axis=(1, 2))
+    what = "" if truth.shape[1] == actions.stride else ", last step minus first"
     ranks = np.unique(np.linspace(0, len(errors) - 1, SAMPLES).astype(int))
     # Named by rank, so that a second attempt leaves none of the first one's pictures behind.
     for rank, place in enumerate(np.argsort(errors, kind="stable")[ranks].tolist()):
         row = int(split.latents.rows[place])
-        title = f"{split.name} row {row}: MSE {errors[place]:.4g}"
+        title = f"{split.name} row {row}{what}: MSE {errors[place]:.4g}"
         with outputs.file(f"eval_vis/{split.name}/sample_{rank}.png") as path:
-            plot_trajectory(path, truth[place], predicted[place], actions.names, _frames(split, row, mounts), title)
+            picture = (actions.names, _frames(split, row, mounts), title)
+            if truth.shape[1] > 1:
+                plot_trajectory(path, truth[place], predicted[place], *picture)
+            else:
+                plot_step(path, truth[place, 0], predicted[place, 0], *picture)
 
 
 def _frames(split: Evaluated, row: int, mounts: Mounts) -> list[NDArray[Any]]:

@@ -1,4 +1,4 @@
-"""Both probes trained for a moment on random numbers, without a store: does this installation compute?"""
+"""All heads of the probes trained for a moment on random numbers, without a store: does this installation compute?"""
 
 import os
 import time
@@ -10,8 +10,10 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from lary_probe.attentive import AttentiveClassifier
+from lary_probe.dit import Dit
 from lary_probe.mlp import ResidualMlp
 
+HEADS = 3
 STEPS = 20
 ROWS, TIME, TOKENS, DIM = 8, 2, 3, 16
 
@@ -20,7 +22,7 @@ def selftest(emit: Emit) -> None:
     """Raises ContractError where a probe has not the declared shape or does not learn eight rows by heart."""
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     began = time.monotonic()
-    emit(Started(job="selftest", total=2 * STEPS, unit="steps", device=device.type, pid=os.getpid()))
+    emit(Started(job="selftest", total=HEADS * STEPS, unit="steps", device=device.type, pid=os.getpid()))
     torch.manual_seed(0)
     torch.set_num_threads(1)  # On such small numbers more threads only wait for each other.
     tokens = torch.randn(ROWS, TIME, TOKENS, DIM, device=device)
@@ -28,7 +30,21 @@ def selftest(emit: Emit) -> None:
     _learn("classifier", classifier, tokens, torch.arange(ROWS, device=device))
     regressor = ResidualMlp(TIME * TOKENS * DIM, 5, width=32, blocks=2).to(device)
     _learn("regressor", regressor, tokens, torch.randn(ROWS, 5, device=device))
-    emit(Finished(job="selftest", done=2 * STEPS, per_second=2 * STEPS / (time.monotonic() - began)))
+    _learn("diffusion head", _Denoiser().to(device), tokens, torch.randn(ROWS, 2, 5, device=device))
+    emit(Finished(job="selftest", done=HEADS * STEPS, per_second=HEADS * STEPS / (time.monotonic() - began)))
+
+
+class _Denoiser(nn.Module):
+    """A DiT that is told the tokens alone: the same noise at the same time step, rows with and without condition."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.dit = Dit(TIME * TOKENS * DIM, 2, 5, width=32, depth=2, heads=4)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        t, dropped = torch.arange(ROWS, device=tokens.device), torch.zeros(ROWS, dtype=torch.bool, device=tokens.device)
+        noise: Tensor = self.dit(tokens.new_ones(ROWS, 2, 5), t, tokens, dropped)
+        return noise
 
 
 def _learn(name: str, network: nn.Module, tokens: Tensor, targets: Tensor) -> None:
