@@ -15,10 +15,18 @@ def result_files(results: Path, run: str = "*") -> list[Path]:
     return sorted(results.glob(f"{run}/*/*/*/{RESULT_FILE}"), key=lambda p: (-p.stat().st_mtime_ns, str(p)))
 
 
-def read_results(results: Path, run: str = "*") -> Iterator[tuple[Path, ProbeResult]]:
-    """Validated results, the newest first. Raises ContractError naming a file that is none."""
+def read_results(results: Path, run: str = "*", broken: list[str] | None = None) -> Iterator[tuple[Path, ProbeResult]]:
+    """Validated results, the newest first.
+
+    What is wrong with a file that is none is appended to `broken`; without that list it is raised as ContractError.
+    """
     for path in result_files(results, run):
-        yield path, ProbeResult.read(path)
+        try:
+            yield path, ProbeResult.read(path)
+        except ContractError as error:
+            if broken is None:
+                raise
+            broken.append(str(error))
 
 
 def by_fingerprint(results: Path) -> dict[str, Path]:

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 from lary_orch import leaderboard, scores
-from lary_orch.cli import COMMANDS, datasets, models, options, plan, results, status
+from lary_orch.cli import COMMANDS, datasets, models, options, plan, report, results, status
 from lary_orch.finished import read_results
 from lary_orch.job_files import write_job, write_plan
 from lary_orch.protocol_cards import load_protocol
@@ -20,7 +20,7 @@ from lary_orch.tables import Table, plain, show, size_text
 from lary_schema.atomic import publish_text
 from lary_schema.base import ContractError
 
-MINE = {"datasets": datasets, "models": models, "plan": plan, "results": results, "status": status}
+MINE = {"datasets": datasets, "models": models, "plan": plan, "report": report, "results": results, "status": status}
 
 
 def board(world: Any) -> str:
@@ -268,7 +268,8 @@ def test_options_become_a_request() -> None:
 
 
 @pytest.mark.parametrize(
-    "module", ["lary_orch.cli", "lary_orch.cli.plan", "lary_orch.planning", "lary_orch.cli.results"]
+    "module",
+    ["lary_orch.cli", "lary_orch.cli.plan", "lary_orch.planning", "lary_orch.cli.results", "lary_orch.report.page"],
 )
 def test_no_heavy_library_is_imported(module: str) -> None:
     code = f"import sys, {module}; print(*sys.modules)"

@@ -1,7 +1,9 @@
-"""Results as probes leave them, made of a few numbers."""
+"""Results as probes leave them, made of a few numbers, and a reader of HTML pages that refuses bad ones."""
 
 import os
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
@@ -101,3 +103,102 @@ def write(workspace: Workspace) -> Write:
         return folder
 
     return written
+
+
+# --- pages ------------------------------------------------------------------------------------
+
+VOID = {"meta", "img", "br", "hr", "wbr"}
+
+
+@dataclass
+class Node:
+    name: str
+    attributes: dict[str, str] = field(default_factory=dict)
+    children: "list[Node | str]" = field(default_factory=list)
+
+    @property
+    def text(self) -> str:
+        """All text in it, spaces made single."""
+        return " ".join("".join(c if isinstance(c, str) else f" {c.text} " for c in self.children).split())
+
+    def all(self, name: str = "", class_: str = "", **attributes: str) -> "list[Node]":
+        """Descendants by name, one of their classes, and attributes."""
+        found = []
+        for child in self.children:
+            if isinstance(child, Node):
+                same = all(child.attributes.get(k.replace("_", "-")) == v for k, v in attributes.items())
+                if (not name or child.name == name) and same and (not class_ or class_ in child.classes):
+                    found.append(child)
+                found += child.all(name, class_, **attributes)
+        return found
+
+    def one(self, name: str = "", class_: str = "", **attributes: str) -> "Node":
+        (found,) = self.all(name, class_, **attributes)
+        return found
+
+    @property
+    def classes(self) -> list[str]:
+        return self.attributes.get("class", "").split()
+
+    def rows(self) -> list[list[str]]:
+        """Cells of a table, as text."""
+        return [[cell.text for cell in row.children if isinstance(cell, Node)] for row in self.all("tr")]
+
+
+class _Reader(HTMLParser):
+    def __init__(self) -> None:
+        super().__init__()
+        self.root = Node("document")
+        self.open = [self.root]
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        names = [name for name, _ in attrs]
+        assert len(names) == len(set(names)), f"<{tag}> has an attribute twice: {names}"
+        node = Node(tag, {name: value or "" for name, value in attrs})
+        self.open[-1].children.append(node)
+        if tag not in VOID:
+            self.open.append(node)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.handle_starttag(tag, attrs)
+        if tag not in VOID:
+            self.open.pop()
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open[-1].name == tag, f"</{tag}> closes <{self.open[-1].name}>"
+        self.open.pop()
+
+    def handle_data(self, data: str) -> None:
+        self.open[-1].children.append(data)
+
+
+def read_page(content: bytes) -> Node:
+    """The document of a page that is balanced, has each id once, leads nowhere outside and runs one script."""
+    reader = _Reader()
+    reader.feed(content.decode())
+    reader.close()
+    assert [node.name for node in reader.open] == ["document"]
+    nodes = reader.root.all()
+    ids = [node.attributes["id"] for node in nodes if "id" in node.attributes]
+    assert len(ids) == len(set(ids))
+    for node in nodes:
+        assert not [name for name in node.attributes if name.startswith("on")]
+        for name in ("src", "href", "action", "data", "poster", "srcset"):
+            _check_link(node.attributes.get(name), ids)
+    assert len(reader.root.all("script")) == 1
+    styles = reader.root.one("style").text
+    assert "url(" not in styles
+    assert "@import" not in styles
+    assert not reader.root.all("link") + reader.root.all("iframe")
+    return reader.root
+
+
+def _check_link(link: str | None, ids: list[str]) -> None:
+    if link is not None and not link.startswith("data:image/png;base64,"):
+        assert link.startswith("#"), link
+        assert link[1:] in ids, f"{link} leads nowhere"
+
+
+@pytest.fixture(name="read_page")
+def _read_page() -> Callable[[bytes], Node]:
+    return read_page

@@ -287,6 +287,19 @@ def test_a_file_of_another_kind_is_named(
     assert message in str(caught)
 
 
+def test_a_broken_result_is_told_and_costs_nothing_else(workspace: Workspace, write: Write, tmp_path: Path) -> None:
+    write("frame-diff", "toy", {"val": 0.5})
+    saved = tmp_path / "before.json"
+    saved.write_text(invoke(workspace, "--json").stdout)
+    broken = write("pixels", "toy", {"val": 0.5}) / "result.json"
+    broken.write_text("{")
+    for arguments in ((), ("--json",), ("--csv",), ("--against", str(saved))):
+        done = invoke(workspace, *arguments)
+        assert done.exit_code == 2
+        assert "frame-diff" in done.stdout
+        assert f"error: {broken}: not JSON" in done.stderr
+
+
 def test_a_score_that_is_no_number_is_outside(workspace: Workspace, write: Write, tmp_path: Path) -> None:
     write("frame-diff", "toy", {"val": 0.5})
     saved = tmp_path / "before.json"

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
+from lary_schema.base import ExitCode
 
 from lary_orch.cli.options import json_option, option, workspace_options
 from lary_orch.workspace import Workspace
@@ -59,7 +60,11 @@ def command(
     from lary_orch import leaderboard, scores
     from lary_orch.finished import read_results
 
-    found = [s for s in scores.collect(read_results(workspace.results, run)) if protocol in (None, s.protocol)]
+    broken: list[str] = []
+    results = read_results(workspace.results, run, broken)
+    found = [score for score in scores.collect(results) if protocol in (None, score.protocol)]
+    for message in broken:
+        click.echo(f"error: {message}", err=True)
     if against is not None:
         _compare(found, against, tolerance, as_json=as_json)
     elif as_json:
@@ -70,6 +75,8 @@ def command(
         leaderboard.show_all(found, sys.stdout)
     else:
         click.echo(f"no such results in {workspace.results}; `lary-orch run` makes them")
+    if broken:
+        sys.exit(ExitCode.BAD_JOB)
 
 
 def _compare(found: Sequence["Score"], against: Path, tolerance: float, *, as_json: bool) -> None:

@@ -10,7 +10,7 @@ from lary_schema.base import ContractError
 from lary_schema.events import Failed, Finished, from_line
 from lary_schema.results import ProbeResult
 
-from lary_orch.finished import result_files
+from lary_orch.finished import read_results
 from lary_orch.job_files import PlanFile
 from lary_orch.leaderboard import Board, boards
 from lary_orch.run_state import failed_rows, run_state
@@ -61,15 +61,8 @@ class Evidence:
 def gather(workspace: Workspace, run: str = "*", protocol: str | None = None) -> Evidence:
     """All of a workspace, or of one run, or of one protocol."""
     unreadable: list[str] = []
-    results: dict[str, ProbeResult] = {}
-    for path in result_files(workspace.results, run):
-        try:
-            result = ProbeResult.read(path)
-        except ContractError as error:
-            unreadable.append(str(error))
-        else:
-            if protocol in (None, result.protocol):
-                results[str(path)] = result
+    found = read_results(workspace.results, run, unreadable)
+    results = {str(path): result for path, result in found if protocol in (None, result.protocol)}
     scores = collect((Path(path), result) for path, result in results.items())
     runs = tuple(_runs(workspace, run, protocol, unreadable))
     return Evidence(workspace, results, tuple(boards(scores)), runs, tuple(unreadable))

@@ -16,11 +16,15 @@ TOLD = {"version", "kind", "metric", "model", "variant", "dataset", "control", "
 
 def section(evidence: Evidence, anchors: Anchors) -> Html:
     scores: dict[str, list[Score]] = {}
-    for score in (score for board in evidence.boards for score in board.kept):
+    for score in sorted((s for board in evidence.boards for s in board.kept), key=_order):
         scores.setdefault(score.file, []).append(score)
     entries = [_entry(evidence.results[file], found, anchors[file]) for file, found in scores.items()]
     hint = "Each entry names what its scores were made from; equal hashes mean equal bytes."
     return el("section", el("h2", "Provenance"), el("p", hint, class_="muted"), entries, id="provenance")
+
+
+def _order(score: Score) -> tuple[str, ...]:
+    return score.protocol, score.dataset, score.model, score.variant, score.control, score.split
 
 
 def _entry(result: ProbeResult, scores: list[Score], anchor: str) -> Html:

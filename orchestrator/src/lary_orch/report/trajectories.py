@@ -81,4 +81,4 @@ def _png(path: Path, room: int) -> bytes | None:
 
 def _image(content: bytes, alt: str) -> Html:
     source = f"data:image/png;base64,{base64.b64encode(content).decode()}"
-    return el("figure", el("img", src=source, alt=alt, decoding="async"), class_="picture", tabindex="0")
+    return el("figure", el("img", src=source, alt=alt), class_="picture", tabindex="0")
