@@ -13,6 +13,7 @@ TOOLS: dict[str, str] = {
     "manifest": "Make a dataset from a folder of clips or a LeRobot dataset.",
     "sample-frames": "Choose the frames of every clip of a CSV.",
     "latents-import": "Take LARYBench's latents into stores.",
+    "latents-export": "Write stores as LARYBench's latents.",
 }
 """Tool -> the line of help it has in its own module, `lary_data.tools.NAME`."""
 

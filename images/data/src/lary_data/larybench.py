@@ -36,20 +36,21 @@ def file_name(row: int) -> str:
 def find_csvs(card: DatasetCard, split: str, model: str, folders: Iterable[Path]) -> list[Path]:
     """The CSV of a model's latents of a split, or its partitions (`_0`, `_1`, ...) in order.
 
-    Raises ContractError where there is none, or more than one that could be meant.
+    They are those of the first folder that has any. Raises ContractError where none has, or where more than one
+    could be meant.
     """
     stride = rf"(_{card.actions.stride})?" if card.actions else r"(_\d+)?"
     name = re.compile(rf"{re.escape(split)}_la_{re.escape(card.key)}{stride}_{re.escape(model)}(_(?P<part>\d+))?\.csv")
-    folders = list(dict.fromkeys(folders))
-    found = [(path, match) for folder in folders for path in _files(folder) if (match := name.fullmatch(path.name))]
+    searched = list(dict.fromkeys(folders))
+    found = next(filter(None, ([(p, m) for p in _files(f) if (m := name.fullmatch(p.name))] for f in searched)), [])
     parts = sorted((int(match["part"]), path) for path, match in found if match["part"])
     whole = [path for path, match in found if not match["part"]]
     if len(whole) == 1 and not parts:
         return whole
     if parts and not whole and [number for number, _ in parts] == list(range(len(parts))):
         return [path for _, path in parts]
-    where = ", ".join(map(str, folders))
     if not found:
+        where = ", ".join(map(str, searched))
         raise ContractError(f"{where}: no {csv_name(card, split, model)}; name the CSV by --csv")
     names = ", ".join(str(path) for path, _ in found)
     raise ContractError(

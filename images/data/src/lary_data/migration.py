@@ -16,7 +16,7 @@ NAMED = 3
 """Failed rows that a message names."""
 
 
-def wanted_splits(files: DatasetFiles, chosen: Sequence[str], one: bool) -> tuple[str, ...]:
+def wanted_splits(files: DatasetFiles, chosen: Sequence[str], *, one: bool) -> tuple[str, ...]:
     """The splits that are asked for. Raises ContractError for an unknown one, or for several where `one` is meant."""
     known = files.card.splits.all
     unknown = [split for split in chosen if split not in known]
@@ -45,7 +45,7 @@ def import_split(
     """
     card, csv = files.card, files.csv[split]
     count = count_rows(csv)
-    found_csvs = list(csvs) or find_csvs(card, split, model, (csv.parent, root))
+    found_csvs = list(csvs) or find_csvs(card, split, model, (root, csv.parent))
     rows = LatentRows(files, split, found_csvs, Places(root, card, split, model))
     title = f"{model} on {card.key}/{split}"
     with progress(f"{title}: checksums", count, "rows") as tick:

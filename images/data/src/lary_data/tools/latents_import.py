@@ -53,7 +53,7 @@ def command(
     from lary_data.migration import import_split, wanted_splits
 
     files, latents = find_dataset(dataset), Mounts.from_env().latents
-    for split in wanted_splits(files, splits, bool(csvs)):
+    for split in wanted_splits(files, splits, one=bool(csvs)):
         said = import_split(
             files, split, model, root or latents, csvs, latents, dtype=dtype, max_failed=max_failed, workers=workers
         )
