@@ -160,5 +160,6 @@ def _card(dataset: LeRobot, facts: SetFacts, pairs: Pairs) -> DatasetCard:
     )  # fmt: skip
     return DatasetCard(
         key=facts.key, title=facts.title, task="regression", columns=PairColumns(),
-        metadata=(metadata_name(facts.key),), actions=actions, license=facts.license, source=f"the LeRobot dataset {dataset.root.name}",
+        metadata=(metadata_name(facts.key),), actions=actions, license=facts.license,
+        source=f"the LeRobot dataset {dataset.root.name}",
     )  # fmt: skip

@@ -1,0 +1,124 @@
+"""A task that hangs, dies or raises costs itself alone; what was answered is not asked again."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from lary_data.pool import Done, TaskFaultError, run_tasks
+from lary_data.resuming import AnswerLog, answer_key, file_identity, run_resumed
+from lary_schema.base import ContractError
+
+BUSY = """
+import sys, time
+from pathlib import Path
+from lary_data.pool import run_tasks
+
+def work(task):
+    Path(task).write_text(str(__import__("os").getpid()))
+    time.sleep(600)
+
+if __name__ == "__main__":
+    list(run_tasks(work, sys.argv[1:], 2, 600))
+"""
+
+
+def work(task: str) -> str:
+    if task == "hang":
+        time.sleep(600)
+    if task == "die":
+        os.abort()
+    if task == "fault":
+        raise TaskFaultError("it is blue")
+    if task == "raise":
+        raise KeyError("colour")
+    return task.upper()
+
+
+def test_every_task_ends_and_faults_cost_themselves_alone() -> None:
+    tasks = ["a", "hang", "b", "die", "c", "fault", "raise", "d"]
+    ends = {done.task: done for done in run_tasks(work, tasks, workers=2, timeout_s=1.5)}
+    assert sorted(ends) == sorted(tasks)
+    assert {task: done.answer for task, done in ends.items() if done.answer} == {t: t.upper() for t in "abcd"}
+    assert ends["hang"] == Done("hang", None, "not done within 1.5 s", timed_out=True)
+    assert ends["die"] == Done("die", None, "the process that read it died")
+    assert ends["fault"].fault == "it is blue"
+    assert ends["raise"].fault == "KeyError: 'colour'"
+
+
+def test_no_task_starts_no_process() -> None:
+    assert list(run_tasks(work, [], workers=2, timeout_s=1)) == []
+
+
+def test_the_processes_end_with_a_killed_parent(tmp_path: Path) -> None:
+    script = tmp_path / "busy.py"
+    script.write_text(BUSY)
+    marks = [tmp_path / "1", tmp_path / "2"]
+    parent = subprocess.Popen([sys.executable, str(script), *map(str, marks)])
+    pids = [int(wait_for(mark)) for mark in marks]
+    parent.send_signal(signal.SIGKILL)
+    parent.wait()
+    for pid in pids:
+        for _ in range(200):
+            if not is_running(pid):
+                break
+            time.sleep(0.05)
+        assert not is_running(pid)
+
+
+def is_running(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+def wait_for(path: Path) -> str:
+    for _ in range(600):
+        if path.exists() and path.read_text():
+            return path.read_text()
+        time.sleep(0.05)
+    raise AssertionError(f"{path} was not written")
+
+
+def test_answers_are_kept_and_faults_are_not(tmp_path: Path) -> None:
+    def run(tasks: list[str]) -> dict[str, str | None]:
+        with AnswerLog(tmp_path / "log") as log:
+            ends = run_resumed(work, tasks, lambda task: f"key {task}", log, 1, 60, keep=lambda answer: answer != "B")
+            return {done.task: done.answer for done in ends}
+
+    assert run(["a", "b", "fault"]) == {"a": "A", "b": "B", "fault": None}
+    lines = [json.loads(line) for line in (tmp_path / "log").read_text().splitlines()]
+    assert lines == [["key a", "A"]]
+    (tmp_path / "log").write_text('["key a", "as it was"]\n')
+    assert run(["a", "b", "c"]) == {"a": "as it was", "b": "B", "c": "C"}
+
+
+def test_an_unfinished_line_is_cut_off(tmp_path: Path) -> None:
+    path = tmp_path / "log"
+    path.write_bytes(b'["k1", 1]\n["k2", 2]\n["k3", [1, 2')
+    with AnswerLog(path) as log:
+        assert (log.get("k1"), log.get("k2"), log.get("k3")) == (1, 2, None)
+        log.put("k3", [3])
+    assert path.read_bytes() == b'["k1", 1]\n["k2", 2]\n["k3", [3]]\n'
+
+
+def test_two_runs_do_not_write_one_log(tmp_path: Path) -> None:
+    with AnswerLog(tmp_path / "log"), pytest.raises(ContractError, match="in use by another run"):
+        AnswerLog(tmp_path / "log").__enter__()
+
+
+def test_another_content_has_another_key(tmp_path: Path) -> None:
+    path = tmp_path / "a"
+    path.write_text("1")
+    os.utime(path, ns=(0, 1))
+    before = file_identity(path)
+    assert before == [str(path), 1, 1]
+    assert answer_key(before, [9]) != answer_key(before, [8])
+    os.utime(path, ns=(0, 2))
+    assert file_identity(path) == [str(path), 1, 2]
+    assert file_identity(tmp_path / "b") is None
