@@ -20,10 +20,17 @@ NAMED_SHARDS = 8
 
 def make_work(planned: PlannedJob, workspace: Workspace, run: str) -> Work:
     """Write the job's folder and say what the scheduler has to know. Raises ContractError for a changed CSV."""
-    folder = write_job(planned, workspace, run)
-    out = planned.out or folder
-    for writable in (out, workspace.latents):
+    write_job(planned, workspace, run)
+    work = as_work(planned, workspace, run)
+    for writable in (work.mounts.out, work.mounts.latents):
         writable.mkdir(parents=True, exist_ok=True)
+    return work
+
+
+def as_work(planned: PlannedJob, workspace: Workspace, run: str) -> Work:
+    """The same, and nothing is written."""
+    folder = workspace.run(run).job(planned.id)
+    out = planned.out or folder
     return Work(
         id=planned.id,
         verb=planned.verb,
@@ -32,11 +39,11 @@ def make_work(planned: PlannedJob, workspace: Workspace, run: str) -> Work:
         mounts=Mounts(data=planned.data, weights=planned.weights, latents=workspace.latents, job=folder, out=out),
         needs=planned.needs,
         stall_timeout_s=planned.job.stall_timeout_s,
-        lacks=partial(_lacks, planned.job, workspace.latents, out),
+        lacks=partial(lacks, planned.job, workspace.latents, out),
     )
 
 
-def _lacks(job: ExtractJob | ProbeJob, latents: Path, out: Path) -> str | None:
+def lacks(job: ExtractJob | ProbeJob, latents: Path, out: Path) -> str | None:
     """What an image that ended with 0 has not done."""
     if isinstance(job, ProbeJob):
         path = out / RESULT_FILE

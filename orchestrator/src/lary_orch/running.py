@@ -2,9 +2,11 @@
 
 import json
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Any, TextIO
 
+from lary_schema.base import ContractError
 from lary_schema.results import ProbeResult
 
 from lary_orch import leaderboard, scores
@@ -17,7 +19,9 @@ from lary_orch.plan import Plan, Request
 from lary_orch.planning import make_plan
 from lary_orch.progress import watching
 from lary_orch.runtimes.choose import needed_images, open_place
-from lary_orch.scheduler import Scheduler, one_at_a_time
+from lary_orch.scheduler import Scheduler, Work, one_at_a_time
+from lary_orch.slurm.execute import execute
+from lary_orch.slurm.runtime import SlurmRuntime
 from lary_orch.workspace import Workspace
 
 
@@ -29,6 +33,7 @@ def run(
     attempts: int,
     as_json: bool,
     out: TextIO,
+    detach: bool = False,
     **place: Any,
 ) -> int:
     """Plan, run what is missing, print the table and what failed; the exit code.
@@ -36,6 +41,8 @@ def run(
     `place` are the options of `open_place`. Raises ContractError where nothing can be started at all.
     """
     images = needed_images(catalog, request.models if request.extracts else ())
+    if detach and place["runtime"] != "slurm":
+        raise ContractError("--detach goes with --runtime slurm alone: elsewhere a run's jobs end with it")
     runtime, slots = open_place(workspace=workspace, say=_say, images=images, **place)
     for line in runtime.sweep():
         _say(line)
@@ -43,15 +50,27 @@ def run(
     with one_at_a_time(workspace.run(plan.run)):
         paths = write_plan(plan, workspace)
         _say(_opening(plan))
-        work = [make_work(planned, workspace, plan.run) for planned in plan.todo]
-        with watching(len(work), out, as_json=as_json) as watch:
-            scheduler = Scheduler(runtime, slots, paths, watch, attempts)
-            outcomes = scheduler.run(work)
+        make_works = partial(_works, plan, workspace)
+        watch_jobs = partial(watching, out=out, as_json=as_json)
+        if isinstance(runtime, SlurmRuntime):
+            outcomes, interrupted = execute(
+                runtime, paths, make_works, watch_jobs, _say, attempts=attempts, detach=detach
+            )
+        else:
+            work = make_works()
+            with watch_jobs(len(work)) as watch:
+                scheduler = Scheduler(runtime, slots, paths, watch, attempts)
+                outcomes = scheduler.run(work)
+            interrupted = scheduler.interrupted
     _show_scores(plan, out, as_json=as_json)
     report_failures(PlanFile.read(paths.plan), plan.problems, outcomes, sys.stderr)
-    if scheduler.interrupted is not None:
+    if interrupted is not None:
         _say("stopped; the same command goes on from here")
-    return run_code(plan.problems, outcomes, scheduler.interrupted)
+    return run_code(plan.problems, outcomes, interrupted)
+
+
+def _works(plan: Plan, workspace: Workspace) -> list[Work]:
+    return [make_work(planned, workspace, plan.run) for planned in plan.todo]
 
 
 def _say(line: str) -> None:

@@ -18,7 +18,7 @@ from lary_schema.events import Event, Failed, from_line
 from lary_schema.mounts import Mounts
 
 from lary_orch.devices import Slot
-from lary_orch.runtimes.base import Prepared, Running, Runtime, Task
+from lary_orch.runtimes.base import LocalRuntime, Prepared, Running, Task
 from lary_orch.workspace import RunPaths
 
 FINAL = {ExitCode.DONE, ExitCode.BAD_JOB, ExitCode.TOO_MANY_FAILED, ExitCode.WEIGHTS, ExitCode.OUT_OF_MEMORY}
@@ -101,7 +101,7 @@ class Scheduler:
 
     def __init__(
         self,
-        runtime: Runtime,
+        runtime: LocalRuntime,
         slots: Sequence[Slot],
         paths: RunPaths,
         watch: Watch,
@@ -132,7 +132,7 @@ class Scheduler:
         if unknown:
             raise ValueError(f"jobs need {sorted(unknown)}, which are not in the plan")
         self._waiting = list(work)
-        with _signals(self._on_signal):
+        with signals(self._on_signal):
             try:
                 self._loop()
             finally:
@@ -300,7 +300,8 @@ def one_at_a_time(paths: RunPaths) -> Iterator[None]:
 
 
 @contextmanager
-def _signals(handler: Callable[[int, FrameType | None], None]) -> Iterator[None]:
+def signals(handler: Callable[[int, FrameType | None], None]) -> Iterator[None]:
+    """Hand SIGINT and SIGTERM to a handler for a while."""
     before = {number: signal.signal(number, handler) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield

@@ -92,11 +92,15 @@ class RunPaths:
         """What the job mount holds: job.json and the metadata CSVs it names."""
         return self.root / "jobs" / job_id
 
+    @property
+    def logs(self) -> Path:
+        return self.root / "logs"
+
     def events(self, job_id: str, attempt: int) -> Path:
-        return self.root / "logs" / f"{job_id}.{attempt}.events.jsonl"
+        return self.logs / f"{job_id}.{attempt}.events.jsonl"
 
     def stderr(self, job_id: str, attempt: int) -> Path:
-        return self.root / "logs" / f"{job_id}.{attempt}.stderr.log"
+        return self.logs / f"{job_id}.{attempt}.stderr.log"
 
     def out(self, model: str, dataset: str, probe: str) -> Path:
         """What a probe's out mount is; `result.json` appears in it."""

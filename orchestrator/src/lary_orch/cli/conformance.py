@@ -14,7 +14,7 @@ from lary_orch.workspace import Workspace
 
 if TYPE_CHECKING:
     from lary_orch.conformance.case import Verdict
-    from lary_orch.runtimes.base import ImageSource, Runtime
+    from lary_orch.runtimes.base import ImageSource, LocalRuntime
 
 
 @click.command()
@@ -87,7 +87,7 @@ def _find(image: str, catalog: Catalog) -> "ImageSource":
     return ImageSource(ImageCard(name="unknown", kind="model", module="unknown", ref=image), None)
 
 
-def _runtimes(place: str, environment: str, workspace: Workspace) -> "tuple[Runtime, Runtime | None]":
+def _runtimes(place: str, environment: str, workspace: Workspace) -> "tuple[LocalRuntime, LocalRuntime | None]":
     from lary_orch.conformance.isolation import STRANGER
     from lary_orch.runtimes.choose import docker_runtime, process_runtime
 

@@ -88,7 +88,7 @@ runtime_options = together(
     [
         option(
             "--runtime",
-            type=click.Choice(["auto", "process", "docker"]),
+            type=click.Choice(["auto", "process", "docker", "slurm"]),
             default="auto",
             help="Where jobs run: auto takes docker where an engine answers and the images are built.",
         ),
@@ -103,9 +103,14 @@ runtime_options = together(
         option(
             "--cpu-slots", type=click.IntRange(1), help="Jobs at once where no GPU is used [one per core, at most 4]."
         ),
+        option(
+            "--profile",
+            type=click.Path(dir_okay=False, path_type=Path),
+            help="Of the slurm runtime: YAML of what jobs ask for [LARY_SLURM_PROFILE].",
+        ),
     ]
 )
-"""Hands over `runtime`, `environment`, `device`, `gpus`, `cpu_slots` as given."""
+"""Hands over `runtime`, `environment`, `device`, `gpus`, `cpu_slots`, `profile` as given."""
 
 _MATRIX = together(
     [

@@ -11,6 +11,7 @@ from lary_orch.cli.options import (
     attempts_option,
     catalog_options,
     json_option,
+    option,
     request_options,
     runtime_options,
     workspace_options,
@@ -25,6 +26,7 @@ from lary_orch.workspace import Workspace
 @workspace_options
 @runtime_options
 @attempts_option
+@option("--detach", is_flag=True, help="Of the slurm runtime: submit, and do not wait.")
 @json_option
 def command(
     request: Request, catalog: Catalog, workspace: Workspace, attempts: int, as_json: bool, **place: Any
@@ -38,6 +40,7 @@ def command(
     lary-orch run -m frame-diff -d demo_motion --protocol smoke
     lary-orch run -m vjepa2 -m dinov3-origin -d calvin --runtime docker
     lary-orch run -m frame-diff -d my_set --catalog my_cards --data-dir /data
+    lary-orch run -m vjepa2 -d calvin --runtime slurm --profile cluster.yaml --detach
     """
     from lary_orch.running import run
 

@@ -18,7 +18,7 @@ from lary_schema.mounts import Mounts
 
 from lary_orch.conformance.fixture import METADATA, SHARD_ROWS, make_rows
 from lary_orch.describe import describe
-from lary_orch.runtimes.base import JOB_FILE, Device, ImageSource, Prepared, Runtime, Task
+from lary_orch.runtimes.base import JOB_FILE, Device, ImageSource, LocalRuntime, Prepared, Task
 from lary_orch.sources import SplitSource
 from lary_orch.stores import Feeding, make_values, plan_store
 from lary_orch.weights_index import WeightSet, find_weights
@@ -69,13 +69,13 @@ class Ran:
 class Subject:
     """An image that answered `describe`, and a scratch folder."""
 
-    runtime: Runtime
+    runtime: LocalRuntime
     prepared: Prepared
     card: ImageCard
     """As the image gives it."""
     folder: Path
     weights: Path
-    stranger: Runtime | None = None
+    stranger: LocalRuntime | None = None
     """The same place under another user; None where the runtime cannot."""
     chosen: tuple[str, ...] = ()
     """Model keys; empty: all of the image."""
@@ -158,7 +158,7 @@ class Subject:
 
     def _start(
         self, verb: str, text: str, volume: Path, rows: SplitSource | None, weights: Path | None
-    ) -> tuple[Runtime, Task, Path]:
+    ) -> tuple[LocalRuntime, Task, Path]:
         place = Path(tempfile.mkdtemp(prefix="job-", dir=self.folder))
         (place / METADATA).parent.mkdir()
         (place / "out").mkdir()
@@ -171,7 +171,7 @@ class Subject:
         return self.runtime, task, place / "stderr.log"
 
 
-def _follow(runtime: Runtime, task: Task, log: Path, stop_at: StopAt | None = None) -> Ran:
+def _follow(runtime: LocalRuntime, task: Task, log: Path, stop_at: StopAt | None = None) -> Ran:
     running = runtime.start(task, log)
     limit = threading.Timer(LIMIT_S, running.stop)
     limit.start()
@@ -194,7 +194,7 @@ def _follow(runtime: Runtime, task: Task, log: Path, stop_at: StopAt | None = No
     return Ran(code, tuple(events), tuple(strays), log)
 
 
-def open_subject(runtime: Runtime, image: ImageSource, folder: Path, weights: Path, **options: Any) -> Subject:
+def open_subject(runtime: LocalRuntime, image: ImageSource, folder: Path, weights: Path, **options: Any) -> Subject:
     """Make an image ready and ask it who it is. Raises ContractError where it does not answer as it must.
 
     `options` are further fields of `Subject`.

@@ -94,7 +94,7 @@ class Running(Protocol):
 
 
 class Runtime(Protocol):
-    """A place to run jobs in."""
+    """A place to run jobs in: what planning needs of it."""
 
     name: str
 
@@ -107,8 +107,15 @@ class Runtime(Protocol):
         Raises ContractError with the end of its stderr where it fails.
         """
 
-    def start(self, task: Task, stderr: Path) -> Running:
-        """Launch a task; its stderr goes to a file."""
-
     def sweep(self) -> list[str]:
         """Remove what dead orchestrators left running or lying; what was removed, for people."""
+
+
+class LocalRuntime(Runtime, Protocol):
+    """A place on this machine, where each task is started and followed by itself.
+
+    A cluster is given all tasks at once instead, and goes on without us (`slurm.runtime`).
+    """
+
+    def start(self, task: Task, stderr: Path) -> Running:
+        """Launch a task; its stderr goes to a file."""

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lary_schema.base import ContractError
 
 from lary_orch.catalog import Catalog, repository
 from lary_orch.devices import DeviceChoice, Slot, cpu_count, find_gpus, make_slots
-from lary_orch.runtimes.base import ImageSource, Runtime, Say
+from lary_orch.runtimes.base import ImageSource, LocalRuntime, Say
 from lary_orch.runtimes.environments import Checkout, CurrentEnvironment, OwnEnvironments
 from lary_orch.runtimes.process import Interpreters, ProcessRuntime
 from lary_orch.workspace import Workspace
@@ -17,6 +18,7 @@ from lary_orch.workspace import Workspace
 if TYPE_CHECKING:
     # Its import takes as long as the rest of the command line.
     from lary_orch.runtimes.docker import DockerRuntime
+    from lary_orch.slurm.runtime import SlurmRuntime
 
 
 def process_runtime(workspace: Workspace, environment: str) -> ProcessRuntime:
@@ -44,6 +46,15 @@ def docker_runtime(workspace: Workspace) -> DockerRuntime:
     return DockerRuntime(str(workspace.root), Recipes(repository()))
 
 
+def slurm_runtime(workspace: Workspace, environment: str, profile: Path | None) -> SlurmRuntime:
+    """Jobs as tasks of a cluster. Raises ContractError for a bad profile."""
+    from lary_orch.slurm.client import Slurm
+    from lary_orch.slurm.profile import load_profile
+    from lary_orch.slurm.runtime import SlurmRuntime
+
+    return SlurmRuntime(Slurm(), load_profile(profile), interpreters(workspace, environment), workspace.root)
+
+
 def open_place(
     *,
     workspace: Workspace,
@@ -53,12 +64,24 @@ def open_place(
     environment: str,
     device: DeviceChoice,
     gpus: Sequence[str],
-    cpu_slots: int,
-) -> tuple[Runtime, list[Slot]]:
-    """What the options `--runtime --env --device --gpus --cpu-slots` stand for; says what `auto` took, and why.
+    cpu_slots: int | None,
+    profile: Path | None,
+) -> tuple[LocalRuntime | SlurmRuntime, list[Slot]]:
+    """What the options `--runtime --env --device --gpus --cpu-slots --profile` stand for.
 
-    `images` are those that the run needs. Raises ContractError for `docker` where no engine answers.
+    Says what `auto` took, and why. `images` are those that the run needs. Raises ContractError for `docker`
+    where no engine answers, and for options that do not go together.
     """
+    if runtime == "slurm":
+        if device != "auto" or gpus or cpu_slots is not None:
+            raise ContractError(
+                "--device, --gpus and --cpu-slots are of one machine; with --runtime slurm the profile says it "
+                "(gpus, gres, tasks; --profile FILE)"
+            )
+        cluster = slurm_runtime(workspace, environment, profile)
+        return cluster, cluster.slots()
+    if profile is not None:
+        raise ContractError("--profile goes with --runtime slurm alone")
     slots = open_slots(device, gpus, cpu_slots)
     if runtime == "docker":
         return docker_runtime(workspace), slots
@@ -69,7 +92,9 @@ def open_place(
     return process_runtime(workspace, environment), slots
 
 
-def _choose(workspace: Workspace, environment: str, images: Iterable[ImageSource], *, gpu: bool) -> tuple[Runtime, str]:
+def _choose(
+    workspace: Workspace, environment: str, images: Iterable[ImageSource], *, gpu: bool
+) -> tuple[LocalRuntime, str]:
     if environment != "own":
         return process_runtime(workspace, environment), f"--env {environment} is an option of it"
     try:

@@ -1,0 +1,154 @@
+"""The profile of a cluster: one YAML file that says what jobs ask for and how they are started there."""
+
+import os
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Literal, Self
+
+import yaml
+from lary_schema.base import ContractError, Document
+from pydantic import AfterValidator, Field, model_validator
+
+PROFILE_VARIABLE = "LARY_SLURM_PROFILE"
+Launcher = Literal["process", "podman", "apptainer", "pyxis"]
+OURS = (
+    *("array", "chdir", "comment", "dependency", "error", "export", "job-name", "kill-on-invalid-dep", "open-mode"),
+    *("output", "parsable", "requeue", "no-requeue", "wait", "wrap", "signal"),
+)
+"""Options of sbatch that the runtime itself gives, so that a profile may not."""
+TIME = re.compile(r"\d+|\d+:\d\d(:\d\d)?|\d+-\d+(:\d\d){0,2}")
+MEMORY = re.compile(r"\d+[KMGT]?")
+WORD = re.compile(r"[\w.,:@%+&|*()\[\]=/-]+")
+
+
+def _matches(pattern: re.Pattern[str], example: str) -> AfterValidator:
+    def check(value: str) -> str:
+        if not pattern.fullmatch(value):
+            raise ValueError(f"{value!r} is not of the form {example}")
+        return value
+
+    return AfterValidator(check)
+
+
+def _extra(value: str) -> str:
+    name = value.split("=")[0].split()[0].lstrip("-") if value.strip("- ") else ""
+    if not value.startswith("--") or "\n" in value or not name:
+        raise ValueError(f"{value!r}: write a long option of sbatch in one line, such as --reservation=lab")
+    if name in OURS:
+        raise ValueError(f"--{name} is given by the runtime itself; leave it out")
+    return value
+
+
+Time = Annotated[str, _matches(TIME, "MINUTES, HH:MM:SS or DAYS-HH:MM:SS")]
+Memory = Annotated[str, _matches(MEMORY, "2000M or 16G")]
+Word = Annotated[str, _matches(WORD, "a word without spaces")]
+
+
+class Ask(Document):
+    """What a task asks the cluster for; None leaves it to the cluster."""
+
+    partition: Word | None = None
+    account: Word | None = None
+    qos: Word | None = None
+    time: Time | None = None
+    """Rounded up to whole minutes by Slurm."""
+    cpus: int | None = Field(None, ge=1)
+    """Per task; also the number of its threads."""
+    memory: Memory | None = None
+    """Per node."""
+    gpus: int | None = Field(None, ge=1)
+    """Per node, asked for by `--gpus-per-node`."""
+    gres: Word | None = None
+    """The older way to ask for GPUs: `gpu:a100:1`."""
+    constraint: Word | None = None
+    nodes: int | None = Field(None, ge=1)
+    """Of a probe: one process on each of them."""
+    sbatch: tuple[Annotated[str, AfterValidator(_extra)], ...] = ()
+    """Further options, each as one `#SBATCH` line."""
+
+    @model_validator(mode="after")
+    def _one_way_to_gpus(self) -> Self:
+        if self.gpus and self.gres and "gpu" in self.gres:
+            raise ValueError("GPUs by gpus and by gres: leave one of them out")
+        return self
+
+    @property
+    def has_gpu(self) -> bool:
+        return bool(self.gpus or (self.gres and "gpu" in self.gres))
+
+    def options(self) -> tuple[str, ...]:
+        """The options of sbatch, in a fixed order."""
+        named = {
+            "partition": self.partition,
+            "account": self.account,
+            "qos": self.qos,
+            "time": self.time,
+            "nodes": self.nodes or 1,
+            "ntasks-per-node": 1,
+            "cpus-per-task": self.cpus,
+            "mem": self.memory,
+            "gpus-per-node": self.gpus,
+            "gres": self.gres,
+            "constraint": self.constraint,
+        }
+        return (*(f"--{name}={value}" for name, value in named.items() if value is not None), *self.sbatch)
+
+
+class Profile(Ask):
+    """A cluster. The fields of `Ask` hold for extractions, and for probes where `probe` says nothing else."""
+
+    probe: Ask = Ask()
+    launcher: Launcher = "process"
+    launcher_options: tuple[str, ...] = ()
+    """Further arguments of podman, apptainer or srun, after ours."""
+    images: Path | None = None
+    """Folder on the shared volume with the archives of `lary-orch images export`."""
+    modules: tuple[Word, ...] = ()
+    """Loaded before each task."""
+    setup: tuple[str, ...] = ()
+    """Shell lines before each task, after the modules."""
+    tasks: int = Field(8, ge=1)
+    """Into how many tasks a store's missing shards are dealt out, at most."""
+    at_once: int | None = Field(None, ge=1)
+    """How many tasks of one array may run at the same time."""
+    max_array: int | None = Field(None, ge=1)
+    """Tasks per array job, where fewer than the cluster's MaxArraySize are wanted."""
+    settle_s: float = Field(60, ge=0)
+    """How long a file that a finished task wrote may take to be seen from another host."""
+    poll_s: float = Field(10, ge=10)
+    """Seconds between two questions to the controller, at least; unchanged answers double it up to a minute."""
+
+    @model_validator(mode="after")
+    def _images_where_needed(self) -> Self:
+        if self.launcher != "process" and self.images is None:
+            raise ValueError(f"launcher {self.launcher} needs `images`, the folder of `lary-orch images export`")
+        if self.nodes not in (None, 1):
+            raise ValueError("an extraction runs on one node; `nodes` belongs under `probe`")
+        return self
+
+    @property
+    def for_probes(self) -> Ask:
+        """What probes ask for: `probe` over the fields above."""
+        common = {name: getattr(self, name) for name in Ask.model_fields}
+        given = {name: getattr(self.probe, name) for name in self.probe.model_fields_set}
+        if "gpus" in given or "gres" in given:
+            common |= {"gpus": None, "gres": None}
+        return Ask.model_validate(common | given)
+
+
+def load_profile(path: Path | None, environ: Mapping[str, str] = os.environ) -> Profile:
+    """The profile in a file, in that of LARY_SLURM_PROFILE, or one that asks for nothing.
+
+    Raises ContractError naming the file and the key that is wrong.
+    """
+    path = path or (Path(environ[PROFILE_VARIABLE]) if environ.get(PROFILE_VARIABLE) else None)
+    if path is None:
+        return Profile()
+    try:
+        data = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ContractError(f"{path}: the profile cannot be read: {error.strerror}") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ContractError(f"{path}: not YAML: {error}") from None
+    return Profile.parse({} if data is None else data, str(path))

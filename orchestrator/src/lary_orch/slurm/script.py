@@ -1,0 +1,130 @@
+"""The batch script of a submission: text, made of values alone."""
+
+import shlex
+from dataclasses import dataclass
+from pathlib import Path
+
+JOB = "@JOB@"
+"""Stands for the job's id in a command; the script puts in its own task's."""
+
+SPREAD = """\
+export MASTER_ADDR MASTER_PORT
+MASTER_ADDR=$(hostname)
+MASTER_PORT=$((20000 + SLURM_JOB_ID % 20000))
+rank() {
+    export RANK=$SLURM_PROCID WORLD_SIZE=$SLURM_NTASKS LOCAL_RANK=$SLURM_LOCALID
+    # Apptainer passes on what has this prefix.
+    for name in RANK WORLD_SIZE LOCAL_RANK MASTER_ADDR MASTER_PORT; do export "APPTAINERENV_$name=${!name}"; done
+    # One process tells the events, and its exit code counts: the others die of its end.
+    ((RANK == 0)) || exec >/dev/null
+    "$@"
+    local code=$?
+    ((RANK)) || echo "$code" >"$RANK0"
+    return "$code"
+}
+export -f rank
+export RANK0=$state/$job.$attempt.rank0
+spread() {
+    srun --kill-on-bad-exit=1 bash -c 'rank "$@"' rank "$@"
+    local code=$?
+    [[ -s $RANK0 && $(<"$RANK0") != 0 ]] && code=$(<"$RANK0")
+    rm -f "$RANK0"
+    return "$code"
+}
+"""
+
+BODY = """\
+index=${{SLURM_ARRAY_TASK_ID:-0}}
+job=${{jobs[index]}}
+attempt=$((firsts[index] + ${{SLURM_RESTART_COUNT:-0}}))
+logs={logs}
+state={state}
+
+mark() {{ # mark KIND JSON: seen whole, or not at all
+    local path=$state/$job.$attempt.$1
+    printf '%s\\n' "$2" >"$path.$$.partial" && sync "$path.$$.partial" && mv "$path.$$.partial" "$path"
+}}
+
+# Slurm starts a task again by itself when its node dies or it is preempted.
+if ((attempt > {limit})); then
+    echo "$job: all {limit} attempts are used up" >&2
+    exit 1
+fi
+mark start "{{\\"node\\": \\"${{SLURMD_NODENAME:-$(hostname)}}\\"}}"
+{setup}{helper}run() {{
+    {start} {command}
+}}
+
+trap 'kill -TERM "$child" 2>/dev/null' TERM
+run >"$logs/$job.$attempt.events.jsonl" 2>"$logs/$job.$attempt.stderr.log" &
+child=$!
+while :; do
+    wait "$child"
+    code=$?
+    kill -0 "$child" 2>/dev/null || break
+done
+mark end "{{\\"code\\": $code}}"
+exit "$code"
+"""
+
+
+@dataclass(frozen=True)
+class Batch:
+    """What one submission runs."""
+
+    name: str
+    """Of the Slurm job; all of a run's have the same."""
+    title: str
+    """For people who read the script."""
+    jobs: tuple[str, ...]
+    firsts: tuple[int, ...]
+    """Each job's number of its first attempt in this submission."""
+    options: tuple[str, ...]
+    """Of sbatch: what the tasks ask for."""
+    command: tuple[str, ...]
+    """With JOB in it."""
+    limit: int
+    """Attempts per job."""
+    logs: Path
+    state: Path
+    output: Path
+    """Folder for what the script itself says."""
+    is_array: bool = True
+    at_once: int | None = None
+    spread: bool = False
+    """Start it as several processes by srun."""
+    modules: tuple[str, ...] = ()
+    setup: tuple[str, ...] = ()
+    """Shell lines before the task."""
+
+
+def script(batch: Batch) -> str:
+    """The whole script."""
+    own = [f"--job-name={batch.name}", "--requeue", "--open-mode=append"]
+    if batch.is_array:
+        at_once = f"%{batch.at_once}" if batch.at_once else ""
+        own.append(f"--array=0-{len(batch.jobs) - 1}{at_once}")
+    own.append(f"--output={batch.output}/{'%A_%a' if batch.is_array else '%j'}.log")
+    # A login shell knows `module`.
+    head = ["#!/bin/bash -l" if batch.modules else "#!/bin/bash", f"# {batch.title}"]
+    head += [f"#SBATCH {option}" for option in (*own, *batch.options)]
+    tables = [f"jobs=({' '.join(batch.jobs)})", f"firsts=({' '.join(map(str, batch.firsts))})"]
+    return "\n".join([*head, "", *tables, _body(batch)])
+
+
+def _body(batch: Batch) -> str:
+    setup = [f"module load {' '.join(batch.modules)}"] if batch.modules else []
+    return BODY.format(
+        logs=quoted(str(batch.logs)),
+        state=quoted(str(batch.state)),
+        limit=batch.limit,
+        setup="".join(f"{line}\n" for line in [*setup, *batch.setup]),
+        helper=SPREAD if batch.spread else "",
+        start="spread" if batch.spread else "exec",
+        command=" ".join(map(quoted, batch.command)),
+    )
+
+
+def quoted(argument: str) -> str:
+    """For the shell: one word, in which JOB becomes the task's own job."""
+    return '"$job"'.join(shlex.quote(part) if part else "" for part in argument.split(JOB)) or "''"
