@@ -192,3 +192,18 @@ def toy_actions(bench: Bench) -> Bench:
         cells = [bench.action(f"{name}_{i}.npy", chunk) for i, chunk in enumerate(chunks)]
         bench.split(name, tokens, cells)
     return bench
+
+
+@pytest.fixture
+def toy_signs(bench: Bench) -> Bench:
+    """Actions that are the signs of three values in the tokens: 240 train rows, 60 val rows, chunks (2, 3).
+
+    Either sign is as frequent, so standardised targets are -1 and 1.
+    """
+    for name, count, seed in (("train", 240, 1), ("val", 60, 2)):
+        rng = np.random.default_rng(seed)
+        signs = np.stack([rng.permutation(np.arange(count) % 2) * 2.0 - 1 for _ in range(3)], axis=1)
+        tokens = np.concatenate([2 * signs, np.zeros((count, 5))], axis=1) + 0.1 * rng.normal(size=(count, 8))
+        cells = [bench.action(f"{name}_{i}.npy", np.stack([s, s]) * [1, 2, 3] + 5) for i, s in enumerate(signs)]
+        bench.split(name, tokens.reshape(count, 1, 2, 4), cells)
+    return bench

@@ -186,42 +186,27 @@ def test_a_dropped_row_is_told_nothing() -> None:
 # --- the probe --------------------------------------------------------------------------------
 
 
-def signs(bench: Any, train: int = 240, val: int = 60) -> Any:
-    """Three signs in the tokens; a chunk repeats them, so that standardised targets are -1 and 1."""
-    for name, count, seed in (("train", train, 1), ("val", val, 2)):
-        rng = np.random.default_rng(seed)
-        bits = np.stack([rng.permutation(np.arange(count) % 2) * 2.0 - 1 for _ in range(3)], axis=1)
-        tokens = np.concatenate([2 * bits, np.zeros((count, 5))], axis=1) + 0.1 * rng.normal(size=(count, 8))
-        cells = [bench.action(f"{name}_{i}.npy", np.stack([b, b]) * [1, 2, 3] + 5) for i, b in enumerate(bits)]
-        bench.split(name, tokens.reshape(count, 1, 2, 4), cells)
-    return bench
-
-
 @pytest.mark.parametrize("target", ["absolute", "relative"])
-def test_dit_learns_a_separable_set(bench: Any, with_protocol: WithProtocol, target: str) -> None:
+def test_dit_learns_a_separable_set(toy_signs: Any, with_protocol: WithProtocol, target: str) -> None:
     if target == "relative":
-        signs(bench)
-        for path in (bench.mounts.data / "actions").iterdir():
-            last = np.load(path)[1]
-            np.save(path, np.stack([np.full(3, 9.0), last + 4]))
-    else:
-        signs(bench)
+        for path in (toy_signs.mounts.data / "actions").iterdir():
+            np.save(path, np.stack([np.full(3, 9.0), np.load(path)[1]]))
     protocol = diffusing(with_protocol, epochs=40, target=target)
-    result = bench.run(bench.job("regress", protocol=protocol))
+    result = toy_signs.run(toy_signs.job("regress", protocol=protocol))
     score = result.splits["val"]
     assert (result.head, result.target) == ("dit", target)
     assert score.floor == pytest.approx(1, abs=0.05)
     assert score.value < 0.05
-    assert np.load(bench.mounts.out / "predictions_val.npy").shape == (60, 2, 1 if target == "relative" else 2, 3)
-    with (bench.mounts.out / "log_r0.csv").open(newline="") as file:
+    assert np.load(toy_signs.mounts.out / "predictions_val.npy").shape == (60, 2, 1 if target == "relative" else 2, 3)
+    with (toy_signs.mounts.out / "log_r0.csv").open(newline="") as file:
         training = [float(line["train_mse"]) for line in csv.DictReader(file)]
     assert training[0] > 0.5 > training[-1]  # of the noise
 
 
-def test_dit_on_shuffled_targets_is_worse_than_the_mean(bench: Any, with_protocol: WithProtocol) -> None:
+def test_dit_on_shuffled_targets_is_worse_than_the_mean(toy_signs: Any, with_protocol: WithProtocol) -> None:
     """It draws from the actions' distribution; where nothing is told, that is off by twice the variance."""
-    job = signs(bench, train=120).job("regress", protocol=diffusing(with_protocol, epochs=8), control="shuffled")
-    assert 1 < bench.run(job).splits["val"].value < 2.5
+    job = toy_signs.job("regress", protocol=diffusing(with_protocol, epochs=8), control="shuffled")
+    assert 1 < toy_signs.run(job).splits["val"].value < 2.5
 
 
 def test_predictions_depend_on_no_batch(toy_actions: Any, with_protocol: WithProtocol) -> None:

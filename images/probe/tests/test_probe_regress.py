@@ -38,6 +38,15 @@ def test_linear_actions_are_decoded(toy_actions: Any) -> None:
     assert score.per_group == pytest.approx({"position": position, "gripper": score.per_dimension["grip"]})
 
 
+def test_a_separable_set_is_learnt_and_a_shuffled_one_gets_the_mean(toy_signs: Any) -> None:
+    job = toy_signs.job("regress")
+    score = toy_signs.run(job).splits["val"]
+    assert score.floor == pytest.approx(1)
+    assert score.value < 0.01
+    shuffled = toy_signs.run(job.model_copy(update={"control": "shuffled"})).splits["val"]
+    assert shuffled.value == pytest.approx(shuffled.floor, rel=0.2)
+
+
 def test_same_job_same_bits_from_memory_and_disk(toy_actions: Any) -> None:
     one, two, streamed = (
         toy_actions.run(toy_actions.job("regress", **more)).model_dump(exclude={"seconds"})
