@@ -61,13 +61,29 @@ def test_same_job_same_bits(toy_classes: Any, with_protocol: WithProtocol) -> No
     assert weights == (toy_classes.mounts.out / "probe.safetensors").read_bytes()
 
 
-def test_reading_from_disk_gives_the_same_numbers(bench: Any) -> None:
+@pytest.mark.parametrize("ram_bytes", [1, 21 * 48, 41 * 48])
+def test_reading_from_disk_gives_the_same_numbers(bench: Any, ram_bytes: int) -> None:
+    """Nothing fits into memory; half of train does, or all of it and one row of val."""
     for name, seed in (("train", 1), ("val", 2)):
         noise_split(bench, name, 40, seed)
     in_memory = bench.run(bench.job("classify"))
-    streamed = bench.run(bench.job("classify", ram_bytes=1))
+    streamed = bench.run(bench.job("classify", ram_bytes=ram_bytes))
     assert scores(in_memory) == scores(streamed)
     assert in_memory.fingerprint == streamed.fingerprint
+
+
+def test_memory_takes_the_first_rows_that_fit(bench: Any) -> None:
+    from lary_probe.latents import load_within, open_latents
+
+    tokens = np.random.default_rng(0).normal(size=(40, 1, 2, 6)).astype(np.float32)
+    for name in ("train", "val"):
+        bench.split(name, tokens, ["ab"[i % 2] for i in range(40)], failed=(3,))
+    both = [open_latents(split, bench.mounts.latents, time_axis=True) for split in bench.splits.values()]
+    load_within(both, 48 * 60 + 47, lambda: None)
+    assert [latents.held for latents in both] == [39, 21]
+    order = np.array([38, 20, 21, 0, 3, 21])
+    expected = tokens[[39, 21, 22, 0, 4, 22]]
+    assert all(np.array_equal(latents.batch(order), expected) for latents in both)
 
 
 def test_two_seeds_give_mean_and_spread(bench: Any, with_protocol: WithProtocol) -> None:

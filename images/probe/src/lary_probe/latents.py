@@ -1,4 +1,4 @@
-"""A split's latents as a probe reads them: from memory where they fit, else batch by batch."""
+"""A split's latents as a probe reads them: from memory as far as they fit, the others batch by batch."""
 
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -36,7 +36,7 @@ class Latents:
             used=len(self.rows), failed=len(store.failures), clamped=int(np.isin(store.clamped, self.rows).sum())
         )
         self._store = store
-        self._memory: NDArray[Any] | None = None
+        self._memory = np.empty((0, *store.shape), store.provenance.layout.dtype)
         if not len(self.rows):
             raise ContractError(
                 f"{store.root}: no row of split {name!r} has a latent; see its failures and extract again"
@@ -46,25 +46,28 @@ class Latents:
         return len(self.rows)
 
     @property
-    def bytes(self) -> int:
-        """Of all rows in memory."""
-        layout = self._store.provenance.layout
-        return len(self) * int(np.prod(layout.tokens)) * np.dtype(layout.dtype).itemsize
+    def row_bytes(self) -> int:
+        """Of one row in memory."""
+        return int(np.prod(self._store.shape)) * self._memory.dtype.itemsize
 
-    def load(self, tick: Callable[[], None]) -> None:
-        """Keep all rows in memory, in the store's dtype. `tick` is called now and then."""
-        dtype = self._store.provenance.layout.dtype
-        memory = np.empty((len(self), *self._store.shape), dtype)
-        step = max(1, LOAD_BYTES * len(self) // self.bytes)
-        for start in range(0, len(self), step):
-            memory[start : start + step] = self._read(np.arange(start, min(start + step, len(self))))
+    @property
+    def held(self) -> int:
+        """How many rows are in memory: the first ones."""
+        return len(self._memory)
+
+    def load(self, count: int, tick: Callable[[], None]) -> None:
+        """Keep the first `count` rows in memory, in the store's dtype. `tick` is called now and then."""
+        memory = np.empty((count, *self._store.shape), self._memory.dtype)
+        step = max(1, LOAD_BYTES // self.row_bytes)
+        for start in range(0, count, step):
+            memory[start : start + step] = self._read(np.arange(start, min(start + step, count)))
             tick()
         self._memory = memory
 
     def batch(self, positions: Positions) -> Tensor:
         """float32 (len(positions), *shape) on the CPU. Raises ContractError for a value that is not finite."""
-        values = self._read(positions) if self._memory is None else self._memory[positions]
-        return torch.from_numpy(values.astype(np.float32).reshape(len(positions), *self.shape))
+        values = self._values(positions).astype(np.float32, copy=False)
+        return torch.from_numpy(values.reshape(len(positions), *self.shape))
 
     def batches(self, parts: Sequence[Positions], *, pin: bool = False) -> Iterator[Tensor]:
         """`batch` of each part, in pinned memory on request; the next one is read while the caller computes."""
@@ -95,6 +98,17 @@ class Latents:
             metadata_sha256=provenance.values.metadata_sha256,
         )
 
+    def _values(self, positions: Positions) -> NDArray[Any]:
+        """A new array of these rows, in the store's dtype."""
+        held = positions < self.held
+        if held.all():
+            return self._memory[positions]
+        if not held.any():
+            return self._read(positions)
+        values = np.empty((len(positions), *self._store.shape), self._memory.dtype)
+        values[held], values[~held] = self._memory[positions[held]], self._read(positions[~held])
+        return values
+
     def _read(self, positions: Positions) -> NDArray[Any]:
         values = self._store.tokens(self.rows[positions])
         finite = np.isfinite(values).all(axis=(1, 2, 3))
@@ -122,9 +136,9 @@ def open_latents(split: ProbeSplit, root: Path, *, time_axis: bool) -> Latents:
 
 
 def load_within(splits: Sequence[Latents], ram_bytes: int, tick: Callable[[], None]) -> None:
-    """Load the splits that fit into `ram_bytes` together, in order; the others are read by batch."""
+    """Load as many rows as fit into `ram_bytes`, split by split; the others are read by batch."""
     left = ram_bytes
     for split in splits:
-        if split.bytes <= left:
-            left -= split.bytes
-            split.load(tick)
+        count = min(len(split), left // split.row_bytes)
+        left -= count * split.row_bytes
+        split.load(count, tick)
