@@ -1,5 +1,6 @@
 """Clips cut out of videos by ffmpeg, each whole or absent."""
 
+import glob
 import os
 import secrets
 import shutil
@@ -86,6 +87,8 @@ def _cut(cut: Cut) -> bool:
         raise TaskFaultError(f"{cut.clip.source}: no such video")
     out = Path(cut.out)
     out.parent.mkdir(parents=True, exist_ok=True)
+    for left_behind in out.parent.glob(f"{glob.escape(out.name)}.*{PARTIAL_SUFFIX}"):
+        left_behind.unlink(missing_ok=True)
     partial_file = out.with_name(f"{out.name}.{secrets.token_hex(8)}{PARTIAL_SUFFIX}")
     try:
         _run([cut.ffmpeg, *ffmpeg_arguments(cut.clip, partial_file)])

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lary_schema.atomic import publish_text
+from lary_schema.atomic import PARTIAL_SUFFIX, publish_text
 from lary_schema.base import ContractError, canonical_json, file_sha256
 from lary_schema.cards import Actions, DatasetCard, Normalisation, PairColumns
 
@@ -84,6 +84,8 @@ def _claim(out: Path, dataset: LeRobot, pairs: Pairs) -> None:
     if path.is_file() and path.read_text(encoding="utf-8") != text:
         raise ContractError(f"{path}: the folder holds files made from other data or settings; choose another --out")
     publish_text(path, text)
+    for left_behind in out.rglob(f"*{PARTIAL_SUFFIX}"):
+        left_behind.unlink(missing_ok=True)
 
 
 def _do(

@@ -122,9 +122,11 @@ def test_whole_clips_are_kept_and_odd_sides_padded(tmp_path: Path) -> None:
     arguments = ("--ssv2-csv", tmp_path / "seed.csv", "--ssv2-root", tmp_path / "v", "--out", tmp_path / "o")
     (tmp_path / "o/SSv2").mkdir(parents=True)
     (tmp_path / "o/SSv2/0_0_rev.mp4").write_text("as it was")
+    (tmp_path / "o/SSv2/0_0.mp4.0123.partial").write_text("of a killed run")
     result = call(*arguments)
     assert "1 cut, 1 there before, 0 failed" in result.stderr
     assert (tmp_path / "o/SSv2/0_0_rev.mp4").read_text() == "as it was"
+    assert sorted(path.name for path in (tmp_path / "o/SSv2").iterdir()) == ["0_0.mp4", "0_0_rev.mp4"]
     frame = next(decode_in_order(tmp_path / "o/SSv2/0_0.mp4", "clip"))
     assert (frame.width, frame.height) == (64, 48)
     before = (tmp_path / "o/SSv2/0_0.mp4").stat().st_mtime_ns
