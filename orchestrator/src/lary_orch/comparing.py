@@ -3,6 +3,7 @@
 from functools import cache
 
 from lary_schema.cards import DatasetCard
+from lary_schema.jobs import IMPORTED
 from lary_schema.results import ProbeResult, SplitScore
 
 from lary_orch.catalog import BUILT_IN
@@ -23,8 +24,6 @@ REASONS = {
 SLACK = 0.01
 """Share of rows that may be missing: a broken clip does not make another dataset, half of it does."""
 EVALUATED = "val"
-IMPORTED = "import"
-"""How the image of imported latents begins."""
 
 
 def differences(result: ProbeResult, split: str) -> tuple[str, ...]:
@@ -32,13 +31,13 @@ def differences(result: ProbeResult, split: str) -> tuple[str, ...]:
     found = {
         "control": result.control != "none",
         "protocol": result.protocol != PROTOCOL,
-        "variant": result.variant != VARIANT,
+        "variant": result.variant not in (VARIANT, IMPORTED),
         "probe": result.head not in (None, "mlp") or result.target not in (None, "absolute"),
         "data": result.dataset in tables()["unreleased"],
         "split": result.dataset in tables()["split_not_named"],
         "other split": result.dataset not in tables()["split_not_named"] and split != EVALUATED,
         "rows": not _same_rows(result, split, result.splits[split]),
-        "imported": any(store.image.startswith(IMPORTED) for store in result.stores),
+        "imported": result.variant == IMPORTED,
     }
     return tuple(name for name, differs in found.items() if differs)
 

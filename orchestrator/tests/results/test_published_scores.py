@@ -63,7 +63,7 @@ def test_a_comparable_score_has_the_published_one_beside_it(workspace: Workspace
         ({"control": "shuffled"}, "control"),
         ({"rows": {"train": 1000, "val": 500}}, "rows"),
         ({"rows": HUMAN, "failed": 9000}, "rows"),
-        ({"image": "imported:lary"}, "imported"),
+        ({"variant": "imported"}, "imported"),
         ({"values": {"test": 0.79}, "rows": {"train": 456_678, "test": 195_719}}, "other split"),
     ],
 )

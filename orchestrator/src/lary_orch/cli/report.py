@@ -16,7 +16,7 @@ from lary_orch.workspace import Workspace
 @option(
     "--pictures-mib",
     type=click.FloatRange(0),
-    default=12.0,
+    default=6.0,
     help="How much of the trajectories' pictures goes into the page; the best and the worst rows come first.",
 )
 def command(workspace: Workspace, out: Path | None, run: str, protocol: str | None, pictures_mib: float) -> None:

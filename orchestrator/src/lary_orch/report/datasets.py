@@ -45,7 +45,7 @@ def section(evidence: Evidence, board: Board, dataset: str, pictures: Pictures) 
 def _table(evidence: Evidence, scores: list[Score]) -> Html:
     metric = scores[0].metric
     second = "macro" if metric == "top1" else "R²"
-    head = ["model", "split", "best", "95 % interval", "at epoch", "first epoch", "last epoch", second]
+    head = ["model", "split", "best", "95 % interval", "chosen", "first epoch", "last epoch", second]
     head += ["seeds", "rows", "failed", "clamped"]
     rows = [_row(evidence.results[score.file], score) for score in _ordered(scores)]
     further = [_further(evidence.results[score.file].splits[score.split]) for score in _ordered(scores)]
@@ -82,8 +82,9 @@ def _name(score: Score) -> Html:
 
 
 def _epochs(metric: str, seed: SeedScores) -> Iterator[str]:
-    """Of the first seed."""
-    yield str(seed.best.epoch)
+    """Of the first seed: what was chosen, the first and the last epoch's score, macro top-1 or R2."""
+    head = "" if seed.best.optimiser is None else f", head {seed.best.optimiser}"
+    yield f"epoch {seed.best.epoch}{head}"
     yield number(metric, seed.early.value)
     yield number(metric, seed.last.value)
     second = seed.best.macro if metric == "top1" else seed.best.r2
