@@ -9,6 +9,7 @@ COMMANDS = {
     "run": "Run the plan: extract latents, probe them, print the table.",
     "plan": "Show the jobs that `run` would launch, and their JSON.",
     "status": "Show how far a run is.",
+    "cancel": "Take a run of the slurm runtime off the cluster.",
     "results": "Print the table of results.",
     "report": "Write one HTML page of all results.",
     "models": "List the models and what they need.",

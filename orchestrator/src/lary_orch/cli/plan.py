@@ -2,7 +2,7 @@
 
 import json
 import sys
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 from lary_schema.jobs import ExtractJob
@@ -12,6 +12,9 @@ from lary_orch.catalog import Catalog
 from lary_orch.cli.options import catalog_options, json_option, request_options, runtime_options, workspace_options
 from lary_orch.plan import Plan, PlannedJob, Request
 from lary_orch.workspace import Workspace
+
+if TYPE_CHECKING:
+    from lary_orch.slurm.runtime import SlurmRuntime
 
 
 @click.command()
@@ -29,20 +32,33 @@ def command(request: Request, catalog: Catalog, workspace: Workspace, as_json: b
     \b
     lary-orch plan -m frame-diff -d demo_motion
     lary-orch plan -m vjepa2 -d calvin --runtime docker --json
+    lary-orch plan -m vjepa2 -d calvin --runtime slurm        with the scripts for sbatch
     """
     from lary_orch.planning import make_plan
     from lary_orch.runtimes.choose import needed_images, open_place
+    from lary_orch.slurm.runtime import SlurmRuntime
 
     images = needed_images(catalog, request.models if request.extracts else ())
     runtime, slots = open_place(workspace=workspace, say=_say, images=images, **place)
     plan = make_plan(request.on(slots), workspace, catalog, runtime, _say)
+    scripts = _scripts(runtime, plan, workspace) if isinstance(runtime, SlurmRuntime) else []
     if as_json:
-        click.echo(json.dumps(_document(plan), indent=2, ensure_ascii=False))
+        submissions = {"submissions": scripts} if isinstance(runtime, SlurmRuntime) else {}
+        click.echo(json.dumps(_document(plan) | submissions, indent=2, ensure_ascii=False))
     else:
         _show(plan)
+        for submission in scripts:
+            click.echo(f"\n{' '.join(submission['command'])}\n{submission['script']}", nl=False)
     for problem in plan.problems:
         click.echo(f"error: {problem}", err=True)
     sys.exit(plan.exit_code)
+
+
+def _scripts(runtime: "SlurmRuntime", plan: Plan, workspace: Workspace) -> list[dict[str, Any]]:
+    from lary_orch.launch import as_work
+    from lary_orch.slurm.preview import preview
+
+    return preview(runtime, plan.run, [as_work(job, workspace, plan.run) for job in plan.todo], workspace, _say)
 
 
 def _say(line: str) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import sys
+from typing import Any
 
 import click
 
@@ -29,6 +30,9 @@ def command(run: str | None, workspace: Workspace, failures: bool, as_json: bool
     plan = find_plan(workspace, run)
     state = run_state(plan)
     rows = list(failed_rows(plan)) if failures else []
+    cluster = _cluster_state(workspace, plan.run)
+    if cluster is not None:
+        state["cluster"] = cluster
     if as_json:
         listed = {"failures": rows} if failures else {}
         click.echo(json.dumps(state | listed, indent=2, ensure_ascii=False))
@@ -36,3 +40,17 @@ def command(run: str | None, workspace: Workspace, failures: bool, as_json: bool
     for table in [*state_tables(state), *([failure_table(rows)] if failures else [])]:
         show(table, sys.stdout)
         click.echo()
+    if cluster is not None:
+        from lary_orch.slurm.report import cluster_table
+
+        show(cluster_table(cluster), sys.stdout)
+
+
+def _cluster_state(workspace: Workspace, run: str) -> dict[str, Any] | None:
+    """Of a run of the slurm runtime: its tasks."""
+    if not (workspace.run(run).root / "slurm").is_dir():
+        return None
+    from lary_orch.slurm.client import Slurm
+    from lary_orch.slurm.report import cluster_state
+
+    return cluster_state(workspace.run(run), Slurm())

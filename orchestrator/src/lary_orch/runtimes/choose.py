@@ -65,7 +65,7 @@ def open_place(
     device: DeviceChoice,
     gpus: Sequence[str],
     cpu_slots: int | None,
-    profile: Path | None,
+    profile: Path | None = None,
 ) -> tuple[LocalRuntime | SlurmRuntime, list[Slot]]:
     """What the options `--runtime --env --device --gpus --cpu-slots --profile` stand for.
 

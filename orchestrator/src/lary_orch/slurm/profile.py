@@ -53,16 +53,16 @@ class Ask(Document):
     qos: Word | None = None
     time: Time | None = None
     """Rounded up to whole minutes by Slurm."""
-    cpus: int | None = Field(None, ge=1)
+    cpus: int | None = Field(default=None, ge=1)
     """Per task; also the number of its threads."""
     memory: Memory | None = None
     """Per node."""
-    gpus: int | None = Field(None, ge=1)
+    gpus: int | None = Field(default=None, ge=1)
     """Per node, asked for by `--gpus-per-node`."""
     gres: Word | None = None
     """The older way to ask for GPUs: `gpu:a100:1`."""
     constraint: Word | None = None
-    nodes: int | None = Field(None, ge=1)
+    nodes: int | None = Field(default=None, ge=1)
     """Of a probe: one process on each of them."""
     sbatch: tuple[Annotated[str, AfterValidator(_extra)], ...] = ()
     """Further options, each as one `#SBATCH` line."""
@@ -108,15 +108,15 @@ class Profile(Ask):
     """Loaded before each task."""
     setup: tuple[str, ...] = ()
     """Shell lines before each task, after the modules."""
-    tasks: int = Field(8, ge=1)
+    tasks: int = Field(default=8, ge=1)
     """Into how many tasks a store's missing shards are dealt out, at most."""
-    at_once: int | None = Field(None, ge=1)
+    at_once: int | None = Field(default=None, ge=1)
     """How many tasks of one array may run at the same time."""
-    max_array: int | None = Field(None, ge=1)
+    max_array: int | None = Field(default=None, ge=1)
     """Tasks per array job, where fewer than the cluster's MaxArraySize are wanted."""
-    settle_s: float = Field(60, ge=0)
+    settle_s: float = Field(default=60, ge=0)
     """How long a file that a finished task wrote may take to be seen from another host."""
-    poll_s: float = Field(10, ge=10)
+    poll_s: float = Field(default=10, ge=10)
     """Seconds between two questions to the controller, at least; unchanged answers double it up to a minute."""
 
     @model_validator(mode="after")

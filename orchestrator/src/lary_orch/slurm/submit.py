@@ -6,7 +6,7 @@ from pathlib import Path
 from lary_schema.atomic import publish_text
 
 from lary_orch.slurm.client import Client
-from lary_orch.slurm.script import Batch, script
+from lary_orch.slurm.script import Batch
 from lary_orch.slurm.state import GroupEntry, Session, SessionPaths, Submission
 
 
@@ -66,13 +66,3 @@ def submit(client: Client, paths: SessionPaths, submission: Submission, text: st
 def comment(paths: SessionPaths, number: int) -> str:
     """Tells a submission in the queue from all others of the run."""
     return f"{paths.root.name}-{number:04}"
-
-
-def plan_scripts(session: Session, paths: SessionPaths, logs: Path) -> list[tuple[Submission, str]]:
-    """The first submissions of a session and their scripts, in order."""
-    made: list[tuple[Submission, str]] = []
-    for group in session.groups:
-        firsts = {task.id: 1 for task in session.tasks if task.group == group.name}
-        for submission in cut(session, group, firsts, len(made) + 1):
-            made.append((submission, script(batch(session, group, submission, paths, logs))))
-    return made

@@ -1,0 +1,37 @@
+"""`lary-orch cancel`: take a run off the cluster."""
+
+import click
+
+from lary_orch.cli.options import workspace_options
+from lary_orch.workspace import Workspace
+
+
+@click.command()
+@click.argument("run", required=False)
+@workspace_options
+def command(run: str | None, workspace: Workspace) -> None:
+    """Take a run of the slurm runtime off the cluster.
+
+    RUN is a run's name; without it, the latest one. Returns when none of its tasks is in the queue any
+    more. What is done stays done: the same `run` goes on from there. Works on any login node.
+
+    \b
+    lary-orch cancel
+    lary-orch cancel clean-1a2b3c4d
+    """
+    from lary_orch.run_state import find_plan
+    from lary_orch.slurm.client import Slurm
+    from lary_orch.slurm.state import Session, SessionPaths
+    from lary_orch.slurm.stop import cancel
+
+    name = find_plan(workspace, run).run
+    place = SessionPaths.newest(workspace.run(name))
+    if place is None:
+        click.echo(f"run {name}: nothing of it was ever on a cluster")
+        return
+    cancel(Slurm(), Session.read(place.document), place, _say)
+    click.echo(f"run {name}: cancelled; none of its tasks is in the queue any more")
+
+
+def _say(line: str) -> None:
+    click.echo(line, err=True)
