@@ -1,11 +1,11 @@
 """Action chunks: reading them, and what of them is predicted."""
 
 from collections.abc import Callable
-from pathlib import Path
 
 import numpy as np
 from lary_schema.base import ContractError
 from lary_schema.cards import Actions
+from lary_schema.chunks import read_chunk
 from lary_schema.mounts import Mounts, resolve_media
 from numpy.typing import NDArray
 
@@ -31,30 +31,11 @@ def read_chunks(
         cell = metadata.cell(row, actions.column)
         try:
             path = resolve_media(cell, folder, mounts.data, metadata.split.source.host_data, actions.implied_folder)
-            chunks[place] = _read_chunk(path, actions.stride, actions.dim)
+            chunks[place] = read_chunk(path, actions.stride, actions.dim)
         except ContractError as error:
             raise ContractError(f"{metadata.path}: row {row}: {error}") from None
         tick()
     return chunks
-
-
-def _read_chunk(path: Path, stride: int, dim: int) -> Chunks:
-    try:
-        values = np.load(path, allow_pickle=False)
-    except OSError as error:
-        raise ContractError(f"action file {path} cannot be read: {error.strerror or error}") from None
-    except (ValueError, EOFError) as error:
-        raise ContractError(f"action file {path} is no plain .npy array: {error}") from None
-    if not isinstance(values, np.ndarray) or values.dtype.kind not in "fiu":
-        raise ContractError(f"action file {path} is no plain .npy array of numbers")
-    if values.shape not in ((stride, dim), (stride * dim,)):
-        raise ContractError(
-            f"action file {path} has shape {values.shape}, expected {(stride, dim)} or {(stride * dim,)}"
-        )
-    if not np.isfinite(values).all():
-        raise ContractError(f"action file {path} holds values that are not finite")
-    chunk: Chunks = values.astype(np.float64).reshape(stride, dim)
-    return chunk
 
 
 def relative_actions(chunks: Chunks) -> Steps:
