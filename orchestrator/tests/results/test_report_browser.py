@@ -126,7 +126,7 @@ def url(workspace: Workspace, write: Callable[..., Path]) -> str:
             write(model, "arm", {"val": mse}, metric="mse")
     labels = [f"<img src=x onerror=window.ran=1> {n}" for n in range(123)]
     counts = [[5 if r == c else int(c == 7) for c in range(123)] for r in range(123)]
-    publish_text(folder / "confusion_matrix.json", json.dumps({"labels": labels, "matrix": counts}))
+    publish_text(folder / "confusion_matrix.json", json.dumps({"labels": labels, "rows": "truth", "matrix": counts}))
     out = workspace.root / "report.html"
     out.write_bytes(page(gather(workspace), 12, datetime(2026, 1, 2, tzinfo=UTC)))
     return out.as_uri()

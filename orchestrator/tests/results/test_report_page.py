@@ -261,7 +261,15 @@ def test_a_large_matrix_names_its_mistakes(workspace: Workspace, write: Write, m
 
 @pytest.mark.parametrize(
     "content",
-    ["{", "[]", '{"labels": ["a"], "matrix": [[1, 2]]}', '{"labels": ["a"], "matrix": [[-1]]}', '{"labels": 1}'],
+    [
+        "{",
+        "[]",
+        '{"rows": "truth", "labels": 1}',
+        '{"rows": "truth", "labels": ["a"], "matrix": [[1, 2]]}',
+        '{"rows": "truth", "labels": ["a"], "matrix": [[-1]]}',
+        '{"rows": "truth", "labels": ["a"], "matrix": [["1"]]}',
+        '{"labels": ["a"], "matrix": [[1]]}',
+    ],
 )
 def test_a_broken_matrix_costs_nothing_else(workspace: Workspace, write: Write, content: str, made: Made) -> None:
     folder = write("frame-diff", "toy", {"val": 0.5})

@@ -64,17 +64,22 @@ def _section(score: Score, *, open_: bool) -> Html:
 def read_matrix(path: Path) -> Matrix:
     """Raises ContractError for a file that holds no matrix."""
     content = read_json(path)
-    labels, counts = (content.get(key) if isinstance(content, dict) else None for key in ("labels", "matrix"))
+    fields = content if isinstance(content, dict) else {}
+    labels, counts = fields.get("labels"), fields.get("matrix")
     square = (
-        isinstance(labels, list)
+        # LARYBench's own files have predictions in rows and do not say so.
+        fields.get("rows") == "truth"
+        and isinstance(labels, list)
         and isinstance(counts, list)
         and len(counts) == len(labels)
         and all(isinstance(row, list) and len(row) == len(labels) for row in counts)
         and all(isinstance(count, int) and count >= 0 for row in counts for count in row)
     )
     if not square:
-        raise ContractError(f"{path}: no confusion matrix: labels and a square matrix of counts are expected")
-    return Matrix([str(label) for label in labels or ()], counts or [])
+        raise ContractError(
+            f"{path}: no confusion matrix with the truth in rows: it needs labels and a square matrix of counts"
+        )
+    return Matrix([str(label) for label in fields["labels"]], fields["matrix"])
 
 
 def draw(matrix: Matrix) -> Html:
