@@ -14,6 +14,7 @@ from lary_probe.dit import Dit, sinusoids
 from lary_probe.noise import GOLDEN, _mixed, key_of, normals, uniforms
 from lary_schema.base import ContractError
 from lary_schema.cards import DiffusionHead, ProtocolCard, RegressRecipe
+from lary_schema.events import Progress
 from lary_schema.results import ProbeResult
 from numpy.typing import NDArray
 
@@ -235,6 +236,18 @@ def test_predictions_depend_on_no_batch(toy_actions: Any, with_protocol: WithPro
     for each in predictions[1:]:
         np.testing.assert_allclose(each, predictions[0], atol=1e-5)
     assert not np.allclose(other, predictions[0], atol=1e-2)
+
+
+def test_a_long_evaluation_is_heard_of(
+    toy_actions: Any, with_protocol: WithProtocol, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("lary_probe.session.QUIET_SECONDS", 0.0)
+    toy_actions.run(toy_actions.job("regress", protocol=diffusing(with_protocol)))
+    notes = [event.note for event in toy_actions.events if isinstance(event, Progress)]
+    # Every file, and in each of two epochs every step of a batch of held-out rows and of two of val's.
+    assert notes.count("reading action files") == 64 + 24
+    assert sum(note.endswith("sampling") for note in notes) == 2 * (1 + 2) * SMALL.sample_steps
+    assert any(note.startswith("seed 0 epoch 2/2 val mse") for note in notes)
 
 
 def test_same_job_same_bits(toy_actions: Any, with_protocol: WithProtocol) -> None:

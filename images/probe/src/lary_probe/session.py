@@ -19,6 +19,8 @@ from lary_probe.launch import is_joined, local_processes
 from lary_probe.sampling import steps_per_epoch
 
 PROGRESS_SECONDS = 2.0
+QUIET_SECONDS = 30.0
+"""So long nothing need be said while something other than a step goes on. Who started the job ends a silent one."""
 
 
 def make_accelerator(device: str) -> Accelerator:
@@ -69,7 +71,7 @@ class Session:
     done: int = 0
     note: str = ""
     _began: float = field(default_factory=time.monotonic)
-    _told: float = 0.0
+    _told: float = field(default_factory=time.monotonic)
 
     @property
     def device_name(self) -> str:
@@ -92,16 +94,18 @@ class Session:
         self.done += 1
         self.alive("training")
         if time.monotonic() - self._told > PROGRESS_SECONDS:
-            self.progress(self.note)
+            self._tell(self.note)
 
     def alive(self, doing: str) -> None:
         """Something other than a step went on."""
         self.watchdog.beat(doing)
+        if time.monotonic() - self._told > QUIET_SECONDS:
+            self._tell(f"{self.note}, {doing}" if self.note else doing)
 
     def progress(self, note: str) -> None:
         """Tell how far it is; `note` is the last epoch and its scores."""
-        self.note, self._told = note, time.monotonic()
-        self.emit(Progress(job=self.job.id, done=self.done, total=self.total, per_second=self._rate(), note=note))
+        self.note = note
+        self._tell(note)
 
     def warn(self, message: str) -> None:
         self.emit(Warned(job=self.job.id, message=message))
@@ -109,6 +113,10 @@ class Session:
     def finish(self) -> None:
         peak = torch.cuda.max_memory_allocated() if self.accelerator.device.type == "cuda" else None
         self.emit(Finished(job=self.job.id, done=self.done, per_second=self._rate(), peak_memory_bytes=peak))
+
+    def _tell(self, note: str) -> None:
+        self._told = time.monotonic()
+        self.emit(Progress(job=self.job.id, done=self.done, total=self.total, per_second=self._rate(), note=note))
 
     def _rate(self) -> float:
         return self.done / max(self.seconds, 1e-9)
