@@ -78,6 +78,9 @@ def test_two_processes_classify_like_one(bench: Any, with_protocol: WithProtocol
     assert result.fingerprint == alone.fingerprint
     assert result.splits == alone.splits
     assert log(bench) == alone_log
+    # LARYBench's sampler repeats a row to make 37 even; here every row is predicted once, in order.
+    with (bench.mounts.out / "predictions.csv").open(encoding="utf-8", newline="") as file:
+        assert [int(row["row"]) for row in csv.DictReader(file)] == list(range(37))
     assert [event["event"] for event in events].count("started") == 1
     assert (events[-1]["event"], events[-1]["done"]) == ("finished", 2 * 4 * 5)
 

@@ -199,5 +199,6 @@ def _warn_of_shifted(
     shifted = sum(classes[index] != label for label, index in zip(labels, ids.tolist(), strict=True))
     if shifted:
         session.warn(
-            f"class_ids per-split: {shifted} of {len(labels)} rows of {split} carry another class's id than in train"
+            f"class_ids per-split: {shifted} of {len(labels)} rows of {split} carry another class's id than in train; "
+            "their score is LARYBench's"
         )
