@@ -12,7 +12,7 @@ from lary_probe.scales import Scale, train_scale
 from lary_probe.targets import targets_sha256
 from lary_schema.base import ContractError, file_sha256
 from lary_schema.cards import Actions, Normalisation, ProtocolCard, RegressRecipe
-from lary_schema.events import Warned
+from lary_schema.events import Progress, Warned
 from numpy.typing import NDArray
 
 WithProtocol = Callable[..., ProtocolCard]
@@ -237,6 +237,20 @@ def test_seen_and_unseen_splits_are_scored_apart(toy_actions: Any) -> None:
     assert unseen.value > unseen.floor
     assert (toy_actions.mounts.out / "predictions_unseen.npy").exists()
     assert {path.name for path in (toy_actions.mounts.out / "eval_vis").iterdir()} == {"val", "unseen"}
+
+
+def test_select_on_evaluated_judges_all_splits_by_the_first(toy_actions: Any, with_protocol: WithProtocol) -> None:
+    """As LARYBench: the unseen split's score is that of the epoch that was best on the seen one."""
+    tokens = np.random.default_rng(9).normal(size=(6, 1, 2, 4))
+    toy_actions.split("unseen", tokens, [f"val_{row}.npy" for row in range(6)])
+    result = toy_actions.run(toy_actions.job("regress", protocol=with_protocol(select_on="evaluated")))
+    seen, unseen = (result.splits[name].seeds[0].best for name in ("val", "unseen"))
+    assert unseen.epoch == seen.epoch
+    assert seen.selection == unseen.selection == pytest.approx(seen.value)
+    assert unseen.value != pytest.approx(seen.value, rel=0.1)
+    notes = [event.note for event in toy_actions.events if isinstance(event, Progress)]
+    assert f"val {seen.value:.4f} at epoch {seen.epoch} chosen by itself" in notes[-1]
+    assert f"unseen {unseen.value:.4f} at epoch {seen.epoch} chosen by val" in notes[-1]
 
 
 @pytest.mark.parametrize("split", ["train", "val"])

@@ -17,7 +17,7 @@ from lary_probe.regress_outputs import write_outputs
 from lary_probe.regress_targets import Target, Targets, read_targets
 from lary_probe.sampling import holdout_random
 from lary_probe.scoring import r_squared
-from lary_probe.selection import EVALUATED, HOLDOUT, Track, chosen_note, split_score
+from lary_probe.selection import EVALUATED, Track, chosen_note, judge_of, split_score
 from lary_probe.session import Session
 from lary_probe.trackers import epoch_scalars, open_log
 from lary_probe.training import EpochOutput, Part, train, weights_of
@@ -74,7 +74,7 @@ def _run_seed(
     plan = make_plan(recipe, targets.shape, len(fit), seed, lambda: session.alive("sampling"))
     with open_log(session, seed) as log:
         for output in train(session, [head], plan, fit, parts):
-            better = {name: _add_epoch(track, output, name, parts) for name, track in mine.items()}
+            better = {name: _add_epoch(track, output, name, judge_of(job, name), parts) for name, track in mine.items()}
             if better[first]:
                 weights = weights_of(head)
             value = mine[first].scores[-1].value
@@ -86,9 +86,8 @@ def _run_seed(
     return weights
 
 
-def _add_epoch(track: Track, output: EpochOutput, split: str, parts: dict[str, Part]) -> bool:
+def _add_epoch(track: Track, output: EpochOutput, split: str, judge: str, parts: dict[str, Part]) -> bool:
     name = EVALUATED + split
-    judge = HOLDOUT if HOLDOUT in parts else name
     truth, predicted = parts[name].targets.astype(np.float64), output.predicted[name][0]
     if not (np.isfinite(predicted).all() and np.isfinite(output.predicted[judge]).all()):
         raise ContractError(

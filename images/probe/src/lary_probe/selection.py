@@ -62,11 +62,22 @@ class Track:
         )
 
 
+def judge_of(job: ProbeJob, split: str) -> str:
+    """The part whose score chooses the epoch that is reported of a split.
+
+    LARYBench's regression reports the unseen split at the epoch that was best on the first one.
+    """
+    if job.protocol.select_on == "holdout":
+        return HOLDOUT
+    return EVALUATED + (job.evaluate[0].name if job.kind == "regress" else split)
+
+
 def chosen_note(job: ProbeJob, tracks: Mapping[str, Track]) -> str:
     """What one seed's training chose on each evaluated split, and by which score."""
-    by, notes = "holdout" if job.protocol.select_on == "holdout" else "itself", []
+    notes = []
     for name, track in tracks.items():
-        best = track.chosen
+        best, judge = track.chosen, judge_of(job, name)
+        by = "itself" if judge == EVALUATED + name else judge.removeprefix(EVALUATED)
         head = "" if best.optimiser is None else f", {head_name(job, best.optimiser)},"
         notes.append(f"{name} {best.value:.4f} at epoch {best.epoch}{head} chosen by {by} ({best.selection:.4f})")
     return f"seed {next(iter(tracks.values())).seed}: {'; '.join(notes)}"
