@@ -17,12 +17,14 @@ Write = Callable[..., Path]
 
 def split_score(value: float, rows: int, *, classify: bool, failed: int = 0) -> SplitScore:
     epoch = EpochScore(
-        epoch=1, value=value, selection=value, macro=value if classify else None, r2=None if classify else 1 - value
+        epoch=3, value=value, selection=value, macro=value if classify else None, r2=None if classify else 1 - value
     )
+    early = epoch.model_copy(update={"epoch": 1, "value": value - 0.02})
+    last = epoch.model_copy(update={"epoch": 9, "value": value - 0.01})
     return SplitScore(
         value=value,
         interval=Interval(low=value - 0.05, high=value + 0.05),
-        seeds=(SeedScores(seed=0, early=epoch, best=epoch, last=epoch),),
+        seeds=(SeedScores(seed=0, early=early, best=epoch, last=last),),
         floor=0.25 if classify else 1.02,
         chance=0.125 if classify else None,
         per_group={} if classify else {"position": value / 2},

@@ -212,6 +212,12 @@ def test_an_error_above_the_published_one_is_outside_too(workspace: Workspace, w
     assert invoke(workspace, "--against", str(FILE), "--tolerance", "0.02").exit_code == 0
 
 
+def test_what_is_as_far_as_the_tolerance_is_within(workspace: Workspace, write: Write) -> None:
+    assert 0.28 - 0.27 > 0.01, "in binary fractions"
+    write("vjepa2", "calvin", {"val": 0.28}, metric="mse", rows={"train": 197_952, "val": 11_969})
+    assert invoke(workspace, "--against", str(FILE), "--tolerance", "0.01").exit_code == 0
+
+
 def test_the_comparison_for_programs(workspace: Workspace, write: Write) -> None:
     write("vjepa2", "human_1st", {"val": 0.79}, rows=HUMAN)
     write("vjepa2", "libero", {"val": 0.79})

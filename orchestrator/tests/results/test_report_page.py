@@ -182,6 +182,8 @@ def test_all_scores_of_a_dataset(workspace: Workspace, write: Write, made: Made)
         ["frame-diff lary-v1, dit", "seen_val", "0.500", "0.450 to 0.550", "48", "2", "0"],
         ["frame-diff lary-v1, dit", "unseen", "0.700", "0.650 to 0.750", "48", "2", "0"],
     ]
+    assert scores.rows()[0][4:8] == ["chosen", "first epoch", "last epoch", "R²"]
+    assert scores.rows()[1][4:8] == ["epoch 3", "0.380", "0.390", "0.600"]
     assert errors.rows() == [
         ["model", "split", "position group"],
         ["pixels lary-v1", "seen_val", "0.200"],
