@@ -12,6 +12,9 @@ TOOLS: dict[str, str] = {
     "cut-clips": "Cut the clips of SSv2 and EgoDex by ffmpeg.",
     "manifest": "Make a dataset from a folder of clips or a LeRobot dataset.",
     "sample-frames": "Choose the frames of every clip of a CSV.",
+    "stats": "Compute the mean and spread of actions, per robot.",
+    "relative": "Compute relative actions (last step minus first) and their statistics.",
+    "split": "Split a metadata CSV into train and val.",
     "latents-import": "Take LARYBench's latents into stores.",
     "latents-export": "Write stores as LARYBench's latents.",
 }

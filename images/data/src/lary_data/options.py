@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import click
@@ -24,3 +25,27 @@ def timeout_option(default: float) -> Decorator:
         "--timeout", type=click.FloatRange(min=0, min_open=True), default=default, show_default=True,
         help="Seconds that one file may take; then it is given up.",
     )  # fmt: skip
+
+
+def action_options(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Hands over `dataset`, `splits`, `csvs`, `max_missing` and `workers` of a tool that reads action files."""
+    for option in reversed(_ACTION_OPTIONS):
+        function = option(function)
+    return function
+
+
+_ACTION_OPTIONS: list[Decorator] = [
+    click.option("-d", "--dataset", required=True, help="Dataset key."),
+    click.option("--split", "splits", multiple=True, help="Split; repeatable."),
+    click.option(
+        "--csv", "csvs", type=click.Path(dir_okay=False, path_type=Path), multiple=True,
+        help="CSV instead of the split's; repeatable, needs one --split.",
+    ),
+    click.option(
+        "--max-missing", type=click.FloatRange(0, 1), default=0.0, show_default=True,
+        help="Tolerated share of files that are not there.",
+    ),
+    click.option(
+        "--workers", type=click.IntRange(min=1), default=8, show_default=True, help="Files read at once.",
+    ),
+]  # fmt: skip

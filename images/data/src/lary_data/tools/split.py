@@ -1,0 +1,62 @@
+"""`lary-orch data split`: train and val of a metadata CSV."""
+
+from pathlib import Path
+
+import click
+
+FILE = click.Path(dir_okay=False, path_type=Path)
+
+
+@click.command()
+@click.argument("source", type=click.Path(exists=True, dir_okay=False, path_type=Path), metavar="CSV")
+@click.option("--ratio", type=click.FloatRange(0, 1, min_open=True, max_open=True), default=0.3, show_default=True,
+              help="Share of val.")  # fmt: skip
+@click.option("--seed", type=click.IntRange(0), default=42, show_default=True, help="The same seed, the same rows.")
+@click.option("--stratify", metavar="COLUMN", help="Have every class of this column in val as often as in train.")
+@click.option("--group", "groups", metavar="COLUMN", multiple=True,
+              help="Keep rows together that agree in this column, such as an episode; repeatable.")  # fmt: skip
+@click.option("--train", type=FILE, help="CSV of train [beside CSV: its name with `train` for `all`, or `_train`].")
+@click.option("--val", type=FILE, help="CSV of val [likewise].")
+@click.option("--overwrite", is_flag=True, help="Replace CSVs that are there already.")
+def command(
+    source: Path,
+    ratio: float,
+    seed: int,
+    stratify: str | None,
+    groups: tuple[str, ...],
+    train: Path | None,
+    val: Path | None,
+    overwrite: bool,
+) -> None:
+    """Split a metadata CSV into train and val.
+
+    Every row lands in exactly one, in the CSV's order. Rows of one episode are alike: use --group for them, or a
+    probe is scored on what it has seen. A class with a single row is trained on.
+
+    \b
+    lary-orch data split all_clips.csv --stratify action
+    lary-orch data split pairs.csv --group dataset --group episode_id --ratio 0.25
+    """
+    import numpy as np
+    from lary_schema.base import ContractError
+
+    from lary_data import splits
+
+    if stratify and groups:
+        raise ContractError("--stratify and --group exclude each other: whole groups cannot be dealt out by class")
+    columns = [stratify] if stratify else list(groups)
+    keys = splits.read_keys(source, columns)
+    rng = np.random.default_rng(seed)
+    if stratify:
+        made = splits.stratified(keys, ratio, rng)
+    elif groups:
+        made = splits.grouped(keys, ratio, rng)
+    else:
+        made = splits.plain(len(keys), ratio, rng)
+    names = splits.default_names(source)
+    targets = (train or source.with_name(names[0]), val or source.with_name(names[1]))
+    splits.write(source, made.val, targets, overwrite=overwrite)
+    held = int(made.val.sum())
+    click.echo(f"{targets[0]}: {len(keys) - held} rows\n{targets[1]}: {held} rows")
+    if made.singles:
+        click.echo(f"in train alone, having one row: {', '.join(made.singles)}", err=True)
