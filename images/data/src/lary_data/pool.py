@@ -11,6 +11,7 @@ from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
 from typing import Any, Generic, NamedTuple, TypeVar
 
+import cv2
 from lary_worker.faults import RowFaultError, detail_of
 from lary_worker.parent import die_with_parent
 
@@ -139,6 +140,8 @@ def run_tasks(
 
 def _serve(pipe: Connection, function: Callable[[Any], Any], parent: int) -> None:
     die_with_parent(parent)
+    # Parallelism is by process: a thread per core in each would only get in its way.
+    cv2.setNumThreads(1)
     pipe.send((None, ""))
     while True:
         try:

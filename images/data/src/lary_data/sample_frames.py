@@ -3,7 +3,7 @@
 import csv
 import io
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -63,18 +63,24 @@ def sample_csv(source: Path, out: Path, column: str, indices: str, sampler: Samp
     with AnswerLog(out.with_name(out.name + LOG_SUFFIX)) as log:
         outcomes = sample_clips(names, sampler, log)
     counts: Counter[str] = Counter()
-    lines = [_extended(header, indices, indices, HOW_COLUMN, header)]
-    for number, cells in enumerate(rows):
-        if len(cells) != len(header):
-            say(f"{source}: row {number} has {len(cells)} cells, the header {len(header)}; it stays as it is")
-        outcome = outcomes[cells[at]] if len(cells) == len(header) else _failed("not as many cells as the header")
-        counts["failed" if not outcome[0] else outcome[1]] += 1
-        lines.append(_extended(header, indices, INDICES_SEPARATOR.join(map(str, outcome[0])), outcome[1], cells))
-    publish_text(out, csv_text(lines))
+
+    def lines() -> Iterator[list[str]]:
+        yield _extended(header, indices, indices, HOW_COLUMN, header)
+        for number, cells in enumerate(rows):
+            if len(cells) != len(header):
+                say(f"{source}: row {number} has {len(cells)} cells, the header {len(header)}; it stays as it is")
+                counts["failed"] += 1
+                yield cells
+                continue
+            chosen, how = outcomes[cells[at]]
+            counts[how if chosen else "failed"] += 1
+            yield _extended(header, indices, INDICES_SEPARATOR.join(map(str, chosen)), how, cells)
+
+    publish_text(out, csv_text(lines()))
     return counts
 
 
-def sample_clips(names: Mapping[str, None] | Sequence[str], sampler: Sampler, log: AnswerLog) -> dict[str, Outcome]:
+def sample_clips(names: Iterable[str], sampler: Sampler, log: AnswerLog) -> dict[str, Outcome]:
     """The outcome of each clip, by the CSV's text."""
     outcomes: dict[str, Outcome] = {}
     clips = []
@@ -95,7 +101,7 @@ def sample_clips(names: Mapping[str, None] | Sequence[str], sampler: Sampler, lo
     return outcomes
 
 
-def csv_text(lines: Sequence[Sequence[str]]) -> str:
+def csv_text(lines: Iterable[Sequence[str]]) -> str:
     """Rows as CSV."""
     out = io.StringIO()
     csv.writer(out, lineterminator="\n").writerows(lines)
@@ -119,7 +125,5 @@ def _failed(why: str) -> Outcome:
 def _extended(header: list[str], indices: str, first: str, second: str, cells: list[str]) -> list[str]:
     """A row with the two new cells: in place of old ones of the same columns, else behind the others."""
     new = {indices: first, HOW_COLUMN: second}
-    if len(cells) != len(header):
-        return cells
     replaced = [new.get(name, cell) for name, cell in zip(header, cells, strict=True)]
     return replaced + [cell for name, cell in new.items() if name not in header]
