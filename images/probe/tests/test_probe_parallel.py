@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from lary_probe.launch import JOINED_BY, ProcessFailedError, _reserved_port, is_joined, launch
 from lary_schema.base import ContractError
-from lary_schema.cards import ProtocolCard
+from lary_schema.cards import DiffusionHead, ProtocolCard
 from lary_schema.events import _Event
 from lary_schema.results import ProbeResult
 
@@ -85,10 +85,12 @@ def test_two_processes_classify_like_one(bench: Any, with_protocol: WithProtocol
     assert (events[-1]["event"], events[-1]["done"]) == ("finished", 2 * 4 * 5)
 
 
-def test_two_processes_regress_like_one(toy_actions: Any, with_protocol: WithProtocol) -> None:
+@pytest.mark.parametrize("head", ["mlp", "dit"])
+def test_two_processes_regress_like_one(toy_actions: Any, with_protocol: WithProtocol, head: str) -> None:
     """Batches of 47 and one rows: the last one leaves a process without a row."""
     base = with_protocol()
-    recipe = base.regress.model_copy(update={"batch_size": 47})
+    dit = DiffusionHead(width=16, depth=2, heads=2, train_steps=20, sample_steps=5)
+    recipe = base.regress.model_copy(update={"batch_size": 47, "head": head, "dit": dit})
     job = toy_actions.job("regress", protocol=base.model_copy(update={"regress": recipe}))
     alone, alone_log = toy_actions.run(job), log(toy_actions)
     first, second = by_somebody_else(toy_actions, job)
@@ -184,3 +186,32 @@ def test_who_joins_needs_all_variables() -> None:
     assert not is_joined({"LOCAL_RANK": "0"})
     with pytest.raises(ContractError, match="and MASTER_PORT is not"):
         is_joined({name: value for name, value in whole.items() if name != "MASTER_PORT"})
+
+
+def test_each_process_has_a_gpu_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    from lary_probe.session import _check_gpus
+
+    for name in JOINED_BY:
+        monkeypatch.setenv(name, "3")
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "4")
+    with pytest.raises(ContractError, match="4 processes and torch sees 2 GPUs"):
+        _check_gpus(2)
+    _check_gpus(4)
+    assert os.environ["LOCAL_RANK"] == "3"
+    # Under srun a task may see its own GPU alone, and is not told how many share the machine.
+    monkeypatch.delenv("LOCAL_WORLD_SIZE")
+    _check_gpus(1)
+    assert os.environ["LOCAL_RANK"] == "0"
+
+
+def test_processes_share_memory_and_threads(toy_classes: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    import torch
+    from lary_probe.data import open_data
+    from lary_probe.session import make_deterministic
+
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
+    row = 2 * 3 * 8 * 4
+    data = open_data(toy_classes.job("classify", ram_bytes=20 * row), toy_classes.mounts, lambda: None)
+    assert (data.train.held, data.evaluated[0][0].held) == (10, 0)
+    make_deterministic("cpu", 4)
+    assert torch.get_num_threads() == 2
