@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from lary_orch.runtimes.base import Device, ImageSource, Prepared, Task
 from lary_orch.runtimes.docker_args import PIDS, TMP_BYTES, Host, question_arguments, task_arguments
+from lary_orch.weights_convert import Conversion, container_arguments
 from lary_schema.cards import ImageCard
 from lary_schema.mounts import Mounts
 
@@ -67,6 +68,28 @@ def test_the_whole_value() -> None:
             {"Type": "bind", "Source": "/host/latents", "Target": "/latents", "ReadOnly": False},
         ],
     }
+
+
+def test_a_conversion_sees_its_file_and_an_empty_folder(tmp_path: Path) -> None:
+    """Every key again: of all commands this one reads what nobody may trust."""
+    (tmp_path / "real.ckpt").touch()
+    (tmp_path / "link.ckpt").symlink_to("real.ckpt")
+    asked = Conversion(tmp_path / "link.ckpt", tmp_path / "x" / "new.safetensors", ("--entry", "net"))
+    arguments, folders = container_arguments(asked, tmp_path / "x" / "draft")
+    task = task_arguments(_task(cpus=3), HOST, LABELS)
+    kept = {"image", "user", "group_add", "working_dir", "labels", "network_mode", "read_only", "tmpfs", "cap_drop"}
+    kept |= {"security_opt", "pids_limit", "init", "log_config", "auto_remove", "stdin_open"}
+    kept |= {"mem_limit", "memswap_limit"}
+    found = question_arguments(PREPARED, arguments, HOST, LABELS, folders)
+    assert found == {name: task[name] for name in kept} | {
+        "command": ["convert", "/source/link.ckpt", "/target/new.safetensors", "--entry", "net"],
+        "environment": {name: value for name, value in task["environment"].items() if "THREADS" not in name},
+        "mounts": [
+            {"Type": "bind", "Source": f"{tmp_path}/real.ckpt", "Target": "/source/link.ckpt", "ReadOnly": True},
+            {"Type": "bind", "Source": f"{tmp_path}/x/draft", "Target": "/target", "ReadOnly": False},
+        ],
+    }
+    assert found["network_mode"] == "none"
 
 
 @pytest.mark.parametrize("verb", ["classify", "regress"])

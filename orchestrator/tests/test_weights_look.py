@@ -12,7 +12,7 @@ import pytest
 from click.testing import CliRunner, Result
 from lary_orch.cli.weights import command
 from lary_orch.weights import Weight, damage, fetchable, list_weights, verify
-from lary_schema.base import ContractError
+from lary_schema.base import ContractError, WeightsError
 from lary_schema.cards import ImageCard, WeightSpec
 
 GOOD = b"\x40\0\0\0\0\0\0\0" + b'{"w":{"dtype":"F32","shape":[1],"data_offsets":[0,4]}}'.ljust(64) + b"\0\0\0\0"
@@ -160,9 +160,14 @@ def test_convert_asks_the_worker(tmp_path: Path) -> None:
         "torch.save({'state_dict': {'w': torch.ones(2)}, 'args': argparse.Namespace(a=1)}, sys.argv[1])"
     )
     subprocess.run([sys.executable, "-c", script, str(tmp_path / "old.ckpt")], check=True)
-    paths = [str(tmp_path / "old.ckpt"), str(tmp_path / "new.safetensors"), "--env", "current"]
+    paths = [str(tmp_path / "old.ckpt"), str(tmp_path / "new.safetensors"), "--runtime", "process", "--env", "current"]
     with pytest.raises(ContractError, match="--i-trust-this-file"):
         invoke(tmp_path, "convert", *paths)
     done = invoke(tmp_path, "convert", *paths, "--i-trust-this-file")
-    assert json.loads(done.output)["entry"] == "state_dict"
+    assert json.loads(done.stdout)["entry"] == "state_dict"
     assert damage(tmp_path / "new.safetensors") is None
+    assert "the process runtime does not isolate" in done.stderr
+    with pytest.raises(ContractError, match=r"new.safetensors: exists already"):
+        invoke(tmp_path, "convert", *paths, "--i-trust-this-file")
+    with pytest.raises(WeightsError, match=r"none.ckpt: no such file"):
+        invoke(tmp_path, "convert", str(tmp_path / "none.ckpt"), *paths[1:], "--i-trust-this-file")

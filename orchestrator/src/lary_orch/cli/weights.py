@@ -9,9 +9,12 @@ import click
 from lary_schema.base import ContractError, ExitCode
 
 from lary_orch.catalog import Catalog
-from lary_orch.cli.options import catalog_options, json_option, option, workspace_options
+from lary_orch.cli.options import catalog_options, environment_option, json_option, option, workspace_options
 from lary_orch.weights import Weight
 from lary_orch.workspace import Workspace
+
+CONVERTER = "frame-diff"
+"""A model of the smallest image that has torch."""
 
 
 @click.group()
@@ -114,7 +117,13 @@ def fetch(
 @click.argument("target", type=click.Path(path_type=Path, dir_okay=False))
 @option("--entry", help="Key under which SOURCE keeps its tensors [the only one].")
 @option("--i-trust-this-file", "trusted", is_flag=True, help="Required: SOURCE is unpickled, with nothing imported.")
-@option("--env", "environment", type=click.Choice(["own", "current"]), default="own", help="Where torch comes from.")
+@option(
+    "--runtime",
+    type=click.Choice(["auto", "process", "docker"]),
+    default="auto",
+    help="Where SOURCE is unpickled: auto takes a container where an engine answers and the image is built.",
+)
+@environment_option
 @workspace_options
 @catalog_options
 def convert(
@@ -122,20 +131,36 @@ def convert(
     target: Path,
     entry: str | None,
     trusted: bool,
+    runtime: str,
     environment: str,
     workspace: Workspace,
     catalog: Catalog,
 ) -> None:
     """Write a checkpoint that holds pickled objects as safetensors, once.
 
-    The tensors of SOURCE go to TARGET under their names; what else was in it is listed.
+    The tensors of SOURCE go to TARGET under their names; what else was in it is listed. A container sees
+    SOURCE and an empty folder, and no network.
     """
-    from lary_orch.runtimes.choose import process_runtime
+    from lary_orch.runtimes.choose import open_place
+    from lary_orch.weights_convert import Conversion
+    from lary_orch.weights_convert import convert as convert_file
 
-    runtime = process_runtime(workspace, environment)
-    prepared = runtime.prepare(catalog.image_for("frame-diff"), lambda line: click.echo(line, err=True))
+    def say(line: str) -> None:
+        click.echo(line, err=True)
+
+    image = catalog.image_for(CONVERTER)
+    place, _ = open_place(
+        workspace=workspace,
+        say=say,
+        images=[image],
+        runtime=runtime,
+        environment=environment,
+        device="cpu",
+        gpus=(),
+        cpu_slots=1,
+    )
     options = ["--i-trust-this-file"] * trusted + (["--entry", entry] if entry else [])
-    click.echo(runtime.ask(prepared, "convert", str(source.absolute()), str(target.absolute()), *options), nl=False)
+    click.echo(convert_file(Conversion(source, target, tuple(options)), image, place, say), nl=False)
 
 
 def _fetch_one(weight: Weight, revision: str | None) -> list[str]:

@@ -6,7 +6,7 @@ import os
 import tempfile
 import threading
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from copy import copy
 from dataclasses import dataclass, replace
@@ -24,7 +24,7 @@ from requests.exceptions import RequestException
 from lary_orch.images import CONTRACT_LABEL, SOURCE_LABEL, Recipes, how_to_get, reference
 from lary_orch.runtimes import orphans
 from lary_orch.runtimes.base import ImageSource, Prepared, Say, Task
-from lary_orch.runtimes.docker_args import Host, question_arguments, task_arguments
+from lary_orch.runtimes.docker_args import Folder, Host, question_arguments, task_arguments
 from lary_orch.runtimes.output import BoundedLog, Lines
 from lary_orch.tables import size_text
 
@@ -131,13 +131,15 @@ class DockerRuntime:
                 return "the container engine has no NVIDIA runtime"
         return None
 
-    def ask(self, prepared: Prepared, *arguments: str) -> str:
+    def ask(
+        self, prepared: Prepared, *arguments: str, folders: Sequence[Folder] = (), limit_s: float = ASK_TIMEOUT_S
+    ) -> str:
         what = f"{prepared.ref} {' '.join(arguments)}"
-        created = question_arguments(prepared, arguments, self._host, self._labels("-", arguments[0]))
+        created = question_arguments(prepared, arguments, self._host, self._labels("-", arguments[0]), folders)
         with tempfile.TemporaryDirectory() as folder:
             log = Path(folder) / "stderr.log"
             running = self._launch(created, log, what)
-            timer = threading.Timer(ASK_TIMEOUT_S, running.stop)
+            timer = threading.Timer(limit_s, running.stop)
             timer.start()
             try:
                 answer = "".join(running.lines())

@@ -16,6 +16,16 @@ READ_ONLY = ("data", "weights", "job")
 
 
 @dataclass(frozen=True)
+class Folder:
+    """A file or folder of the host that a container sees."""
+
+    source: Path
+    target: str
+    """Its path in the container."""
+    read_only: bool = True
+
+
+@dataclass(frozen=True)
 class Host:
     """What is known of the engine's machine and of the caller on it."""
 
@@ -41,11 +51,13 @@ def task_arguments(task: Task, host: Host, labels: Mapping[str, str]) -> dict[st
 
 
 def question_arguments(
-    prepared: Prepared, arguments: Sequence[str], host: Host, labels: Mapping[str, str]
+    prepared: Prepared, arguments: Sequence[str], host: Host, labels: Mapping[str, str], folders: Sequence[Folder] = ()
 ) -> dict[str, Any]:
-    """The same isolation for a short command without mounts (`describe`, `selftest`)."""
-    memory = {"mem_limit": host.memory_bytes, "memswap_limit": host.memory_bytes}
-    return _isolated(prepared, list(arguments), host, labels, _gpu_env(Device())) | memory
+    """The same isolation for a command that is no job: `describe` and `selftest` see no folder, `convert` two."""
+    limits: dict[str, Any] = {"mem_limit": host.memory_bytes, "memswap_limit": host.memory_bytes}
+    if folders:
+        limits["mounts"] = [_bind(f.target, f.source, read_only=f.read_only) for f in folders]
+    return _isolated(prepared, list(arguments), host, labels, _gpu_env(Device())) | limits
 
 
 def _isolated(
@@ -92,12 +104,12 @@ def _devices(device: Device) -> list[dict[str, Any]]:
 def _mounts(task: Task) -> list[dict[str, Any]]:
     """Bind mounts; of the two that are ever written, extract gets the latents and a probe its out folder."""
     extracts = task.verb == "extract"
-    mounts = [_bind(name, getattr(task.mounts, name), read_only=True) for name in READ_ONLY]
-    mounts.append(_bind("latents", task.mounts.latents, read_only=not extracts))
+    mounts = [_bind(f"/{name}", getattr(task.mounts, name), read_only=True) for name in READ_ONLY]
+    mounts.append(_bind("/latents", task.mounts.latents, read_only=not extracts))
     if not extracts:
-        mounts.append(_bind("out", task.mounts.out, read_only=False))
+        mounts.append(_bind("/out", task.mounts.out, read_only=False))
     return mounts
 
 
-def _bind(name: str, source: Path, *, read_only: bool) -> dict[str, Any]:
-    return {"Type": "bind", "Source": str(source), "Target": f"/{name}", "ReadOnly": read_only}
+def _bind(target: str, source: Path, *, read_only: bool) -> dict[str, Any]:
+    return {"Type": "bind", "Source": str(source), "Target": target, "ReadOnly": read_only}

@@ -1,0 +1,76 @@
+"""Converting a pickled checkpoint once: where it is unpickled, and what that place can reach."""
+
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from lary_schema.atomic import PARTIAL_SUFFIX, sync_dir
+from lary_schema.base import ContractError, WeightsError
+
+from lary_orch.runtimes.base import ImageSource, Prepared, Runtime, Say
+from lary_orch.runtimes.docker_args import Folder
+
+if TYPE_CHECKING:
+    from lary_orch.runtimes.docker import DockerRuntime
+
+LIMIT_S = 3600.0
+
+
+@dataclass(frozen=True)
+class Conversion:
+    """What is asked for."""
+
+    source: Path
+    target: Path
+    options: tuple[str, ...] = ()
+    """Further options of the worker's `convert`."""
+
+    @property
+    def report(self) -> Path:
+        """What the worker writes beside the target."""
+        return self.target.with_name(f"{self.target.name}.json")
+
+
+def convert(asked: Conversion, image: ImageSource, place: Runtime, say: Say) -> str:
+    """Do it in `image`; what the worker says of it.
+
+    Under docker in a container without a network that sees the file and an empty folder. Elsewhere in a
+    process with the caller's rights, which is said. Raises ContractError.
+    """
+    if not asked.source.is_file():
+        raise WeightsError(f"{asked.source}: no such file")
+    for path in (asked.target, asked.report):
+        if path.exists():
+            raise ContractError(f"{path}: exists already; remove it or give another name")
+    prepared = place.prepare(image, say)
+    if place.name == "docker":
+        from lary_orch.runtimes.docker import DockerRuntime
+
+        assert isinstance(place, DockerRuntime)
+        return _in_container(asked, prepared, place)
+    say(
+        f"warning: the {place.name} runtime does not isolate: {asked.source} is unpickled by a process that may read "
+        "and write what you may, and reach the network; --runtime docker does it in a container without either"
+    )
+    return place.ask(prepared, "convert", str(asked.source.absolute()), str(asked.target.absolute()), *asked.options)
+
+
+def container_arguments(asked: Conversion, draft: Path) -> tuple[Sequence[str], Sequence[Folder]]:
+    """The worker's command in a container, and all that this sees of the host; `draft` is an empty folder."""
+    source, target = f"/source/{asked.source.name}", f"/target/{asked.target.name}"
+    folders = (Folder(asked.source.resolve(), source), Folder(draft, "/target", read_only=False))
+    return ("convert", source, target, *asked.options), folders
+
+
+def _in_container(asked: Conversion, prepared: Prepared, docker: "DockerRuntime") -> str:
+    folder = asked.target.absolute().parent
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=f".{asked.target.name}.", suffix=PARTIAL_SUFFIX, dir=folder) as name:
+        arguments, folders = container_arguments(asked, Path(name))
+        answer = docker.ask(prepared, *arguments, folders=folders, limit_s=LIMIT_S)
+        for path in (asked.report, asked.target):
+            (Path(name) / path.name).rename(path)
+        sync_dir(folder)
+    return answer
