@@ -1,5 +1,6 @@
 """The leaderboard: results side by side, one board per protocol, floors below, published scores beside."""
 
+import math
 import string
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -68,8 +69,7 @@ class Board:
 
     def _rank(self, line: Line) -> list[Any]:
         found = [self.cell(line, column) for column in self.columns]
-        order = [float("inf") if s is None else -s.value if s.metric == "top1" else s.value for s in found]
-        return [*order, *line]
+        return [*(math.inf if score is None else score.rank for score in found), *line]
 
     @cached_property
     def averages(self) -> dict[Line, dict[str, Average]]:

@@ -1,6 +1,7 @@
 """Scores: one evaluated split of one result each, and what may be compared with what."""
 
 import csv
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from io import StringIO
@@ -64,6 +65,11 @@ class Score:
         return published(self.metric, self.model, self.dataset)
 
     @property
+    def rank(self) -> float:
+        """Lower is better, for either metric; a diverged score (NaN) is the worst."""
+        return math.inf if math.isnan(self.value) else -self.value if self.metric == "top1" else self.value
+
+    @property
     def line(self) -> tuple[str, str]:
         return self.model, self.variant
 
@@ -102,7 +108,7 @@ def _score(path: Path, result: ProbeResult, split: str, score: SplitScore) -> Sc
         rows=score.rows.used + score.rows.failed,
         failed=score.rows.failed,
         train_failed=result.train_rows.failed,
-        metadata=tuple(s.metadata_sha256 for s in (result.stores[0], *_stores_of(result, split))),
+        metadata=tuple(s.metadata_sha256 for s in (*result.stores[:1], *_stores_of(result, split))),
         run=result.run,
         file=str(path),
     )

@@ -169,6 +169,20 @@ def test_a_diverged_error_does_not_flatten_the_others(workspace: Workspace, writ
     assert "control" in rows[2].one("rect").classes
 
 
+def test_a_score_that_is_no_number_comes_last(workspace: Workspace, write: Write, made: Made) -> None:
+    folder = write("a", "arm", {"val": 0.9}, metric="mse")
+    publish_text(folder / "result.json", (folder / "result.json").read_text().replace("0.9,", "NaN,"))
+    write("b", "arm", {"val": 0.51}, metric="mse")
+    document = made()
+    assert [row[0] for row in document.one("table", "board").one("tbody").rows()] == ["b lary-v1", "a lary-v1"]
+    assert [td.attributes["data-v"] for td in document.one("table", "board").one("tbody").all("td")] == ["0.51", ""]
+    rows = document.one("div", "bars").all("div", "bar-row")
+    assert [row.one("b").text for row in rows] == ["0.510", "nan"]
+    assert rows[1].one("rect").attributes["width"] == "100.00%"
+    assert rows[1].all("span", "clipped")
+    assert rows[0].one("rect").attributes["width"] == f"{100 * 0.51 / (1.05 * 1.02):.2f}%"
+
+
 # --- tables -----------------------------------------------------------------------------------
 
 
@@ -405,6 +419,7 @@ def test_a_broken_plan_or_result_is_told(workspace: Workspace, write: Write, mad
     publish_text(workspace.results / "r/m/d/p/result.json", "{")
     publish_text(workspace.run("bad").plan, "{}")
     document = made()
+    assert "2 files could not be read" in invoke(workspace).stderr
     told = document.one("section", id="failures").all("pre")
     assert len(told) == 2
     assert "result.json" in told[0].text

@@ -38,9 +38,12 @@ def command(workspace: Workspace, out: Path | None, run: str, protocol: str | No
     from lary_orch.tables import size_text
 
     target = (out or workspace.root / "report.html").absolute()
-    content = page(gather(workspace, run, protocol), pictures_mib, datetime.now(UTC))
+    evidence = gather(workspace, run, protocol)
+    content = page(evidence, pictures_mib, datetime.now(UTC))
     try:
         publish_bytes(target, content)
     except OSError as error:
         raise ContractError(f"{target}: cannot be written: {error.strerror}; give another file by --out") from None
     click.echo(f"{target}: {size_text(len(content))}")
+    if evidence.unreadable:
+        click.echo(f"{len(evidence.unreadable)} files could not be read; the page names them", err=True)

@@ -1,5 +1,6 @@
 """Bars of one column: every model's score with its interval, and the floors that it has to beat."""
 
+import math
 from collections.abc import Iterable
 
 from lary_orch.leaderboard import Board
@@ -14,7 +15,7 @@ def bars(board: Board, column: Column) -> Html:
     """Best first; text is HTML, only the bars are SVG, so that it stays readable at any width."""
     scores = [s for s in board.ours if s.column == column]
     controls = [s for s in board.kept if s.column == column and s.control == "shuffled"]
-    best_first = sorted(scores, key=lambda s: -s.value if s.metric == "top1" else s.value)
+    best_first = sorted(scores, key=lambda s: s.rank)
     axis = _Axis(column, [*scores, *controls])
     rows = [_row(axis, f"{s.model}", s.variant, s) for s in best_first]
     rows += [_row(axis, "shuffled control", f"of {s.model}, {s.variant}", s, control=True) for s in controls]
@@ -29,11 +30,11 @@ class _Axis:
         self.metric = column[2]
         self.floor = scores[0].floor
         self.chance = scores[0].chance
-        highest = max((max(s.value, s.high) for s in scores), default=1.0)
+        highest = max((x for s in scores for x in (s.value, s.high) if math.isfinite(x)), default=self.floor)
         self.end = 1.0 if self.metric == "top1" else max(min(1.05 * highest, CLIP * self.floor), 1.05 * self.floor)
 
     def at(self, value: float) -> str:
-        share = value / self.end if self.end > 0 else 0.0
+        share = value / self.end if self.end > 0 and math.isfinite(value) else math.inf
         return f"{100 * min(max(share, 0.0), 1.0):.2f}%"
 
 
@@ -60,7 +61,7 @@ def _drawing(axis: _Axis, score: Score, *, control: bool) -> Html:
     ]
     if score.published is not None:
         shapes.append(el("circle", cx=axis.at(score.published), cy="50%", r=5, class_="published"))
-    clipped = el("span", "▸", class_="clipped", title="beyond the drawing") if score.value > axis.end else None
+    clipped = el("span", "▸", class_="clipped", title="beyond the drawing") if not score.value <= axis.end else None
     return el("div", el("svg", shapes, aria_hidden="true"), clipped, class_="track")
 
 

@@ -44,7 +44,7 @@ class Matrix:
 def matrices(scores: list[Score]) -> Html | None:
     """One foldable matrix per model and split, the best one open; controls left out."""
     ours = [score for score in scores if score.control == "none" and score.metric == "top1"]
-    shown = sorted(ours, key=lambda s: (s.split, -s.value))
+    shown = sorted(ours, key=lambda s: (s.split, s.rank))
     parts = [_section(score, open_=nth == 0) for nth, score in enumerate(shown)]
     return join(el("h4", "Confusion matrices"), parts) if parts else None
 

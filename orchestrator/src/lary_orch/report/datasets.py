@@ -57,7 +57,7 @@ def _table(evidence: Evidence, scores: list[Score]) -> Html:
 
 def _ordered(scores: list[Score]) -> list[Score]:
     """By split, controls last, the best first."""
-    return sorted(scores, key=lambda s: (s.split, s.control, s.probe, -s.value if s.metric == "top1" else s.value))
+    return sorted(scores, key=lambda s: (s.split, s.control, s.probe, s.rank))
 
 
 def _row(result: ProbeResult, score: Score) -> list[Child]:

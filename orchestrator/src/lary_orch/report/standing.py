@@ -1,5 +1,6 @@
 """The leaderboard as an HTML table: sortable where scripts run, a plain table elsewhere."""
 
+import math
 from collections.abc import Mapping
 
 from lary_orch.averages import Average
@@ -41,10 +42,8 @@ def _heading(title: Child, metric: str) -> Html:
 
 
 def _best(board: Board, column: Column) -> float:
-    values = [score.value for score in board.ours if score.column == column]
-    if not values:
-        return float("nan")
-    return max(values) if column[2] == "top1" else min(values)
+    """The lowest rank of the column."""
+    return min((score.rank for score in board.ours if score.column == column), default=math.nan)
 
 
 def _line(board: Board, line: Line, best: Mapping[Column, float], anchors: Anchors) -> Html:
@@ -59,14 +58,19 @@ def _cell(board: Board, score: Score | None, best: float, anchors: Anchors) -> H
         return el("td", "-", class_="n none")
     value, low, high = (number(score.metric, x) for x in (score.value, score.low, score.high))
     lines: list[Child] = [
-        el("a", value, href=f"#{anchors[score.file]}", class_="best" if score.value == best else None),
+        el("a", value, href=f"#{anchors[score.file]}", class_="best" if score.rank == best else None),
         (FAILED if score.failed or score.train_failed else "") + (OTHER_ROWS if board.other_rows(score) else ""),
         _reasons(board.marks(score), score.differences),
         el("small", f"[{low}, {high}]"),
         el("small", f"sd {number(score.metric, score.std)}") if score.std is not None else None,
         _published(score.metric, score.published),
     ]
-    return el("td", lines, class_="n", data_v=repr(score.value))
+    return el("td", lines, class_="n", data_v=_sorted_by(score.value))
+
+
+def _sorted_by(value: float) -> str:
+    """For the script; what is empty stays last."""
+    return repr(value) if math.isfinite(value) else ""
 
 
 def _average(board: Board, line: Line, title: str) -> Html:
@@ -75,7 +79,7 @@ def _average(board: Board, line: Line, title: str) -> Html:
         return el("td", "-", class_="n none")
     marks = _reasons(board.average_marks(average, line[0]), average.differences)
     beside = _published(average.metric, average.published)
-    return el("td", number(average.metric, average.value), marks, beside, class_="n", data_v=repr(average.value))
+    return el("td", number(average.metric, average.value), marks, beside, class_="n", data_v=_sorted_by(average.value))
 
 
 def _reasons(marks: str, names: tuple[str, ...]) -> Html | None:

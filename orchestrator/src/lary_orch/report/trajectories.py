@@ -43,7 +43,7 @@ class Pictures:
     def section(self, scores: Sequence[Score]) -> Html | None:
         """One foldable row of pictures per model and split, the best one open; controls have none."""
         ours = [score for score in scores if score.control == "none" and score.metric == "mse"]
-        shown = sorted(ours, key=lambda s: (s.split, s.probe, s.value))
+        shown = sorted(ours, key=lambda s: (s.split, s.probe, s.rank))
         parts = [part for score in shown if (part := self._of(score, open_=score is shown[0])) is not None]
         return join(el("h4", "Trajectories"), el("p", HINT, class_="muted"), parts) if parts else None
 
