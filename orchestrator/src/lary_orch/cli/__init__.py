@@ -17,7 +17,7 @@ COMMANDS = {
     "data": "Prepare data for the bench, and look at it.",
     "latents": "Import LARYBench's latents into stores, and export stores to it.",
     "doctor": "Check this machine, with a remedy for each fault.",
-    "images": "Build, list and prune container images.",
+    "images": "Build, list, export and prune container images.",
     "conformance": "Check any image against the contract.",
     "new-model": "Make a folder for a new model.",
     "weights": "List, verify and fetch weights.",

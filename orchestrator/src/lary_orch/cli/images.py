@@ -1,19 +1,23 @@
 """`lary-orch images`: build, list and prune container images."""
 
+from pathlib import Path
+
 import click
+from lary_schema.base import ContractError
 
 from lary_orch.catalog import Catalog, repository
-from lary_orch.cli.options import catalog_options, json_option, option
+from lary_orch.cli.options import FOLDER, catalog_options, json_option, option
 
 
 @click.group()
 def command() -> None:
-    """Build, list and prune container images.
+    """Build, list, export and prune container images.
 
     \b
     lary-orch images build
     lary-orch images build --base-image python:3.12-slim      without CUDA
     lary-orch images build --catalog ./my-lam my-lam
+    lary-orch images export --to /shared/images baseline probe
     """
 
 
@@ -73,6 +77,30 @@ def ls(catalog: Catalog, as_json: bool) -> None:
         return
     rows = [(i.tags[0] if i.tags else f"({i.name})", i.id[7:19], size_text(i.size), text) for i, text in found]
     show(Table("Images", ("image", "id", "size", "state"), rows, right=frozenset({2})), sys.stdout)
+
+
+@command.command()
+@click.argument("names", nargs=-1)
+@option("--to", "folder", type=FOLDER, required=True, help="Folder on the cluster's shared volume.")
+@catalog_options
+def export(catalog: Catalog, names: tuple[str, ...], folder: Path) -> None:
+    """Write images to files, for a cluster that reaches no registry.
+
+    An OCI archive per image, which Podman loads; also Apptainer's and Enroot's image where `apptainer`
+    or `enroot` is on this machine. NAMES are images; without any, all that the catalog has.
+    """
+    from lary_orch.runtimes.docker import connect
+    from lary_orch.slurm.export import export as export_one
+    from lary_orch.tables import size_text
+
+    client, sources = connect(), {source.card.name: source for _, source in catalog.images}
+    unknown = [name for name in names if name not in sources]
+    if unknown:
+        raise ContractError(f"no image {', '.join(unknown)}; there are {', '.join(sorted(sources))}")
+    for name in names or sorted(sources):
+        exported = export_one(client, sources[name], folder, _log)
+        archive = folder / f"{name}.tar"
+        click.echo(f"{archive}  {exported.ref}  {exported.id[7:19]}  {size_text(archive.stat().st_size)}")
 
 
 @command.command()

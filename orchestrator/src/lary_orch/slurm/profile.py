@@ -100,8 +100,10 @@ class Profile(Ask):
 
     probe: Ask = Ask()
     launcher: Launcher = "process"
+    launcher_before: tuple[str, ...] = ()
+    """The launcher's general options (Podman's --root, --runtime), before its verb."""
     launcher_options: tuple[str, ...] = ()
-    """Further arguments of podman, apptainer or srun, after ours."""
+    """Further options of the container, after ours."""
     images: Path | None = None
     """Folder on the shared volume with the archives of `lary-orch images export`."""
     modules: tuple[Word, ...] = ()
@@ -125,6 +127,8 @@ class Profile(Ask):
             raise ValueError(f"launcher {self.launcher} needs `images`, the folder of `lary-orch images export`")
         if self.nodes not in (None, 1):
             raise ValueError("an extraction runs on one node; `nodes` belongs under `probe`")
+        if self.launcher == "pyxis" and (self.probe.nodes or 1) > 1:
+            raise ValueError("probes over several nodes are not made for launcher pyxis; leave `probe.nodes` out")
         return self
 
     @property

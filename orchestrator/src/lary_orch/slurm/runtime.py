@@ -1,17 +1,20 @@
 """The `slurm` runtime: what jobs are started from, and how, on the cluster's nodes."""
 
 import hashlib
-import shutil
+import os
+from dataclasses import replace
 from pathlib import Path
 
-from lary_schema.base import ContractError
-
+from lary_orch.catalog import repository
 from lary_orch.devices import Slot
-from lary_orch.runtimes.base import Device, ImageSource, Prepared, Say
+from lary_orch.images import Recipes
+from lary_orch.runtimes.base import JOB_FILE, Device, ImageSource, Prepared, Say
 from lary_orch.runtimes.process import Interpreters, ProcessRuntime
 from lary_orch.scheduler import Work
+from lary_orch.slurm.ask import ask_container
 from lary_orch.slurm.client import Client
-from lary_orch.slurm.launchers import Launch, arguments
+from lary_orch.slurm.images import Exported
+from lary_orch.slurm.launchers import Launch, command, podman_lines
 from lary_orch.slurm.profile import Profile
 from lary_orch.slurm.script import JOB
 from lary_orch.slurm.state import GroupEntry, Session, TaskEntry
@@ -33,10 +36,41 @@ class SlurmRuntime:
         self._root = root
 
     def prepare(self, image: ImageSource, say: Say) -> Prepared:
-        return self._processes.prepare(image, say)
+        if self.profile.images is None or self.profile.launcher == "process":
+            return self._processes.prepare(image, say)
+        exported = Exported.of(self.profile.images, image)
+        exported.file(self.profile.images, self.profile.launcher)
+        if exported.source is not None and image.folder is not None:
+            current = Recipes(repository()).source(image)
+            if current != exported.source:
+                say(f"image {exported.name} in {self.profile.images} is not of these sources; export it again for them")
+        return Prepared(image, exported.ref, exported.id, exported.id)
 
     def ask(self, prepared: Prepared, *arguments: str) -> str:
-        return self._processes.ask(prepared, *arguments)
+        if self.profile.launcher == "process":
+            return self._processes.ask(prepared, *arguments)
+        return ask_container(self.profile, self._launch(prepared, arguments))
+
+    def _launch(self, prepared: Prepared, arguments: tuple[str, ...]) -> Launch:
+        card = prepared.source.card
+        return Launch(
+            module=card.module,
+            arguments=arguments,
+            image=card.name,
+            program=self._program(prepared),
+            uid=os.getuid(),
+            gid=os.getgid(),
+            before=self.profile.launcher_before,
+            options=self.profile.launcher_options,
+        )
+
+    def _program(self, prepared: Prepared) -> str:
+        if self.profile.launcher == "process":
+            return str(self._interpreters.python(prepared))
+        if self.profile.launcher == "podman":
+            return str(prepared.digest).removeprefix("sha256:")
+        assert self.profile.images is not None
+        return str(Exported.of(self.profile.images, prepared.source).file(self.profile.images, self.profile.launcher))
 
     def sweep(self) -> list[str]:
         """Nothing: whose orchestrator left has not died, and `cancel` ends the rest."""
@@ -72,20 +106,28 @@ class SlurmRuntime:
         mounts = work.mounts.model_copy(update={"job": work.mounts.job.parent / JOB})
         if work.verb == "extract":
             mounts = mounts.model_copy(update={"out": mounts.job})
-        processes = ask.nodes or 1
-        launch = Launch(
-            module=work.prepared.source.card.module,
-            verb=work.verb,
-            image=work.prepared.source.card.name,
-            program=str(self._interpreters.python(work.prepared)),
+        spread = (ask.nodes or 1) > 1
+        launch = replace(
+            self._launch(work.prepared, (work.verb, "--job", f"/job/{JOB_FILE}")),
             mounts=mounts,
+            writable="latents" if work.verb == "extract" else "out",
             gpu=ask.has_gpu,
             cpus=ask.cpus or 1,
-            processes=processes,
-            options=self.profile.launcher_options,
+            spread=spread,
         )
-        command = arguments(self.profile.launcher, launch)
-        return GroupEntry(name=group_of(work), command=tuple(command), options=ask.options(), spread=processes > 1)
+        return GroupEntry(
+            name=group_of(work),
+            command=tuple(command(self.profile.launcher, launch)),
+            options=ask.options(),
+            setup=self._setup(work.prepared),
+            spread=spread,
+        )
+
+    def _setup(self, prepared: Prepared) -> tuple[str, ...]:
+        if self.profile.launcher != "podman" or self.profile.images is None:
+            return ()
+        archive = Exported.of(self.profile.images, prepared.source).file(self.profile.images, "podman")
+        return podman_lines(self._program(prepared), archive, self.profile.launcher_before)
 
 
 def group_of(work: Work) -> str:
@@ -97,12 +139,3 @@ def _entry(work: Work) -> TaskEntry:
     return TaskEntry.model_validate(
         {name: getattr(work, name) for name in ("id", "verb", "title", "mounts", "needs")} | {"group": group_of(work)}
     )
-
-
-def require_client() -> None:
-    """Raises ContractError where this machine has no client of Slurm."""
-    if shutil.which("sbatch") is None:
-        raise ContractError(
-            "--runtime slurm: sbatch is not found on this machine; go to a login node of the cluster, or use "
-            "--runtime docker or process"
-        )

@@ -6,6 +6,8 @@ from pathlib import Path
 
 JOB = "@JOB@"
 """Stands for the job's id in a command; the script puts in its own task's."""
+CGROUPS = "@CGROUPS@"
+"""Stands for the options by which Podman leaves a container in the job's control group."""
 
 SPREAD = """\
 export MASTER_ADDR MASTER_PORT
@@ -126,5 +128,22 @@ def _body(batch: Batch) -> str:
 
 
 def quoted(argument: str) -> str:
-    """For the shell: one word, in which JOB becomes the task's own job."""
+    """For the shell: one word, in which JOB becomes the task's own job; CGROUPS become several."""
+    if argument == CGROUPS:
+        return '"${cgroups[@]}"'
     return '"$job"'.join(shlex.quote(part) if part else "" for part in argument.split(JOB)) or "''"
+
+
+def podman_setup(exists: list[str], load: list[str], info: list[str]) -> tuple[str, ...]:
+    """Shell lines that bring an image into a node's storage, once for all tasks there, and set CGROUPS."""
+    there, bring = shlex.join(exists), shlex.quote(f"{shlex.join(exists)} || {shlex.join(load)}")
+    return (
+        f'{there} || flock "/tmp/lary-podman-$(id -u).lock" sh -c {bring} >&2',
+        # runc cannot leave a container in the group it is started in, only below it.
+        f"if [[ $({shlex.join(info)}) == crun ]]; then",
+        "    cgroups=(--cgroups=disabled)",
+        "else",
+        "    group=$(awk -F: '$2 ~ /(^|,)memory(,|$)/ || $1 == 0 { print $3; exit }' /proc/self/cgroup)",
+        '    cgroups=(--cgroups=no-conmon "--cgroup-parent=$group")',
+        "fi",
+    )
