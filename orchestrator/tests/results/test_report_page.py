@@ -333,6 +333,15 @@ def test_the_best_and_the_worst_rows_fit_first(workspace: Workspace, write: Writ
     assert images(made(0)) == []
 
 
+def test_wide_pictures_stay_readable(workspace: Workspace, write: Write, made: Made) -> None:
+    folder = write("a", "arm", {"val": 0.5}, metric="mse")
+    pictures(folder, "val", 100, count=2)
+    for n, (width, height) in enumerate([(930, 500), (620, 870)]):
+        header = PNG + b"\0\0\0\rIHDR" + width.to_bytes(4, "big") + height.to_bytes(4, "big")
+        (folder / f"eval_vis/val/sample_{n}.png").write_bytes(header)
+    assert [img.classes for img in made().all("img")] == [["wide"], []]
+
+
 # --- failures ---------------------------------------------------------------------------------
 
 

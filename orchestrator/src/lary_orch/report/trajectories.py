@@ -1,6 +1,7 @@
 """The regression probes' pictures: truth and prediction over time, with the two frames."""
 
 import base64
+import struct
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,6 +12,8 @@ from lary_orch.scores import Score, number
 FOLDER = "eval_vis"
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
 MIB = 1 << 20
+WIDE = 1.3
+"""Ratio of the sides above which a picture would be too small on a phone."""
 HINT = "Rows at even ranks of the error, from the best to the worst; normalised actions."
 
 
@@ -80,5 +83,8 @@ def _png(path: Path, room: int) -> bytes | None:
 
 
 def _image(content: bytes, alt: str) -> Html:
+    """Wide pictures keep a readable width and scroll on a phone; square ones shrink."""
+    width, height = struct.unpack(">II", content[16:24].ljust(8, b"\0"))
     source = f"data:image/png;base64,{base64.b64encode(content).decode()}"
-    return el("figure", el("img", src=source, alt=alt), class_="picture", tabindex="0")
+    picture = el("img", src=source, alt=alt, class_="wide" if width > WIDE * height else None)
+    return el("figure", picture, class_="picture", tabindex="0")
