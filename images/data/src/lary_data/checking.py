@@ -51,6 +51,8 @@ def _video(path: Path, check: Check) -> Verdict:
             if frame.time is not None:
                 end = max(end, frame.time)
     promised = _promised_duration(path)
+    # The last frame is shown as long as the others.
+    end *= count / max(1, count - 1)
     if promised is not None and end + _DURATION_SLACK_S < promised:
         return "corrupt", f"{check.name}: ends at {end:.1f} s of {promised:.1f} s, after {count} frames"
     if check.last >= count:

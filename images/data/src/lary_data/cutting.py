@@ -71,7 +71,7 @@ def ffmpeg_arguments(clip: Clip, out: Path) -> list[str]:
     pad = "pad=ceil(iw/2)*2:ceil(ih/2)*2"
     return [
         "-nostdin", "-y", "-loglevel", "error",
-        "-ss", f"{clip.start_s:g}", "-t", f"{clip.duration_s:g}", "-i", f"file:{clip.source}",
+        "-ss", str(clip.start_s), "-t", str(clip.duration_s), "-i", f"file:{clip.source}",
         "-vf", f"{pad},reverse" if clip.reversed else pad,
         "-c:v", "libx264", "-preset", "ultrafast", "-crf", "23", "-threads", "1", "-an",
         "-f", "mp4", f"file:{out}",

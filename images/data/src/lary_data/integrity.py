@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from lary_schema.base import Document
+from lary_schema.base import ContractError, Document
 from lary_schema.datasets import DatasetFiles
 from pydantic import Field
 
@@ -47,7 +47,9 @@ class SplitReport(Document):
     dataset: str
     split: str
     csv: str
-    state: Literal["checked", "no csv"]
+    state: Literal["checked", "no csv", "bad csv"]
+    detail: str = ""
+    """What is wrong with the CSV."""
     rows: int = 0
     """That were looked at."""
     counts: dict[Status, int] = Field(default_factory=dict)
@@ -85,7 +87,7 @@ class Checker:
 
 
 def check_splits(wanted: Sequence[tuple[DatasetFiles, str]], checker: Checker) -> CheckReport:
-    """Check the splits one after the other. Raises ContractError for a CSV that is there and cannot be used."""
+    """Check the splits one after the other."""
     with nullcontext() if checker.log is None else AnswerLog(checker.log) as log:
         splits = tuple(_check_split(files, split, checker, log) for files, split in wanted)
     return CheckReport(sample=checker.sample, splits=splits)
@@ -94,8 +96,11 @@ def check_splits(wanted: Sequence[tuple[DatasetFiles, str]], checker: Checker) -
 def _check_split(files: DatasetFiles, split: str, checker: Checker, log: AnswerLog | None) -> SplitReport:
     csv, key = files.csv[split], files.card.key
     if not csv.is_file():
-        return SplitReport(dataset=key, split=split, csv=str(csv), state="no csv")
-    found = references(files, split, checker.sample)
+        return SplitReport(dataset=key, split=split, csv=str(csv), state="no csv", detail="there is none")
+    try:
+        found = references(files, split, checker.sample)
+    except ContractError as error:
+        return SplitReport(dataset=key, split=split, csv=str(csv), state="bad csv", detail=str(error))
     counts: Counter[Status] = Counter()
     bad = []
     with progress(f"{key}/{split}", len(found.files), "files") as tick:

@@ -61,8 +61,10 @@ def read_lerobot(root: Path, camera: str | None, action: str) -> LeRobot:
     found = tuple(sorted(episodes))
     if not found:
         raise ContractError(f"{root}: the dataset has no episode")
-    robot = str(info.content.get("robot_type") or "")
-    return LeRobot(root, float(info["fps"]), robot, camera, action, _action_names(info, action), found)
+    robot, fps = str(info.content.get("robot_type") or ""), info["fps"]
+    if not isinstance(fps, int | float) or fps <= 0:
+        raise ContractError(f"{info.path}: fps is {fps!r}, a number above 0 is expected")
+    return LeRobot(root, float(fps), robot, camera, action, _action_names(info, action), found)
 
 
 class _Info:
@@ -82,7 +84,14 @@ class _Info:
 
     def features(self) -> dict[str, dict[str, Any]]:
         features = self["features"]
-        return {name: feature for name, feature in features.items() if isinstance(feature, dict)}
+        if not isinstance(features, dict) or not all(isinstance(feature, dict) for feature in features.values()):
+            raise ContractError(f"{self.path}: features: is not a table of features")
+        return features
+
+    def vectors(self) -> dict[str, int]:
+        """Features of one axis -> their length."""
+        shapes = {name: feature.get("shape") for name, feature in self.features().items()}
+        return {name: int(s[0]) for name, s in shapes.items() if isinstance(s, list | tuple) and len(s) == 1}
 
     def file(self, key: str, **values: object) -> str:
         """The file that a path template (`data_path`, `video_path`) names."""
@@ -108,14 +117,12 @@ def _in_video(info: _Info, camera: str) -> bool:
 
 
 def _action_names(info: _Info, action: str) -> tuple[str, ...]:
-    feature = info.features().get(action)
-    shape = feature.get("shape") if feature else None
-    if feature is None or not isinstance(shape, list) or len(shape) != 1:
-        vectors = [name for name, f in info.features().items() if len(f.get("shape") or []) == 1]
+    vectors = info.vectors()
+    if action not in vectors:
         raise ContractError(f"{info.path}: {action!r} is no vector of it; choose by --action: {', '.join(vectors)}")
-    names = [str(name) for name in _flat(feature.get("names"))]
-    fitting = len(names) == shape[0] and len(set(names)) == len(names)
-    return tuple(names) if fitting else tuple(f"{action}_{i}" for i in range(shape[0]))
+    names, dim = [str(name) for name in _flat(info.features()[action].get("names"))], vectors[action]
+    fitting = len(names) == dim and len(set(names)) == dim
+    return tuple(names) if fitting else tuple(f"{action}_{i}" for i in range(dim))
 
 
 def _flat(names: Any) -> Iterator[Any]:
@@ -160,6 +167,8 @@ def _episodes_v3(info: _Info, camera: str) -> Iterator[Episode]:
     prefix = f"videos/{camera}/" if _in_video(info, camera) else None
     further = [f"{prefix}{name}" for name in ("chunk_index", "file_index", "from_timestamp")] if prefix else []
     for row in _rows(info.root / "meta" / "episodes", [*base, *further]):
+        if lacking := [name for name, value in row.items() if value is None and name != "tasks"]:
+            raise ContractError(f"{info.root / 'meta' / 'episodes'}: an episode without {', '.join(lacking)}")
         data = info.file("data_path", chunk_index=row["data/chunk_index"], file_index=row["data/file_index"])
         video, start = None, 0.0
         if prefix:

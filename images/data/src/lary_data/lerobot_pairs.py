@@ -80,12 +80,15 @@ def _claim(out: Path, dataset: LeRobot, pairs: Pairs) -> None:
         "dataset": str(dataset.root.resolve()), "info_sha256": file_sha256(dataset.root / "meta" / "info.json"),
         "camera": dataset.camera, "action": dataset.action, "stride": pairs.stride,
     }  # fmt: skip
+    if out.resolve() == dataset.root.resolve():
+        raise ContractError(f"{out}: is the LeRobot dataset itself; choose another --out")
     path, text = out / SETTINGS, canonical_json(made_from).decode() + "\n"
     if path.is_file() and path.read_text(encoding="utf-8") != text:
         raise ContractError(f"{path}: the folder holds files made from other data or settings; choose another --out")
     publish_text(path, text)
-    for left_behind in out.rglob(f"*{PARTIAL_SUFFIX}"):
-        left_behind.unlink(missing_ok=True)
+    for folder in ("images", "actions"):
+        for left_behind in (out / folder).rglob(f"*{PARTIAL_SUFFIX}"):
+            left_behind.unlink(missing_ok=True)
 
 
 def _do(

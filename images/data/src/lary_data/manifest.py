@@ -2,14 +2,13 @@
 
 import random
 from collections.abc import Hashable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
 import yaml
 from lary_schema.atomic import publish_text
-from lary_schema.base import ContractError
-from lary_schema.cards import DatasetCard
+from lary_schema.base import ContractError, Document
+from lary_schema.cards import DatasetCard, Key
 
 from lary_data.sample_frames import csv_text
 
@@ -17,11 +16,10 @@ Item = TypeVar("Item", bound=Hashable)
 TRAIN, VAL = "train", "val"
 
 
-@dataclass(frozen=True)
-class SetFacts:
+class SetFacts(Document):
     """What the user says of a new set."""
 
-    key: str
+    key: Key
     title: str
     license: str
     val: float
@@ -47,7 +45,7 @@ def metadata_name(key: str) -> str:
 def write_split(folder: Path, key: str, split: str, header: Sequence[str], rows: Sequence[Sequence[str]]) -> Path:
     """The CSV of a split. Raises ContractError where it would have no row."""
     if not rows:
-        raise ContractError(f"{key}: no row is left for {split}; see what failed above")
+        raise ContractError(f"{key}: no row for {split}: too few episodes or clips, or they failed; see above")
     path = folder / metadata_name(key).replace("{split}", split)
     publish_text(path, csv_text([header, *rows]))
     return path

@@ -87,7 +87,7 @@ class _Pool(Generic[Task, Answer]):
             assert isinstance(pipe, Connection)
             yield from self._receive(by_pipe[pipe])
         now = time.monotonic()
-        for child in [child for child in self.children if child.deadline <= now]:
+        for child in [child for child in self.children if child.deadline <= now and not child.pipe.poll()]:
             yield from self._replace(child, f"not done within {self._timeout_s:g} s", timed_out=True)
 
     def _receive(self, child: _Child[Task]) -> Iterator[Done[Task, Answer]]:

@@ -70,7 +70,7 @@ class AnswerLog:
         for line in self._file:
             try:
                 key, answer = json.loads(line)
-            except ValueError:
+            except (ValueError, TypeError):
                 break
             self._answers[key] = answer
             end += len(line)

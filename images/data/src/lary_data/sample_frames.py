@@ -21,6 +21,8 @@ HOW_COLUMN = "sampling"
 """Beside the indices: how they were chosen, or `failed: ` and why there are none."""
 LOG_SUFFIX = ".answers"
 """Of the file beside the output that a killed run goes on from."""
+SHOWN = 20
+"""Malformed rows that are named; all are counted."""
 _REVISION = 1
 """Bump when the same clip could get other indices."""
 
@@ -65,10 +67,13 @@ def sample_csv(source: Path, out: Path, column: str, indices: str, sampler: Samp
     counts: Counter[str] = Counter()
 
     def lines() -> Iterator[list[str]]:
+        malformed = 0
         yield _extended(header, indices, indices, HOW_COLUMN, header)
         for number, cells in enumerate(rows):
             if len(cells) != len(header):
-                say(f"{source}: row {number} has {len(cells)} cells, the header {len(header)}; it stays as it is")
+                malformed += 1
+                if malformed <= SHOWN:
+                    say(f"{source}: row {number} has {len(cells)} cells, the header {len(header)}; it stays as it is")
                 counts["failed"] += 1
                 yield cells
                 continue

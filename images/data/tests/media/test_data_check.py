@@ -142,6 +142,16 @@ def test_a_named_dataset_must_have_its_csvs_and_others_need_not(tmp_path: Path, 
         call()
 
 
+def test_a_bad_csv_does_not_stop_the_others(tmp_path: Path, png, publish) -> None:
+    write_pairs(tmp_path, png)
+    (tmp_path / "pairs_train.csv").write_text("src_img,tgt_img\n")
+    publish(tmp_path, PAIRS)
+    result = call("-d", "pairs")
+    assert result.exit_code == 1
+    assert "pairs_train.csv: no column 'action'" in result.stdout
+    assert "pairs/val: 3 rows, 7 files: 7 ok" in result.stdout
+
+
 def test_a_hung_reader_is_killed(tmp_path: Path, write_clip, publish) -> None:
     """A pipe that nobody writes to: opening it never returns."""
     import os

@@ -59,6 +59,8 @@ def summary(split: SplitReport) -> list[str]:
     name = f"{split.dataset}/{split.split}"
     if split.state == "no csv":
         return [f"{name}: no CSV at {split.csv}"]
+    if split.state == "bad csv":
+        return [f"{name}: {split.detail}"]
     total = sum(split.counts.values())
     said = ", ".join(f"{count:,} {status}" for status, count in sorted(split.counts.items()))
     bad_rows = f", {len(split.bad_rows):,} rows name no file" if split.bad_rows else ""

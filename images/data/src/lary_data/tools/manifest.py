@@ -55,7 +55,7 @@ def folder(
     from lary_data.manifest import SetFacts
     from lary_data.sample_frames import Sampler
 
-    facts = SetFacts(key, title or key, licence, val, seed)
+    facts = SetFacts.parse({"key": key, "title": title or key, "license": licence, "val": val, "seed": seed}, "options")
     sampler = Sampler(clips, clips, None, frames, method, workers, timeout)
     card, total, failed = write_clip_manifest(out, facts, sampler)
     _close(card, clips, "clips", total, failed, max_failed)
@@ -87,7 +87,7 @@ def lerobot(
     from lary_data.lerobot_pairs import Pairs, write_pair_manifest
     from lary_data.manifest import SetFacts
 
-    facts = SetFacts(key, title or key, licence, val, seed)
+    facts = SetFacts.parse({"key": key, "title": title or key, "license": licence, "val": val, "seed": seed}, "options")
     pairs = Pairs(stride, every or stride, workers, timeout)
     card, total, failed = write_pair_manifest(out, read_lerobot(dataset, camera, action), facts, pairs)
     _close(card, out, "episodes", total, failed, max_failed)
