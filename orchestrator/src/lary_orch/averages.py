@@ -47,9 +47,10 @@ def _wanted() -> Iterable[tuple[str, str, tuple[str, ...]]]:
 
 def _average(name: str, title: str, splits: tuple[str, ...], found: Mapping[tuple[str, str], Score]) -> Average | None:
     datasets = tables()["averages"][name]
-    members = [found[dataset, split] for dataset in datasets for split in splits if (dataset, split) in found]
-    if {member.dataset for member in members} != set(datasets):
+    scored = [[found[dataset, split] for split in splits if (dataset, split) in found] for dataset in datasets]
+    if not all(scored):
         return None
+    members = [scores[0] for scores in scored]
     differences = tuple(dict.fromkeys(reason for member in members for reason in member.differences))
     return Average(
         name=name,

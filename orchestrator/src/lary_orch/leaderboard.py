@@ -148,9 +148,8 @@ class Board:
             for name in dict.fromkeys(average.name for average in found.values()):
                 mean, metric = misprint(name, model), next(a.metric for a in found.values() if a.name == name)
                 if mean is not None and (printed := published(metric, model, name)) is not None:
-                    yield f"{model}: the paper prints {_exact(metric, printed)} as its {TITLES[name]}, " + (
-                        f"its own row averages {_exact(metric, mean)}"
-                    )
+                    told = f"the paper prints {_exact(metric, printed)} as its {TITLES[name]}"
+                    yield f"{model}: {told}, its own row averages {_exact(metric, mean)}"
 
 
 def _exact(metric: str, value: float) -> str:

@@ -356,8 +356,14 @@ def plan(workspace: Workspace, run: str, **fields: Any) -> None:
     publish_text(workspace.run(run).plan, json.dumps(document | {"problems": []} | fields))
 
 
+PROBE = {
+    "id": "classify.d.m.v", "model": "m", "variant": "v", "dataset": "d", "control": "none", "fingerprint": "f",
+    "result": "/nowhere/result.json",
+}  # fmt: skip
+
+
 def test_jobs_that_ended_badly(workspace: Workspace, made: Made) -> None:
-    plan(workspace, "smoke-1", problems=[f"model vjepa2: weights {EVIL}"])
+    plan(workspace, "smoke-1", probes=[PROBE], problems=[f"model vjepa2: weights {EVIL}"])
     started = Started(job="x", total=1, device="cpu", pid=1)
     log(workspace, "smoke-1", "good.a", started, Finished(job="x", done=1, per_second=1.0))
     log(workspace, "smoke-1", "bad.b", started, Failed(job="x", code=3, message=f"40 rows {EVIL}"), stderr=f"z\n{EVIL}")
@@ -370,19 +376,25 @@ def test_jobs_that_ended_badly(workspace: Workspace, made: Made) -> None:
     assert "exit code 3" in bad.text
     assert f"40 rows {EVIL}" in bad.text
     assert bad.one("details").one("pre").text == f"z {EVIL}"
-    assert killed.text == "killed.c no end was told: killed, or crashed"
+    assert killed.text == "killed.c no end was told: killed, crashed, or running elsewhere"
     assert failures.all("ul")[0].text == f"model vjepa2: weights {EVIL}"
 
 
-def test_a_run_under_way_is_no_failure(workspace: Workspace, made: Made) -> None:
+def test_a_finished_run_has_no_bad_endings(workspace: Workspace, made: Made) -> None:
     plan(workspace, "smoke-1")
+    log(workspace, "smoke-1", "bad.b", Failed(job="x", code=3, message="of an earlier call"))
+    assert "earlier call" not in made().one("section", id="failures").text
+
+
+def test_a_run_under_way_is_no_failure(workspace: Workspace, made: Made) -> None:
+    plan(workspace, "smoke-1", probes=[PROBE])
     log(workspace, "smoke-1", "classify.x", Started(job="x", total=1, device="cpu", pid=1))
     with (workspace.run("smoke-1").root / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         shown = made().one("section", id="failures").text
     assert "classify.x under way, or killed" in shown
-    assert "smoke-1 under way 0 of 0" in shown
-    assert "under way" not in made().one("section", id="failures").text
+    assert "smoke-1 under way 0 of 0 0 of 1" in shown
+    assert "smoke-1 incomplete" in made().one("section", id="failures").text
 
 
 def test_what_is_left_to_do(workspace: Workspace, made: Made) -> None:
@@ -390,11 +402,7 @@ def test_what_is_left_to_do(workspace: Workspace, made: Made) -> None:
         "model": "m", "variant": "v", "dataset": "d", "split": "val", "path": "d/val/m/x.zarr", "rows": 9, "shards": 3,
         "csv": "/nowhere.csv", "columns": ["video_path"],
     }  # fmt: skip
-    probe = {
-        "id": "classify.d.m.v", "model": "m", "variant": "v", "dataset": "d", "control": "none", "fingerprint": "f",
-        "result": "/nowhere/result.json",
-    }  # fmt: skip
-    plan(workspace, "smoke-1", stores=[store], probes=[probe])
+    plan(workspace, "smoke-1", stores=[store], probes=[PROBE])
     shown = made().one("section", id="failures").text
     assert "smoke-1 incomplete 0 of 1 0 of 1" in shown
     assert "smoke-1: latents of m (v) on d/val: 0 of 3 shards" in shown

@@ -79,7 +79,15 @@ def _runs(workspace: Workspace, run: str, protocol: str | None, unreadable: list
             unreadable.append(str(error))
             continue
         paths = workspace.run(path.parent.name)
-        yield Run(plan.run, state, _failures(plan, unreadable), tuple(_endings(paths)), is_under_way(paths))
+        # A finished run keeps the logs of jobs that a later call did in other partitions.
+        endings = () if is_complete(state) else tuple(_endings(paths))
+        yield Run(plan.run, state, _failures(plan, unreadable), endings, is_under_way(paths))
+
+
+def is_complete(state: dict[str, Any]) -> bool:
+    """Whether every store of a run is whole and every probe done."""
+    stores = all(store["shards_done"] == store["shards"] for store in state["stores"])
+    return stores and all(probe["done"] for probe in state["probes"])
 
 
 def _failures(plan: PlanFile, unreadable: list[str]) -> tuple[dict[str, Any], ...]:
@@ -96,7 +104,7 @@ def _failures(plan: PlanFile, unreadable: list[str]) -> tuple[dict[str, Any], ..
 def _endings(paths: RunPaths) -> Iterator[Ending]:
     """Jobs whose last attempt did not end well."""
     latest: dict[str, Path] = {}
-    for events in sorted((paths.root / "logs").glob("*.events.jsonl"), key=lambda p: p.stat().st_mtime_ns):
+    for events in sorted(paths.logs.glob("*.events.jsonl"), key=lambda p: p.stat().st_mtime_ns):
         latest[events.name.rsplit(".", 3)[0]] = events
     for job, events in sorted(latest.items()):
         last = _last_event(events)

@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 
 from lary_orch.endings import REMEDIES
-from lary_orch.report.evidence import Ending, Evidence, Run
+from lary_orch.report.evidence import Ending, Evidence, Run, is_complete
 from lary_orch.report.markup import Child, Html, details, el, join, table
 
 ROWS_SHOWN = 200
@@ -45,7 +45,7 @@ def _ending(ending: Ending, *, under_way: bool) -> Html:
     if ending.code is not None:
         what = f"exit code {ending.code}"
     else:
-        what = "under way, or killed" if under_way else "no end was told: killed, or crashed"
+        what = "under way, or killed" if under_way else "no end was told: killed, crashed, or running elsewhere"
     log = el("pre", "\n".join(ending.log)) if ending.log else None
     return el(
         "div",
@@ -98,10 +98,9 @@ def _state(run: Run) -> list[Child]:
     stores, probes = run.state["stores"], run.state["probes"]
     whole = sum(store["shards_done"] == store["shards"] for store in stores)
     done = sum(probe["done"] for probe in probes)
-    complete = whole == len(stores) and done == len(probes)
     return [
         run.name,
-        "under way" if run.under_way else "done" if complete else "incomplete",
+        "under way" if run.under_way else "done" if is_complete(run.state) else "incomplete",
         f"{whole} of {len(stores)}",
         f"{done} of {len(probes)}",
         sum(store["rows_failed"] for store in stores),
