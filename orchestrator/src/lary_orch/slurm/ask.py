@@ -1,4 +1,4 @@
-"""Short questions to an image (`describe`) in a container: on this machine, or where it lacks the launcher, on a node."""
+"""Short questions to an image (`describe`) in a container: on this machine, or in a short job."""
 
 import os
 import shlex

@@ -37,6 +37,8 @@ class Launch:
     """The interpreter (process), the image's id (podman) or its file (apptainer, pyxis)."""
     mounts: Mounts | None = None
     """None for a question (`describe`)."""
+    absent: frozenset[str] = frozenset()
+    """Read-only mounts whose folder does not exist: no weights are no fault of a model that needs none."""
     writable: str = "latents"
     """The one mount that may be written: `latents`, or `out` for a probe."""
     gpu: bool = False
@@ -59,7 +61,7 @@ class Launch:
         """Host folder, place in the container, may be written."""
         if self.mounts is None:
             return []
-        found = [(getattr(self.mounts, name), f"/{name}", False) for name in READ_ONLY]
+        found = [(getattr(self.mounts, name), f"/{name}", False) for name in READ_ONLY if name not in self.absent]
         found.append((self.mounts.latents, "/latents", self.writable == "latents"))
         if self.writable == "out":
             found.append((self.mounts.out, "/out", True))

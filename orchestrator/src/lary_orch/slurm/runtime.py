@@ -110,6 +110,7 @@ class SlurmRuntime:
         launch = replace(
             self._launch(work.prepared, (work.verb, "--job", f"/job/{JOB_FILE}")),
             mounts=mounts,
+            absent=frozenset(name for name in ("data", "weights") if not getattr(mounts, name).is_dir()),
             writable="latents" if work.verb == "extract" else "out",
             gpu=ask.has_gpu,
             cpus=ask.cpus or 1,
