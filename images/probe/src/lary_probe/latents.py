@@ -20,6 +20,8 @@ Positions = NDArray[np.int64]
 
 LOAD_BYTES = 64 << 20
 """Read at once while a split is loaded."""
+READ_AHEAD = 2
+"""Batches, each by a thread of its own: while one waits for the disk another is converted."""
 
 
 class Latents:
@@ -65,24 +67,30 @@ class Latents:
         self._memory = memory
 
     def batch(self, positions: Positions) -> Tensor:
-        """float32 (len(positions), *shape) on the CPU. Raises ContractError for a value that is not finite."""
-        values = self._values(positions).astype(np.float32, copy=False)
-        return torch.from_numpy(values.reshape(len(positions), *self.shape))
+        """(len(positions), *shape) on the CPU, in the store's dtype.
 
-    def batches(self, parts: Sequence[Positions], *, pin: bool = False) -> Iterator[Tensor]:
-        """`batch` of each part, in pinned memory on request; the next one is read while the caller computes."""
+        Raises ContractError for a value that is not finite.
+        """
+        return torch.from_numpy(self._values(positions).reshape(len(positions), *self.shape))
+
+    def batches(self, parts: Sequence[Positions], device: torch.device) -> Iterator[Tensor]:
+        """float32 `batch` of each part on `device`; the next ones are read while the caller computes."""
 
         def read(positions: Positions) -> Tensor:
             batch = self.batch(positions)
-            return batch.pin_memory() if pin else batch
+            return batch.pin_memory() if device.type == "cuda" else batch.float()
 
-        with ThreadPoolExecutor(1) as reader:
-            ahead = deque([reader.submit(read, part) for part in parts[:1]])
-            for following in parts[1:]:
-                ahead.append(reader.submit(read, following))
-                yield ahead.popleft().result()
+        def placed(batch: Tensor) -> Tensor:
+            # float16 travels as it is: half the bytes.
+            return batch.to(device, non_blocking=True).float()
+
+        with ThreadPoolExecutor(READ_AHEAD) as readers:
+            ahead = deque(readers.submit(read, part) for part in parts[:READ_AHEAD])
+            for following in parts[READ_AHEAD:]:
+                ahead.append(readers.submit(read, following))
+                yield placed(ahead.popleft().result())
             for last in ahead:
-                yield last.result()
+                yield placed(last.result())
 
     def trace(self, path: str) -> StoreTrace:
         """Where these latents come from; `path` is the store's below the latents mount."""

@@ -145,7 +145,7 @@ def train(
     for epoch in range(plan.epochs):
         order = plan.order(epoch, len(fit))
         shares = deal(order, plan.batch_size, accelerator.process_index, accelerator.num_processes)
-        reader = fit.latents.batches([fit.positions[s.positions] for s in shares], pin=_pin(session))
+        reader = fit.latents.batches([fit.positions[s.positions] for s in shares], accelerator.device)
         scores = torch.zeros(len(heads), dtype=torch.float64, device=accelerator.device)
         for share, tokens in zip(shares, reader, strict=True):
             draw, factor = Draw(epoch, fit.rows(share.positions)), plan.schedule(step, total)
@@ -168,11 +168,11 @@ def predict(session: Session, heads: list[Head], plan: Plan, part: Part) -> NDAr
     for head in heads:
         head.network.eval()
     with torch.inference_mode():
-        reader = part.latents.batches([s.positions for s in shares], pin=_pin(session))
+        reader = part.latents.batches([s.positions for s in shares], accelerator.device)
         for share, tokens in zip(shares, reader, strict=True):
-            placed, rows = tokens.to(accelerator.device, non_blocking=True), part.latents.rows[share.positions]
+            rows = part.latents.rows[share.positions]
             for head, kept in zip(heads, outputs, strict=True):
-                kept.append(_gather(session, plan.read_out(plan.answer(head.network, placed, rows))))
+                kept.append(_gather(session, plan.read_out(plan.answer(head.network, tokens, rows))))
             session.alive("evaluating")
     return np.stack([torch.cat(kept)[: len(part)].cpu().numpy() for kept in outputs])
 
@@ -189,7 +189,6 @@ def _train_step(
 ) -> Tensor:
     """One step of every head; (heads,) scores summed over this process's rows of the batch."""
     device = session.accelerator.device
-    inputs = tokens.to(device, non_blocking=True)
     wanted = torch.from_numpy(targets[share.positions]).to(device)
     scores = []
     for head in heads:
@@ -197,7 +196,7 @@ def _train_step(
         for group in head.optimiser.param_groups:
             group["lr"] = head.lr * factor
         with torch.autocast(device.type, torch.bfloat16, enabled=plan.bf16):
-            output, asked = plan.ask(head.parallel, inputs, wanted, draw)
+            output, asked = plan.ask(head.parallel, tokens, wanted, draw)
             loss = plan.loss(output, asked)
         session.accelerator.backward(loss * share.weight)
         head.optimiser.step()
@@ -211,10 +210,6 @@ def _train_score(read_out: Tensor, wanted: Tensor) -> Tensor:
     if wanted.is_floating_point():
         return (read_out - wanted).square().flatten(1).mean(dim=1).sum().double()
     return (read_out == wanted).double().sum()
-
-
-def _pin(session: Session) -> bool:
-    return bool(session.accelerator.device.type == "cuda")
 
 
 def _gather(session: Session, mine: Tensor) -> Tensor:
