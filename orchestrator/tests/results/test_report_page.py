@@ -62,7 +62,7 @@ def test_markup_escapes_text_and_attributes() -> None:
 def test_an_empty_workspace_has_a_page_that_says_so(made: Made) -> None:
     document = made()
     assert "No results in" in document.one("main").text
-    assert document.one("section", id="failures").text.startswith("Failures None")
+    assert document.one("section", id="failures").text == "Failures None known: no run was planned in this workspace."
 
 
 def test_the_policy_allows_this_script_alone(workspace: Workspace, write: Write, made: Made) -> None:
@@ -383,7 +383,9 @@ def test_jobs_that_ended_badly(workspace: Workspace, made: Made) -> None:
 def test_a_finished_run_has_no_bad_endings(workspace: Workspace, made: Made) -> None:
     plan(workspace, "smoke-1")
     log(workspace, "smoke-1", "bad.b", Failed(job="x", code=3, message="of an earlier call"))
-    assert "earlier call" not in made().one("section", id="failures").text
+    shown = made().one("section", id="failures").text
+    assert "earlier call" not in shown
+    assert "None: every planned job was done" in shown
 
 
 def test_a_run_under_way_is_no_failure(workspace: Workspace, made: Made) -> None:
@@ -404,6 +406,7 @@ def test_what_is_left_to_do(workspace: Workspace, made: Made) -> None:
     }  # fmt: skip
     plan(workspace, "smoke-1", stores=[store], probes=[PROBE])
     shown = made().one("section", id="failures").text
+    assert "None so far; what is left to do stands below." in shown
     assert "smoke-1 incomplete 0 of 1 0 of 1" in shown
     assert "smoke-1: latents of m (v) on d/val: 0 of 3 shards" in shown
     assert "smoke-1: probe classify.d.m.v" in shown

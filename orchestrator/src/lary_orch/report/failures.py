@@ -16,10 +16,19 @@ def section(evidence: Evidence) -> Html:
     return el(
         "section",
         el("h2", "Failures"),
-        parts or el("p", "None: every planned job was done, and every row has its latent."),
+        parts or el("p", _none(evidence.runs)),
         _runs(evidence.runs) if evidence.runs else None,
         id="failures",
     )
+
+
+def _none(runs: Sequence[Run]) -> str:
+    """What may be said where nothing was found."""
+    if not runs:
+        return "None known: no run was planned in this workspace."
+    if all(is_complete(run.state) for run in runs):
+        return "None: every planned job was done, and every row has its latent."
+    return "None so far; what is left to do stands below."
 
 
 def _unreadable(evidence: Evidence) -> Iterator[Html]:
