@@ -13,6 +13,8 @@ from lary_schema.datasets import DatasetFiles
 from lary_schema.metadata import RowError, count_rows, read_rows
 from lary_schema.mounts import resolve_media
 
+from lary_data.threads import mapped
+
 BATCH = 512
 """Files in flight; statistics are added up by such batches, so that they do not depend on the number of threads."""
 EXAMPLES = 20
@@ -126,4 +128,4 @@ def read_all(
 
     with ThreadPoolExecutor(workers) as pool:
         while batch := list(islice(rows, BATCH)):
-            yield list(pool.map(attempt, batch))
+            yield list(mapped(pool, attempt, batch))

@@ -23,6 +23,7 @@ from pydantic import Field
 from lary_data.larybench import LA_PATH, csv_name, file_name, folder_name
 from lary_data.npz import Latent, write_latent
 from lary_data.progress import Tick
+from lary_data.threads import mapped
 
 JOURNAL = "lary-export.json"
 
@@ -142,13 +143,14 @@ def _write_shard(
         (target.folder / file_name(row)).unlink(missing_ok=True)
     if len(rows):
         paths = [target.folder / file_name(row) for row in rows.tolist()]
-        for _ in pool.map(partial(_write_file, compress), paths, _latents(store, rows)):
+        for _ in mapped(pool, partial(_write_file, compress), zip(paths, _latents(store, rows), strict=True)):
             pass
     # One call for a thousand files: the journal says no shard is done that a power cut could take back.
     os.sync()
 
 
-def _write_file(compress: bool, path: Path, latent: Latent) -> None:
+def _write_file(compress: bool, item: tuple[Path, Latent]) -> None:
+    path, latent = item
     draft = path.with_name(f"{path.name}{PARTIAL_SUFFIX}")
     write_latent(draft, latent, compress=compress)
     draft.replace(path)

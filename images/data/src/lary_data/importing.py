@@ -6,7 +6,7 @@ Two passes over the rows: the first reads the checksums in the archives' directo
 
 import hashlib
 from array import array
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
@@ -29,10 +29,8 @@ from lary_data.larybench import LatentRows
 from lary_data.npz import Latent, Sums, read_latent, read_sums
 from lary_data.progress import Tick
 from lary_data.shards import Shard
+from lary_data.threads import mapped
 
-AHEAD = 1024
-"""Rows whose checksums are asked for at once."""
-A = TypeVar("A")
 B = TypeVar("B")
 
 
@@ -64,7 +62,7 @@ def scan(rows: LatentRows, workers: int, tick: Tick) -> Scan:
         return path, _attempt(rows, path, read_sums)
 
     with ThreadPoolExecutor(workers) as pool:
-        for row, (path, found) in enumerate(_mapped(pool, look, rows)):
+        for row, (path, found) in enumerate(mapped(pool, look, rows)):
             if isinstance(found, str):
                 faults[row] = found
             elif spec is None and path is not None:
@@ -87,13 +85,6 @@ def _attempt(rows: LatentRows, path: Path | None, read: Callable[[Path], B]) -> 
         return read(path)
     except RowError as error:
         return f"{rows.places.shown(path)}: {error}"
-
-
-def _mapped(pool: ThreadPoolExecutor, function: Callable[[A], B], items: Iterable[A]) -> Iterator[B]:
-    """`pool.map` that takes the items lazily, some at a time."""
-    waiting = iter(items)
-    while some := list(islice(waiting, AHEAD)):
-        yield from pool.map(function, some)
 
 
 def provenance(rows: LatentRows, model: str, found: Scan, dtype: StoreDtype) -> Provenance:
@@ -167,7 +158,7 @@ def fill(rows: LatentRows, found: Scan, made: Provenance, latents: Path, workers
                 continue
             with store.claim(number):
                 shard = Shard(made, number)
-                for failure in pool.map(partial(_put, rows, found, shard), shard.rows, here):
+                for failure in mapped(pool, partial(_put, rows, found, shard), zip(shard.rows, here, strict=True)):
                     shard.note(failure)
                     tick(len(shard.failures))
                 shard.write(store)
@@ -182,8 +173,9 @@ def _reopen(index: StoreIndex, found: Scan) -> None:
             index.paths.marker(record.shard).unlink()
 
 
-def _put(rows: LatentRows, found: Scan, shard: Shard, row: int, path: Path | None) -> Failure | None:
+def _put(rows: LatentRows, found: Scan, shard: Shard, item: tuple[int, Path | None]) -> Failure | None:
     """Have a row's latent in its shard, or say why not."""
+    row, path = item
     answer = _attempt(rows, path, read_latent)
     if isinstance(answer, str):
         return Failure(row=row, reason="no_latent", detail=answer)

@@ -1,12 +1,14 @@
 """One row's latent as LARYBench keeps it: an .npz with `tokens` and `indices`."""
 
 import io
+import struct
 import zipfile
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import lru_cache
 from pathlib import Path
-from typing import IO, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from lary_schema.base import ContractError
@@ -15,7 +17,7 @@ from numpy.lib import format as npy
 from numpy.typing import NDArray
 
 TOKENS, INDICES = "tokens", "indices"
-_DAMAGE = (zipfile.BadZipFile, zlib.error, EOFError, ValueError, NotImplementedError, RuntimeError)
+_DAMAGE = (zipfile.BadZipFile, zlib.error, EOFError, ValueError, NotImplementedError, RuntimeError, struct.error)
 """What reading a cut, altered or encrypted archive raises."""
 
 
@@ -91,18 +93,29 @@ def _sums(archive: zipfile.ZipFile) -> Sums:
 
 
 def _read(archive: zipfile.ZipFile, path: Path, name: str) -> NDArray[Any]:
-    with archive.open(f"{name}.npy") as member:
-        shape, fortran, dtype = _header(member)
-        if dtype.hasobject:
-            raise ContractError(
-                f"{path}: {name} holds pickled objects, which can run code when they are read; "
-                "such a file is refused. Extract the row again, or empty its la_path"
-            )
-        values = np.frombuffer(member.read(), dtype)
+    content = archive.read(f"{name}.npy")
+    start = _header_end(content)
+    shape, fortran, dtype = _header(content[:start])
+    if dtype.hasobject:
+        raise ContractError(
+            f"{path}: {name} holds pickled objects, which can run code when they are read; "
+            "such a file is refused. Extract the row again, or empty its la_path"
+        )
+    values = np.frombuffer(content, dtype, offset=start)
     return values.reshape(shape[::-1]).T if fortran else values.reshape(shape)
 
 
-def _header(member: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
+def _header_end(content: bytes) -> int:
+    """Where the values of an .npy begin: after magic, version, and the header by its length."""
+    length = struct.Struct("<H" if content[6:7] == b"\x01" else "<I")
+    place = npy.MAGIC_LEN
+    return place + length.size + int(length.unpack_from(content, place)[0])
+
+
+@lru_cache(64)
+def _header(head: bytes) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
+    """Shape, order and dtype; remembered, since parsing it takes longer than reading a small array."""
+    member = io.BytesIO(head)
     version = npy.read_magic(member)
     read = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0
     shape, fortran, dtype = read(member)

@@ -28,9 +28,11 @@ class Shard:
         tokens = latent.tokens.reshape(self._spec.tokens)
         if not np.isfinite(tokens).all():
             return Failure(row=row, reason="non_finite", detail="the file holds NaN or infinity")
-        with np.errstate(over="ignore"):
-            stored = tokens.astype(self._tokens.dtype)
-        if not np.isfinite(stored).all():
+        stored = tokens
+        if tokens.dtype != self._tokens.dtype:
+            with np.errstate(over="ignore"):
+                stored = tokens.astype(self._tokens.dtype)
+        if stored is not tokens and not np.isfinite(stored).all():
             detail = f"magnitude {np.abs(tokens).max():g} does not fit {stored.dtype}; use --dtype float32"
             return Failure(row=row, reason="overflow", detail=detail)
         at = row - self.rows.start
