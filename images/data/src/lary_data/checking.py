@@ -9,7 +9,6 @@ import av
 import numpy as np
 from lary_worker.decode import decode_in_order, read_images
 from lary_worker.faults import RowFaultError
-from PIL import Image, UnidentifiedImageError
 
 Kind = Literal["video", "image", "actions"]
 Status = Literal["ok", "missing", "corrupt", "mismatch", "timeout"]
@@ -72,16 +71,8 @@ def _promised_duration(path: Path) -> float | None:
 
 
 def _image(path: Path, check: Check) -> Verdict:
-    name = check.name
-    # Pillow refuses a cut JPEG, which OpenCV fills with grey; OpenCV is what the bench reads with.
-    try:
-        with Image.open(path) as image:
-            image.load()
-    except UnidentifiedImageError:
-        return "corrupt", f"{name}: not an image"
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        return "corrupt", f"{name}: {error}"
-    read_images([path], [name])
+    # OpenCV 5 refuses cut files, cut JPEGs among them, and damaged PNGs. Nobody's reader sees changed bytes in a JPEG.
+    read_images([path], [check.name])
     return "ok", ""
 
 
