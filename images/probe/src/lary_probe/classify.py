@@ -22,7 +22,7 @@ from lary_probe.metadata import SplitMetadata
 from lary_probe.outputs import Outputs
 from lary_probe.sampling import balanced_order, holdout_stratified, shuffled_order
 from lary_probe.scoring import confusion, macro_recall
-from lary_probe.selection import EVALUATED, HOLDOUT, Track, chosen_note, split_score
+from lary_probe.selection import EVALUATED, Track, chosen_note, judge_of, split_score
 from lary_probe.session import Session
 from lary_probe.targets import targets_sha256
 from lary_probe.trackers import epoch_scalars, open_log
@@ -135,7 +135,7 @@ def _run_seed(
     with open_log(session, seed) as log:
         for output in train(session, heads, make_plan(recipe, fit.targets, seed), fit, parts):
             for index, split in enumerate(evaluated):
-                better = _add_epoch(mine[split.name], output, split.name, parts, classes)
+                better = _add_epoch(mine[split.name], output, split.name, judge_of(job, split.name), parts, classes)
                 if better and index == 0:
                     weights = weights_of(heads[mine[split.name].chosen.optimiser or 0])
             first = mine[evaluated[0].name].scores[-1]
@@ -147,9 +147,8 @@ def _run_seed(
     return weights
 
 
-def _add_epoch(track: Track, output: EpochOutput, split: str, parts: dict[str, Part], classes: int) -> bool:
+def _add_epoch(track: Track, output: EpochOutput, split: str, judge: str, parts: dict[str, Part], classes: int) -> bool:
     name = EVALUATED + split
-    judge = HOLDOUT if HOLDOUT in parts else name
     selection = (output.predicted[judge] == parts[judge].targets).mean(axis=1)  # (heads,)
     chosen = int(selection.argmax())
     truth, predicted = parts[name].targets, output.predicted[name]
