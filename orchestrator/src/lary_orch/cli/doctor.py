@@ -3,12 +3,13 @@
 import json
 import sys
 from dataclasses import asdict
+from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 import click
 
 from lary_orch.catalog import Catalog
-from lary_orch.cli.options import catalog_options, json_option, option, workspace_options
+from lary_orch.cli.options import catalog_options, json_option, option, profile_option, workspace_options
 from lary_orch.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -20,33 +21,37 @@ if TYPE_CHECKING:
 @option("-d", "--dataset", "datasets", multiple=True, help="Check for this dataset; repeatable.")
 @option(
     "--runtime",
-    type=click.Choice(["auto", "process", "docker"]),
+    type=click.Choice(["auto", "process", "docker", "slurm"]),
     default="auto",
     help="What jobs shall run in; auto takes a missing engine lightly.",
 )
+@profile_option
 @catalog_options
 @workspace_options
 @json_option
 def command(
     models: tuple[str, ...],
     datasets: tuple[str, ...],
-    runtime: Literal["auto", "process", "docker"],
+    runtime: Literal["auto", "process", "docker", "slurm"],
+    profile: Path | None,
     catalog: Catalog,
     workspace: Workspace,
     as_json: bool,
 ) -> None:
     """Check this machine, with a remedy for each fault.
 
-    Changes nothing. Exits with 1 where a check fails; warnings and skipped checks do not count.
+    Changes nothing; with --runtime slurm, a job of a minute looks at a node. Exits with 1 where a check
+    fails; warnings and skipped checks do not count.
 
     \b
     lary-orch doctor
     lary-orch doctor -m vjepa2 -d calvin --runtime docker
+    lary-orch doctor --runtime slurm --profile cluster.yaml
     """
     from lary_orch.doctor import examine
     from lary_orch.doctor.check import Context
 
-    findings = list(examine(Context(workspace, catalog, models, datasets, runtime)))
+    findings = list(examine(Context(workspace, catalog, models, datasets, runtime, profile)))
     if as_json:
         click.echo(json.dumps([{"check": name, **asdict(finding)} for name, finding in findings], indent=2))
     else:

@@ -84,6 +84,12 @@ environment_option = option(
     help="Of the process runtime: an environment per image, or the interpreter that runs this.",
 )
 
+profile_option = option(
+    "--profile",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="Of the slurm runtime: YAML of what jobs ask for [LARY_SLURM_PROFILE].",
+)
+
 runtime_options = together(
     [
         option(
@@ -103,11 +109,7 @@ runtime_options = together(
         option(
             "--cpu-slots", type=click.IntRange(1), help="Jobs at once where no GPU is used [one per core, at most 4]."
         ),
-        option(
-            "--profile",
-            type=click.Path(dir_okay=False, path_type=Path),
-            help="Of the slurm runtime: YAML of what jobs ask for [LARY_SLURM_PROFILE].",
-        ),
+        profile_option,
     ]
 )
 """Hands over `runtime`, `environment`, `device`, `gpus`, `cpu_slots`, `profile` as given."""

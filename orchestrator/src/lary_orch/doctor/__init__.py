@@ -12,6 +12,10 @@ from lary_orch.doctor import (
     mounts,
     python,
     shm,
+    slurm_client,
+    slurm_job,
+    slurm_memory,
+    slurm_partition,
     uv,
     weights,
 )
@@ -21,8 +25,11 @@ CHECKS: tuple[Check, ...] = (
     *(python, uv, engine, images, gpu),
     *(disk, mounts, shm, weights, datasets, leftovers),
 )
+CLUSTER: tuple[Check, ...] = (slurm_client, slurm_partition, slurm_memory, slurm_job)
+"""Of the slurm runtime alone."""
 
 
 def examine(context: Context) -> Iterator[tuple[str, Finding]]:
     """The checks' names and findings, in order."""
-    yield from ((check.NAME, check.run(context)) for check in CHECKS)
+    checks = (*CHECKS, *CLUSTER) if context.runtime == "slurm" else CHECKS
+    yield from ((check.NAME, check.run(context)) for check in checks)

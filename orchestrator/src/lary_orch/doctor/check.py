@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import Literal, Protocol
 
 from lary_orch.catalog import Catalog
@@ -29,7 +30,9 @@ class Context:
     catalog: Catalog
     models: tuple[str, ...] = ()
     datasets: tuple[str, ...] = ()
-    runtime: Literal["auto", "process", "docker"] = "auto"
+    runtime: Literal["auto", "process", "docker", "slurm"] = "auto"
+    profile: Path | None = None
+    """Of the slurm runtime."""
 
     @cached_property
     def engine(self) -> Engine | str:

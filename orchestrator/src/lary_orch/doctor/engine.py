@@ -8,8 +8,8 @@ OLDEST_API = (1, 41)
 
 
 def run(context: Context) -> Finding:
-    if context.runtime == "process":
-        return Finding("skip", "the process runtime needs none")
+    if context.runtime in ("process", "slurm"):
+        return Finding("skip", f"the {context.runtime} runtime needs none")
     engine = context.engine
     if isinstance(engine, str):
         remedy = "start Docker, let your user reach its socket (group docker), or name one by DOCKER_HOST"

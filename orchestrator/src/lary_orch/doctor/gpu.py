@@ -17,7 +17,7 @@ def run(context: Context) -> Finding:
             return Finding("warn", "nvidia-smi lists no GPU", "look at what nvidia-smi says; reload the driver")
         return Finding("skip", "no NVIDIA GPU; jobs run on the processor")
     message = ", ".join(f"{gpu.name} ({size_text(gpu.memory_bytes)})" for gpu in gpus)
-    engine = context.engine if context.runtime != "process" else ""
+    engine = context.engine if context.runtime in ("auto", "docker") else ""
     if isinstance(engine, str) or VENDOR in engine.runtimes:
         return Finding("ok", message)
     return Finding(

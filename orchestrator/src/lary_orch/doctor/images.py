@@ -10,8 +10,8 @@ NAME = "images"
 
 
 def run(context: Context) -> Finding:
-    if context.runtime == "process":
-        return Finding("skip", "the process runtime needs none")
+    if context.runtime in ("process", "slurm"):
+        return Finding("skip", f"the {context.runtime} runtime needs none")
     engine = context.engine
     if isinstance(engine, str):
         return Finding("skip", "no engine answers")
