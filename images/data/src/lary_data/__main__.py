@@ -4,7 +4,7 @@ import importlib
 import sys
 
 import click
-from lary_schema.base import ContractError
+from lary_schema.base import ContractError, ExitCode
 
 TOOLS: dict[str, str] = {
     "describe": "Print the image card as JSON.",
@@ -45,12 +45,15 @@ def cli() -> None:
 
 
 def main() -> None:
-    """A ContractError is one readable message and its exit code, not a traceback."""
+    """A ContractError is one readable message and its exit code, not a traceback; so is a disk that refuses."""
     try:
         cli(prog_name="lary-orch data")
     except ContractError as error:
         click.echo(f"error: {error}", err=True)
         sys.exit(error.exit_code)
+    except OSError as error:
+        click.echo(f"error: {error.filename or 'a file'}: {error.strerror or error}", err=True)
+        sys.exit(ExitCode.BAD_JOB)
 
 
 if __name__ == "__main__":
