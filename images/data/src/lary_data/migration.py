@@ -1,19 +1,31 @@
 """`lary-orch latents`: what both directions say and check around the work."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
+import click
 from lary_schema.base import ContractError, TooManyFailedError
 from lary_schema.datasets import DatasetFiles
 from lary_schema.jobs import StoreDtype
 from lary_schema.metadata import count_rows
 
-from lary_data.importing import Scan, fill, provenance, scan
+from lary_data.importing import fill, provenance, scan
 from lary_data.larybench import LatentRows, Places, find_csvs
-from lary_data.progress import progress
+from lary_data.progress import progress, say
 
 NAMED = 3
 """Failed rows that a message names."""
+
+
+@dataclass(frozen=True)
+class Options:
+    """How an import is done."""
+
+    dtype: StoreDtype
+    max_failed: float
+    """Tolerated share of rows without a latent."""
+    workers: int
 
 
 def wanted_splits(files: DatasetFiles, chosen: Sequence[str], *, one: bool) -> tuple[str, ...]:
@@ -27,6 +39,20 @@ def wanted_splits(files: DatasetFiles, chosen: Sequence[str], *, one: bool) -> t
     return tuple(dict.fromkeys(chosen)) or known
 
 
+def each(splits: Sequence[str], work: Callable[[str], str]) -> None:
+    """Print what `work` says of every split. One that cannot be done costs no other; the last error is raised."""
+    errors: list[ContractError] = []
+    for split in splits:
+        try:
+            click.echo(work(split))
+        except ContractError as error:
+            errors.append(error)
+    for other in errors[:-1]:
+        say(f"error: {other}")
+    if errors:
+        raise errors[-1]
+
+
 def import_split(
     files: DatasetFiles,
     split: str,
@@ -34,10 +60,7 @@ def import_split(
     root: Path,
     csvs: Sequence[Path],
     latents: Path,
-    *,
-    dtype: StoreDtype,
-    max_failed: float,
-    workers: int,
+    options: Options,
 ) -> str:
     """Have a split's latents in a store below `latents`; a line that says what came of it.
 
@@ -49,24 +72,20 @@ def import_split(
     rows = LatentRows(files, split, found_csvs, Places(root, card, split, model))
     title = f"{model} on {card.key}/{split}"
     with progress(f"{title}: checksums", count, "rows") as tick:
-        seen = scan(rows, workers, tick)
-    _check_failed(title, seen, max_failed)
-    made = provenance(rows, model, seen, dtype)
+        seen = scan(rows, options.workers, tick)
+    _check_failed(title, seen.faults, count, options)
+    made = provenance(rows, model, seen, options.dtype)
     with progress(f"{title}: latents", count, "rows") as tick:
-        index = fill(rows, seen, made, latents, workers, tick)
+        index = fill(rows, seen, made, latents, options.workers, tick)
     failures = [failure for record in index.records() for failure in record.failures]
-    if len(failures) > max_failed * count:
-        raise _too_many(title, {failure.row: failure.detail for failure in failures}, count, max_failed)
+    _check_failed(title, {failure.row: failure.detail for failure in failures}, count, options)
     return f"{title}: {count - len(failures)} of {count} rows in {index.paths.root}"
 
 
-def _check_failed(title: str, seen: Scan, max_failed: float) -> None:
-    if len(seen.faults) > max_failed * seen.rows:
-        raise _too_many(title, seen.faults, seen.rows, max_failed)
-
-
-def _too_many(title: str, faults: dict[int, str], rows: int, max_failed: float) -> TooManyFailedError:
-    named = "\n".join(f"  row {row}: {detail}" for row, detail in sorted(faults.items())[:NAMED])
-    return TooManyFailedError(
-        f"{title}: {len(faults)} of {rows} rows have no latent, more than --max-failed {max_failed:g} allows:\n{named}"
-    )
+def _check_failed(title: str, faults: dict[int, str], rows: int, options: Options) -> None:
+    if len(faults) > options.max_failed * rows:
+        named = "\n".join(f"  row {row}: {detail}" for row, detail in sorted(faults.items())[:NAMED])
+        raise TooManyFailedError(
+            f"{title}: {len(faults)} of {rows} rows have no latent, more than --max-failed {options.max_failed:g} "
+            f"allows:\n{named}"
+        )

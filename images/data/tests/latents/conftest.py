@@ -113,9 +113,8 @@ class Disk:
     def tool(self, *arguments: str) -> Result:
         """Run a tool as `lary-orch data` does."""
         known = self.root / "datasets.json"
-        known.write_text(
-            Datasets(datasets=(DatasetFiles(card=self.card, data=self.data, csv={"val": self.csv}),)).to_json()
-        )
+        csvs = {split: self.data / self.csv.name.replace("val", split) for split in self.card.splits.all}
+        known.write_text(Datasets(datasets=(DatasetFiles(card=self.card, data=self.data, csv=csvs),)).to_json())
         mounts = Mounts(data=self.data, weights=self.root, latents=self.latents, job=self.root, out=self.root)
         return CliRunner().invoke(cli, arguments, env=mounts.to_env() | {DATASETS_VARIABLE: str(known)})
 

@@ -7,6 +7,8 @@ from typing import Any
 import numpy as np
 import pytest
 from lary_data import importing, larybench
+from lary_schema.base import ContractError
+from lary_schema.cards import SplitRoles
 from lary_schema.jobs import IMPORTED
 from lary_schema.store.layout import StorePaths
 from numpy.typing import NDArray
@@ -287,6 +289,16 @@ def test_splits_and_csvs_that_do_not_fit(pairs: Any) -> None:
     asked = ("latents-import", "-m", "dinov2", "-d", "calvin")
     assert "calvin has no split unseen; it has val" in str(pairs.tool(*asked, "--split", "unseen").exception)
     assert "one --split" in str(pairs.tool(*asked, "--csv", "some.csv").exception)
+
+
+def test_a_split_that_cannot_be_imported_costs_no_other(pairs: Any, tokens: Tokens) -> None:
+    pairs.release(tokens)
+    pairs.card = pairs.card.model_copy(update={"splits": SplitRoles(train="train", evaluate=("val", "unseen"))})
+    result = pairs.tool("latents-import", "-m", "dinov2", "-d", "calvin", "--from", str(pairs.old))
+    assert isinstance(result.exception, ContractError)
+    assert "calvin_metadata_unseen.csv: cannot be read" in str(result.exception)
+    assert "calvin_metadata_train.csv: cannot be read" in result.output
+    assert len(pairs.store().ok_rows()) == 10
 
 
 # --- going on ---------------------------------------------------------------------------------

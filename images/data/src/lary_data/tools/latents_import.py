@@ -50,11 +50,12 @@ def command(
     from lary_schema.mounts import Mounts
 
     from lary_data.datasets import find_dataset
-    from lary_data.migration import import_split, wanted_splits
+    from lary_data.migration import Options, each, import_split, wanted_splits
 
     files, latents = find_dataset(dataset), Mounts.from_env().latents
-    for split in wanted_splits(files, splits, one=bool(csvs)):
-        said = import_split(
-            files, split, model, root or latents, csvs, latents, dtype=dtype, max_failed=max_failed, workers=workers
-        )
-        click.echo(said)
+
+    def work(split: str) -> str:
+        options = Options(dtype=dtype, max_failed=max_failed, workers=workers)
+        return import_split(files, split, model, root or latents, csvs, latents, options)
+
+    each(wanted_splits(files, splits, one=bool(csvs)), work)
