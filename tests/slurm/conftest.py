@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -164,6 +165,24 @@ def bench(cluster_of_all_tests: Cluster, tmp_path_factory: pytest.TempPathFactor
     return Bench(tmp_path_factory.mktemp("slurm") / "workspace")
 
 
+IMAGES = "LARY_SLURM_IMAGES"
+
+
+@pytest.fixture(scope="session")
+def podman(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The lines of a profile that starts containers by Podman, with a storage of the tests' own."""
+    folder = os.environ.get(IMAGES)
+    if not folder or not (Path(folder) / "baseline.json").is_file():
+        _unavailable(f"no exported images: `lary-orch images export --to DIR baseline probe`, then {IMAGES}=DIR")
+    if shutil.which("podman") is None:
+        _unavailable("no podman on this machine")
+    # Not in pytest's folder, which is kept: images are large.
+    storage = Path(folder) / "podman"
+    before = ["--root", f"{storage}/root", "--runroot", f"{storage}/run", "--cgroup-manager", "cgroupfs"]
+    before += ["--events-backend", "file", "--runtime", "runc"]
+    return f"launcher: podman\nimages: {folder}\nlauncher_before: {json.dumps(before)}\n"
+
+
 @dataclass(frozen=True)
 class Bench:
     """`lary-orch` in a workspace of its own."""
@@ -241,13 +260,14 @@ class Fakes:
         return RunPaths(self.root / "runs" / "fake-1", self.root / "results" / "fake-1")
 
     def session(self, max_array: int = 8) -> tuple[Session, SessionPaths]:
+        name = f"lary-fake-{self.root.parent.name}"
         script = self.root / "fake.py"
         script.write_text(FAKE)
         command = (sys.executable, str(script), str(self.run.root / "jobs" / "@JOB@"))
         groups = {_group(job): None for job, _, _ in self.jobs}
         session = Session(
             run="fake-1",
-            name=f"lary-fake-{self.root.name}",
+            name=name,
             attempts=self.attempts,
             max_array=max_array,
             profile=self.profile,
@@ -291,4 +311,4 @@ def _group(job: str) -> str:
 def fakes(cluster: Cluster, tmp_path: Path) -> Fakes:
     """Fake tasks for the real cluster."""
     profile = Profile(partition="debug", time="5", cpus=1, memory=f"{MEMORY_MIB}M", settle_s=3)
-    return Fakes(tmp_path, Slurm(), profile)
+    return Fakes(tmp_path / "user's 100% volume", Slurm(), profile)

@@ -106,7 +106,8 @@ def script(batch: Batch) -> str:
     if batch.is_array:
         at_once = f"%{batch.at_once}" if batch.at_once else ""
         own.append(f"--array=0-{len(batch.jobs) - 1}{at_once}")
-    own.append(f"--output={batch.output}/{'%A_%a' if batch.is_array else '%j'}.log")
+    folder = str(batch.output).replace("%", "%%")
+    own.append(f'--output="{folder}/{"%A_%a" if batch.is_array else "%j"}.log"')
     # A login shell knows `module`.
     head = ["#!/bin/bash -l" if batch.modules else "#!/bin/bash", f"# {batch.title}"]
     head += [f"#SBATCH {option}" for option in (*own, *batch.options)]
