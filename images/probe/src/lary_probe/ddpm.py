@@ -57,12 +57,11 @@ class Ddpm:
         before = torch.cat([left[1:], torch.ones(1)])
         alpha = left / before
         variance = (1 - before) / (1 - left) * (1 - alpha)
-        deviation = variance.clamp(min=1e-20) ** 0.5 * (times > 0)
         columns = (
             (1 - left) ** 0.5,
             left**0.5,
             before**0.5 * (1 - alpha) / (1 - left),
             alpha**0.5 * (1 - before) / (1 - left),
-            deviation,
+            variance**0.5,
         )
         return [Step(t, *row) for t, row in zip(times.tolist(), torch.stack(columns, dim=1).tolist(), strict=True)]
