@@ -20,6 +20,9 @@ from lary_data.resuming import AnswerLog, answer_key, file_identity, run_resumed
 ROWS_SHOWN = 100
 """Of the rows that name a bad file, at most this many are listed; all are counted."""
 
+_REVISION = 1
+"""Bump when a file that was good could be found bad."""
+
 
 class BadFile(Document):
     """A file that is not as it should be."""
@@ -136,7 +139,7 @@ def _is_good(verdict: Verdict) -> bool:
 
 def _key(check: Check) -> str | None:
     identity = file_identity(Path(check.path))
-    return None if identity is None else answer_key(identity, [check.kind, check.last, *check.shape])
+    return None if identity is None else answer_key(identity, [_REVISION, check.kind, check.last, *check.shape])
 
 
 def _bad_file(check: Check, status: Status, detail: str, found: References) -> BadFile:

@@ -17,6 +17,7 @@ from lary_worker.parent import die_with_parent
 
 Task = TypeVar("Task")
 Answer = TypeVar("Answer")
+_PATIENCE_S = 5.0
 _SPAWN = multiprocessing.get_context("spawn")
 
 
@@ -48,7 +49,8 @@ class _Child(Generic[Task]):
 
     def kill(self) -> None:
         self.process.kill()
-        self.process.join()
+        # One that waits for a dead file server cannot be killed; it is left behind.
+        self.process.join(_PATIENCE_S)
         self.pipe.close()
 
 
@@ -115,10 +117,10 @@ def run_tasks(
 ) -> Iterator[Done[Task, Answer]]:
     """Do `function(task)` for every task in `workers` processes; the ends come in the order in which they happen.
 
-    `function` is of a module's top level, and tasks and answers can be pickled. `tasks` is read as processes become
-    free. A task that takes longer than `timeout_s` is killed with its process; TaskFaultError, RowFaultError, any
-    other exception and the process's own death are its fault alone. The processes end with the iterator and with
-    this process.
+    `function` is of a module's top level, tasks and answers can be pickled, and no answer is None. `tasks` is read as
+    processes become free. A task that takes longer than `timeout_s` is killed with its process; TaskFaultError,
+    RowFaultError, any other exception and the process's own death are its fault alone. The processes end with the
+    iterator and with this process.
     """
     waiting = iter(tasks)
     first = list(islice(waiting, 1))

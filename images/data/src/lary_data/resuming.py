@@ -23,7 +23,7 @@ def file_identity(path: Path) -> list[Any] | None:
         stat = path.stat()
     except (OSError, ValueError):
         return None
-    return [str(path), stat.st_size, stat.st_mtime_ns]
+    return [str(path.absolute()), stat.st_size, stat.st_mtime_ns]
 
 
 class AnswerLog:
