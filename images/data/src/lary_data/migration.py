@@ -6,9 +6,11 @@ from pathlib import Path
 
 import click
 from lary_schema.base import ContractError, TooManyFailedError
+from lary_schema.cards import Key
 from lary_schema.datasets import DatasetFiles
 from lary_schema.jobs import StoreDtype
 from lary_schema.metadata import count_rows
+from pydantic import TypeAdapter, ValidationError
 
 from lary_data.importing import fill, provenance, scan
 from lary_data.larybench import LatentRows, Places, find_csvs
@@ -26,6 +28,14 @@ class Options:
     max_failed: float
     """Tolerated share of rows without a latent."""
     workers: int
+
+
+def model_key(name: str) -> str:
+    """Raises ContractError for one that could not be a folder's name."""
+    try:
+        return TypeAdapter(Key).validate_python(name)
+    except ValidationError:
+        raise ContractError(f"model key {name!r}: letters, digits, '.', '_' and '-' alone, it names a folder") from None
 
 
 def wanted_splits(files: DatasetFiles, chosen: Sequence[str], *, one: bool) -> tuple[str, ...]:

@@ -166,6 +166,12 @@ def test_a_stopped_export_goes_on(pairs: Any, tokens: Tokens, monkeypatch: pytes
     assert np.array_equal(np.stack([arrays["tokens"] for arrays in read]), tokens)
 
 
+def test_a_name_that_leaves_the_folder(pairs: Any, tokens: Tokens) -> None:
+    pairs.release(tokens)
+    assert pairs.bring().exit_code == 0
+    assert "model key '../x': letters" in str(send(pairs, "--as", "../x").exception)
+
+
 def test_which_store(pairs: Any, tokens: Tokens) -> None:
     pairs.release(tokens)
     assert "no store of" in str(send(pairs).exception)

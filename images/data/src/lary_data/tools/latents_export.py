@@ -49,14 +49,14 @@ def command(
 
     from lary_data.datasets import find_dataset
     from lary_data.exporting import Target, export, find_store
-    from lary_data.migration import each, wanted_splits
+    from lary_data.migration import each, model_key, wanted_splits
     from lary_data.progress import progress
 
     files, latents = find_dataset(dataset), Mounts.from_env().latents
 
     def work(split: str) -> str:
-        store = find_store(files, split, model, variant, name, latents)
-        target = Target(root, csv_to or root, files, split, model_name or model)
+        store = find_store(files, split, model_key(model), variant, name, latents)
+        target = Target(root, csv_to or root, files, split, model_key(model_name or model))
         with progress(f"{model} on {dataset}/{split}", store.rows, "rows") as tick:
             options = {"drop_failed": drop_failed, "compress": compress, "overwrite": overwrite}
             ok = export(store, target, workers=workers, tick=tick, **options)

@@ -50,12 +50,12 @@ def command(
     from lary_schema.mounts import Mounts
 
     from lary_data.datasets import find_dataset
-    from lary_data.migration import Options, each, import_split, wanted_splits
+    from lary_data.migration import Options, each, import_split, model_key, wanted_splits
 
     files, latents = find_dataset(dataset), Mounts.from_env().latents
 
     def work(split: str) -> str:
         options = Options(dtype=dtype, max_failed=max_failed, workers=workers)
-        return import_split(files, split, model, root or latents, csvs, latents, options)
+        return import_split(files, split, model_key(model), root or latents, csvs, latents, options)
 
     each(wanted_splits(files, splits, one=bool(csvs)), work)
