@@ -85,8 +85,8 @@ def test_ranks_of_a_spread_probe(batch: Batch, tmp_path: Path) -> None:
     fake = tmp_path / "bin" / "srun"
     fake.parent.mkdir()
     fake.write_text(
-        '#!/bin/bash\nshift\nfor rank in 1 0; do SLURM_PROCID=$rank SLURM_NTASKS=2 SLURM_LOCALID=0 "$@" || code=$?; done\n'
-        "exit 137\n"
+        "#!/bin/bash\nshift\nexport SLURM_NTASKS=2 SLURM_LOCALID=0\n"
+        'for rank in 1 0; do SLURM_PROCID=$rank "$@" || true; done\nexit 137\n'
     )
     fake.chmod(0o755)
     say = 'echo "$RANK/$WORLD_SIZE $LOCAL_RANK $MASTER_PORT $APPTAINERENV_RANK"; [ "$MASTER_ADDR" ] && exit 4'
