@@ -17,8 +17,6 @@ from lary_probe.attentive import AttentiveClassifier
 from lary_probe.classify_outputs import write_outputs
 from lary_probe.data import Evaluated, ProbeData, parts_of
 from lary_probe.labels import class_ids, class_names, labels_of, own_names
-from lary_probe.latents import Latents
-from lary_probe.metadata import SplitMetadata
 from lary_probe.outputs import Outputs
 from lary_probe.sampling import balanced_order, holdout_stratified, shuffled_order
 from lary_probe.scoring import confusion, macro_recall
@@ -43,14 +41,7 @@ def classify(session: Session, data: ProbeData, outputs: Outputs) -> Classificat
     job = session.job
     assert job.labels is not None
     classes = class_names(data.train_metadata, job.labels)
-    labels, targets = _targets(data.train_metadata, data.train, job.labels.column, classes, len(classes))
-    evaluated, seen = [], [labels]
-    for split, metadata in data.evaluated:
-        names = own_names(metadata, job.labels.column) if job.protocol.class_ids == "per-split" else classes
-        labels, ids = _targets(metadata, split, job.labels.column, names, len(classes))
-        _warn_of_shifted(session, split.name, labels, ids, classes)
-        evaluated.append(Evaluated(split, metadata, ids))
-        seen.append(labels)
+    targets, evaluated, labels_sha256 = _read_targets(session, data, job.labels.column, classes)
     _warn_of_unlearnable(session, classes, targets)
     held = _held_out(job.protocol, targets, job.protocol.seeds[0])
     session.start(len(targets) - (0 if held is None else int(held.sum())), job.protocol.classify)
@@ -63,7 +54,7 @@ def classify(session: Session, data: ProbeData, outputs: Outputs) -> Classificat
     if session.accelerator.is_main_process:
         write_outputs(outputs, job, evaluated, {name: seeds[0] for name, seeds in tracks.items()}, classes)
         outputs.weights(kept, {"classes": classes, "recipe": job.protocol.classify.model_dump(mode="json")})
-    return Classification(classes, splits, targets_sha256(seen))
+    return Classification(classes, splits, labels_sha256)
 
 
 def make_heads(session: Session, shape: tuple[int, ...], classes: int) -> list[Head]:
@@ -177,12 +168,21 @@ def _score(
     )
 
 
-def _targets(
-    metadata: SplitMetadata, latents: Latents, column: str, names: Sequence[str], classes: int
-) -> tuple[list[str], NDArray[np.int64]]:
-    """Labels and class ids of a split's rows with a latent."""
-    labels = labels_of(metadata, latents, column)
-    return labels, class_ids(metadata, latents, labels, names, classes)
+def _read_targets(
+    session: Session, data: ProbeData, column: str, classes: tuple[str, ...]
+) -> tuple[NDArray[np.int64], list[Evaluated], str]:
+    """Train's class ids, the evaluated splits with theirs, and the hash of all labels."""
+    labels = [labels_of(metadata, latents, column) for latents, metadata in data.splits]
+    per_split = session.job.protocol.class_ids == "per-split"
+    ids = [
+        class_ids(metadata, latents, own, own_names(metadata, column) if per_split else classes, len(classes))
+        for (latents, metadata), own in zip(data.splits, labels, strict=True)
+    ]
+    evaluated = []
+    for (latents, metadata), own, numbers in zip(data.splits[1:], labels[1:], ids[1:], strict=True):
+        _warn_of_shifted(session, latents.name, own, numbers, classes)
+        evaluated.append(Evaluated(latents, metadata, numbers))
+    return ids[0], evaluated, targets_sha256(labels)
 
 
 def _warn_of_unlearnable(session: Session, classes: tuple[str, ...], targets: NDArray[np.int64]) -> None:

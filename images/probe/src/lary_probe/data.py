@@ -26,6 +26,11 @@ class ProbeData:
     evaluated: list[tuple[Latents, SplitMetadata]]
     traces: tuple[StoreTrace, ...]
 
+    @property
+    def splits(self) -> list[tuple[Latents, SplitMetadata]]:
+        """All of them, train first."""
+        return [(self.train, self.train_metadata), *self.evaluated]
+
 
 @dataclass(frozen=True)
 class Evaluated:

@@ -5,13 +5,13 @@ from lary_schema.base import ContractError, OutOfMemoryError
 from lary_schema.events import Emit
 from lary_schema.jobs import ProbeJob
 from lary_schema.mounts import Mounts
-from lary_schema.results import ProbeResult, SplitScore
+from lary_schema.results import ProbeResult
 
-from lary_probe.classify import classify
+from lary_probe.classify import Classification, classify
 from lary_probe.data import ProbeData, open_data
 from lary_probe.describe import code_sha256, libraries
 from lary_probe.outputs import Outputs
-from lary_probe.regress import regress
+from lary_probe.regress import Regression, regress
 from lary_probe.session import Session, open_session
 from lary_probe.trackers import prepare_trackers
 
@@ -51,25 +51,12 @@ def _probe(session: Session) -> None:
         outputs.begin()
     prepare_trackers(session)
     data = open_data(job, session.mounts, lambda: session.alive("reading latents"))
-    classes: tuple[str, ...] = ()
-    targets_sha256: str | None = None
-    if job.kind == "classify":
-        found = classify(session, data, outputs)
-        classes, splits, targets_sha256 = found.classes, found.splits, found.targets_sha256
-    else:
-        regression = regress(session, data, outputs)
-        splits, targets_sha256 = regression.splits, regression.targets_sha256
+    found = classify(session, data, outputs) if job.kind == "classify" else regress(session, data, outputs)
     if session.accelerator.is_main_process:
-        outputs.result(_result(session, data, splits, classes, targets_sha256))
+        outputs.result(_result(session, data, found))
 
 
-def _result(
-    session: Session,
-    data: ProbeData,
-    splits: dict[str, SplitScore],
-    classes: tuple[str, ...],
-    targets_sha256: str | None,
-) -> ProbeResult:
+def _result(session: Session, data: ProbeData, found: Classification | Regression) -> ProbeResult:
     job = session.job
     recipe = job.protocol.regress if job.kind == "regress" else None
     return ProbeResult(
@@ -83,11 +70,11 @@ def _result(
         control=job.control,
         head=recipe.head if recipe else None,
         target=recipe.target if recipe else None,
-        targets_sha256=targets_sha256,
+        targets_sha256=found.targets_sha256,
         fingerprint=job.fingerprint,
-        splits=splits,
+        splits=found.splits,
         train_rows=data.train.count,
-        classes=classes,
+        classes=found.classes if isinstance(found, Classification) else (),
         stores=data.traces,
         probe_image=job.image,
         probe_image_digest=job.image_digest,
