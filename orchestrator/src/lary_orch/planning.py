@@ -23,7 +23,7 @@ from lary_orch.protocol_cards import for_task
 from lary_orch.revision import code_revision
 from lary_orch.runtimes.base import ImageSource, Prepared, Runtime, Say
 from lary_orch.sources import SplitSource, find_split, make_generated, stats_sha256, wanted_splits
-from lary_orch.stores import check_failed, make_values, partitions, plan_store
+from lary_orch.stores import check_alike, check_failed, make_values, partitions, plan_store
 from lary_orch.weights_index import WeightSet, find_weights
 from lary_orch.workspace import Workspace
 
@@ -157,16 +157,15 @@ class _Planner:
             for model in models:
                 with self._noting(f"{model.key} ({model.variant}) on {dataset.card.key}"):
                     stores = tuple(self._store(model, dataset, split) for split in dataset.splits)
+                    check_alike([store.plan for store in stores])
                     yield _Cell(model, dataset, stores)
 
     def _store(self, model: _Model, dataset: _PlannedDataset, split: SplitSource) -> PlannedStore:
-        request, latents = self._request, self._workspace.latents
+        request, latents, key = self._request, self._workspace.latents, dataset.card.key
         if isinstance(model, ImportedModel):
-            store = imported_store(model.key, dataset.card.key, split, latents)
+            store = imported_store(model.key, key, split, latents)
         else:
-            values = make_values(
-                model.card, model.key, model.variant, dataset.card.key, split, model.weights, request.feeding
-            )
+            values = make_values(model.card, model.key, model.variant, key, split, model.weights, request.feeding)
             store = plan_store(values, split.rows, latents, request.shard_rows, retry_failed=request.retry_failed)
         check_failed(store, latents, request.max_failed)
         return PlannedStore(store, split)

@@ -108,6 +108,14 @@ def plan_store(
     return StorePlan(values, layout, tuple(sorted(missing)), tuple(sorted(reopen)), failed)
 
 
+def check_alike(plans: Sequence[StorePlan]) -> None:
+    """Raises ContractError where one split's latents have another shape than train's: no probe can read both."""
+    shapes = {plan.values.split: (plan.values.spec.tokens, plan.values.spec.time_axis) for plan in plans}
+    if len(set(shapes.values())) > 1:
+        found = ", ".join(f"{split} {tokens}{'' if axis else ' flat'}" for split, (tokens, axis) in shapes.items())
+        raise ContractError(f"latents of different shapes: {found}; these are not of one model")
+
+
 def check_failed(plan: StorePlan, latents: Path, max_failed: float) -> None:
     """Raises TooManyFailedError for a finished store whose share of failed rows is above `max_failed`."""
     rows = plan.layout.rows

@@ -116,6 +116,21 @@ def test_too_many_failed_rows(world: Any) -> None:
     assert world.plan(("stranger",), variants=(IMPORTED,), max_failed=0.1).problems == ()
 
 
+def test_splits_of_different_shapes(world: Any) -> None:
+    world.toy()
+    made = imported(world.plan(), "stranger")
+    odd = made.stores[1].plan
+    spec = odd.values.spec.model_copy(update={"tokens": (1, 7, 7)})
+    values = odd.values.model_copy(update={"spec": spec})
+    path, layout = store_path(values), odd.layout
+    layout = layout.model_copy(update={"path": path, "fingerprint": values.fingerprint, "tokens": (1, 7, 7)})
+    changed = replace(made.stores[1], plan=replace(odd, values=values, layout=layout))
+    world.finish_stores(replace(made, stores=(made.stores[0], changed)))
+    error = str(world.only_problem(("stranger",), variants=(IMPORTED,)))
+    assert error.startswith("latents of different shapes: train (1, ")
+    assert "val (1, 7, 7) flat" in error
+
+
 def test_an_imported_variant_does_not_excuse_an_unknown_model(world: Any) -> None:
     world.toy()
     bring(world)
