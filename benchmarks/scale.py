@@ -1,4 +1,4 @@
-"""A metadata CSV of 1.2 million rows: import of latents, statistics of actions, a sampled check, export of a split.
+"""A metadata CSV of 1.2 million rows: import of latents, statistics of actions, a sampled check; export of latents.
 
 The CSV's rows name some thousands of files again and again, so that it measures what each row costs and not a disk
 of a million files. The import of real-size latents is measured apart, each row with a file of its own.
@@ -106,7 +106,6 @@ def many(root: Path, rows: int) -> dict[str, Any]:
     figures["import_again"] = data.latents("import", *source)
     figures["stats"] = data.run("data", "--env", "current", "stats", "-d", "million")
     figures["check_sample_500"] = data.run("data", "--env", "current", "check", "-d", "million", "--sample", "500")
-    figures["results"] = data.run("results")
     return figures
 
 
