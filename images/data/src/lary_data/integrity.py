@@ -20,6 +20,8 @@ from lary_data.resuming import AnswerLog, answer_key, file_identity, run_resumed
 ROWS_SHOWN = 100
 """Of the rows that name a bad file, at most this many are listed; all are counted."""
 
+FILES_LISTED = 100_000
+"""Bad files of a split that the report holds."""
 _REVISION = 1
 """Bump when a file that was good could be found bad."""
 
@@ -50,14 +52,16 @@ class SplitReport(Document):
     dataset: str
     split: str
     csv: str
-    state: Literal["checked", "no csv", "bad csv"]
+    state: Literal["checked", "no csv", "bad csv", "no media"]
     detail: str = ""
-    """What is wrong with the CSV."""
+    """Why it was not checked."""
     rows: int = 0
     """That were looked at."""
     counts: dict[Status, int] = Field(default_factory=dict)
     """Files by status."""
     bad_files: tuple[BadFile, ...] = ()
+    unlisted: int = 0
+    """Further bad files, which are counted alone."""
     bad_rows: tuple[BadRow, ...] = ()
 
     @property
@@ -100,23 +104,27 @@ def _check_split(files: DatasetFiles, split: str, checker: Checker, log: AnswerL
     csv, key = files.csv[split], files.card.key
     if not csv.is_file():
         return SplitReport(dataset=key, split=split, csv=str(csv), state="no csv", detail="there is none")
+    media = files.data / files.card.media.replace("{split}", split)
+    if not media.is_dir():
+        detail = f"{media}: the folder of the media is missing; give the data's root by --data-dir"
+        return SplitReport(dataset=key, split=split, csv=str(csv), state="no media", detail=detail)
     try:
         found = references(files, split, checker.sample)
     except ContractError as error:
         return SplitReport(dataset=key, split=split, csv=str(csv), state="bad csv", detail=str(error))
     counts: Counter[Status] = Counter()
-    bad = []
+    bad: list[BadFile] = []
     with progress(f"{key}/{split}", len(found.files), "files") as tick:
         for check, (status, detail) in _verdicts(list(found.files.values()), checker, log):
             counts[status] += 1
-            if status != "ok":
+            if status != "ok" and len(bad) < FILES_LISTED:
                 bad.append(_bad_file(check, status, detail, found))
-            tick(len(bad))
+            tick(counts.total() - counts["ok"])
     bad.sort(key=lambda file: (file.rows, file.path))
     rows = tuple(BadRow(row=row, detail=detail) for row, detail in found.bad_rows)
     return SplitReport(
         dataset=key, split=split, csv=str(csv), state="checked", rows=found.rows, counts=dict(counts),
-        bad_files=tuple(bad), bad_rows=rows,
+        bad_files=tuple(bad), unlisted=counts.total() - counts["ok"] - len(bad), bad_rows=rows,
     )  # fmt: skip
 
 

@@ -152,6 +152,29 @@ def test_a_bad_csv_does_not_stop_the_others(tmp_path: Path, png, publish) -> Non
     assert "pairs/val: 3 rows, 7 files: 7 ok" in result.stdout
 
 
+def test_a_missing_folder_is_said_once(tmp_path: Path, png, publish) -> None:
+    write_pairs(tmp_path, png)
+    (tmp_path / "pairs_val").rename(tmp_path / "elsewhere")
+    publish(tmp_path, PAIRS)
+    result = call("-d", "pairs")
+    assert result.exit_code == 1
+    assert f"pairs/val: {tmp_path}/pairs_val: the folder of the media is missing" in result.stdout
+    assert "pairs/train: 3 rows, 7 files: 7 ok" in result.stdout
+
+
+def test_more_bad_files_than_are_listed_are_counted(tmp_path: Path, png, publish, monkeypatch) -> None:
+    write_pairs(tmp_path, png)
+    for image in (tmp_path / "pairs_val" / "images" / "ep").iterdir():
+        image.unlink()
+    publish(tmp_path, PAIRS)
+    monkeypatch.setattr(integrity, "FILES_LISTED", 1)
+    result = call("-d", "pairs", "--split", "val", "--json", tmp_path / "r.json")
+    (split,) = json.loads((tmp_path / "r.json").read_text())["splits"]
+    assert split["counts"] == {"missing": 4, "ok": 3}
+    assert (len(split["bad_files"]), split["unlisted"]) == (1, 3)
+    assert "and 3 more" in result.stdout
+
+
 def test_a_hung_reader_is_killed(tmp_path: Path, write_clip, publish) -> None:
     """A pipe that nobody writes to: opening it never returns."""
     import os

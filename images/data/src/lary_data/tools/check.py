@@ -59,7 +59,7 @@ def summary(split: SplitReport) -> list[str]:
     name = f"{split.dataset}/{split.split}"
     if split.state == "no csv":
         return [f"{name}: no CSV at {split.csv}"]
-    if split.state == "bad csv":
+    if split.state != "checked":
         return [f"{name}: {split.detail}"]
     total = sum(split.counts.values())
     said = ", ".join(f"{count:,} {status}" for status, count in sorted(split.counts.items()))
@@ -67,7 +67,7 @@ def summary(split: SplitReport) -> list[str]:
     lines = [f"{name}: {split.rows:,} rows, {total:,} files: {said or 'none'}{bad_rows}"]
     lines += [f"  {bad.status:8} {bad.detail} ({_rows(bad.rows, bad.references)})" for bad in split.bad_files[:SHOWN]]
     lines += [f"  row {bad.row}: {bad.detail}" for bad in split.bad_rows[:SHOWN]]
-    more = max(0, len(split.bad_files) - SHOWN) + max(0, len(split.bad_rows) - SHOWN)
+    more = max(0, len(split.bad_files) - SHOWN) + split.unlisted + max(0, len(split.bad_rows) - SHOWN)
     return lines + ([f"  and {more:,} more; --json FILE lists all"] if more else [])
 
 
