@@ -119,12 +119,12 @@ def _stepds(node: str) -> list[int]:
 
 
 def _kill_tree(pid: int) -> None:
-    children = subprocess.run(["pgrep", "--parent", str(pid)], capture_output=True, text=True, check=False).stdout
     try:
+        children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
         os.kill(pid, signal.SIGKILL)
-    except ProcessLookupError:
+    except (FileNotFoundError, ProcessLookupError):
         return
-    for child in children.split():
+    for child in children:
         _kill_tree(int(child))
 
 

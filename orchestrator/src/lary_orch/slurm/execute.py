@@ -15,7 +15,7 @@ from lary_schema.jobs import ExtractJob, ProbeJob
 from lary_orch.launch import lacks
 from lary_orch.runtimes.base import JOB_FILE, ImageSource, Prepared, Say
 from lary_orch.scheduler import Outcome, Watch, Work, signals
-from lary_orch.slurm.client import Client
+from lary_orch.slurm.client import Client, SlurmError
 from lary_orch.slurm.follow import Follower
 from lary_orch.slurm.runtime import SlurmRuntime
 from lary_orch.slurm.state import Session, SessionPaths, TaskEntry
@@ -81,7 +81,12 @@ def _look_after(
         with watching(len(session.tasks)) as watch:
             follower = follow(watch)
             with signals(partial(_leave, follower, got)):
-                ended = follower.detach() if detach else follower.follow()
+                try:
+                    ended = follower.detach() if detach else follower.follow()
+                except SlurmError as error:
+                    raise SlurmError(
+                        f"{error}\nWhat was submitted before goes on; `lary-orch cancel {session.run}` ends it."
+                    ) from None
         if ended or (detach and not got):
             break
         answer = ask_what_now()
