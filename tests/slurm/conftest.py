@@ -188,11 +188,16 @@ class Bench:
     """`lary-orch` in a workspace of its own."""
 
     workspace: Path
+    command: Path = COMMAND
+
+    @property
+    def environ(self) -> dict[str, str]:
+        return os.environ | {"LARY_HOME": str(self.workspace)}
 
     def start(self, *arguments: str | Path) -> "subprocess.Popen[str]":
         return subprocess.Popen(
             [COMMAND, *arguments],
-            env=os.environ | {"LARY_HOME": str(self.workspace)},
+            env=self.environ,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,

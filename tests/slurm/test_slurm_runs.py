@@ -2,8 +2,11 @@
 
 import json
 import os
+import pty
+import select
 import shutil
 import signal
+import time
 from pathlib import Path
 from typing import Any
 
@@ -134,9 +137,38 @@ def test_cancel_leaves_nothing_in_the_queue(bench: Any, cluster: Any, here: Any,
     assert "none of its tasks is in the queue" in said
     assert not cluster.queue()
     _, err = run.communicate(timeout=60)
-    assert run.returncode != 0, err
+    assert run.returncode == 128 + signal.SIGTERM, err
     assert not cluster.queue()
     assert json.loads(bench("status", "--json"))["cluster"]["state"] == "cancelled"
+
+
+def test_ctrl_c_at_a_terminal_asks(bench: Any, cluster: Any, here: Any, tmp_path: Path) -> None:
+    command = (*here["run"], "--env", "current", "--latents", tmp_path / "latents", *_options(tmp_path, tasks=2))
+    pid, terminal = pty.fork()
+    if pid == 0:
+        os.execve(bench.command, [str(word) for word in (bench.command, *command)], bench.environ)
+    said = _read_until(terminal, "starting on node")
+    os.write(terminal, b"\x03")
+    said += _read_until(terminal, "[f]ollow on")
+    assert cluster.queue()
+    os.write(terminal, b"f\n")
+    said += _read_until(terminal, "starting on node")
+    os.write(terminal, b"\x03")
+    said += _read_until(terminal, "[f]ollow on")
+    os.write(terminal, b"c\n")
+    said += _read_until(terminal, "stopped; the same command goes on from here")
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 128 + signal.SIGINT, said
+    assert not cluster.queue()
+
+
+def _read_until(terminal: int, text: str) -> str:
+    said, end = "", time.monotonic() + 100
+    while text not in said:
+        assert time.monotonic() < end, said
+        ready, _, _ = select.select([terminal], [], [], 1)
+        if ready:
+            said += os.read(terminal, 1 << 16).decode(errors="replace")
+    return said
 
 
 def test_two_nodes_train_a_probe_to_the_same_metrics(bench: Any, cluster: Any, here: Any, tmp_path: Path) -> None:

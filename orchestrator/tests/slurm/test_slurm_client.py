@@ -79,7 +79,14 @@ def test_no_client_no_answer_and_no_setting(fake: Fake, tmp_path: Path) -> None:
 
 
 def test_jobs_see_nothing_of_the_users_shell() -> None:
-    environ = {"PATH": "/bin", "SBATCH_PARTITION": "x", "SLURM_JOB_ID": "1", "SLURM_CONF": "/c", "SECRET": "s"}
+    environ = {
+        "PATH": "/bin",
+        "SBATCH_PARTITION": "x",
+        "SLURM_JOB_ID": "1",
+        "SLURM_CONF": "/c",
+        "SECRET": "s",
+        "TMPDIR": "/t",
+    }
     assert client_env(environ) == {"PATH": "/bin", "SLURM_CONF": "/c"}
 
 

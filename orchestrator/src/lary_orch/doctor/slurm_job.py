@@ -103,7 +103,8 @@ def _judge(profile: Profile, facts: dict[str, str], folder: Path, token: str) ->
     if facts.get("launcher") == "yes":
         found.append(Finding("ok", f"launcher {profile.launcher} works"))
     else:
-        said = (folder / "launcher.log").read_text(errors="replace").strip()[-300:]
+        log = folder / "launcher.log"
+        said = log.read_text(errors="replace").strip()[-300:] if log.is_file() else "it said nothing"
         remedy = "load it by the profile's `modules` or `setup`, or choose another launcher"
         found.append(Finding("fail", f"launcher {profile.launcher} does not work on node {node}: {said}", remedy))
     if profile.has_gpu and not int(facts.get("gpus") or 0):

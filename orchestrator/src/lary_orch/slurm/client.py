@@ -134,8 +134,10 @@ def client_env(environ: Mapping[str, str]) -> dict[str, str]:
     """What sbatch gets, and with it the job: as much of the user's shell as every other runtime takes.
 
     Options that variables hold (SBATCH_*, and SLURM_* of a job that this runs in) would win over the script's.
+    A login node's TMPDIR need not exist on another one.
     """
-    return {name: environ[name] for name in (*INHERITED, "SLURM_CONF") if name in environ}
+    names = {*INHERITED, "SLURM_CONF"} - {"TMPDIR"}
+    return {name: environ[name] for name in environ if name in names}
 
 
 def parse_entry(line: str) -> QueueEntry | None:

@@ -95,8 +95,9 @@ def _look_after(
         if answer != "follow":
             break
         got.clear()
-    left = any(outcome.state == "stopped" for outcome in follower.outcomes) and not place.cancelled.exists()
-    if left:
+    if place.cancelled.exists():
+        return Ended(follower.outcomes, got[0] if got else signal.SIGTERM)
+    if any(outcome.state == "stopped" for outcome in follower.outcomes):
         say(_farewell(session.run))
     return Ended(follower.outcomes, got[0] if got and not ended else None)
 

@@ -165,7 +165,7 @@ class Follower:
         task.tail = Tail(self._run.events(task.work.id, attempt))
         node = self._paths.node(task.work.id, attempt)
         kind = "cuda" if self._session.profile.has_gpu else "cpu"
-        self._watch.launched(task.work, Slot(Device(kind, None, f"node {node}"), 1), attempt)
+        self._watch.launched(task.work, Slot(Device(kind, name=f"node {node}"), 1), attempt)
 
     def _ended(self, task: _Task, attempt: int) -> None:
         code = self._paths.code(task.work.id, attempt)

@@ -78,7 +78,7 @@ class SlurmRuntime:
 
     def slots(self) -> list[Slot]:
         """As many as a store is dealt out over; they are not kept busy here, but by Slurm."""
-        device = Device("cuda" if self.profile.has_gpu else "cpu", None, "the cluster")
+        device = Device("cuda" if self.profile.has_gpu else "cpu", name="the cluster")
         return [Slot(device, self.profile.cpus or 1)] * self.profile.tasks
 
     def queue_name(self, run: str) -> str:
