@@ -100,8 +100,8 @@ def test_a_probe_reads_latents_and_writes_its_results_alone(verb: str) -> None:
 
 
 def test_a_gpu_is_named_by_its_uuid_and_no_other_is_seen() -> None:
-    arguments = task_arguments(_task(device=Device("cuda", "GPU-7", "H")), HOST, LABELS)
-    assert arguments["device_requests"] == [{"device_ids": ["GPU-7"], "capabilities": [["gpu"]]}]
+    arguments = task_arguments(_task(device=Device("cuda", ("GPU-7", "GPU-8"), "H")), HOST, LABELS)
+    assert arguments["device_requests"] == [{"device_ids": ["GPU-7", "GPU-8"], "capabilities": [["gpu"]]}]
     assert "NVIDIA_VISIBLE_DEVICES" not in arguments["environment"]
 
 

@@ -39,6 +39,14 @@ class Slot:
     cpus: int
 
 
+def joined(slots: Sequence[Slot]) -> Slot:
+    """Some slots as one, for a task whose processes share them."""
+    devices = [slot.device for slot in slots]
+    uuids = tuple(uuid for device in devices for uuid in device.uuids)
+    name = devices[0].name if len(devices) == 1 else f"{len(devices)} x {devices[0].name}"
+    return Slot(Device(devices[0].kind, uuids, name), sum(slot.cpus for slot in slots))
+
+
 def find_gpus() -> list[Gpu]:
     """The GPUs that `nvidia-smi` lists; none where it is absent, fails or hangs."""
     if shutil.which(QUERY[0]) is None:
@@ -102,7 +110,7 @@ def make_slots(
     if choice == "cpu" and wanted:
         raise ContractError("--gpus together with --device cpu: leave one of them away")
     if choice != "cpu" and (gpus or wanted):
-        devices = [Device("cuda", gpu.uuid, gpu.name) for gpu in choose_gpus(gpus, wanted)]
+        devices = [Device("cuda", (gpu.uuid,), gpu.name) for gpu in choose_gpus(gpus, wanted)]
     elif choice == "cuda":
         raise ContractError("--device cuda: nvidia-smi lists no GPU here; use --device cpu, or ask `lary-orch doctor`")
     else:

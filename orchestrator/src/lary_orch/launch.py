@@ -38,6 +38,7 @@ def as_work(planned: PlannedJob, workspace: Workspace, run: str) -> Work:
         prepared=planned.prepared,
         mounts=Mounts(data=planned.data, weights=planned.weights, latents=workspace.latents, job=folder, out=out),
         needs=planned.needs,
+        slots=planned.slots,
         stall_timeout_s=planned.job.stall_timeout_s,
         lacks=partial(lacks, planned.job, workspace.latents, out),
     )

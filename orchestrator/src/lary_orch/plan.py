@@ -29,6 +29,8 @@ class Probing:
     ram_bytes: int = 8 << 30
     """Latents above this are read by batch."""
     trackers: tuple[Tracker, ...] = ()
+    processes: int = 1
+    """Processes, and so slots, that share a probe."""
 
 
 @dataclass(frozen=True)
@@ -68,7 +70,11 @@ class Request:
         return not self.variants or any(variant != IMPORTED for variant in self.variants)
 
     def on(self, slots: Sequence[Slot]) -> Self:
-        """The same request for these slots."""
+        """The same request for these slots. Raises ContractError where a probe wants more of them."""
+        if self.probing.processes > len(slots):
+            raise ContractError(
+                f"--probe-processes {self.probing.processes}: jobs have {len(slots)} slots here (GPUs, or --cpu-slots)"
+            )
         return replace(
             self, device="cuda" if slots[0].device.kind == "cuda" else "cpu", slots=len(slots), threads=slots[0].cpus
         )
@@ -121,6 +127,11 @@ class PlannedJob:
     @property
     def id(self) -> str:
         return self.job.id
+
+    @property
+    def slots(self) -> int:
+        """How many it takes at once."""
+        return self.job.processes if isinstance(self.job, ProbeJob) else 1
 
     @property
     def verb(self) -> Literal["extract", "classify", "regress"]:

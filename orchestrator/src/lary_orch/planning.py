@@ -240,7 +240,7 @@ class _Planner:
             image_digest=prepared.digest,
             code_revision=self._revision,
             device=self._request.device,
-            threads=self._request.threads,
+            threads=self._request.threads and self._request.threads * probing.processes,
             stall_timeout_s=self._request.stall_timeout_s,
             kind=kind,
             run=UNNAMED,
@@ -259,6 +259,7 @@ class _Planner:
             control=control,
             ram_bytes=probing.ram_bytes,
             trackers=probing.trackers,
+            processes=probing.processes,
         )
         return job.model_copy(update={"id": ".".join((job.id, *probe_kind(job)))})
 

@@ -17,7 +17,7 @@ from lary_schema.base import ContractError, ExitCode
 from lary_schema.events import Event, Failed, from_line
 from lary_schema.mounts import Mounts
 
-from lary_orch.devices import Slot
+from lary_orch.devices import Slot, joined
 from lary_orch.runtimes.base import LocalRuntime, Prepared, Running, Task
 from lary_orch.workspace import RunPaths
 
@@ -45,6 +45,8 @@ class Work:
     """`job` holds the document already."""
     needs: tuple[str, ...] = ()
     """Jobs that have to be done before."""
+    slots: int = 1
+    """How many it takes at once."""
     stall_timeout_s: float = 600
     lacks: Callable[[], str | None] = lambda: None
     """After exit 0: what the job should have written and did not (an image that breaks the contract)."""
@@ -85,7 +87,7 @@ class Watch(Protocol):
 @dataclass
 class _Attempt:
     work: Work
-    slot: Slot
+    slots: list[Slot]
     number: int
     running: Running
     stderr: Path
@@ -126,8 +128,12 @@ class Scheduler:
     def run(self, work: Sequence[Work]) -> list[Outcome]:
         """All outcomes, in the order of `work`. Jobs still waiting at an interrupt are `stopped`.
 
-        Raises ValueError for a need that is no job of `work`: it would be waited for without end.
+        Raises ValueError for a need that is no job of `work`, and for a job that takes more slots than there
+        are: they would be waited for without end.
         """
+        wide = [job.id for job in work if job.slots > len(self._free)]
+        if wide:
+            raise ValueError(f"jobs {wide} take more slots than the {len(self._free)} there are")
         unknown = {need for job in work for need in job.needs} - {job.id for job in work}
         if unknown:
             raise ValueError(f"jobs need {sorted(unknown)}, which are not in the plan")
@@ -164,8 +170,11 @@ class Scheduler:
         while self._free and self.interrupted is None and (ready := self._ready()):
             # A probe that can start goes first: its result is kept whatever happens to the rest.
             job = min(ready, key=lambda w: w.verb == "extract")
+            if job.slots > len(self._free):
+                return  # Nothing overtakes it: slots come free until there are enough.
             self._waiting.remove(job)
-            self._launch(job, self._free.pop(0))
+            taken, self._free = self._free[: job.slots], self._free[job.slots :]
+            self._launch(job, taken)
 
     def _ready(self) -> list[Work]:
         return [w for w in self._waiting if all(self._is_done(n) for n in w.needs)]
@@ -175,7 +184,8 @@ class Scheduler:
 
     # --- one attempt --------------------------------------------------------------------------
 
-    def _launch(self, job: Work, slot: Slot) -> None:
+    def _launch(self, job: Work, taken: list[Slot]) -> None:
+        slot = joined(taken)
         number = self._launches[job.id] = self._launches.get(job.id, 0) + 1
         stderr = self._paths.stderr(job.id, number)
         stderr.parent.mkdir(parents=True, exist_ok=True)
@@ -185,10 +195,10 @@ class Scheduler:
         try:
             running = self._runtime.start(task, stderr)
         except ContractError as error:
-            self._free.append(slot)
+            self._free += taken
             self._finish(Outcome(job, "failed", int(error.exit_code), str(error), number, stderr))
             return
-        attempt = self._running[job.id] = _Attempt(job, slot, number, running, stderr)
+        attempt = self._running[job.id] = _Attempt(job, taken, number, running, stderr)
         self._watch.launched(job, slot, number)
         threading.Thread(target=self._follow, args=(attempt,), name=f"follow-{job.id}", daemon=True).start()
 
@@ -228,7 +238,7 @@ class Scheduler:
     def _on_end(self, attempt: _Attempt, code: int, fault: str) -> None:
         job = attempt.work
         del self._running[job.id]
-        self._free.append(attempt.slot)
+        self._free += attempt.slots
         missing = job.lacks() if code == ExitCode.DONE else None
         if attempt.stalled or missing:
             code = ExitCode.STALLED if attempt.stalled else UNKNOWN_FAULT

@@ -14,7 +14,7 @@ from lary_schema.jobs import JOB
 
 @pytest.fixture
 def invoke(world: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
-    place = (world.runtime, [Slot(Device("cuda", "GPU-1", "H"), 4)] * 2)
+    place = (world.runtime, [Slot(Device("cuda", ("GPU-1",), "H"), 4)] * 2)
     monkeypatch.setattr("lary_orch.runtimes.choose.open_place", lambda **options: place)
 
     def run(*arguments: str) -> Result:

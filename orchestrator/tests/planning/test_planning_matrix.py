@@ -8,10 +8,11 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from lary_orch.plan import Plan
+from lary_orch.plan import Plan, Probing
+from lary_orch.planning import make_plan
 from lary_orch.protocol_cards import load_protocol
 from lary_orch.stores import Feeding, partitions
-from lary_schema.base import ExitCode, TooManyFailedError, WeightsError
+from lary_schema.base import ContractError, ExitCode, TooManyFailedError, WeightsError
 from lary_schema.jobs import ExtractJob, ProbeJob
 from lary_schema.store.layout import StorePaths
 
@@ -338,6 +339,22 @@ def test_a_slot_fills_in_device_and_threads(world: Any) -> None:
     from lary_orch.devices import Slot
     from lary_orch.runtimes.base import Device
 
-    request = world.request().on([Slot(Device("cuda", "GPU-1", "H"), 4)] * 2)
+    request = world.request().on([Slot(Device("cuda", ("GPU-1",), "H"), 4)] * 2)
     assert (request.device, request.slots, request.threads) == ("cuda", 2, 4)
     assert replace(request, device="cpu", slots=1, threads=None) == world.request()
+
+
+def test_a_probe_shared_by_processes_takes_their_slots(world: Any) -> None:
+    from lary_orch.devices import Slot
+    from lary_orch.runtimes.base import Device
+
+    world.toy()
+    slots = [Slot(Device(), 3)] * 2
+    wanted = world.request(probing=Probing(processes=2))
+    plan = make_plan(wanted.on(slots), world.workspace, world.catalog(), world.runtime, lambda line: None)
+    assert [(job.slots, job.job.threads) for job in plan.probes] == [(2, 6)]
+    assert {job.slots for job in plan.extracts} == {1}
+    alone = make_plan(world.request().on(slots), world.workspace, world.catalog(), world.runtime, lambda line: None)
+    assert plan.probes[0].job.fingerprint == alone.probes[0].job.fingerprint
+    with pytest.raises(ContractError, match="--probe-processes 3: jobs have 2 slots here"):
+        world.request(probing=Probing(processes=3)).on(slots)

@@ -84,14 +84,16 @@ def test_the_environment_of_a_task(
 ) -> None:
     monkeypatch.setenv("SECRET_TOKEN", "x")
     work = make_work("a", ["start"])
-    task = _start(runtime, work, tmp_path, device=Device("cuda", "GPU-1", "H100"), cpus=3, env={"EXTRA": "1"})
+    task = _start(
+        runtime, work, tmp_path, device=Device("cuda", ("GPU-1", "GPU-2"), "H100"), cpus=3, env={"EXTRA": "1"}
+    )
     list(task.lines())
     assert task.wait() == 0
     env = json.loads((work.mounts.out / "attempt-0").read_text())
     assert "SECRET_TOKEN" not in env
     assert env["LARY_IMAGE"] == "fake"
     assert env["LARY_MOUNT_JOB"] == str(work.mounts.job)
-    assert env["CUDA_VISIBLE_DEVICES"] == "GPU-1"
+    assert env["CUDA_VISIBLE_DEVICES"] == "GPU-1,GPU-2"
     assert (env["OMP_NUM_THREADS"], env["MKL_NUM_THREADS"], env["EXTRA"]) == ("3", "3", "1")
     assert env["LARY_OWNER"] == str(tmp_path)
     assert env["LARY_RUN"] == "smoke-1"

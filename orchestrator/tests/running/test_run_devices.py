@@ -44,12 +44,15 @@ def test_no_such_gpu(name: str) -> None:
 
 def test_one_slot_per_gpu() -> None:
     slots = make_slots("auto", gpus_here, cpus=9)
-    assert [(s.device.kind, s.device.uuid, s.cpus) for s in slots] == [("cuda", "GPU-aa11", 4), ("cuda", "GPU-bb22", 4)]
+    assert [(s.device.kind, s.device.uuids, s.cpus) for s in slots] == [
+        ("cuda", ("GPU-aa11",), 4),
+        ("cuda", ("GPU-bb22",), 4),
+    ]
 
 
 def test_the_processor_is_shared() -> None:
     slots = make_slots("cpu", gpus_here, cpu_slots=3, cpus=8)
-    assert [(s.device.kind, s.device.uuid, s.cpus) for s in slots] == [("cpu", None, 2)] * 3
+    assert [(s.device.kind, s.device.uuids, s.cpus) for s in slots] == [("cpu", (), 2)] * 3
     assert [s.cpus for s in make_slots("auto", [], cpu_slots=4, cpus=2)] == [1] * 4
     assert [s.cpus for s in make_slots("auto", [], cpus=2)] == [1, 1]
     assert [s.cpus for s in make_slots("auto", [], cpus=9)] == [2] * 4

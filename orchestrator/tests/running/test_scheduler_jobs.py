@@ -8,8 +8,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from lary_orch.devices import Slot
-from lary_orch.runtimes.base import Running, Task
+from lary_orch.devices import Slot, joined
+from lary_orch.runtimes.base import Device, Running, Task
 from lary_orch.runtimes.process import ProcessRuntime
 from lary_orch.scheduler import Outcome, Scheduler, Work, explain, one_at_a_time
 from lary_orch.workspace import RunPaths
@@ -92,6 +92,22 @@ def test_a_probe_starts_as_soon_as_its_stores_are_complete(
     work = [make_work("e1"), make_work("e2"), make_work("p1", verb="classify", needs=("e1",))]
     scheduler.run(work)
     assert watch.order("launched") == ["e1", "p1", "e2"]
+
+
+def test_a_wide_job_waits_for_its_slots_and_is_not_overtaken(
+    runtime: ProcessRuntime, paths: RunPaths, watch: Recorder, make_work: MakeWork
+) -> None:
+    slots = [Slot(Device("cpu", (name,)), 2) for name in ("A", "B")]
+    work = [make_work("e1"), make_work("p", verb="classify", needs=("e1",), slots=2), make_work("e2"), make_work("e3")]
+    outcomes = Scheduler(runtime, slots, paths, watch).run(work)
+    assert [o.state for o in outcomes] == ["done"] * 4
+    assert watch.order("launched") == ["e1", "e2", "p", "e3"]
+    assert joined(slots) == Slot(Device("cpu", ("A", "B"), "2 x cpu"), 4)
+
+
+def test_a_job_wider_than_the_machine_is_refused(scheduler: Scheduler, make_work: MakeWork) -> None:
+    with pytest.raises(ValueError, match=r"\['p'\] take more slots than the 1 there are"):
+        scheduler.run([make_work("p", slots=2)])
 
 
 def test_an_image_that_says_done_and_is_not(scheduler: Scheduler, make_work: MakeWork) -> None:

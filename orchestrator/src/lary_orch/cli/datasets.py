@@ -71,8 +71,8 @@ def _count(card: DatasetCard, split: str, workspace: Workspace) -> dict[str, Any
 
     csv = csv_path(card, split, workspace)
     if not csv.is_file():
-        problem = "made at first use" if card.generator is not None else f"no CSV: {csv}"
-        return {"rows": None, "complete": False, "problem": problem}
+        absent = "made at first use" if card.generator is not None else f"no CSV: {csv}"
+        return {"rows": None, "complete": False, "problem": absent}
     try:
         source = find_split(card, split, workspace)
     except ContractError as error:

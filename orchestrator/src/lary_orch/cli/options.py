@@ -155,6 +155,13 @@ _PROBING = together(
         option("--head", type=click.Choice(["mlp", "dit"]), help="Of regression probes [the protocol's]."),
         option("--target", type=click.Choice(["absolute", "relative"]), help="Of regression [the protocol's]."),
         option("--allow-unknown-robot", is_flag=True, help="Mean 0 and std 1 for robots without statistics."),
+        option(
+            "--probe-processes",
+            "processes",
+            type=click.IntRange(1),
+            default=1,
+            help="Processes (GPUs) that share each probe.",
+        ),
         option("--ram", type=click.FloatRange(0, min_open=True), default=8.0, help="GiB of latents kept in memory."),
         option(
             "--track",
@@ -175,7 +182,10 @@ def request_options(function: Function) -> Function:
         feeding = Feeding(**{name: given.pop(name) for name in ("decoder", "precision", "dtype", "seed")})
         probing = Probing(
             ram_bytes=int(given.pop("ram") * (1 << 30)),
-            **{name: given.pop(name) for name in ("seeds", "head", "target", "allow_unknown_robot", "trackers")},
+            **{
+                name: given.pop(name)
+                for name in ("seeds", "head", "target", "allow_unknown_robot", "trackers", "processes")
+            },
         )
         request = Request(
             probing=probing,

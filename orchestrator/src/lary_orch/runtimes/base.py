@@ -51,8 +51,8 @@ class Device:
 
     kind: str = "cpu"
     """`cpu` or `cuda`."""
-    uuid: str | None = None
-    """Of the GPU."""
+    uuids: tuple[str, ...] = ()
+    """Of the GPUs: one, or several that a probe's processes share."""
     name: str = "cpu"
 
 

@@ -97,7 +97,7 @@ def _gpu_env(device: Device) -> dict[str, str]:
 def _devices(device: Device) -> list[dict[str, Any]]:
     if device.kind != "cuda":
         return []
-    which: dict[str, Any] = {"device_ids": [device.uuid]} if device.uuid else {"count": -1}
+    which: dict[str, Any] = {"device_ids": list(device.uuids)} if device.uuids else {"count": -1}
     return [which | {"capabilities": [["gpu"]]}]
 
 

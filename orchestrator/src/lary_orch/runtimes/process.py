@@ -104,7 +104,7 @@ def base_env(environ: Mapping[str, str], further: tuple[str, ...] = ()) -> dict[
 def task_env(base: Mapping[str, str], task: Task, owner: str) -> dict[str, str]:
     """The whole environment of a task: mounts, device, thread counts, and the label that `sweep` reads."""
     env = dict(base) | task.mounts.to_env() | orphans.labels(owner, task.run)
-    env["CUDA_VISIBLE_DEVICES"] = task.device.uuid or ""
+    env["CUDA_VISIBLE_DEVICES"] = ",".join(task.device.uuids)
     return env | thread_environment(task.cpus) | task.env
 
 

@@ -22,7 +22,8 @@ class EpochScore(Document):
     """Counted from 1."""
     value: float
     selection: float
-    """The value that epochs are chosen by (on the held-out part, or on the evaluated split itself)."""
+    """The value that epochs are chosen by: on the held-out part, on the evaluated split itself, or, of a regression's
+    unseen split, on the first evaluated one."""
     macro: float | None = None
     """Classification: mean of the per-class recalls."""
     r2: float | None = None
