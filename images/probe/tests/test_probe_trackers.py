@@ -3,6 +3,7 @@
 import csv
 import json
 import re
+import sys
 import subprocess
 import sys
 from collections.abc import Callable
@@ -100,6 +101,6 @@ def test_a_missing_package_is_said_before_training(
     toy_classes: Any, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("lary_probe.trackers.find_spec", lambda _: None)
-    with pytest.raises(ContractError, match=re.escape(f"pip install 'lary-probe[{name}]'")):
+    with pytest.raises(ContractError, match=re.escape(f"uv pip install --python {sys.executable} {name} ")):
         toy_classes.run(toy_classes.job("classify", trackers=(name,)))
     assert toy_classes.events == []

@@ -1,6 +1,7 @@
 """Scores as they come, for TensorBoard and Weights & Biases: on request, below the out mount, without a network."""
 
 import shutil
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from importlib.util import find_spec
@@ -26,8 +27,8 @@ def prepare_trackers(session: Session) -> None:
     for name in session.job.trackers:
         if find_spec(name) is None:
             raise ContractError(
-                f"tracker {name} needs the package {name}, which is not installed: pip install 'lary-probe[{name}]' "
-                "where the probe runs, or leave the tracker out"
+                f"tracker {name} needs the package {name}, which is not installed here: uv pip install --python "
+                f"{sys.executable} {name} (an image is built with EXTRAS={name}), or leave the tracker out"
             )
         if session.accelerator.is_main_process:
             shutil.rmtree(_folder(session, name), ignore_errors=True)
