@@ -2,6 +2,7 @@
 
 import argparse
 import datetime
+import importlib.util
 import json
 import os
 import platform
@@ -14,14 +15,16 @@ from typing import Any
 RESULTS = Path(__file__).parent / "results"
 
 
-def alternate(ways: dict[str, Callable[[], Any]], rounds: int) -> dict[str, list[float]]:
+def alternate(
+    ways: dict[str, Callable[[], Any]], rounds: int, clock: Callable[[], float] = time.perf_counter
+) -> dict[str, list[float]]:
     """Seconds of each way per round: A B A B ..., so that a drifting machine hits all alike."""
     seconds: dict[str, list[float]] = {name: [] for name in ways}
     for _ in range(rounds):
         for name, way in ways.items():
-            start = time.perf_counter()
+            start = clock()
             way()
-            seconds[name].append(time.perf_counter() - start)
+            seconds[name].append(clock() - start)
     return seconds
 
 
@@ -50,6 +53,17 @@ def report(name: str, figures: dict[str, Any], save: bool) -> None:
     if save:
         RESULTS.mkdir(exist_ok=True)
         (RESULTS / f"{name}.json").write_text(text)
+
+
+def parity() -> Any:
+    """The parity tests' reader of golden cases and maker of checkpoints."""
+    path = Path(__file__).parents[1] / "tests" / "parity" / "conftest.py"
+    spec = importlib.util.spec_from_file_location("parity_tests", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 def arguments(description: str) -> argparse.ArgumentParser:

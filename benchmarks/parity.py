@@ -5,7 +5,6 @@ with --bf16 those of bfloat16 beside our own float32. Full-size cases take minut
 --key leave them out.
 """
 
-import importlib.util
 import json
 import shutil
 import sys
@@ -16,20 +15,9 @@ from typing import Any
 
 import numpy as np
 import torch
-from common import arguments, report
+from common import arguments, parity, report
 
-PARITY = Path(__file__).parents[1] / "tests" / "parity" / "conftest.py"
 CPU = torch.device("cpu")
-
-
-def parity() -> Any:
-    """The tests' own reader of cases and maker of checkpoints."""
-    spec = importlib.util.spec_from_file_location("parity", PARITY)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 def figures(bench: Any, case: dict[str, Any], variant: str, noisy: bool) -> dict[str, Any]:

@@ -91,7 +91,7 @@ def test_each_frame_of_a_pair_counts_in_corrected_and_the_first_alone_in_lary_v1
     assert torch.equal(before[:, 0], after[:, 0])
     assert not torch.allclose(before[:, 1], after[:, 1], atol=0.1)
     assert torch.equal(_tokens(upstream, batch), _tokens(upstream, other))
-    assert torch.equal(_tokens(upstream, batch), before[:, :1])
+    torch.testing.assert_close(_tokens(upstream, batch), before[:, :1], rtol=0, atol=2e-5)
 
 
 def test_bf16_is_close_to_float32(hub):

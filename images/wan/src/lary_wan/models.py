@@ -43,15 +43,9 @@ class Wan22(Model):
 
     def encode(self, batch: torch.Tensor, rows: NDArray[np.int64]) -> Latents:
         if self.mode == "video":
-            return Latents(self._one_by_one(batch))
+            return Latents(self.encoder(batch))
         if self.variant == "lary-v1":
-            return Latents(self._one_by_one(batch[:, :1]))
+            return Latents(self.encoder(batch[:, :1]))
         frames = batch.flatten(0, 1)[:, None]  # (B * 2, 1, H, W, 3)
-        latents = self._one_by_one(frames)[:, 0]  # (B * 2, 196, 48)
+        latents = self.encoder(frames)[:, 0]  # (B * 2, 196, 48)
         return Latents(latents.reshape(len(batch), -1, *latents.shape[1:]))
-
-    def _one_by_one(self, clips: torch.Tensor) -> torch.Tensor:
-        """Clips of a batch change each other's last digits (1.7e-6 measured), and one alone is work enough."""
-        import torch
-
-        return torch.cat([self.encoder(clip[None]) for clip in clips])

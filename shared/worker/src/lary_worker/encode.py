@@ -130,14 +130,15 @@ class Encoder:
         latents = self.model.encode(part.inputs.to(self._device, non_blocking=True), part.rows)
         check_latents(self.model, latents, len(part.rows))
         tokens = latents.tokens
-        stored = tokens.to(self._dtype)
+        # One pass tells all: the largest is NaN or infinite where any value is, and rounding keeps its order.
+        largest = tokens.abs().flatten(1).amax(1)
         return Launched(
             rows=part.rows,
-            tokens=self._to_host(stored),
+            tokens=self._to_host(tokens.to(self._dtype)),
             indices=None if latents.indices is None else self._to_host(latents.indices.to(torch.int64)),
-            finite=self._to_host(_all_finite(tokens)),
-            fits=self._to_host(_all_finite(stored)),
-            largest=self._to_host(tokens.abs().flatten(1).amax(1).double()),
+            finite=self._to_host(torch.isfinite(largest)),
+            fits=self._to_host(torch.isfinite(largest.to(self._dtype))),
+            largest=self._to_host(largest.double()),
             done=self._recorded(),
         )
 
@@ -179,10 +180,6 @@ def check_latents(model: Model, latents: Latents, count: int) -> None:
         )
     if not latents.tokens.is_floating_point():
         raise ContractError(f"model {key} gave {latents.tokens.dtype} tokens; they must be floating point")
-
-
-def _all_finite(tokens: torch.Tensor) -> torch.Tensor:
-    return torch.isfinite(tokens).flatten(1).all(1)
 
 
 def _failure(single: Batch, error: Exception) -> Failure:
