@@ -14,7 +14,21 @@ from click.testing import CliRunner
 from lary_orch import doctor
 from lary_orch.catalog import Catalog, repository
 from lary_orch.cli.doctor import command
-from lary_orch.doctor import CHECKS, datasets, disk, engine, gpu, images, leftovers, mounts, python, shm, uv, weights
+from lary_orch.doctor import (
+    CHECKS,
+    CLUSTER,
+    datasets,
+    disk,
+    engine,
+    gpu,
+    images,
+    leftovers,
+    mounts,
+    python,
+    shm,
+    uv,
+    weights,
+)
 from lary_orch.doctor.check import Context, Finding, worst
 from lary_orch.images import SOURCE_LABEL, Recipes
 from lary_orch.workspace import Workspace
@@ -319,7 +333,7 @@ def test_leftovers(context: Any, workspace: Workspace) -> None:
 def test_every_file_of_checks_is_asked() -> None:
     folder = Path(doctor.__file__).parent
     helpers = {"__init__", "check", "engine_facts"}
-    assert {check.NAME for check in CHECKS} == {p.stem for p in folder.glob("*.py")} - helpers
+    assert {check.NAME for check in (*CHECKS, *CLUSTER)} == {p.stem for p in folder.glob("*.py")} - helpers
 
 
 def test_the_gravest_finding_speaks() -> None:

@@ -8,7 +8,7 @@ from lary_orch.doctor.check import Context, Finding
 from lary_orch.slurm.client import Slurm
 from lary_orch.slurm.profile import load_profile
 
-NAME = "slurm client"
+NAME = "slurm_client"
 COMMANDS = ("sbatch", "squeue", "scancel", "scontrol", "sinfo", "srun")
 
 

@@ -18,7 +18,7 @@ from lary_orch.slurm.client import client_env
 from lary_orch.slurm.profile import Profile, load_profile
 from lary_orch.tables import size_text
 
-NAME = "slurm job"
+NAME = "slurm_job"
 QUEUE_S = 180
 SHARED = "put the workspace and the latents on a volume that every node mounts at the same path"
 SCRIPT = """

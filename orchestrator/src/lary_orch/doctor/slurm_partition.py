@@ -6,7 +6,7 @@ from lary_orch.doctor.check import Context, Finding
 from lary_orch.slurm.client import Slurm
 from lary_orch.slurm.profile import load_profile
 
-NAME = "slurm partition"
+NAME = "slurm_partition"
 
 
 def run(context: Context) -> Finding:

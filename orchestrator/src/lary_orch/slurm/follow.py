@@ -8,54 +8,24 @@ follower dies; another one, on any login node, reads the same files and goes on.
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 
 from lary_schema.base import ExitCode
-from lary_schema.events import Failed
 
 from lary_orch.devices import Slot
 from lary_orch.runtimes.base import Device
-from lary_orch.scheduler import FINAL, UNKNOWN_FAULT, Outcome, Watch, Work, explain
-from lary_orch.slurm.client import RUNNING, Client, Pace, QueueEntry, SlurmAwayError
+from lary_orch.scheduler import FINAL, UNKNOWN_FAULT, Outcome, State, Watch, Work
+from lary_orch.slurm.client import RUNNING, Client, Pace, SlurmAwayError
 from lary_orch.slurm.script import script
-from lary_orch.slurm.state import Marks, Session, SessionPaths, Submission
+from lary_orch.slurm.state import GroupEntry, Marks, Session, SessionPaths, Submission
 from lary_orch.slurm.submit import batch, comment, cut, submit
 from lary_orch.slurm.tail import Tail
+from lary_orch.slurm.tracked import Tracked
 from lary_orch.workspace import RunPaths
 
 LOOK_S = 1.0
 """Between two looks at the tasks' files."""
-REASONS = {
-    "OUT_OF_MEMORY": "out of memory: the task used more than the profile's `memory`",
-    "TIMEOUT": "out of time: the task took longer than the profile's `time`",
-    "NODE_FAIL": "its node failed",
-    "BOOT_FAIL": "its node did not start",
-    "PREEMPTED": "preempted",
-    "CANCELLED": "cancelled in the queue",
-}
-"""Slurm's word for an end that the task itself cannot tell -> ours."""
-NO_CODE = "it left no exit code: killed together with its script, or it could not be started"
-
-
-@dataclass
-class _Task:
-    work: Work
-    group: str
-    submission: Submission | None = None
-    index: int = 0
-    entry: QueueEntry | None = None
-    """What the queue said last."""
-    gone: float | None = None
-    """Since when there is nothing to be seen that should be: an end, or what the task wrote."""
-    seen: int = 0
-    """The newest attempt that people were told of."""
-    tail: Tail | None = None
-    used: int = 0
-    """Attempts that are used up."""
-
-    @property
-    def key(self) -> tuple[int, int] | None:
-        return None if self.submission is None or self.submission.slurm is None else (self.submission.slurm, self.index)
+LOOK_MOST_S = 5.0
+"""Of thousands of tasks: the listing is a load on the volume."""
 
 
 class Follower:
@@ -81,10 +51,13 @@ class Follower:
         self._clock = clock
         self._leave = threading.Event()
         self._wait = wait or self._leave.wait
+        self._look_s = min(LOOK_MOST_S, LOOK_S + len(session.tasks) / 250)
         self._pace = Pace(session.profile.poll_s, clock=clock)
+        # Whoever made this follower has just asked the controller, or has nothing there yet.
+        self._pace.asked(changed=True)
         self._again = Pace(session.profile.poll_s, clock=clock)
         """When sbatch may be tried again after it was refused."""
-        self._tasks = {entry.id: _Task(works[entry.id], entry.group) for entry in session.tasks}
+        self._tasks = {entry.id: Tracked(works[entry.id], entry.group) for entry in session.tasks}
         self._outcomes: dict[str, Outcome] = {}
         self._numbers = 0
         self._said = ""
@@ -104,7 +77,7 @@ class Follower:
             if len(self._outcomes) == len(self._tasks):
                 self._paths.note(self._paths.closed)
                 return True
-            self._wait(LOOK_S)
+            self._wait(self._look_s)
         self._leave.clear()
         return False
 
@@ -117,7 +90,7 @@ class Follower:
             self.step()
             if all(task.key is not None for _, task in self._open()):
                 return not self._open()
-            self._wait(LOOK_S)
+            self._wait(self._look_s)
         return False
 
     @property
@@ -140,15 +113,15 @@ class Follower:
             self._ask(marks)
         self._skip_hopeless()
         if self._again.due:
-            self.submit_ready()
+            self._submit_ready()
 
-    def _open(self) -> list[tuple[str, _Task]]:
+    def _open(self) -> list[tuple[str, Tracked]]:
         return [(job, task) for job, task in self._tasks.items() if job not in self._outcomes]
 
     # --- what tasks write -----------------------------------------------------------------------
 
-    def _look(self, task: _Task, marks: Marks) -> None:
-        if task.submission is None or marks.started < task.submission.firsts[task.index]:
+    def _look(self, task: Tracked, marks: Marks) -> None:
+        if task.submission is None or marks.started < task.first:
             return
         if marks.started > task.seen:
             self._launched(task, marks.started)
@@ -158,7 +131,7 @@ class Follower:
         if marks.ended == marks.started:
             self._ended(task, marks.ended)
 
-    def _launched(self, task: _Task, attempt: int) -> None:
+    def _launched(self, task: Tracked, attempt: int) -> None:
         if task.seen:
             self._watch.relaunch(task.work, UNKNOWN_FAULT, "its node failed, or it was preempted")
         task.seen, task.used, task.gone = attempt, attempt, None
@@ -167,7 +140,7 @@ class Follower:
         kind = "cuda" if self._session.profile.has_gpu else "cpu"
         self._watch.launched(task.work, Slot(Device(kind, name=f"node {node}"), 1), attempt)
 
-    def _ended(self, task: _Task, attempt: int) -> None:
+    def _ended(self, task: Tracked, attempt: int) -> None:
         code = self._paths.code(task.work.id, attempt)
         if code is None:
             return
@@ -178,17 +151,13 @@ class Follower:
             elif self._settled(task):
                 self._fault(task, UNKNOWN_FAULT, missing)
         elif code in FINAL:
-            self._finish(task, "failed", code, self._message(task, code))
+            self._finish(task, "failed", code, task.why(code))
         elif task.gone is None:
             # Only the controller knows whether it starts the task again by itself.
             task.gone = self._clock()
             self._pace.hurry()
 
-    def _message(self, task: _Task, code: int) -> str:
-        last = task.tail.last if task.tail is not None else None
-        return last.message if isinstance(last, Failed) else explain(code)
-
-    def _settled(self, task: _Task) -> bool:
+    def _settled(self, task: Tracked) -> bool:
         """Whether a slow volume had its time to show what must be there."""
         if task.gone is None:
             task.gone = self._clock()
@@ -214,112 +183,114 @@ class Follower:
         self._pace.asked(changed=before != [task.entry for _, task in self._open()])
         self._say_waiting()
 
-    def _resolve(self, task: _Task, comments: Mapping[str, int]) -> None:
+    def _resolve(self, task: Tracked, comments: Mapping[str, int]) -> None:
         """A submission without an id is the queue's by its comment, or was never made."""
         if task.submission is None or task.submission.slurm is not None:
             return
         slurm = comments.get(comment(self._paths, task.submission.number))
         task.submission = None if slurm is None else task.submission.model_copy(update={"slurm": slurm})
 
-    def _left_queue(self, task: _Task, marks: Marks) -> None:
+    def _left_queue(self, task: Tracked, marks: Marks) -> None:
         """It is not in the queue any more: what its files do not say will not come, given a little time."""
-        assert task.submission is not None
-        began = marks.started >= task.submission.firsts[task.index]
+        began = marks.started >= task.first
         if not began and self._waits(task):
             # Slurm took it off because what it needs failed: that was no attempt.
-            task.submission = task.gone = None
+            task.leave()
         elif began and marks.ended == marks.started and task.gone is not None:
             code = self._paths.code(task.work.id, marks.ended)
             if code is not None and code != ExitCode.DONE:
-                self._fault(task, code, self._reason(task) or self._message(task, code))
+                self._fault(task, code, task.why(code))
         elif self._settled(task):
-            task.used = max(task.used, task.submission.firsts[task.index])
-            self._fault(task, UNKNOWN_FAULT, self._reason(task) or NO_CODE)
+            task.used = max(task.used, task.first)
+            self._fault(task, UNKNOWN_FAULT, task.why())
 
-    def _waits(self, task: _Task) -> bool:
+    def _waits(self, task: Tracked) -> bool:
         return any(need not in self._outcomes for need in task.work.needs)
 
-    def _reason(self, task: _Task) -> str:
-        state = "" if task.entry is None else task.entry.state
-        return REASONS.get(state, "")
-
-    def _fault(self, task: _Task, code: int, message: str) -> None:
-        if task.used < self._session.attempts:
-            self._watch.relaunch(task.work, code, message)
-            task.submission = task.entry = task.gone = task.tail = None
-            task.seen = 0
-        else:
+    def _fault(self, task: Tracked, code: int, message: str) -> None:
+        if task.used >= self._session.attempts:
             self._finish(task, "failed", code, message)
+            return
+        if task.seen:
+            self._watch.relaunch(task.work, code, message)
+        else:
+            self._watch.note(f"{task.work.verb} {task.work.title}: {message}; submitting it again")
+        task.leave()
 
     # --- ends -----------------------------------------------------------------------------------
 
-    def _finish(self, task: _Task, state: str, code: int = 0, message: str = "") -> None:
+    def _finish(self, task: Tracked, state: State, code: int = 0, message: str = "") -> None:
         attempts = max(task.used, 1)
-        outcome = Outcome(
-            task.work,
-            "done" if state == "done" else "failed",
-            int(code),
-            message,
-            attempts,
-            self._run.stderr(task.work.id, attempts),
-        )
-        self._outcomes[task.work.id] = outcome
+        log = self._run.stderr(task.work.id, attempts)
+        self._end(Outcome(task.work, state, int(code), message, attempts, log))
+
+    def _end(self, outcome: Outcome) -> None:
+        self._outcomes[outcome.work.id] = outcome
         self._watch.ended(outcome)
 
     def _skip_hopeless(self) -> None:
-        for job, task in self._open():
+        for _, task in self._open():
             lost = [n for n in task.work.needs if n in self._outcomes and self._outcomes[n].state != "done"]
             if lost:
-                self._outcomes[job] = Outcome(task.work, "skipped", message=f"needs {', '.join(lost)}")
-                self._watch.ended(self._outcomes[job])
+                self._end(Outcome(task.work, "skipped", message=f"needs {_some(lost)}"))
 
     def _cancel(self) -> None:
-        for job, task in self._open():
-            self._outcomes[job] = Outcome(task.work, "stopped", message="cancelled")
-            self._watch.ended(self._outcomes[job])
+        for _, task in self._open():
+            self._end(Outcome(task.work, "stopped", message="cancelled"))
 
     # --- submitting -----------------------------------------------------------------------------
 
-    def submit_ready(self) -> None:
+    def _submit_ready(self) -> None:
         """Put into the queue what is in none and could run, now or after what it needs. Raises SlurmError."""
+        waiting: dict[str, list[Tracked]] = {}
+        for _, task in self._open():
+            if task.submission is None:
+                waiting.setdefault(task.group, []).append(task)
+        # In the session's order: a probe may be ready once what it needs is in the queue.
         for group in self._session.groups:
-            ready = {
-                job: task.used + 1
-                for job, task in self._open()
-                if task.group == group.name and task.submission is None and self._ready(task)
-            }
-            for submission in cut(self._session, group, ready, self._numbers + 1):
-                needs = self._needs(submission.tasks)
-                text = script(batch(self._session, group, submission, self._paths, self._run.logs))
-                self._numbers = submission.number
-                try:
-                    self._adopt(submit(self._client, self._paths, submission, text, needs))
-                except SlurmAwayError as error:
-                    # It may have got through: the queue will tell by the comment, before it is tried again.
-                    self._adopt(submission)
-                    self._say(f"{error}; trying again")
-                    self._again.asked(changed=False)
-                    self._pace.hurry()
+            firsts = {task.work.id: task.used + 1 for task in waiting.get(group.name, []) if self._ready(task)}
+            for submission in cut(self._session, group, firsts, self._numbers + 1):
+                if not self._submit(group, submission):
                     return
-        self._again.hurry()
 
-    def _ready(self, task: _Task) -> bool:
-        return all(
-            need in self._outcomes or (self._tasks[need].submission is not None and self._tasks[need].key is not None)
-            for need in task.work.needs
-        )
+    def _submit(self, group: GroupEntry, submission: Submission) -> bool:
+        """False where nobody answers now."""
+        text = script(batch(self._session, group, submission, self._paths, self._run.logs))
+        try:
+            submission = submit(self._client, self._paths, submission, text, self._needs(submission.tasks))
+        except SlurmAwayError as error:
+            # It may have got through: the queue will tell by the comment, before it is tried again.
+            self._say(f"{error}; trying again")
+            self._again.asked(changed=False)
+            self._pace.hurry()
+        else:
+            self._again.hurry()
+        self._adopt(submission)
+        return submission.slurm is not None
 
-    def _needs(self, jobs: Sequence[str]) -> list[int]:
-        """The array jobs that some tasks wait for."""
+    def _ready(self, task: Tracked) -> bool:
+        return all(need in self._outcomes or self._tasks[need].key is not None for need in task.work.needs)
+
+    def _needs(self, jobs: Sequence[str]) -> list[str]:
+        """What some tasks wait for: whole arrays, or those of an array's tasks that are not submitted again."""
         waited = {need for job in jobs for need in self._tasks[job].work.needs if need not in self._outcomes}
-        return [key[0] for need in waited if (key := self._tasks[need].key) is not None]
+        found: list[str] = []
+        for need in sorted(waited):
+            task = self._tasks[need]
+            if task.submission is not None and task.key is not None:
+                slurm, index = task.key
+                whole = all(self._is_in(job, task.submission) for job in task.submission.tasks)
+                found.append(str(slurm) if whole else f"{slurm}_{index}")
+        return found
+
+    def _is_in(self, job: str, submission: Submission) -> bool:
+        newest = self._tasks[job].submission
+        return newest is not None and newest.number == submission.number
 
     def _adopt(self, submission: Submission) -> None:
         self._numbers = max(self._numbers, submission.number)
         for index, job in enumerate(submission.tasks):
-            task = self._tasks[job]
-            task.submission, task.index, task.entry, task.gone = submission, index, None, None
-            task.used = max(task.used, submission.firsts[index] - 1)
+            self._tasks[job].enter(submission, index)
 
     # --- words ----------------------------------------------------------------------------------
 
@@ -336,3 +307,9 @@ class Follower:
             running = sum(entry.state in RUNNING for entry in entries)
             reasons = ", ".join(sorted({entry.reason for entry in waiting}))
             self._say(f"in the queue: {len(waiting)} waiting ({reasons}), {running} running")
+
+
+def _some(jobs: Sequence[str], most: int = 4) -> str:
+    """A store may have a thousand tasks."""
+    more = f" and {len(jobs) - most} more" if len(jobs) > most else ""
+    return ", ".join(jobs[:most]) + more

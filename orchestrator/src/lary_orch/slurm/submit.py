@@ -44,13 +44,13 @@ def batch(session: Session, group: GroupEntry, submission: Submission, paths: Se
     )
 
 
-def dependency(ids: Iterable[int]) -> list[str]:
+def dependency(ids: Iterable[str]) -> list[str]:
     """Options of a probe that waits for its stores, and is taken off the queue where one of them fails."""
-    found = ":".join(map(str, sorted(set(ids))))
+    found = ":".join(sorted(set(ids)))
     return [f"--dependency=afterok:{found}", "--kill-on-invalid-dep=yes"] if found else []
 
 
-def submit(client: Client, paths: SessionPaths, submission: Submission, text: str, needs: Sequence[int]) -> Submission:
+def submit(client: Client, paths: SessionPaths, submission: Submission, text: str, needs: Sequence[str]) -> Submission:
     """Write it down, submit it, write its id down. Raises what `Client.submit` does.
 
     A host that dies in between leaves a submission without an id: the queue knows it by its comment.

@@ -1,0 +1,71 @@
+"""One task as a follower knows it."""
+
+from dataclasses import dataclass
+
+from lary_schema.events import Failed
+
+from lary_orch.scheduler import Work, explain
+from lary_orch.slurm.client import QueueEntry
+from lary_orch.slurm.state import Submission
+from lary_orch.slurm.tail import Tail
+
+REASONS = {
+    "OUT_OF_MEMORY": "out of memory: the task used more than the profile's `memory`",
+    "TIMEOUT": "out of time: the task took longer than the profile's `time`",
+    "NODE_FAIL": "its node failed",
+    "BOOT_FAIL": "its node did not start",
+    "PREEMPTED": "preempted",
+    "CANCELLED": "cancelled in the queue",
+}
+"""Slurm's word for an end that the task itself cannot tell -> ours."""
+NO_CODE = "it left no exit code: killed together with its script, or it could not be started"
+
+
+@dataclass
+class Tracked:
+    """What a task is in, and what was seen of it."""
+
+    work: Work
+    group: str
+    submission: Submission | None = None
+    """The newest; None where the task has to be submitted."""
+    index: int = 0
+    """Its place in it."""
+    entry: QueueEntry | None = None
+    """What the queue said last."""
+    gone: float | None = None
+    """Since when there is nothing to be seen that should be: an end, or what the task wrote."""
+    seen: int = 0
+    """The newest attempt of the submission that people were told of."""
+    tail: Tail | None = None
+    used: int = 0
+    """Attempts that are used up."""
+
+    @property
+    def key(self) -> tuple[int, int] | None:
+        """How the queue calls it; None where it is in none, or its id is not known yet."""
+        return None if self.submission is None or self.submission.slurm is None else (self.submission.slurm, self.index)
+
+    @property
+    def first(self) -> int:
+        """The number of the first attempt of its submission."""
+        return self.submission.firsts[self.index] if self.submission is not None else 0
+
+    def enter(self, submission: Submission, index: int) -> None:
+        """It was submitted."""
+        self.submission, self.index, self.entry, self.gone = submission, index, None, None
+        self.used = max(self.used, submission.firsts[index] - 1)
+
+    def leave(self) -> None:
+        """It has to be submitted again."""
+        self.submission = self.entry = self.gone = self.tail = None
+        self.seen = 0
+
+    def why(self, code: int | None = None) -> str:
+        """Why an attempt failed: by the queue where it knows better, by the task's last word, by its code."""
+        if self.entry is not None and self.entry.state in REASONS:
+            return REASONS[self.entry.state]
+        last = self.tail.last if self.tail is not None else None
+        if code is None:
+            return NO_CODE
+        return last.message if isinstance(last, Failed) else explain(code)
