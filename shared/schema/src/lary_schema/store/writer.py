@@ -23,6 +23,13 @@ from lary_schema.store.layout import Failure, Provenance, ShardRecord, Status, S
 
 MISSING_INDEX = -1
 """What `indices` holds for a failed row."""
+_ZARR = {
+    # Failed rows, all fill value, are written too, so that a hole is always damage. zarr keeps this in
+    # no metadata and ignores `config=` on opening an existing array: only its global setting works.
+    "array.write_empty_chunks": True,
+    # Rows that are encoded in one go: one by one, small rows take 1.7 times the processor time.
+    "codec_pipeline.batch_size": 64,
+}
 
 
 class StoreWriter:
@@ -102,8 +109,9 @@ class StoreWriter:
         _check_arrays(self.layout, shard, arrays, failures)
         try:
             self._sweep(shard)
-            for name, values in arrays.items():
-                self._array(name)[rows.start : rows.stop] = values
+            with zarr.config.set(_ZARR):
+                for name, values in arrays.items():
+                    self._array(name)[rows.start : rows.stop] = values
             record = ShardRecord(
                 shard=shard,
                 start=rows.start,
@@ -120,10 +128,7 @@ class StoreWriter:
         return record
 
     def _array(self, name: str) -> zarr.Array[Any]:
-        # Failed rows, all fill value, are written too, so that a hole is always damage. zarr keeps this
-        # in no metadata and ignores `config=` on opening an existing array: only its global setting works.
-        with zarr.config.set({"array.write_empty_chunks": True}):
-            return zarr.open_array(LocalStore(self.paths.root / name), mode="r+")
+        return zarr.open_array(LocalStore(self.paths.root / name), mode="r+")
 
     def _files(self, shard: int) -> dict[str, Path]:
         return self.paths.array_files(shard, indices=self.layout.indices is not None)
