@@ -25,6 +25,8 @@ def prepare_torch(job: ExtractJob) -> torch.device:
     torch.manual_seed(job.values.seed)
     # Only a warning where an operation has no deterministic form: a model may have no choice.
     torch.set_deterministic_debug_mode("warn")
+    # It would fill all new memory with NaN first, to show faults: 4 to 7 % of a small model's time on a CPU.
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     torch.backends.cudnn.benchmark = False
     torch.backends.cuda.matmul.allow_tf32 = False
     torch.backends.cudnn.allow_tf32 = False
