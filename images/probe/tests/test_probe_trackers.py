@@ -3,7 +3,6 @@
 import csv
 import json
 import re
-import sys
 import subprocess
 import sys
 from collections.abc import Callable
