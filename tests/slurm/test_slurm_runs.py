@@ -192,6 +192,7 @@ def test_podman_on_the_nodes(bench: Any, cluster: Any, here: Any, tmp_path: Path
     out = bench(*here["run"], "--latents", tmp_path / "latents", *options, "--json")
     assert _scores(out) == here["scores"]
     assert _values(tmp_path / "latents") == here["values"]
-    result = json.loads(next((bench.workspace / "results").rglob("result.json")).read_text())
+    found = max((bench.workspace / "results").rglob("result.json"), key=lambda path: path.stat().st_mtime_ns)
+    result = json.loads(found.read_text())
     exported = json.loads((Path(os.environ["LARY_SLURM_IMAGES"]) / "probe.json").read_text())
     assert (result["probe_image"], result["probe_image_digest"]) == (exported["ref"], exported["id"])

@@ -54,6 +54,16 @@ def test_what_passes_and_what_does_not(fake: Fake, said: str, passes: bool) -> N
     assert said in str(raised.value)
 
 
+def test_a_command_that_was_killed_may_have_done_its_work(fake: Fake) -> None:
+    with pytest.raises(SlurmAwayError, match="exit -9"):
+        fake(sbatch="kill -KILL $$").submit(Path("x"), [])
+
+
+def test_a_ctrl_c_does_not_reach_sbatch(fake: Fake) -> None:
+    """A terminal sends it to the group of processes in front."""
+    assert fake(sbatch='cut -d" " -f5 /proc/$$/stat').submit(Path("x"), []) != os.getpgid(0)
+
+
 def test_the_queue_is_one_question_about_ones_own_jobs(fake: Fake, tmp_path: Path) -> None:
     lines = "12|10|3|RUNNING|None|n1|0001-0001\\n13|13|N/A|PENDING|Dependency||0001-0002\\nnonsense\\n"
     assert fake(squeue=f"printf '{lines}'").queue("lary-r-1") == [

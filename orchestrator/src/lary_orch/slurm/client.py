@@ -120,12 +120,15 @@ class Slurm:
                 errors="replace",
                 timeout=timeout_s,
                 check=False,
+                # A Ctrl-C at the terminal is for the orchestrator: sbatch must not die of it half way.
+                start_new_session=True,
             )
         except subprocess.TimeoutExpired:
             raise SlurmAwayError(f"{command[0]}: timed out after {timeout_s:.0f} s") from None
         if done.returncode:
             said = done.stderr.strip() or f"exit {done.returncode}"
-            kind = SlurmAwayError if any(text in said.lower() for text in PASSING) else SlurmError
+            passes = done.returncode < 0 or any(text in said.lower() for text in PASSING)
+            kind = SlurmAwayError if passes else SlurmError
             raise kind(f"{command[0]}: {said}")
         return done.stdout
 
