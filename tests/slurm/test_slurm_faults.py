@@ -75,7 +75,18 @@ def test_a_task_out_of_memory_says_so(fakes: Any) -> None:
     assert "out of memory" in end.message
 
 
-def test_a_dead_node_and_a_preemption_are_slurms_to_start_again(fakes: Any, cluster: Any) -> None:
+def test_a_task_out_of_time_says_so(fakes: Any) -> None:
+    """A minute is the least that Slurm knows."""
+    fakes.attempts = 1
+    fakes.profile = fakes.profile.model_copy(update={"time": "1"})
+    fakes.job("extract.p0", ["sleep"])
+    _, outcomes = _follow(fakes)
+    end = outcomes["extract.p0"]
+    assert (end.state, end.attempts) == ("failed", 1)
+    assert "out of time" in end.message
+
+
+def test_a_dead_nodes_task_is_slurms_to_start_again(fakes: Any, cluster: Any) -> None:
     fakes.job("extract.p0", ["sleep"], [])
     seen = fakes.watch()
     session, place = fakes.session()

@@ -78,15 +78,18 @@ def _look_after(
 ) -> Ended:
     got: list[signal.Signals] = []
     while True:
-        with watching(len(session.tasks)) as watch:
-            follower = follow(watch)
-            with signals(partial(_leave, follower, got)):
-                try:
-                    ended = follower.detach() if detach else follower.follow()
-                except SlurmError as error:
-                    raise SlurmError(
-                        f"{error}\nWhat was submitted before goes on; `lary-orch cancel {session.run}` ends it."
-                    ) from None
+        looking: list[Follower] = []
+        # Around all of it: once a task may be in the queue, no Ctrl-C goes unasked.
+        with signals(partial(_leave, looking, got)), watching(len(session.tasks)) as watch:
+            looking.append(follower := follow(watch))
+            if got:
+                follower.leave()
+            try:
+                ended = follower.detach() if detach else follower.follow()
+            except SlurmError as error:
+                raise SlurmError(
+                    f"{error}\nWhat was submitted before goes on; `lary-orch cancel {session.run}` ends it."
+                ) from None
         if ended or (detach and not got):
             break
         answer = ask_what_now()
@@ -102,9 +105,10 @@ def _look_after(
     return Ended(follower.outcomes, got[0] if got and not ended else None)
 
 
-def _leave(follower: Follower, got: list[signal.Signals], number: int, _frame: FrameType | None) -> None:
+def _leave(looking: list[Follower], got: list[signal.Signals], number: int, _frame: FrameType | None) -> None:
     got.append(signal.Signals(number))
-    follower.leave()
+    for follower in looking:
+        follower.leave()
 
 
 def ask_what_now() -> str:
