@@ -14,6 +14,7 @@ from lary_orch.catalog import Catalog
 from lary_orch.runtimes.base import ImageSource, Say
 from lary_orch.runtimes.choose import interpreters
 from lary_orch.runtimes.process import base_env
+from lary_orch.signals import exit_at_sigterm
 from lary_orch.sources import csv_path, data_root
 from lary_orch.workspace import Workspace
 
@@ -28,6 +29,7 @@ def run_tool(catalog: Catalog, workspace: Workspace, environment: str, arguments
     image = tools_image(catalog)
     places = interpreters(workspace, environment)
     python = places.python(places.prepare(image, say))
+    exit_at_sigterm()
     with tempfile.TemporaryDirectory(prefix="lary-data-") as folder:
         known = Path(folder) / "datasets.json"
         known.write_text(datasets(catalog, workspace).to_json(), encoding="utf-8")

@@ -43,9 +43,9 @@ def command(
     lary-orch run -m vjepa2 -d calvin --runtime slurm --profile cluster.yaml --detach
     """
     from lary_orch.running import run
+    from lary_orch.signals import exit_at_sigterm
 
-    # Raised at once, so that whatever child is being waited for is ended on the way out.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    exit_at_sigterm()
     try:
         code = run(request, catalog, workspace, attempts=attempts, as_json=as_json, out=sys.stdout, **place)
     except KeyboardInterrupt:

@@ -1,0 +1,9 @@
+"""What this process does when it is told to end."""
+
+import signal
+import sys
+
+
+def exit_at_sigterm() -> None:
+    """Leave by an exception, so that whatever child is being waited for is ended on the way out."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))

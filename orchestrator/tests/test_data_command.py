@@ -1,0 +1,47 @@
+"""`lary-orch data`: its tools run as children and end with it."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+COMMAND = Path(sys.executable).with_name("lary-orch")
+SLEEPER = """
+import os, pathlib, sys, time
+pathlib.Path(os.environ["LARY_MOUNT_OUT"], "pid").write_text(str(os.getpid()))
+time.sleep(600)
+"""
+
+
+def _alive(pid: int) -> bool:
+    stat = Path(f"/proc/{pid}/stat")
+    return stat.exists() and stat.read_text().rpartition(")")[2].split()[0] != "Z"
+
+
+def test_a_tool_ends_with_the_command(tmp_path: Path) -> None:
+    (tmp_path / "lary_data").mkdir()
+    (tmp_path / "lary_data/__init__.py").touch()
+    (tmp_path / "lary_data/__main__.py").write_text(SLEEPER)
+    env = os.environ | {"PYTHONPATH": str(tmp_path), "LARY_HOME": str(tmp_path / "ws")}
+    command = subprocess.Popen([COMMAND, "data", "--env", "current", "split"], env=env, cwd=tmp_path)
+    said = tmp_path / "pid"
+    for _ in range(600):
+        if said.exists() and said.read_text():
+            break
+        time.sleep(0.05)
+    tool = int(said.read_text())
+    assert _alive(tool)
+    command.send_signal(signal.SIGTERM)
+    assert command.wait(30) == 128 + signal.SIGTERM
+    assert not _alive(tool)
+
+
+def test_options_of_a_tool_are_its_own(tmp_path: Path) -> None:
+    env = os.environ | {"LARY_HOME": str(tmp_path / "ws")}
+    done = subprocess.run(
+        [COMMAND, "data", "--env", "current", "split", "--help"], env=env, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0
+    assert "--stratify" in done.stdout
