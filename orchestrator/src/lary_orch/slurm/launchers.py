@@ -20,6 +20,8 @@ from lary_orch.slurm.script import CGROUPS, podman_setup
 SHM_BYTES = 1 << 30
 JOINING = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
 """What tells the processes of a spread probe of each other; set by the batch script."""
+END_S = 2
+"""For a container to end politely; Slurm's KillWait, 30 s by default, ends the script that waits for it."""
 FILES = 1024
 """Open files in a container of Podman: a job's own limit may be lower than the engine's wish, which then fails."""
 
@@ -150,11 +152,12 @@ def command(launcher: Launcher, launch: Launch) -> list[str]:
     return LAUNCHERS[launcher](launch)
 
 
-def podman_lines(image: str, archive: Path, before: Sequence[str]) -> tuple[str, ...]:
-    """What a batch script does before a container of Podman."""
+def podman_lines(image: str, archive: Path, before: Sequence[str], *, named: bool = False) -> tuple[str, ...]:
+    """What a shell does before a container of Podman; `named` in a batch script, where it may be ended."""
     own = ["podman", *before]
     return podman_setup(
         [*own, "image", "exists", image],
         [*own, "load", "--quiet", f"--input={archive}"],
         [*own, "info", "--format={{.Host.OCIRuntime.Name}}"],
+        [*own, "rm", "--force", "--ignore", f"--time={END_S}"] if named else None,
     )

@@ -120,15 +120,15 @@ class SlurmRuntime:
             name=group_of(work),
             command=tuple(command(self.profile.launcher, launch)),
             options=ask.options(),
-            setup=self._setup(work.prepared),
+            setup=self._setup(work.prepared, named=not spread),
             spread=spread,
         )
 
-    def _setup(self, prepared: Prepared) -> tuple[str, ...]:
+    def _setup(self, prepared: Prepared, *, named: bool) -> tuple[str, ...]:
         if self.profile.launcher != "podman" or self.profile.images is None:
             return ()
         archive = Exported.of(self.profile.images, prepared.source).file(self.profile.images, "podman")
-        return podman_lines(self._program(prepared), archive, self.profile.launcher_before)
+        return podman_lines(self._program(prepared), archive, self.profile.launcher_before, named=named)
 
 
 def group_of(work: Work) -> str:

@@ -53,11 +53,12 @@ if ((attempt > {limit})); then
     exit 1
 fi
 mark start "{{\\"node\\": \\"${{SLURMD_NODENAME:-$(hostname)}}\\"}}"
+stop_container() {{ :; }}
 {setup}{helper}run() {{
     {start} {command}
 }}
 
-trap 'kill -TERM "$child" 2>/dev/null' TERM
+trap 'kill -TERM "$child" 2>/dev/null; stop_container' TERM
 run >"$logs/$job.$attempt.events.jsonl" 2>"$logs/$job.$attempt.stderr.log" &
 child=$!
 while :; do
@@ -135,9 +136,22 @@ def quoted(argument: str) -> str:
     return '"$job"'.join(shlex.quote(part) if part else "" for part in argument.split(JOB)) or "''"
 
 
-def podman_setup(exists: list[str], load: list[str], info: list[str]) -> tuple[str, ...]:
-    """Shell lines that bring an image into a node's storage, once for all tasks there, and set CGROUPS."""
+def podman_setup(exists: list[str], load: list[str], info: list[str], remove: list[str] | None) -> tuple[str, ...]:
+    """Shell lines that bring an image into a node's storage, once for all tasks there, and set CGROUPS.
+
+    With `remove` the container has a name, by which it is ended before Slurm ends the script by force: below the
+    job's group, where runc puts it, Slurm would not find it. What a killed script left is replaced by its next attempt.
+    """
     there, bring = shlex.join(exists), shlex.quote(f"{shlex.join(exists)} || {shlex.join(load)}")
+    named = (
+        []
+        if remove is None
+        else [
+            "container=lary-$SLURM_JOB_ID",
+            'cgroups+=(--replace "--name=$container")',
+            f'stop_container() {{ {shlex.join(remove)} "$container" >/dev/null 2>&1; }}',
+        ]
+    )
     return (
         f'{there} || flock "/tmp/lary-podman-$(id -u).lock" sh -c {bring} >&2',
         # runc cannot leave a container in the group it is started in, only below it.
@@ -147,4 +161,5 @@ def podman_setup(exists: list[str], load: list[str], info: list[str]) -> tuple[s
         "    group=$(awk -F: '$2 ~ /(^|,)memory(,|$)/ || $1 == 0 { print $3; exit }' /proc/self/cgroup)",
         '    cgroups=(--cgroups=no-conmon "--cgroup-parent=$group")',
         "fi",
+        *named,
     )
