@@ -33,8 +33,6 @@ print(json.dumps({
 }))
 """
 DEAF = "import signal as s, time; s.signal(s.SIGTERM, s.SIG_IGN); print('asleep', flush=True); time.sleep(600)"
-    "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('asleep', flush=True); time.sleep(600)"
-)
 
 
 @pytest.fixture
