@@ -43,7 +43,8 @@ def stratified(labels: Sequence[str], ratio: float, rng: np.random.Generator) ->
     held = np.floor(wanted).astype(np.int64)
     order = np.lexsort((-counts, held - wanted))
     left = _share(len(codes), ratio) - int(held.sum())
-    room = order[held[order] + 1 < counts[order]]
+    # What a class of one row leaves over is no reason to give another one a whole row more than its share.
+    room = order[(held + 1 < counts)[order] & (wanted - held > 1e-9)[order]]
     held[room[:left]] += 1
     shuffled = rng.permutation(len(codes))
     grouped = shuffled[np.argsort(codes[shuffled], kind="stable")]

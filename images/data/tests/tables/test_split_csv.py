@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from click.testing import CliRunner, Result
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from lary_data import splits
 from lary_data.__main__ import cli
@@ -109,6 +109,7 @@ def test_names() -> None:
 
 
 @given(st.lists(st.sampled_from("abcdef"), min_size=2, max_size=60), st.floats(0.05, 0.95), st.integers(0, 99))
+@example(["a", "a", "a", "b", "c"], 1 / 3, 0)
 def test_stratified_counts(labels: list[str], ratio: float, seed: int) -> None:
     made = splits.stratified(labels, ratio, np.random.default_rng(seed))
     counts = Counter(labels)
