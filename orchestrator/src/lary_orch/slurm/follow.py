@@ -14,12 +14,12 @@ from lary_schema.base import ExitCode
 from lary_orch.devices import Slot
 from lary_orch.runtimes.base import Device
 from lary_orch.scheduler import FINAL, UNKNOWN_FAULT, Outcome, State, Watch, Work
-from lary_orch.slurm.client import RUNNING, Client, Pace, SlurmAwayError
+from lary_orch.slurm.client import Client, Pace, SlurmAwayError
 from lary_orch.slurm.script import script
 from lary_orch.slurm.state import GroupEntry, Marks, Session, SessionPaths, Submission
 from lary_orch.slurm.submit import batch, comment, cut, submit
 from lary_orch.slurm.tail import Tail
-from lary_orch.slurm.tracked import Tracked
+from lary_orch.slurm.tracked import Tracked, in_queue, some
 from lary_orch.workspace import RunPaths
 
 LOOK_S = 1.0
@@ -181,7 +181,8 @@ class Follower:
             if task.submission is not None and not (task.entry and task.entry.live):
                 self._left_queue(task, marks.get(job, Marks()))
         self._pace.asked(changed=before != [task.entry for _, task in self._open()])
-        self._say_waiting()
+        if text := in_queue(task.entry for _, task in self._open() if task.entry is not None):
+            self._say(text)
 
     def _resolve(self, task: Tracked, comments: Mapping[str, int]) -> None:
         """A submission without an id is the queue's by its comment, or was never made."""
@@ -232,7 +233,7 @@ class Follower:
         for _, task in self._open():
             lost = [n for n in task.work.needs if n in self._outcomes and self._outcomes[n].state != "done"]
             if lost:
-                self._end(Outcome(task.work, "skipped", message=f"needs {_some(lost)}"))
+                self._end(Outcome(task.work, "skipped", message=f"needs {some(lost)}"))
 
     def _cancel(self) -> None:
         for _, task in self._open():
@@ -298,18 +299,3 @@ class Follower:
         if text != self._said:
             self._said = text
             self._watch.note(text)
-
-    def _say_waiting(self) -> None:
-        """Once per change: how many tasks wait in the queue, and why."""
-        entries = [task.entry for _, task in self._open() if task.entry is not None]
-        waiting = [entry for entry in entries if entry.state == "PENDING" and entry.reason != "Dependency"]
-        if waiting:
-            running = sum(entry.state in RUNNING for entry in entries)
-            reasons = ", ".join(sorted({entry.reason for entry in waiting}))
-            self._say(f"in the queue: {len(waiting)} waiting ({reasons}), {running} running")
-
-
-def _some(jobs: Sequence[str], most: int = 4) -> str:
-    """A store may have a thousand tasks."""
-    more = f" and {len(jobs) - most} more" if len(jobs) > most else ""
-    return ", ".join(jobs[:most]) + more

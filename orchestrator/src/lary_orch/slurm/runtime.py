@@ -89,7 +89,8 @@ class SlurmRuntime:
         """What is written down before anything is submitted."""
         groups: dict[str, GroupEntry] = {}
         for work in works:
-            groups.setdefault(group_of(work), self._group(work))
+            if group_of(work) not in groups:
+                groups[group_of(work)] = self._group(work)
         return Session(
             run=run,
             name=self.queue_name(run),

@@ -1,11 +1,12 @@
 """One task as a follower knows it."""
 
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from lary_schema.events import Failed
 
 from lary_orch.scheduler import Work, explain
-from lary_orch.slurm.client import QueueEntry
+from lary_orch.slurm.client import RUNNING, QueueEntry
 from lary_orch.slurm.state import Submission
 from lary_orch.slurm.tail import Tail
 
@@ -69,3 +70,18 @@ class Tracked:
         if code is None:
             return NO_CODE
         return last.message if isinstance(last, Failed) else explain(code)
+
+
+def in_queue(entries: Iterable[QueueEntry]) -> str:
+    """How many tasks wait, and why; empty where none does, or only for others of the run."""
+    found = list(entries)
+    waiting = [entry for entry in found if entry.state == "PENDING" and entry.reason != "Dependency"]
+    reasons = ", ".join(sorted({entry.reason for entry in waiting}))
+    running = sum(entry.state in RUNNING for entry in found)
+    return f"in the queue: {len(waiting)} waiting ({reasons}), {running} running" if waiting else ""
+
+
+def some(jobs: Sequence[str], most: int = 4) -> str:
+    """The first few: a store may have a thousand tasks."""
+    more = f" and {len(jobs) - most} more" if len(jobs) > most else ""
+    return ", ".join(jobs[:most]) + more
