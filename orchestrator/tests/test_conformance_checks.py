@@ -146,6 +146,9 @@ def test_an_answer_that_is_none(baseline: ImageSource, tmp_path: Path) -> None:
         open_subject(Liar(lambda card: "hello"), baseline, tmp_path, tmp_path)
     with pytest.raises(ContractError, match="not a valid ImageCard"):
         open_subject(Liar(lambda card: "{}"), baseline, tmp_path, tmp_path)
+    tools = Liar(lambda card: json.dumps({"name": "data", "kind": "tools", "module": "lary_data"}))
+    with pytest.raises(ContractError, match="it takes no jobs"):
+        open_subject(tools, baseline, tmp_path, tmp_path)
 
 
 def test_a_card_that_differs_from_the_catalogs(baseline: ImageSource, tmp_path: Path) -> None:

@@ -206,7 +206,10 @@ def open_subject(runtime: LocalRuntime, image: ImageSource, folder: Path, weight
         data = json.loads(text)
     except ValueError as error:
         raise ContractError(f"{where}: the answer is not JSON ({error}): {text[:200]!r}") from None
-    return Subject(runtime, prepared, ImageCard.parse(data, where), folder, weights, **options)
+    card = ImageCard.parse(data, where)
+    if card.kind == "tools":
+        raise ContractError(f"{where}: an image of data tools; it takes no jobs, so there is no contract to keep")
+    return Subject(runtime, prepared, card, folder, weights, **options)
 
 
 def _say_nothing(line: str) -> None:
