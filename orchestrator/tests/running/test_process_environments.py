@@ -64,6 +64,10 @@ def test_what_a_model_image_installs(checkout: Checkout, image: Kind) -> None:
     )
 
 
+def test_data_tools_read_media_as_the_worker_does(checkout: Checkout, image: Kind) -> None:
+    assert f"{checkout.root}/shared/worker" in make_recipe(image("toy", "tools"), checkout, "cpu").install
+
+
 def test_a_probe_needs_no_worker_and_a_local_wheel_no_backend(checkout: Checkout, image: Kind) -> None:
     install = make_recipe(image("scorer", "probe"), checkout, FROM_FIND_LINKS).install
     assert f"{checkout.root}/shared/worker" not in install

@@ -128,8 +128,8 @@ def make_recipe(image: ImageSource, checkout: Checkout, torch: str) -> Recipe:
 
 
 def editable_arguments(folder: Path, image: ImageSource, checkout: Checkout) -> list[str]:
-    """`-e` for the packages of an image: the schema, the worker (models alone), its own folder."""
-    worker = ["-e", str(checkout.worker)] if image.card.kind == "model" else []
+    """`-e` for the packages of an image: the schema, the worker (not for probes), its own folder."""
+    worker = ["-e", str(checkout.worker)] if image.card.kind != "probe" else []
     return ["-e", f"{checkout.schema}[store]", *worker, "-e", str(folder)]
 
 
