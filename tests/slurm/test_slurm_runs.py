@@ -180,7 +180,8 @@ def _read_until(terminal: int, text: str) -> str:
 def test_two_nodes_train_a_probe_to_the_same_metrics(bench: Any, cluster: Any, here: Any, tmp_path: Path) -> None:
     options = _options(tmp_path, tasks=1, more="probe: {nodes: 2}\n")
     out = bench(*here["run"], "--env", "current", "--latents", tmp_path / "latents", *options, "--json")
-    assert _scores(out) == pytest.approx(here["scores"], abs=0.02)
+    # Sums over a batch are taken in another order: one of the 128 rows may fall on the other side.
+    assert _scores(out) == pytest.approx(here["scores"], abs=1.01 / 128)
     started = [json.loads(line) for line in out.splitlines() if '"started"' in line]
     assert len([event for event in started if event["unit"] == "steps"]) == 1
 
