@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Literal, NamedTuple
 
 import av
-import numpy as np
+from lary_schema.base import ContractError
+from lary_schema.chunks import UnfitChunkError, read_chunk
 from lary_worker.decode import decode_in_order, read_images
 from lary_worker.faults import RowFaultError
 
@@ -78,16 +79,11 @@ def _image(path: Path, check: Check) -> Verdict:
 
 def _actions(path: Path, check: Check) -> Verdict:
     try:
-        values = np.load(path, allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
-        return "corrupt", f"{check.name}: no plain .npy array: {error}"
-    if not isinstance(values, np.ndarray) or values.dtype.kind not in "fiu":
-        return "corrupt", f"{check.name}: no plain .npy array of numbers"
-    stride, dim = check.shape
-    if values.shape not in ((stride, dim), (stride * dim,)):
-        return "mismatch", f"{check.name}: shape {values.shape}, expected {(stride, dim)} or {(stride * dim,)}"
-    if not np.isfinite(values).all():
-        return "mismatch", f"{check.name}: values that are not finite"
+        read_chunk(path, *check.shape, name=check.name)
+    except UnfitChunkError as error:
+        return "mismatch", str(error)
+    except ContractError as error:
+        return "corrupt", str(error)
     return "ok", ""
 
 

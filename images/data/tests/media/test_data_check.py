@@ -115,8 +115,8 @@ def test_images_and_actions_are_read_whole(tmp_path: Path, png, publish) -> None
         "b.npy": ("mismatch", [1]), "c.npy": ("corrupt", [2]),
     }  # fmt: skip
     details = {Path(file["path"]).name: file["detail"] for file in split["bad_files"]}
-    assert details["a.npy"] == "ep/a.npy: shape (3, 3), expected (2, 3) or (6,)"
-    assert details["b.npy"] == "ep/b.npy: values that are not finite"
+    assert details["a.npy"] == "action file ep/a.npy has shape (3, 3), expected (2, 3) or (6,)"
+    assert details["b.npy"] == "action file ep/b.npy holds values that are not finite"
     assert details["1.jpg"] == "images/ep/1.jpg: not an image, or truncated"
     assert call("-d", "pairs", "--split", "train").exit_code == 0
 

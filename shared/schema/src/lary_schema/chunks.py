@@ -8,24 +8,27 @@ from numpy.typing import NDArray
 from lary_schema.base import ContractError
 
 
-def read_chunk(path: Path, stride: int, dim: int) -> NDArray[np.float64]:
-    """(stride, dim) physical actions; the file may hold them flat.
+class UnfitChunkError(ContractError):
+    """A whole array of numbers, and not the chunk that was expected."""
 
-    Raises ContractError naming the file for one that cannot be read, is no plain array of numbers, has another
-    shape, or holds values that are not finite.
+
+def read_chunk(path: Path, stride: int, dim: int, name: str | None = None) -> NDArray[np.float64]:
+    """(stride, dim) physical actions; the file may hold them flat. Errors call it by `name`, else by its path.
+
+    Raises UnfitChunkError for another shape and for values that are not finite, ContractError for a file that
+    cannot be read or is no plain array of numbers.
     """
+    called = f"action file {name or path}"
     try:
         values = np.load(path, allow_pickle=False)
     except OSError as error:
-        raise ContractError(f"action file {path} cannot be read: {error.strerror or error}") from None
+        raise ContractError(f"{called} cannot be read: {error.strerror or error}") from None
     except (ValueError, EOFError) as error:
-        raise ContractError(f"action file {path} is no plain .npy array: {error}") from None
+        raise ContractError(f"{called} is no plain .npy array: {error}") from None
     if not isinstance(values, np.ndarray) or values.dtype.kind not in "fiu":
-        raise ContractError(f"action file {path} is no plain .npy array of numbers")
+        raise ContractError(f"{called} is no plain .npy array of numbers")
     if values.shape not in ((stride, dim), (stride * dim,)):
-        raise ContractError(
-            f"action file {path} has shape {values.shape}, expected {(stride, dim)} or {(stride * dim,)}"
-        )
+        raise UnfitChunkError(f"{called} has shape {values.shape}, expected {(stride, dim)} or {(stride * dim,)}")
     if not np.isfinite(values).all():
-        raise ContractError(f"action file {path} holds values that are not finite")
+        raise UnfitChunkError(f"{called} holds values that are not finite")
     return values.astype(np.float64).reshape(stride, dim)
