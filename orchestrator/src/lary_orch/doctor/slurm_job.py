@@ -14,7 +14,7 @@ from lary_schema.base import ContractError
 
 from lary_orch.doctor.check import Context, Finding, worst
 from lary_orch.doctor.disk import LITTLE, nearest_existing
-from lary_orch.slurm.client import client_env
+from lary_orch.slurm.client import client_env, run_apart
 from lary_orch.slurm.profile import Profile, load_profile
 from lary_orch.tables import size_text
 
@@ -62,16 +62,7 @@ def _look(profile: Profile, folder: Path) -> Finding:
     shell = ["bash", "-l" if profile.modules else "-c", *(["-c"] if profile.modules else []), text]
     command = ["srun", "--job-name=lary-doctor", "--time=1", "--quiet", *ask, *shell]
     try:
-        done = subprocess.run(
-            command,
-            env=client_env(os.environ),
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            errors="replace",
-            timeout=QUEUE_S,
-            check=False,
-        )
+        done = run_apart(command, client_env(os.environ), QUEUE_S)
     except subprocess.TimeoutExpired:
         return Finding("warn", f"a job of a minute did not start within {QUEUE_S} s", "squeue --start; ask again later")
     except OSError as error:

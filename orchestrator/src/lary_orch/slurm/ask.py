@@ -7,7 +7,7 @@ import subprocess
 
 from lary_schema.base import ContractError
 
-from lary_orch.slurm.client import client_env
+from lary_orch.slurm.client import client_env, run_apart
 from lary_orch.slurm.launchers import Launch, command, podman_lines
 from lary_orch.slurm.profile import Profile
 from lary_orch.slurm.script import quoted
@@ -20,16 +20,7 @@ def ask_container(profile: Profile, launch: Launch) -> str:
     """Stdout of the command. Raises ContractError with the end of its stderr where it fails."""
     whole = question(profile, launch, here=shutil.which(profile.launcher) is not None)
     try:
-        done = subprocess.run(
-            whole,
-            env=client_env(os.environ),
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            errors="replace",
-            timeout=TIMEOUT_S,
-            check=False,
-        )
+        done = run_apart(whole, client_env(os.environ), TIMEOUT_S)
     except (OSError, subprocess.TimeoutExpired) as error:
         raise ContractError(f"{shlex.join(whole)}: {error}") from None
     if done.returncode:

@@ -111,18 +111,7 @@ class Slurm:
                 f"{command[0]}: not found; --runtime slurm needs Slurm's client commands on this machine (a login node)"
             )
         try:
-            done = subprocess.run(
-                command,
-                env=self._env,
-                stdin=subprocess.DEVNULL,
-                capture_output=True,
-                text=True,
-                errors="replace",
-                timeout=timeout_s,
-                check=False,
-                # A Ctrl-C at the terminal is for the orchestrator: sbatch must not die of it half way.
-                start_new_session=True,
-            )
+            done = run_apart(command, self._env, timeout_s)
         except subprocess.TimeoutExpired:
             raise SlurmAwayError(f"{command[0]}: timed out after {timeout_s:.0f} s") from None
         if done.returncode:
@@ -131,6 +120,24 @@ class Slurm:
             kind = SlurmAwayError if passes else SlurmError
             raise kind(f"{command[0]}: {said}")
         return done.stdout
+
+
+def run_apart(command: Sequence[str], env: Mapping[str, str], timeout_s: float) -> "subprocess.CompletedProcess[str]":
+    """Run a command with nothing of this terminal. Raises OSError and TimeoutExpired.
+
+    A Ctrl-C is for the orchestrator: sbatch must not die of it half way.
+    """
+    return subprocess.run(
+        command,
+        env=env,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        errors="replace",
+        timeout=timeout_s,
+        check=False,
+        start_new_session=True,
+    )
 
 
 def client_env(environ: Mapping[str, str]) -> dict[str, str]:
