@@ -98,10 +98,11 @@ def test_a_wide_job_waits_for_its_slots_and_is_not_overtaken(
     runtime: ProcessRuntime, paths: RunPaths, watch: Recorder, make_work: MakeWork
 ) -> None:
     slots = [Slot(Device("cpu", (name,)), 2) for name in ("A", "B")]
-    work = [make_work("e1"), make_work("p", verb="classify", needs=("e1",), slots=2), make_work("e2"), make_work("e3")]
+    # One slot is free while `first` runs: `wide` waits for the other one, and `last` must not take it meanwhile.
+    work = [make_work("first"), make_work("wide", slots=2), make_work("last")]
     outcomes = Scheduler(runtime, slots, paths, watch).run(work)
-    assert [o.state for o in outcomes] == ["done"] * 4
-    assert watch.order("launched") == ["e1", "e2", "p", "e3"]
+    assert [o.state for o in outcomes] == ["done"] * 3
+    assert watch.order("launched") == ["first", "wide", "last"]
     assert joined(slots) == Slot(Device("cpu", ("A", "B"), "2 x cpu"), 4)
 
 
