@@ -74,11 +74,18 @@ class Catalog:
 
     def probe(self) -> ImageSource:
         """The image that scores latents. Raises ContractError where there is not exactly one."""
-        probes = [(path, source) for path, source in self.images if source.card.kind == "probe"]
-        if len(probes) != 1:
-            files = ", ".join(str(path) for path, _ in probes) or "none"
-            raise ContractError(f"the catalog needs exactly one image of kind probe; found: {files}")
-        return probes[0][1]
+        return self._only("probe")
+
+    def tools(self) -> ImageSource:
+        """The image of the data tools. Raises ContractError where there is not exactly one."""
+        return self._only("tools")
+
+    def _only(self, kind: str) -> ImageSource:
+        found = [(path, source) for path, source in self.images if source.card.kind == kind]
+        if len(found) != 1:
+            files = ", ".join(str(path) for path, _ in found) or "none"
+            raise ContractError(f"the catalog needs exactly one image of kind {kind}; found: {files}")
+        return found[0][1]
 
 
 def repository(env: Mapping[str, str] = os.environ) -> Path:

@@ -6,19 +6,16 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from lary_schema.base import ContractError
 from lary_schema.datasets import DATASETS_VARIABLE, DatasetFiles, Datasets
 from lary_schema.mounts import Mounts
 
 from lary_orch.catalog import Catalog
-from lary_orch.runtimes.base import ImageSource, Say
+from lary_orch.runtimes.base import Say
 from lary_orch.runtimes.choose import interpreters
 from lary_orch.runtimes.process import base_env
 from lary_orch.signals import exit_at_sigterm
 from lary_orch.sources import csv_path, data_root
 from lary_orch.workspace import Workspace
-
-KIND = "tools"
 
 
 def run_tool(catalog: Catalog, workspace: Workspace, environment: str, arguments: Sequence[str], say: Say) -> int:
@@ -26,7 +23,7 @@ def run_tool(catalog: Catalog, workspace: Workspace, environment: str, arguments
 
     Raises ContractError where its environment cannot be made. Relative paths in `arguments` are the caller's.
     """
-    image = tools_image(catalog)
+    image = catalog.tools()
     places = interpreters(workspace, environment)
     python = places.python(places.prepare(image, say))
     exit_at_sigterm()
@@ -35,14 +32,6 @@ def run_tool(catalog: Catalog, workspace: Workspace, environment: str, arguments
         known.write_text(datasets(catalog, workspace).to_json(), encoding="utf-8")
         env = base_env(os.environ, places.inherited) | _mounts(workspace).to_env() | {DATASETS_VARIABLE: str(known)}
         return subprocess.run([str(python), "-m", image.card.module, *arguments], env=env, check=False).returncode
-
-
-def tools_image(catalog: Catalog) -> ImageSource:
-    """The image of the data tools. Raises ContractError where there is not exactly one."""
-    found = [source for _, source in catalog.images if source.card.kind == KIND]
-    if len(found) != 1:
-        raise ContractError(f"the catalog needs exactly one image of kind {KIND}, it has {len(found)}")
-    return found[0]
 
 
 def datasets(catalog: Catalog, workspace: Workspace) -> Datasets:
