@@ -102,7 +102,7 @@ def plan_store(
         return StorePlan(values, layout, tuple(range(layout.shards)))
     layout = _existing_layout(index, path, values, rows)
     records = index.records()
-    reopen = {r.shard for r in records if index.damage(r) or (retry_failed and r.failures)}
+    reopen = {r.shard for r in records if index.damage(r) or r.transient or (retry_failed and r.failures)}
     missing = set(range(layout.shards)) - {record.shard for record in records} | reopen
     failed = sum(len(record.failures) for record in records if record.shard not in reopen)
     return StorePlan(values, layout, tuple(sorted(missing)), tuple(sorted(reopen)), failed)

@@ -17,6 +17,7 @@ from lary_orch.workspace import Workspace
 from lary_schema.atomic import publish_text
 from lary_schema.base import ContractError
 from lary_schema.cards import ImageCard
+from lary_schema.events import Reason
 from lary_schema.jobs import ProbeJob
 from lary_schema.results import EpochScore, Interval, ProbeResult, RowCount, SeedScores, SplitScore, StoreTrace
 from lary_schema.store.layout import Failure, Provenance, ShardRecord, StorePaths
@@ -115,7 +116,9 @@ class World:
             self.request(models, **fields), self.workspace, self.catalog(), self.runtime, lambda line: None
         )
 
-    def finish_stores(self, plan: Plan, failed: Mapping[str, Sequence[int]] | None = None) -> None:
+    def finish_stores(
+        self, plan: Plan, failed: Mapping[str, Sequence[int]] | None = None, reason: Reason = "missing_file"
+    ) -> None:
         """Leave on disk what workers would, arrays apart: groups, done markers and a file per shard."""
         for store in plan.stores:
             layout, values = store.plan.layout, store.plan.values
@@ -126,17 +129,15 @@ class World:
             publish_text(paths.group, json.dumps({"attributes": {"lary": provenance.model_dump(mode="json")}}))
             for shard in store.plan.missing:
                 rows = (failed or {}).get(values.split, ())
-                self._finish_shard(paths, shard, layout.shard_range(shard), rows)
+                self._finish_shard(paths, shard, layout.shard_range(shard), rows, reason)
 
-    def _finish_shard(self, paths: StorePaths, shard: int, rows: range, failed: Sequence[int]) -> None:
+    def _finish_shard(self, paths: StorePaths, shard: int, rows: range, failed: Sequence[int], reason: Reason) -> None:
         publish_text(paths.root / f"tokens/c/{shard}/0/0/0", "bytes")
         record = ShardRecord(
             shard=shard,
             start=rows.start,
             stop=rows.stop,
-            failures=tuple(
-                Failure(row=r, reason="missing_file", detail=f"row {r} is gone") for r in failed if r in rows
-            ),
+            failures=tuple(Failure(row=r, reason=reason, detail=f"row {r} is gone") for r in failed if r in rows),
             batch_size=1,
             device="cpu",
             files={f"tokens/c/{shard}/0/0/0": 5},

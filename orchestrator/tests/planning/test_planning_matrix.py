@@ -13,6 +13,7 @@ from lary_orch.planning import make_plan
 from lary_orch.protocol_cards import load_protocol
 from lary_orch.stores import Feeding, partitions
 from lary_schema.base import ContractError, ExitCode, TooManyFailedError, WeightsError
+from lary_schema.events import TRANSIENT, Reason
 from lary_schema.jobs import ExtractJob, ProbeJob
 from lary_schema.store.layout import StorePaths
 
@@ -235,6 +236,16 @@ def test_retrying_failed_rows_redoes_their_shards_and_the_probe(world: Any) -> N
     assert isinstance(job.job, ExtractJob)
     assert job.job.shards == job.reopen == (2,)
     assert retried.probes[0].result is None
+
+
+@pytest.mark.parametrize("reason", sorted(TRANSIENT))
+def test_transient_failures_are_tried_again_by_themselves(world: Any, reason: Reason) -> None:
+    world.toy(train=10)
+    plan = world.plan(shard_rows=2, max_failed=0.5)
+    world.finish_stores(plan, {"train": [5]}, reason)
+    (job,) = world.plan(max_failed=0).extracts
+    assert isinstance(job.job, ExtractJob)
+    assert job.job.shards == job.reopen == (2,)
 
 
 def test_a_finished_store_with_too_many_failures_stays_a_fault(world: Any) -> None:

@@ -10,12 +10,14 @@ import subprocess
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from lary_schema.base import ContractError
+from lary_schema.events import Reason
 from lary_schema.jobs import Values
 from lary_schema.store.layout import Failure, Provenance, StoreIndex, StorePaths, shard_rows
 from lary_schema.store.reader import LatentStore
@@ -68,6 +70,29 @@ def test_an_unfinished_store_is_refused_and_names_the_shard(
     assert StoreWriter.open(root, provenance).missing([2, 1, 0]) == [1]
     with pytest.raises(ContractError, match=r"1 of 3 shards are not done \(first: 1\)"):
         LatentStore.open(root)
+
+
+@pytest.mark.parametrize(
+    ("reason", "detail", "transient"),
+    [
+        *((reason, "x", reason in ("timeout", "killed", "out_of_memory", "io_error")) for reason in get_args(Reason)),
+        ("crashed", "the decode process died", True),
+    ],
+)
+def test_a_shard_with_transient_failures_is_done_again(
+    tmp_path: Path, provenance: Provenance, write_shard: WriteShard, reason: Reason, detail: str, transient: bool
+) -> None:
+    """The last case is of a store from before killed processes were told from crashed ones."""
+    undisturbed = full(tmp_path / "u.zarr", provenance, write_shard)
+    root = tmp_path / "s.zarr"
+    with contextlib.closing(StoreWriter.open(root, provenance)) as writer:
+        for shard in (0, 2):
+            write_shard(writer, shard)
+        write_shard(writer, 1, (Failure(row=5, reason=reason, detail=detail),))
+        assert [r.transient for r in StoreIndex(root).records()] == [False, transient, False]
+        assert writer.missing(range(3)) == ([1] if transient else [])
+        write_shard(writer, 1)
+    assert tree(root) == tree(undisturbed)
 
 
 def test_another_fingerprint_and_another_layout_are_refused(tmp_path: Path, provenance: Provenance) -> None:

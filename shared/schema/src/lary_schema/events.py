@@ -17,13 +17,18 @@ Reason = Literal[
     "decode_error",
     "preprocess_error",
     "timeout",
+    "killed",
+    "out_of_memory",
+    "io_error",
     "crashed",
     "encode_error",
     "non_finite",
     "overflow",
     "no_latent",
 ]
-"""Why a row failed."""
+"""Why a row failed. What each one means: `docs/media.md`."""
+TRANSIENT: frozenset[Reason] = frozenset({"timeout", "killed", "out_of_memory", "io_error"})
+"""Reasons that are not the row's own: the same row may have a latent at another time, so they are never final."""
 
 
 class _Event(Document):

@@ -18,7 +18,7 @@ from pathlib import Path
 
 from lary_schema.base import ContractError, Document
 from lary_schema.cards import ModeSpec
-from lary_schema.events import Reason
+from lary_schema.events import TRANSIENT, Reason
 from lary_schema.jobs import StoreDtype, StoreLayout, Values
 
 SHARD_BYTES = 128 << 20
@@ -27,6 +27,8 @@ SHARD_ROWS_MAX = 1024
 """Keeps the loss of a kill small where rows are."""
 ITEM_BYTES = {"float16": 2, "float32": 4}
 INDEX_BYTES = 8
+_KILLED_BEFORE = "the decode process died"
+"""The detail of `crashed` in stores from before `killed` was told apart from it: what it died of is not known."""
 
 
 class Status(IntEnum):
@@ -43,6 +45,11 @@ class Failure(Document):
     row: int
     reason: Reason
     detail: str
+
+    @property
+    def transient(self) -> bool:
+        """Whether the cause was not the row's own: such a row is tried again by every later run."""
+        return self.reason in TRANSIENT or (self.reason, self.detail) == ("crashed", _KILLED_BEFORE)
 
 
 class ShardRecord(Document):
@@ -63,6 +70,11 @@ class ShardRecord(Document):
     @property
     def ok(self) -> int:
         return self.stop - self.start - len(self.failures)
+
+    @property
+    def transient(self) -> bool:
+        """Whether a row failed for a reason that is not its own: a later run does the shard again."""
+        return any(failure.transient for failure in self.failures)
 
 
 class Provenance(Document):

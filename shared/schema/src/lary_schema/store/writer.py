@@ -64,8 +64,9 @@ class StoreWriter:
             _refuse(root, error)
 
     def missing(self, shards: Iterable[int]) -> list[int]:
-        """Those of `shards` that are not done, in order."""
-        return sorted(set(shards) - self._index.done())
+        """Those of `shards` that are not done or have rows with transient failures, in order."""
+        done = self._index.done()
+        return sorted(s for s in set(shards) if s not in done or self._index.record(s).transient)
 
     @contextmanager
     def claim(self, shard: int) -> Iterator[None]:
@@ -109,6 +110,10 @@ class StoreWriter:
         _check_arrays(self.layout, shard, arrays, failures)
         try:
             self._sweep(shard)
+            # Of a shard that is done again, old marker and new arrays never stand side by side.
+            if self.paths.marker(shard).exists():
+                self.paths.marker(shard).unlink()
+                sync_dir(self.paths.done)
             with zarr.config.set(_ZARR):
                 for name, values in arrays.items():
                     self._array(name)[rows.start : rows.stop] = values
