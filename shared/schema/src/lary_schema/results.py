@@ -1,18 +1,58 @@
 """`result.json`: a score and everything it can be traced to."""
 
-from typing import Literal
+import math
+from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field, PlainSerializer
 
 from lary_schema.base import Document
 from lary_schema.cards import Key
 
 
-class Interval(Document):
-    """95 % bootstrap interval over the evaluated rows."""
+def _from_null(value: Any) -> Any:
+    return math.nan if value is None else value
 
-    low: float
-    high: float
+
+def _to_null(value: float) -> float | None:
+    return value if math.isfinite(value) else None
+
+
+Number = Annotated[
+    float,
+    BeforeValidator(_from_null, json_schema_input_type=float | None),
+    PlainSerializer(_to_null, return_type=float | None, when_used="json"),
+]
+"""A float that JSON can hold: what is not finite is written as null, and null is read as NaN.
+
+The field's description names the one that says why.
+"""
+
+
+class Interval(Document):
+    """95 % interval of a score (`lary_schema.intervals`).
+
+    Results written before intervals drew groups have no `groups`: theirs are a percentile bootstrap over rows.
+    """
+
+    low: Number
+    high: Number
+    """`low` and `high` are null where no interval can be given; `note` says why."""
+    unit: Literal["rows", "groups"] = "rows"
+    """What was drawn: the groups of the dataset card, or rows, which were taken as independent."""
+    groups: int | None = None
+    """How many of them there are."""
+    seeds: bool = False
+    """Whether the interval holds the seeds' spread beside the draw of groups."""
+    note: str | None = None
+    """What a reader has to know of it: too few groups, no interval."""
+
+
+class Holdout(Document):
+    """The part of train that chose epoch and head (first seed)."""
+
+    rows: int
+    groups: int | None = None
+    """None: rows were taken as independent."""
 
 
 class EpochScore(Document):
@@ -20,14 +60,16 @@ class EpochScore(Document):
 
     epoch: int
     """Counted from 1."""
-    value: float
-    selection: float
+    value: Number
+    selection: Number
     """The value that epochs are chosen by: on the held-out part, on the evaluated split itself, or, of a regression's
     unseen split, on the first evaluated one."""
-    macro: float | None = None
+    loss: Number | None = None
+    """Classification: cross entropy where `selection` was taken, which breaks ties of it."""
+    macro: Number | None = None
     """Classification: mean of the per-class recalls."""
-    r2: float | None = None
-    """Regression: 1 - MSE / variance of the target on this split."""
+    r2: Number | None = None
+    """Regression: 1 - MSE / variance of the target on this split; None where the target does not vary."""
     optimiser: int | None = None
     """Classification: index of the chosen (lr, weight decay) head."""
 
@@ -38,8 +80,10 @@ class SeedScores(Document):
     """After the first epoch."""
     best: EpochScore
     last: EpochScore
-    per_optimiser: tuple[float, ...] = ()
-    """Classification: value of every head at the best epoch."""
+    per_optimiser: tuple[Number, ...] = ()
+    """Classification: value of every head at the best epoch; null for those in `diverged`."""
+    diverged: tuple[int, ...] = ()
+    """Classification: heads whose weights or outputs stopped being finite; they are left out of the choice."""
 
 
 class RowCount(Document):
@@ -53,18 +97,20 @@ class RowCount(Document):
 class SplitScore(Document):
     """Scores of one evaluated split: the mean over seeds of the best epoch, and what is behind it."""
 
-    value: float
+    value: Number
     interval: Interval
-    std: float | None = None
+    std: Number | None = None
     """Standard deviation over seeds; None for one seed."""
     seeds: tuple[SeedScores, ...]
-    floor: float
-    """What a probe that saw nothing gets here: the most frequent train class, or train's mean action."""
-    chance: float | None = None
+    floor: Number
+    """The baseline, what a probe that saw nothing gets here: the most frequent train class, or train's mean action."""
+    beats_floor: bool | None = None
+    """Whether the whole interval is better than `floor`; None in results that did not say."""
+    chance: Number | None = None
     """Classification: 1 / classes."""
-    per_group: dict[str, float] = Field(default_factory=dict)
+    per_group: dict[str, Number] = Field(default_factory=dict)
     """Regression: MSE of each group of dimensions (first seed, best epoch)."""
-    per_dimension: dict[str, float] = Field(default_factory=dict)
+    per_dimension: dict[str, Number] = Field(default_factory=dict)
     rows: RowCount
     unknown_robots: dict[str, int] = Field(default_factory=dict)
     """Regression: rows by robot type without statistics, where the job allowed them."""
@@ -96,6 +142,18 @@ class ProbeResult(Document):
     dataset: Key
     protocol: Key
     control: Literal["none", "shuffled"]
+    measures: Literal["score", "chance", "overfitting"] = "score"
+    """What the numbers are. With shuffled targets a classification gives the chance level; a regression is worse than
+    the mean action by construction, and by how much is a measure of overfitting, no baseline."""
+    learned: bool | None = None
+    """False: the training score stayed at chance (or at the mean action) in every epoch of some seed, so the probe,
+    not the latents, may be to blame. None in results that did not say."""
+    group: str | None = None
+    """What makes rows a group, as the dataset card says; None: rows were taken as independent."""
+    holdout: Holdout | None = None
+    """None where the evaluated split chose, and in results that did not say."""
+    warnings: tuple[str, ...] = ()
+    """What the probe warned of, in order."""
     head: Literal["mlp", "dit"] | None = None
     """Regression: the network."""
     target: Literal["absolute", "relative"] | None = None
@@ -114,4 +172,4 @@ class ProbeResult(Document):
     code_revision: str | None
     device: str
     libraries: dict[str, str]
-    seconds: float
+    seconds: Number

@@ -1,0 +1,202 @@
+"""95 % intervals of scores whose rows come in groups (episodes, videos): of one score, and of a difference.
+
+Rows of one group are alike, so groups are drawn, never rows. With several seeds the interval holds both causes of
+spread: which groups were drawn, and which seed trained the probe. `benchmarks/coverage.py` measures how often the
+intervals hold the truth; decision 0023 says why they are made this way.
+
+numpy is imported where it is needed: commands that show no interval start without it.
+"""
+
+from __future__ import annotations
+
+import math
+from statistics import NormalDist
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import numpy as np
+    from numpy.typing import NDArray
+
+LEVEL = 0.95
+FEW_GROUPS = 30
+"""With fewer groups an interval may be too narrow (see `benchmarks/coverage.py`): whoever shows it says so."""
+DRAWS_AT_ONCE = 1 << 21
+"""Bounds the memory of a bootstrap (about 50 MB)."""
+NORMAL = NormalDist()
+
+
+class Estimate(NamedTuple):
+    """A mean score, or a mean difference, with its interval."""
+
+    value: float
+    low: float
+    high: float
+    """`low` and `high` are NaN for a single group: nothing can be said."""
+    groups: int
+
+    @property
+    def excludes_zero(self) -> bool:
+        return self.low > 0 or self.high < 0
+
+
+class Part(NamedTuple):
+    """One independent cause of spread: the variance that it gives the estimate, and its degrees of freedom."""
+
+    variance: float
+    freedom: float
+
+
+def estimate(
+    scores: NDArray[np.float64],
+    groups: NDArray[np.int64],
+    *,
+    resamples: int,
+    seed: int,
+    bounds: tuple[float, float] | None = None,
+) -> Estimate:
+    """Mean of `scores` (seeds, n) over seeds and rows; `groups` (n,) are codes, equal within a group.
+
+    `bounds` are the smallest and largest score that a row can have, where there are such. `seed` is the
+    bootstrap's own.
+    """
+    parts = [seed_part(scores, groups)] if len(scores) > 1 else []
+    return _estimate(scores.mean(axis=0), groups, parts, resamples, seed, bounds)
+
+
+def difference(
+    a: NDArray[np.float64],
+    b: NDArray[np.float64],
+    groups: NDArray[np.int64],
+    *,
+    resamples: int,
+    seed: int,
+    bounds: tuple[float, float] | None = None,
+) -> Estimate:
+    """Mean of a - b, each (seeds, n), on the same n rows: paired by row, groups drawn for both at once.
+
+    The numbers of seeds may differ; seeds of a and b count as independent. `bounds` are those of a difference.
+    """
+    parts = [seed_part(each, groups) for each in (a, b) if len(each) > 1]
+    return _estimate(a.mean(axis=0) - b.mean(axis=0), groups, parts, resamples, seed, bounds)
+
+
+def seed_part(scores: NDArray[np.float64], groups: NDArray[np.int64]) -> Part:
+    """What drawing other seeds would add to the variance of the mean of `scores` (seeds, n), seeds >= 2.
+
+    The variance of the seeds' means, less what the rows alone make of it: that is in the draw of groups already.
+    """
+    seeds = len(scores)
+    between = float(scores.mean(axis=1).var(ddof=1))
+    rows = sum(_Sums.of(own, groups).variance for own in scores - scores.mean(axis=0)) / (seeds - 1)
+    return Part(max(0.0, between - rows) / seeds, seeds - 1)
+
+
+def t_quantile(freedom: float) -> float:
+    """The value that Student's t with `freedom` >= 1 (not necessarily whole) exceeds with probability 2.5 %."""
+    if freedom > 10_000:
+        return NORMAL.inv_cdf((1 + LEVEL) / 2)
+    import numpy as np
+
+    # With t = sqrt(freedom) * tan(angle) the density is cos(angle) ** (freedom - 1).
+    angles = np.linspace(0, math.pi / 2, 50_001)
+    density = np.maximum(np.cos(angles), 0.0) ** (freedom - 1)
+    area = np.concatenate([[0.0], np.cumsum(density[1:] + density[:-1])])
+    return math.sqrt(freedom) * math.tan(float(np.interp(LEVEL, area / area[-1], angles)))
+
+
+class _Sums(NamedTuple):
+    """Scores of the groups: their sums, and their numbers of rows."""
+
+    sums: NDArray[np.float64]
+    sizes: NDArray[np.float64]
+
+    @classmethod
+    def of(cls, scores: NDArray[np.float64], groups: NDArray[np.int64]) -> _Sums:
+        import numpy as np
+
+        _, codes = np.unique(groups, return_inverse=True)
+        return cls(np.bincount(codes, scores).astype(np.float64), np.bincount(codes).astype(np.float64))
+
+    @property
+    def mean(self) -> float:
+        return float(self.sums.sum() / self.sizes.sum())
+
+    @property
+    def variance(self) -> float:
+        """Of the mean, by the groups' residuals (a cluster-robust variance with its factor G / (G - 1))."""
+        count = len(self.sums)
+        residuals = self.sums - self.sizes * self.mean
+        return float((residuals**2).sum()) * count / max(1, count - 1) / float(self.sizes.sum()) ** 2
+
+
+def _estimate(
+    scores: NDArray[np.float64],
+    groups: NDArray[np.int64],
+    parts: Sequence[Part],
+    resamples: int,
+    seed: int,
+    bounds: tuple[float, float] | None,
+) -> Estimate:
+    sums = _Sums.of(scores, groups)
+    value, count = sums.mean, len(sums.sums)
+    if count < 2:
+        return Estimate(value, math.nan, math.nan, count)
+    if sums.variance <= 1e-24 * (1 + value * value):
+        low, high = _of_equals(value, count, bounds)
+    else:
+        low, high = _by_bootstrap(sums, resamples, seed)
+    # Half-widths of independent causes add like variances do (Zou and Donner 2008).
+    others = [t_quantile(part.freedom) * math.sqrt(part.variance) for part in parts]
+    low, high = value - math.hypot(value - low, *others), value + math.hypot(high - value, *others)
+    if bounds is not None:
+        low, high = max(low, bounds[0]), min(high, bounds[1])
+    return Estimate(value, low, high, count)
+
+
+def _of_equals(value: float, count: int, bounds: tuple[float, float] | None) -> tuple[float, float]:
+    """Where all groups score the same, there is nothing to draw from.
+
+    A share of other groups that all `count` draws miss in 2.5 % of cases may still be out there, with any score.
+    """
+    if bounds is None:
+        return value, value
+    unseen = 1 - ((1 - LEVEL) / 2) ** (1 / count)
+    return value - unseen * (value - bounds[0]), value + unseen * (bounds[1] - value)
+
+
+def _by_bootstrap(sums: _Sums, resamples: int, seed: int) -> tuple[float, float]:
+    """BCa bootstrap over groups (Efron 1987), its levels widened for few groups (Hesterberg 2015, section 3.3)."""
+    import numpy as np
+
+    count = len(sums.sums)
+    means = _resampled(sums, resamples, np.random.default_rng(seed))
+    below = (float((means < sums.mean).mean()) + float((means <= sums.mean).mean())) / 2
+    bias = NORMAL.inv_cdf(min(max(below, 1 / (resamples + 1)), resamples / (resamples + 1)))
+    without = (sums.sums.sum() - sums.sums) / (sums.sizes.sum() - sums.sizes)
+    leverage = without.mean() - without
+    acceleration = float((leverage**3).sum() / (6 * (leverage**2).sum() ** 1.5))
+    reach = t_quantile(count - 1) * math.sqrt(count / (count - 1))
+    levels = [_bca_level(bias, acceleration, z) for z in (-reach, reach)]
+    low, high = np.quantile(means, levels)
+    return float(low), float(high)
+
+
+def _bca_level(bias: float, acceleration: float, z: float) -> float:
+    shrink = 1 - acceleration * (bias + z)
+    if shrink <= 0:
+        return 0.0 if z < 0 else 1.0
+    return NORMAL.cdf(bias + (bias + z) / shrink)
+
+
+def _resampled(sums: _Sums, resamples: int, generator: np.random.Generator) -> NDArray[np.float64]:
+    """(resamples,) means of as many groups, drawn with replacement."""
+    import numpy as np
+
+    count, means = len(sums.sums), []
+    step = max(1, DRAWS_AT_ONCE // count)
+    for start in range(0, resamples, step):
+        drawn = generator.integers(count, size=(min(step, resamples - start), count))
+        means.append(sums.sums[drawn].sum(axis=1) / sums.sizes[drawn].sum(axis=1))
+    return np.concatenate(means)
