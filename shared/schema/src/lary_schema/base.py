@@ -8,6 +8,8 @@ from typing import Any, Self
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from lary_schema.files import visible_files
+
 CONTRACT_VERSION = 1
 """Version of the job, event and result documents. A worker refuses a job of another version."""
 
@@ -108,6 +110,4 @@ def path_sha256(path: Path) -> str:
     """
     if not path.is_dir():
         return file_sha256(path)
-    inside = {p.relative_to(path): p for p in path.rglob("*") if p.is_file()}
-    visible = {name: p for name, p in inside.items() if not any(part.startswith(".") for part in name.parts)}
-    return fingerprint({name.as_posix(): file_sha256(p) for name, p in visible.items()})
+    return fingerprint({file.relative_to(path).as_posix(): file_sha256(file) for file in visible_files(path)})

@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 
 import torch
 from lary_schema.base import WeightsError
+from lary_schema.files import is_lfs_pointer, pointer_fault
 from safetensors import SafetensorError, safe_open
 from torch import nn
 
@@ -26,7 +27,6 @@ Module = TypeVar("Module", bound=nn.Module)
 _NAMED = 8
 _HEAD = 32
 """Bytes that tell the format of a file."""
-_LFS = b"version https://git-lfs"
 _TORCH_SAVE = (b"PK\x03\x04", b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19")
 """First bytes of what torch.save writes: a zip archive, or (before 1.6) its magic number, pickled."""
 
@@ -41,8 +41,8 @@ def require_file(path: Path) -> Path:
     if not path.is_file():
         raise WeightsError(f"{path}: the file is missing")
     head = _head(path)
-    if head.startswith(_LFS):
-        raise WeightsError(f"{path}: is a Git LFS pointer, not the file itself; fetch it with `git lfs pull`")
+    if is_lfs_pointer(path):
+        raise WeightsError(pointer_fault(path))
     if not head:
         raise WeightsError(f"{path}: the file is empty; fetch it again")
     return path

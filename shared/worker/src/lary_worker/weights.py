@@ -5,11 +5,10 @@ from pathlib import Path
 
 from lary_schema.base import WeightsError, path_sha256
 from lary_schema.cards import ModelCard
+from lary_schema.files import is_lfs_pointer, pointer_fault
 from lary_schema.jobs import ExtractJob, WeightFile
 
 from lary_worker.model import Weights
-
-_LFS = b"version https://git-lfs"
 
 
 def find_weights(job: ExtractJob, card: ModelCard, root: Path, beat: Callable[[str], None]) -> Weights:
@@ -47,13 +46,9 @@ def _verified(file: WeightFile, path: Path) -> Path:
 
 def _refuse_pointers(path: Path) -> None:
     for file in sorted(path.rglob("*")) if path.is_dir() else [path]:
-        if file.is_file() and _is_pointer(file):
-            raise WeightsError(f"{file}: is a Git LFS pointer, not the file itself; fetch it with `git lfs pull`")
-
-
-def _is_pointer(file: Path) -> bool:
-    try:
-        with file.open("rb") as opened:
-            return opened.read(len(_LFS)) == _LFS
-    except OSError as error:
-        raise WeightsError(f"{file}: cannot be read: {error.strerror}") from None
+        try:
+            pointer = is_lfs_pointer(file)
+        except OSError as error:
+            raise WeightsError(f"{file}: cannot be read: {error.strerror}") from None
+        if pointer:
+            raise WeightsError(pointer_fault(file))
