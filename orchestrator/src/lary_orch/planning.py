@@ -253,6 +253,7 @@ class _Planner:
             evaluate=tuple(splits[1:]),
             labels=card.labels,
             actions=card.actions,
+            group=card.group,
             stats_sha256=stats_sha256(card, protocol.regress.target, cell.dataset.splits[0].data),
             allow_unknown_robot=probing.allow_unknown_robot,
             protocol=protocol,

@@ -53,7 +53,7 @@ def needed_columns(card: DatasetCard) -> list[str]:
     inputs = [name for field, name in card.columns.model_dump().items() if field not in ("input", "implied_folder")]
     target = card.labels or card.actions
     assert target is not None
-    return [*inputs, target.column]
+    return [*inputs, target.column, *([card.group.column] if card.group else [])]
 
 
 def make_generated(card: DatasetCard, workspace: Workspace, say: Say) -> None:

@@ -8,6 +8,7 @@ import yaml
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from lary_schema.base import ContractError, Document
+from lary_schema.groups import Grouping, grouping_of
 from lary_schema.mounts import MountPath
 
 Mode = Literal["video", "image"]
@@ -275,6 +276,8 @@ class DatasetCard(_Card):
     """Sampled frames of a clip: how many indices a row must give."""
     labels: Labels | None = None
     actions: Actions | None = None
+    group: Annotated[Grouping | None, BeforeValidator(grouping_of)] = None
+    """Rows that are not independent of each other; None: rows are taken as independent."""
     generator: Literal["demo_motion", "demo_arm"] | None = None
     """A built-in set that is made at first use."""
     published_rows: dict[Key, int] = Field(default_factory=dict)

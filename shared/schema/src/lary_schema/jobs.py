@@ -15,6 +15,7 @@ from lary_schema.cards import (
     ProtocolCard,
     VideoColumns,
 )
+from lary_schema.groups import Grouping
 from lary_schema.mounts import MountPath
 
 StoreDtype = Literal["float16", "float32"]
@@ -191,6 +192,8 @@ class ProbeJob(_Job):
     evaluate: tuple[ProbeSplit, ...]
     labels: Labels | None = None
     actions: Actions | None = None
+    group: Grouping | None = None
+    """The dataset's groups: intervals draw them and a hold-out takes whole ones. None: rows are independent."""
     stats_sha256: str | None = None
     """Of the robots' statistics file that the actions' normalisation names; other bytes are refused."""
     allow_unknown_robot: bool = False
@@ -208,7 +211,9 @@ class ProbeJob(_Job):
     @property
     def fingerprint(self) -> str:
         """Hash of what determines the scores: equal jobs need not run twice."""
-        return fingerprint(self.model_dump(mode="json", exclude=_NOT_VALUES))
+        # A set without groups keeps the fingerprint of the time before there were any.
+        absent = {"group": True} if self.group is None else {}
+        return fingerprint(self.model_dump(mode="json", exclude=_NOT_VALUES | absent))
 
     @model_validator(mode="after")
     def _has_its_target(self) -> Self:

@@ -83,7 +83,7 @@ def _header(path: Path, reader: Iterable[list[str]], columns: Sequence[str]) -> 
     if missing:
         raise ContractError(
             f"{path}: no column {', '.join(map(repr, missing))}; it has {', '.join(map(repr, header))}. "
-            "Rename the column, or name yours under columns: in the dataset card"
+            "Rename the column, or name yours in the dataset card (columns:, labels:, actions: or group:)"
         )
     return header
 

@@ -1,0 +1,96 @@
+"""The groups of rows: a column, or a part of one."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from lary_schema.base import ContractError, fingerprint
+from lary_schema.cards import DatasetCard
+from lary_schema.groups import Grouping, group_of
+from lary_schema.jobs import _NOT_VALUES, ProbeJob
+from lary_schema.metadata import read_rows
+
+CARD: dict[str, Any] = {
+    "key": "k",
+    "title": "t",
+    "task": "classification",
+    "columns": {"input": "video"},
+    "metadata": "{split}.csv",
+    "labels": {},
+    "license": "-",
+    "source": "-",
+}
+
+
+def _groups(tmp_path: Path, grouping: Grouping, cells: list[str]) -> list[str]:
+    (tmp_path / "m.csv").write_text("video_path,episode\n" + "".join(f"a.mp4,{cell}\n" for cell in cells))
+    return [group_of(row, grouping, "m.csv") for row in read_rows(tmp_path / "m.csv")]
+
+
+def test_a_card_names_a_column_or_a_part_of_one() -> None:
+    assert DatasetCard.parse(CARD, "card").group is None
+    assert DatasetCard.parse(CARD | {"group": "episode"}, "card").group == Grouping(column="episode")
+    long = {"column": "video_path", "pattern": r"ep(?P<group>\d+)"}
+    assert DatasetCard.parse(CARD | {"group": long}, "card").group == Grouping(**long)
+
+
+@pytest.mark.parametrize(
+    ("group", "message"),
+    [
+        ("", "names no column"),
+        (" ", "names no column"),
+        ({"column": "a", "pattern": "ep("}, "no regular expression"),
+        ({"column": "a", "pattern": r"ep(\d+)"}, r"no part \(\?P<group>"),
+        ({"column": "a", "pattern": r"ep(?P<episode>\d+)"}, r"no part \(\?P<group>"),
+        ({"pattern": r"(?P<group>\d+)"}, "column"),
+        ({"column": "a", "regex": "x"}, "Extra inputs"),
+        (["a", "b"], "group"),
+    ],
+)
+def test_a_card_without_a_usable_group_is_refused(group: Any, message: str) -> None:
+    with pytest.raises(ContractError, match=message):
+        DatasetCard.parse(CARD | {"group": group}, "card.yaml")
+
+
+def test_the_group_of_a_row(tmp_path: Path) -> None:
+    assert _groups(tmp_path, Grouping(column="episode"), ["7", " 7 ", "ü/1"]) == ["7", "7", "ü/1"]
+    part = Grouping(column="episode", pattern=r"ep_(?P<group>[^/]+)/")
+    assert _groups(tmp_path, part, ["x/ep_1/a", "ep_1/b", "ep_02/a"]) == ["1", "1", "02"]
+
+
+@pytest.mark.parametrize("cell", ["", "  ", "ep_/a", "ep_ /a", "other", "a,b"])
+def test_a_row_without_a_group_is_named(tmp_path: Path, cell: str) -> None:
+    with pytest.raises(ContractError, match=r"m\.csv: row 1: no group: .*correct group: in the dataset card"):
+        _groups(tmp_path, Grouping(column="episode", pattern=r"ep_(?P<group>[^/]*)/"), ["ep_1/", cell])
+
+
+def test_an_optional_part_that_takes_no_share_is_no_group(tmp_path: Path) -> None:
+    with pytest.raises(ContractError, match="row 0: no group"):
+        _groups(tmp_path, Grouping(column="episode", pattern=r"ep(?P<group>\d+)?"), ["ep"])
+
+
+def _job(**changes: Any) -> ProbeJob:
+    source = {
+        "metadata": {"path": "m.csv", "sha256": "a" * 64, "rows": 4},
+        "columns": {"input": "video"},
+        "media": ".",
+        "frames": 9,
+    }
+    split = {"name": "train", "store": {"path": "s.zarr", "fingerprint": "f" * 64, "rows": 4}, "source": source}
+    facts = {"id": "j", "image": "i", "kind": "classify", "run": "r", "code_sha256": "c" * 64, "model": "m"}
+    facts |= {"variant": "v", "dataset": "d", "time_axis": True, "train": split, "evaluate": [split], "labels": {}}
+    protocol = {"key": "p", "title": "t", "select_on": "holdout", "classify": {}, "regress": {}}
+    return ProbeJob.parse(facts | {"protocol": protocol} | changes, "job")
+
+
+def test_jobs_without_groups_keep_the_fingerprint_of_before() -> None:
+    def before(job: ProbeJob) -> str:
+        values = job.model_dump(mode="json", exclude=_NOT_VALUES)
+        values.pop("group")
+        return fingerprint(values)
+
+    plain, grouped = _job(), _job(group={"column": "episode"})
+    assert plain.fingerprint == before(plain) == before(grouped)
+    parted = _job(group={"column": "episode", "pattern": "(?P<group>.)"})
+    assert len({job.fingerprint for job in (plain, grouped, parted)}) == 3
+    assert ProbeJob.model_validate_json(grouped.to_json()) == grouped
