@@ -3,7 +3,8 @@
 VENV := .venv
 BIN := $(VENV)/bin
 SOURCES := $(wildcard shared/*/src images/*/src orchestrator/src)
-CLI_PROJECTS := shared/schema/pyproject.toml orchestrator/pyproject.toml
+CLI := shared/schema shared/results shared/demo orchestrator shared/slurm shared/conformance
+CLI_PROJECTS := $(CLI:%=%/pyproject.toml)
 PROJECTS := $(wildcard shared/*/pyproject.toml images/*/pyproject.toml orchestrator/pyproject.toml)
 
 empty :=
@@ -62,7 +63,7 @@ $(BIN)/python:
 
 $(VENV)/.cli: $(CLI_PROJECTS) | $(BIN)/python
 	@echo 'installing the command line into $(VENV)'
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e shared/schema -e orchestrator
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check $(CLI:%=-e %)
 	@touch $@
 
 $(VENV)/.dev: $(PROJECTS) requirements-dev.txt images/base/constraints.txt | $(VENV)/.cli

@@ -12,15 +12,15 @@ import time
 from pathlib import Path
 from typing import Any
 
+import lary_demo as demo
 import numpy as np
 import torch
 from common import arguments, report
-from lary_orch import demo
-from lary_orch.catalog import Catalog
-from lary_orch.launch import make_work
-from lary_orch.plan import Request
-from lary_orch.planning import make_plan
-from lary_orch.protocol_cards import load_protocol
+from lary_orch.catalog.cards import Catalog
+from lary_orch.catalog.protocol_cards import load_protocol
+from lary_orch.plan.jobs import Request
+from lary_orch.plan.planner import make_plan
+from lary_orch.run.launch import make_work
 from lary_orch.runtimes.base import Task
 from lary_orch.runtimes.choose import process_runtime
 from lary_orch.workspace import Workspace

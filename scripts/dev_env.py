@@ -7,7 +7,7 @@ import os
 import subprocess
 import sys
 
-from lary_orch.catalog import repository
+from lary_orch.catalog.cards import repository
 from lary_orch.runtimes.environments import FROM_FIND_LINKS, Checkout, torch_source, uv_env
 from uv import find_uv_bin
 
@@ -19,7 +19,8 @@ def main() -> int:
     command = [find_uv_bin(), "pip", "install", "--python", sys.executable]
     command += ["-c", str(checkout.constraints), "-r", str(checkout.root / "requirements-dev.txt")]
     command += [] if torch == FROM_FIND_LINKS else ["--torch-backend", torch]
-    for folder in [f"{checkout.schema}[store]", checkout.worker, *images, checkout.root / "orchestrator"]:
+    shared = [checkout.root / "shared" / name for name in ("results", "demo", "conformance", "slurm")]
+    for folder in [f"{checkout.schema}[store]", checkout.worker, *images, *shared, checkout.root / "orchestrator"]:
         command += ["-e", str(folder)]
     return subprocess.run(command, env=uv_env(os.environ), check=False).returncode
 

@@ -11,7 +11,11 @@ OURS = {
     "lary_schema": set(),
     "lary_worker": {"lary_schema"},
     "lary_probe": {"lary_schema"},
-    "lary_orch": {"lary_schema"},
+    "lary_results": {"lary_schema"},
+    "lary_demo": {"lary_schema"},
+    "lary_conformance": {"lary_schema", "lary_demo", "lary_orch"},
+    "lary_slurm": {"lary_schema", "lary_results", "lary_orch"},
+    "lary_orch": {"lary_schema", "lary_results", "lary_demo", "lary_slurm"},
 }
 MODEL_IMAGE = {"lary_schema", "lary_worker"}
 """What the package of a model image may import of ours."""
@@ -45,7 +49,7 @@ def test_arrows_point_one_way(package: Path) -> None:
 
 def test_the_orchestrator_knows_no_tensors() -> None:
     found = {name for _, name in imports(REPO / "orchestrator/src/lary_orch")}
-    assert found & {"torch", "zarr", "tensorstore", "pandas", "transformers"} == set()
+    assert found & {"torch", "zarr", "tensorstore", "pandas", "transformers", "av", "numpy", "PIL"} == set()
 
 
 def test_every_image_is_a_folder_with_its_card_and_project() -> None:

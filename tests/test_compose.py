@@ -9,7 +9,7 @@ from typing import Any
 import lary_orch
 import pytest
 import yaml
-from lary_orch.catalog import Catalog
+from lary_orch.catalog.cards import Catalog
 
 REPOSITORY = Path(__file__).parents[1]
 IMAGES = REPOSITORY / "images"

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner, Result
-from lary_orch.cleaning import QUIET_S, leftovers, tree_size
 from lary_orch.cli.clean import command
+from lary_orch.run.cleaning import QUIET_S, leftovers, tree_size
 from lary_orch.runtimes.environments import MARKER
 from lary_orch.workspace import Workspace
 from lary_schema.base import ContractError

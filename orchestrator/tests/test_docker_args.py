@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from lary_orch.runtimes.base import Device, ImageSource, Prepared, Task
 from lary_orch.runtimes.docker_args import PIDS, TMP_BYTES, Host, question_arguments, task_arguments
-from lary_orch.weights_convert import Conversion, container_arguments
+from lary_orch.weights.convert import Conversion, container_arguments
 from lary_schema.cards import ImageCard
 from lary_schema.mounts import Mounts
 

@@ -12,11 +12,10 @@ from typing import Any, Literal
 import pytest
 from click.testing import CliRunner
 from lary_orch import doctor
-from lary_orch.catalog import Catalog, repository
+from lary_orch.catalog.cards import Catalog, repository
 from lary_orch.cli.doctor import command
 from lary_orch.doctor import (
     CHECKS,
-    CLUSTER,
     datasets,
     disk,
     engine,
@@ -30,7 +29,7 @@ from lary_orch.doctor import (
     weights,
 )
 from lary_orch.doctor.check import Context, Finding, worst
-from lary_orch.images import SOURCE_LABEL, Recipes
+from lary_orch.runtimes.images import SOURCE_LABEL, Recipes
 from lary_orch.workspace import Workspace
 from lary_schema.base import ContractError
 
@@ -333,7 +332,7 @@ def test_leftovers(context: Any, workspace: Workspace) -> None:
 def test_every_file_of_checks_is_asked() -> None:
     folder = Path(doctor.__file__).parent
     helpers = {"__init__", "check", "engine_facts"}
-    assert {check.NAME for check in (*CHECKS, *CLUSTER)} == {p.stem for p in folder.glob("*.py")} - helpers
+    assert {check.NAME for check in CHECKS} == {p.stem for p in folder.glob("*.py")} - helpers
 
 
 def test_the_gravest_finding_speaks() -> None:

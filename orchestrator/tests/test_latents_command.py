@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner
-from lary_orch import data_tools
 from lary_orch.cli import COMMANDS, latents
+from lary_orch.runtimes import tools as data_tools
 
 
 @pytest.fixture

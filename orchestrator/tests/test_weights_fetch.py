@@ -11,7 +11,7 @@ from urllib.parse import unquote, urlsplit
 
 import pytest
 from click.testing import CliRunner
-from lary_orch.weights_fetch import fetch
+from lary_orch.weights.fetch import fetch
 from lary_schema.base import ContractError, WeightsError
 from lary_schema.cards import WeightSpec
 
@@ -160,9 +160,9 @@ def test_a_folder_of_the_repository_becomes_the_folder(hub: Hub, tmp_path: Path)
 
 def test_villa_x_lies_where_its_loader_looks(hub: Hub, tmp_path: Path) -> None:
     """By the real card: fetched, verified, and found as the planner finds it."""
-    from lary_orch.catalog import Catalog
-    from lary_orch.weights import list_weights, verify
-    from lary_orch.weights_index import find_weights
+    from lary_orch.catalog.cards import Catalog
+    from lary_orch.weights.files import list_weights, verify
+    from lary_orch.weights.index import find_weights
 
     hub.repos["microsoft/villa-x"] = {"lam/model_config.json": b"{}", "lam/model.safetensors": GOOD, "README.md": b""}
     card = Catalog.load(env={}).model_card("villa-x")

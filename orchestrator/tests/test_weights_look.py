@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from click.testing import CliRunner, Result
 from lary_orch.cli.weights import command
-from lary_orch.weights import Weight, damage, fetchable, list_weights, verify
+from lary_orch.weights.files import Weight, damage, fetchable, list_weights, verify
 from lary_schema.base import ContractError, WeightsError
 from lary_schema.cards import ImageCard, WeightSpec
 

@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner
-from lary_orch.catalog import Catalog
-from lary_orch.weights_index import find_weights
-from lary_orch.weights_url import fetch_url
+from lary_orch.catalog.cards import Catalog
+from lary_orch.weights.index import find_weights
+from lary_orch.weights.url import fetch_url
 from lary_schema.base import ExitCode, WeightsError
 from lary_schema.cards import WeightSpec
 from pydantic import ValidationError

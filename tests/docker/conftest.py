@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import pytest
-from lary_orch.catalog import Catalog
-from lary_orch.image_builder import build
-from lary_orch.images import Recipe, Recipes
+from lary_orch.catalog.cards import Catalog
 from lary_orch.runtimes.base import ImageSource, Prepared, Task
 from lary_orch.runtimes.docker import JOB, OWNER, DockerRuntime, connect
+from lary_orch.runtimes.image_builder import build
+from lary_orch.runtimes.images import Recipe, Recipes
 from lary_schema.base import ContractError
 from lary_schema.cards import ImageCard
 from lary_schema.mounts import Mounts

@@ -13,17 +13,17 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import pytest
-from lary_orch.devices import Slot
+from lary_orch.run.scheduler import Outcome, Work
 from lary_orch.runtimes.base import ImageSource, Prepared
-from lary_orch.scheduler import Outcome, Work
-from lary_orch.slurm.client import Slurm
-from lary_orch.slurm.follow import Follower
-from lary_orch.slurm.profile import Profile
-from lary_orch.slurm.state import GroupEntry, Session, SessionPaths, TaskEntry
-from lary_orch.workspace import RunPaths
+from lary_orch.runtimes.devices import Slot
 from lary_schema.cards import ImageCard
 from lary_schema.events import Event
 from lary_schema.mounts import Mounts
+from lary_schema.runs import RunPaths
+from lary_slurm.client import Slurm
+from lary_slurm.follow import Follower
+from lary_slurm.profile import Profile
+from lary_slurm.state import GroupEntry, Session, SessionPaths, TaskEntry
 
 CLUSTER = "LARY_SLURM_CLUSTER"
 COMMAND = Path(sys.executable).with_name("lary-orch")

@@ -5,8 +5,8 @@ import os
 from typing import Any
 
 import pytest
-from lary_orch.slurm.stop import cancel
 from lary_schema.base import ExitCode
+from lary_slurm.stop import cancel
 
 pytestmark = pytest.mark.slurm
 

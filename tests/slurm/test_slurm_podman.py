@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 import yaml
-from lary_orch.slurm.launchers import Launch, command, podman_lines
-from lary_orch.slurm.profile import Profile
-from lary_orch.slurm.script import Batch, script
 from lary_schema.mounts import Mounts
+from lary_slurm.launchers import Launch, command, podman_lines
+from lary_slurm.profile import Profile
+from lary_slurm.script import Batch, script
 
 pytestmark = pytest.mark.slurm
 

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
+from lary_schema.runs import RunPaths
+
 
 @dataclass(frozen=True)
 class Workspace:
@@ -73,35 +75,5 @@ class Workspace:
         """What can be computed again: hashes of weights, answers of `describe`."""
         return self.root / "cache"
 
-    def run(self, name: str) -> "RunPaths":
+    def run(self, name: str) -> RunPaths:
         return RunPaths(self.runs / name, self.results / name)
-
-
-@dataclass(frozen=True)
-class RunPaths:
-    """The folders of one run."""
-
-    root: Path
-    results: Path
-
-    @property
-    def plan(self) -> Path:
-        return self.root / "plan.json"
-
-    def job(self, job_id: str) -> Path:
-        """What the job mount holds: job.json and the metadata CSVs it names."""
-        return self.root / "jobs" / job_id
-
-    @property
-    def logs(self) -> Path:
-        return self.root / "logs"
-
-    def events(self, job_id: str, attempt: int) -> Path:
-        return self.logs / f"{job_id}.{attempt}.events.jsonl"
-
-    def stderr(self, job_id: str, attempt: int) -> Path:
-        return self.logs / f"{job_id}.{attempt}.stderr.log"
-
-    def out(self, model: str, dataset: str, probe: str) -> Path:
-        """What a probe's out mount is; `result.json` appears in it."""
-        return self.results / model / dataset / probe

@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 import yaml
-from lary_orch.catalog import Catalog
-from lary_orch.plan import Plan, Request
-from lary_orch.planning import make_plan
-from lary_orch.protocol_cards import load_protocol
+from lary_orch.catalog.cards import Catalog
+from lary_orch.catalog.protocol_cards import load_protocol
+from lary_orch.plan.jobs import Plan, Request
+from lary_orch.plan.planner import make_plan
 from lary_orch.runtimes.base import ImageSource, Prepared, Running, Say, Task
 from lary_orch.workspace import Workspace
 from lary_schema.atomic import publish_text

@@ -8,9 +8,10 @@ from typing import Any
 
 import pytest
 import yaml
-from lary_orch.catalog import Catalog, repository
-from lary_orch.plan import Probing
-from lary_orch.protocol_cards import for_task, load_protocol, protocol_names
+from lary_orch.catalog.cards import Catalog, repository
+from lary_orch.catalog.protocol_cards import load_protocol, protocol_names
+from lary_orch.plan.jobs import Probing
+from lary_orch.plan.protocol import for_task
 from lary_schema.base import ContractError
 
 MakeImage = Callable[..., Path]

@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner
-from lary_orch.catalog import Catalog
+from lary_orch.catalog.cards import Catalog
+from lary_orch.catalog.media import lost_rows, missing_stats
+from lary_orch.catalog.splits import csv_path, find_split
 from lary_orch.cli.datasets import command
-from lary_orch.presence import lost_rows, missing_stats
-from lary_orch.sources import csv_path, find_split
 from lary_orch.workspace import Workspace
 from lary_schema.base import ContractError
 

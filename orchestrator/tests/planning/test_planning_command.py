@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 from click.testing import CliRunner, Result
 from lary_orch.cli import plan
-from lary_orch.devices import Slot
 from lary_orch.runtimes.base import Device
+from lary_orch.runtimes.devices import Slot
 from lary_schema.base import ExitCode
 from lary_schema.jobs import JOB
 

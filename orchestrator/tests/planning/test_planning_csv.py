@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from lary_orch.sources import find_split
+from lary_orch.catalog.splits import find_split
 from lary_schema.cards import DatasetCard
 
 HEADER = "src_img,tgt_img,action\n"
@@ -58,7 +58,7 @@ def test_rows_are_counted_as_the_worker_counts_them(world: Any, text: str) -> No
 def test_a_count_is_remembered_and_a_change_seen(world: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     world.toy()
     first = world.plan()
-    monkeypatch.setattr("lary_orch.sources.count_rows", lambda *given: pytest.fail("counted again"))
+    monkeypatch.setattr("lary_orch.catalog.splits.count_rows", lambda *given: pytest.fail("counted again"))
     assert world.plan().run == first.run
     monkeypatch.undo()
     world.csv("train", 12)

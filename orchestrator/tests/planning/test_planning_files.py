@@ -7,12 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from lary_orch import job_files
-from lary_orch.job_files import PlanFile, write_job, write_plan
-from lary_orch.weights_index import find_weights, mount_root, weight_sha256
+from lary_orch.plan import files as job_files
+from lary_orch.plan.files import write_job, write_plan
+from lary_orch.weights.index import find_weights, mount_root, weight_sha256
 from lary_schema.base import ContractError, ExitCode, WeightsError, file_sha256, path_sha256
 from lary_schema.cards import ModelCard
 from lary_schema.jobs import ExtractJob
+from lary_schema.runs import PlanFile
 from lary_schema.store.layout import StorePaths
 
 
@@ -196,7 +197,7 @@ def test_other_bytes_than_the_official_ones(tmp_path: Path, card: Callable[..., 
 def test_hashes_are_remembered_until_a_file_changes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = put(tmp_path / "w/a.bin").parent
     first = weight_sha256(folder, tmp_path / "cache")
-    monkeypatch.setattr("lary_orch.weights_index.path_sha256", lambda path: "computed again")
+    monkeypatch.setattr("lary_orch.weights.index.path_sha256", lambda path: "computed again")
     assert weight_sha256(folder, tmp_path / "cache") == first
     put(folder / "b.bin")
     assert weight_sha256(folder, tmp_path / "cache") == "computed again"

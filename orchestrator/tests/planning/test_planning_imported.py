@@ -5,8 +5,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from lary_orch.plan import Plan, PlannedStore
-from lary_orch.stores import StorePlan
+from lary_orch.plan.jobs import Plan, PlannedStore
+from lary_orch.plan.stores import StorePlan
 from lary_orch.workspace import Workspace
 from lary_schema.base import TooManyFailedError
 from lary_schema.jobs import IMPORTED, ProbeJob

@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from lary_orch.plan import Plan, Probing
-from lary_orch.planning import make_plan
-from lary_orch.protocol_cards import load_protocol
-from lary_orch.stores import Feeding, partitions
+from lary_orch.catalog.protocol_cards import load_protocol
+from lary_orch.plan.jobs import Plan, Probing
+from lary_orch.plan.planner import make_plan
+from lary_orch.plan.stores import Feeding, partitions
 from lary_schema.base import ContractError, ExitCode, TooManyFailedError, WeightsError
 from lary_schema.events import TRANSIENT, Reason
 from lary_schema.jobs import ExtractJob, ProbeJob
@@ -334,21 +334,24 @@ def test_generated_sets_are_made_in_the_workspace(world: Any, monkeypatch: pytes
     world.dataset("made", generator="demo_arm", metadata="made/{split}.csv")
     made: list[tuple[str, Path]] = []
 
-    def ensure(key: str, folder: Path, say: object) -> None:
-        made.append((key, folder))
+    def ensure(card: Any, workspace: Any, say: object) -> None:
+        if card.generator is None:
+            return
+        folder = workspace.generated
+        made.append((card.generator, folder))
         for split in ("train", "val"):
             (folder / "made").mkdir(parents=True, exist_ok=True)
             (folder / "made" / f"{split}.csv").write_text("src_img,tgt_img,action\na,b,c\n")
 
-    monkeypatch.setattr("lary_orch.demo.ensure", ensure)
+    monkeypatch.setattr("lary_orch.plan.planner.make_generated", ensure)
     plan = world.plan(datasets=("made",))
     assert made == [("demo_arm", world.workspace.generated)]
     assert plan.extracts[0].data == world.workspace.generated
 
 
 def test_a_slot_fills_in_device_and_threads(world: Any) -> None:
-    from lary_orch.devices import Slot
     from lary_orch.runtimes.base import Device
+    from lary_orch.runtimes.devices import Slot
 
     request = world.request().on([Slot(Device("cuda", ("GPU-1",), "H"), 4)] * 2)
     assert (request.device, request.slots, request.threads) == ("cuda", 2, 4)
@@ -356,8 +359,8 @@ def test_a_slot_fills_in_device_and_threads(world: Any) -> None:
 
 
 def test_a_probe_shared_by_processes_takes_their_slots(world: Any) -> None:
-    from lary_orch.devices import Slot
     from lary_orch.runtimes.base import Device
+    from lary_orch.runtimes.devices import Slot
 
     world.toy()
     slots = [Slot(Device(), 3)] * 2

@@ -11,12 +11,12 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner
-from lary_orch import leaderboard, scores
+from lary_orch.catalog.protocol_cards import load_protocol, protocol_titles
 from lary_orch.cli import COMMANDS, datasets, models, options, plan, report, results, status
-from lary_orch.finished import read_results
-from lary_orch.job_files import write_job, write_plan
-from lary_orch.protocol_cards import load_protocol
-from lary_orch.tables import Table, plain, show, size_text
+from lary_orch.plan.files import write_job, write_plan
+from lary_results import leaderboard, scores
+from lary_results.files import read_results
+from lary_results.tables import Table, plain, show, size_text
 from lary_schema.atomic import publish_text
 from lary_schema.base import ContractError
 
@@ -26,7 +26,7 @@ MINE = {"datasets": datasets, "models": models, "plan": plan, "report": report, 
 def board(world: Any) -> str:
     found = scores.collect(read_results(world.workspace.results))
     out = io.StringIO()
-    leaderboard.show_all(found, out)
+    leaderboard.show_all(found, out, protocol_titles())
     return out.getvalue()
 
 
@@ -269,7 +269,13 @@ def test_options_become_a_request() -> None:
 
 @pytest.mark.parametrize(
     "module",
-    ["lary_orch.cli", "lary_orch.cli.plan", "lary_orch.planning", "lary_orch.cli.results", "lary_orch.report.page"],
+    [
+        "lary_orch.cli",
+        "lary_orch.cli.plan",
+        "lary_orch.plan.planner",
+        "lary_orch.cli.results",
+        "lary_results.report.page",
+    ],
 )
 def test_no_heavy_library_is_imported(module: str) -> None:
     code = f"import sys, {module}; print(*sys.modules)"

@@ -7,13 +7,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from lary_orch.devices import Slot
+from lary_orch.run.scheduler import Work
 from lary_orch.runtimes.base import Device, ImageSource, Prepared
+from lary_orch.runtimes.devices import Slot
 from lary_orch.runtimes.process import ProcessRuntime
-from lary_orch.scheduler import Work
-from lary_orch.workspace import RunPaths
 from lary_schema.cards import ImageCard
 from lary_schema.mounts import Mounts
+from lary_schema.runs import RunPaths
 
 FAKE = """
 import json, os, signal, subprocess, sys, time

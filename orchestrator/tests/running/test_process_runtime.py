@@ -9,10 +9,10 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from lary_orch.run.scheduler import Work
 from lary_orch.runtimes import orphans
 from lary_orch.runtimes.base import Device, Prepared, Task
 from lary_orch.runtimes.process import ProcessRuntime, ProcessTask, base_env, task_env
-from lary_orch.scheduler import Work
 from lary_schema.base import ContractError
 
 MakeWork = Callable[..., Work]

@@ -4,10 +4,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from lary_orch import progress
-from lary_orch.devices import Slot
-from lary_orch.progress import LiveBars, PlainLines, amounts, watching
-from lary_orch.scheduler import Outcome, Watch, Work
+from lary_orch.run import progress
+from lary_orch.run.progress import LiveBars, PlainLines, amounts, watching
+from lary_orch.run.scheduler import Outcome, Watch, Work
+from lary_orch.runtimes.devices import Slot
 from lary_schema.events import BatchHalved, Failed, Finished, Progress, Split, Started, Warned
 from rich.console import Console
 

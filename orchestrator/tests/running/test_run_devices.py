@@ -2,8 +2,8 @@ import stat
 from pathlib import Path
 
 import pytest
-from lary_orch import devices
-from lary_orch.devices import Gpu, choose_gpus, find_gpus, make_slots, parse_gpus
+from lary_orch.runtimes import devices
+from lary_orch.runtimes.devices import Gpu, choose_gpus, find_gpus, make_slots, parse_gpus
 from lary_schema.base import ContractError
 
 SMI = "GPU-aa11, NVIDIA H200, 143771, 12\nGPU-bb22, NVIDIA H200, 143771, [N/A]\n"

@@ -6,13 +6,14 @@ from pathlib import Path
 from typing import get_args
 
 import pytest
-from lary_orch import endings
-from lary_orch.endings import REMEDIES, report_failures, run_code
-from lary_orch.job_files import PlanFile
-from lary_orch.plan import Problem
-from lary_orch.scheduler import Outcome, Work
+from lary_orch.plan.jobs import Problem
+from lary_orch.run import failures as endings
+from lary_orch.run.failures import report_failures, run_code
+from lary_orch.run.scheduler import Outcome, Work
+from lary_results.remedies import REMEDIES
 from lary_schema.base import ContractError, WeightsError
 from lary_schema.events import Reason
+from lary_schema.runs import PlanFile
 
 MakeWork = Callable[..., Work]
 EMPTY = PlanFile(run="smoke-1", protocol="smoke", latents="/l", stores=(), probes=(), problems=())

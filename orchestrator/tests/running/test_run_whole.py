@@ -7,12 +7,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import lary_demo as demo
 import pytest
 import yaml
 from click.testing import CliRunner, Result
-from lary_orch import demo
+from lary_orch.catalog.protocol_cards import load_protocol
 from lary_orch.cli import cli
-from lary_orch.protocol_cards import load_protocol
 from lary_orch.runtimes import orphans
 
 pytestmark = pytest.mark.skipif(

@@ -8,13 +8,13 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from lary_orch.devices import Slot, joined
+from lary_orch.run.scheduler import Outcome, Scheduler, Work, explain, one_at_a_time
 from lary_orch.runtimes.base import Device, Running, Task
+from lary_orch.runtimes.devices import Slot, joined
 from lary_orch.runtimes.process import ProcessRuntime
-from lary_orch.scheduler import Outcome, Scheduler, Work, explain, one_at_a_time
-from lary_orch.workspace import RunPaths
 from lary_schema.base import ContractError, WeightsError
 from lary_schema.events import Event
+from lary_schema.runs import RunPaths
 
 MakeWork = Callable[..., Work]
 
@@ -242,8 +242,8 @@ def test_nothing_is_left_running_when_the_run_breaks(
 
 def test_one_orchestrator_per_run(paths: RunPaths) -> None:
     program = (
-        "import sys\nfrom pathlib import Path\nfrom lary_orch.scheduler import one_at_a_time\n"
-        "from lary_orch.workspace import RunPaths\n"
+        "import sys\nfrom pathlib import Path\nfrom lary_orch.run.scheduler import one_at_a_time\n"
+        "from lary_schema.runs import RunPaths\n"
         f"with one_at_a_time(RunPaths(Path({str(paths.root)!r}), Path('.'))):\n"
         "    print('held', flush=True)\n    sys.stdin.read()\n"
     )

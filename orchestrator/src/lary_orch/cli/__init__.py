@@ -26,6 +26,10 @@ COMMANDS = {
 """Command -> the line of help it has in its own module (a test compares them)."""
 
 
+CONTRIBUTED = {"conformance": "lary-conformance"}
+"""Command -> the package that has it, by the entry point group `lary.commands`."""
+
+
 class LazyGroup(click.Group):
     """A group that knows its commands' names and imports `lary_orch.cli.NAME` on use."""
 
@@ -35,6 +39,8 @@ class LazyGroup(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in COMMANDS:
             return None
+        if cmd_name in CONTRIBUTED:
+            return _contributed(cmd_name)
         module = importlib.import_module(f"lary_orch.cli.{cmd_name.replace('-', '_')}")
         command = module.command
         assert isinstance(command, click.Command)
@@ -43,6 +49,21 @@ class LazyGroup(click.Group):
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):
             formatter.write_dl(list(COMMANDS.items()))
+
+
+def _contributed(name: str) -> click.Command:
+    from importlib.metadata import entry_points
+
+    found = [point.load() for point in entry_points(group="lary.commands", name=name)]
+    if not found:
+        package = CONTRIBUTED[name]
+        raise click.ClickException(
+            f"`lary-orch {name}` comes with {package}, which is not installed here: `pip install -e "
+            f"shared/{package.removeprefix('lary-')}` from a checkout"
+        )
+    command = found[0]
+    assert isinstance(command, click.Command)
+    return command
 
 
 @click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})

@@ -19,12 +19,12 @@ def command(run: str | None, workspace: Workspace) -> None:
     lary-orch cancel
     lary-orch cancel clean-1a2b3c4d
     """
-    from lary_orch.run_state import find_plan
-    from lary_orch.slurm.client import Slurm
-    from lary_orch.slurm.state import Session, SessionPaths
-    from lary_orch.slurm.stop import cancel
+    from lary_results.run_state import find_plan
+    from lary_slurm.client import Slurm
+    from lary_slurm.state import Session, SessionPaths
+    from lary_slurm.stop import cancel
 
-    name = find_plan(workspace, run).run
+    name = find_plan(workspace.runs, run).run
     place = SessionPaths.newest(workspace.run(name))
     if place is None:
         click.echo(f"run {name}: nothing of it was ever on a cluster")

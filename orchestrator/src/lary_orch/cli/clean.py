@@ -7,9 +7,9 @@ from pathlib import Path
 import click
 from lary_schema.base import ContractError
 
-from lary_orch.cleaning import Target, cache, demo_sets, environments, leftovers, remove, runs
-from lary_orch.cleaning import latents as latent_stores
 from lary_orch.cli.options import option, workspace_options
+from lary_orch.run.cleaning import Target, cache, demo_sets, environments, leftovers, remove, runs
+from lary_orch.run.cleaning import latents as latent_stores
 from lary_orch.workspace import Workspace
 
 
@@ -76,7 +76,7 @@ def _outermost(targets: dict[Path, Target]) -> Iterator[Target]:
 
 
 def _ask(targets: list[Target]) -> None:
-    from lary_orch.tables import size_text
+    from lary_results.tables import size_text
 
     for target in targets:
         click.echo(f"{target.path} ({size_text(target.size)}): {target.why}")
@@ -84,7 +84,7 @@ def _ask(targets: list[Target]) -> None:
 
 
 def _remove(targets: list[Target], *, dry_run: bool) -> None:
-    from lary_orch.tables import size_text
+    from lary_results.tables import size_text
 
     freed = 0
     for target in targets:

@@ -4,7 +4,7 @@ import sys
 
 import click
 
-from lary_orch.catalog import Catalog
+from lary_orch.catalog.cards import Catalog
 from lary_orch.cli.options import catalog_options, environment_option, workspace_options
 from lary_orch.workspace import Workspace
 
@@ -23,7 +23,7 @@ def command(workspace: Workspace, catalog: Catalog, environment: str, arguments:
     lary-orch data                          list the tools
     lary-orch data TOOL --help              what one does
     """
-    from lary_orch.data_tools import run_tool
+    from lary_orch.runtimes.tools import run_tool
 
     def say(line: str) -> None:
         click.echo(line, err=True)

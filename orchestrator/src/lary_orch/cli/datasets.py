@@ -9,12 +9,12 @@ import click
 from lary_schema.base import ContractError
 from lary_schema.cards import DatasetCard
 
-from lary_orch.catalog import Catalog
+from lary_orch.catalog.cards import Catalog
 from lary_orch.cli.options import catalog_options, json_option, workspace_options
 from lary_orch.workspace import Workspace
 
 if TYPE_CHECKING:
-    from lary_orch.sources import SplitSource
+    from lary_orch.catalog.splits import SplitSource
 
 
 @click.command()
@@ -31,7 +31,7 @@ def command(workspace: Workspace, catalog: Catalog, as_json: bool) -> None:
     lary-orch datasets
     lary-orch datasets --catalog ~/my-data --data-dir /mnt/data
     """
-    from lary_orch.tables import Table, show
+    from lary_results.tables import Table, show
 
     found = [row(card, file, workspace) for file, card in catalog.datasets]
     if as_json:
@@ -45,7 +45,7 @@ def command(workspace: Workspace, catalog: Catalog, as_json: bool) -> None:
 
 def row(card: DatasetCard, file: Path, workspace: Workspace) -> dict[str, Any]:
     """One record per dataset card."""
-    from lary_orch.sources import csv_path
+    from lary_orch.catalog.splits import csv_path
 
     return {
         "key": card.key,
@@ -67,7 +67,7 @@ def row(card: DatasetCard, file: Path, workspace: Workspace) -> dict[str, Any]:
 
 
 def _count(card: DatasetCard, split: str, workspace: Workspace) -> dict[str, Any]:
-    from lary_orch.sources import csv_path, find_split
+    from lary_orch.catalog.splits import csv_path, find_split
 
     csv = csv_path(card, split, workspace)
     if not csv.is_file():
@@ -83,7 +83,7 @@ def _count(card: DatasetCard, split: str, workspace: Workspace) -> dict[str, Any
 
 def _missing(card: DatasetCard, source: "SplitSource") -> str | None:
     """The first thing that is not there."""
-    from lary_orch.presence import LOOKED_AT, lost_rows, missing_stats
+    from lary_orch.catalog.media import LOOKED_AT, lost_rows, missing_stats
 
     if lost := lost_rows(card, source):
         return f"{len(lost)} of the first {min(LOOKED_AT, source.rows)} rows lack a file, {lost[0]}"

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Literal
 
 import click
 
-from lary_orch.catalog import Catalog
+from lary_orch.catalog.cards import Catalog
 from lary_orch.cli.options import catalog_options, json_option, option, profile_option, workspace_options
 from lary_orch.workspace import Workspace
 
@@ -63,7 +63,7 @@ def command(
 def _show(findings: list[tuple[str, "Finding"]]) -> None:
     """A table on a terminal, which wraps long cells; elsewhere a line per check, its remedy below."""
     if sys.stdout.isatty():
-        from lary_orch.tables import Table, show
+        from lary_results.tables import Table, show
 
         rows = [(name, f.status, f.message, f.remedy) for name, f in findings]
         show(Table("doctor", ("check", "status", "what was found", "remedy"), rows), sys.stdout)

@@ -5,7 +5,7 @@ from pathlib import Path
 import click
 from lary_schema.base import ContractError
 
-from lary_orch.catalog import Catalog, repository
+from lary_orch.catalog.cards import Catalog, repository
 from lary_orch.cli.options import FOLDER, catalog_options, json_option, option
 
 
@@ -32,11 +32,12 @@ def build(catalog: Catalog, names: tuple[str, ...], base_image: str | None, no_c
 
     NAMES without `base` leave the base as it is, unless --base-image is given or it is missing.
     """
-    from lary_orch.image_builder import build as build_one
-    from lary_orch.image_builder import built
-    from lary_orch.images import BASE, Recipes, choose, tag
+    from lary_results.tables import size_text
+
     from lary_orch.runtimes.docker import connect
-    from lary_orch.tables import size_text
+    from lary_orch.runtimes.image_builder import build as build_one
+    from lary_orch.runtimes.image_builder import built
+    from lary_orch.runtimes.images import BASE, Recipes, choose, tag
 
     client, recipes = connect(), Recipes(repository())
     chosen = choose(catalog, names, recipes, base_image)
@@ -65,10 +66,11 @@ def ls(catalog: Catalog, as_json: bool) -> None:
     import sys
     from dataclasses import asdict
 
-    from lary_orch.image_builder import built
-    from lary_orch.images import Recipes, ordered, sources_of, state
+    from lary_results.tables import Table, show, size_text
+
     from lary_orch.runtimes.docker import connect
-    from lary_orch.tables import Table, show, size_text
+    from lary_orch.runtimes.image_builder import built
+    from lary_orch.runtimes.images import Recipes, ordered, sources_of, state
 
     sources = sources_of(catalog, Recipes(repository()))
     found = [(image, state(image, sources)) for image in ordered(built(connect()))]
@@ -89,9 +91,10 @@ def export(catalog: Catalog, names: tuple[str, ...], folder: Path) -> None:
     An OCI archive per image, which Podman loads; also Apptainer's and Enroot's image where `apptainer`
     or `enroot` is on this machine. NAMES are images; without any, all that the catalog has.
     """
+    from lary_results.tables import size_text
+    from lary_slurm.export import export as export_one
+
     from lary_orch.runtimes.docker import connect
-    from lary_orch.slurm.export import export as export_one
-    from lary_orch.tables import size_text
 
     client, sources = connect(), {source.card.name: source for _, source in catalog.images}
     unknown = [name for name in names if name not in sources]
@@ -106,8 +109,8 @@ def export(catalog: Catalog, names: tuple[str, ...], folder: Path) -> None:
 @command.command()
 def prune() -> None:
     """Remove our images that a newer build or version replaced. Others' images are never touched."""
-    from lary_orch.image_builder import prune as prune_all
     from lary_orch.runtimes.docker import connect
+    from lary_orch.runtimes.image_builder import prune as prune_all
 
     count = 0
     for image, what in prune_all(connect()):

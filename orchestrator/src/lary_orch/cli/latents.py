@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 import click
 
-from lary_orch.catalog import Catalog
+from lary_orch.catalog.cards import Catalog
 from lary_orch.cli.options import catalog_options, environment_option, workspace_options
 from lary_orch.workspace import Workspace
 
@@ -33,7 +33,7 @@ def _verb(name: str, help_line: str) -> Callable[..., None]:
     @environment_option
     @click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
     def verb(workspace: Workspace, catalog: Catalog, environment: str, arguments: tuple[str, ...]) -> None:
-        from lary_orch.data_tools import run_tool
+        from lary_orch.runtimes.tools import run_tool
 
         def say(line: str) -> None:
             click.echo(line, err=True)

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from lary_orch.catalog import Catalog
+from lary_orch.catalog.cards import Catalog
 from lary_orch.cli.options import catalog_options, json_option, workspace_options
 from lary_orch.workspace import Workspace
 
@@ -26,7 +26,7 @@ def command(workspace: Workspace, catalog: Catalog, as_json: bool) -> None:
     lary-orch models
     lary-orch models --catalog ~/my-models --json
     """
-    from lary_orch.tables import Table, show
+    from lary_results.tables import Table, show
 
     found = list(rows(catalog, workspace))
     if as_json:
@@ -39,8 +39,9 @@ def command(workspace: Workspace, catalog: Catalog, as_json: bool) -> None:
 
 def rows(catalog: Catalog, workspace: Workspace) -> Iterator[dict[str, Any]]:
     """One record per model card."""
-    from lary_orch.published import published_scores
-    from lary_orch.weights_index import how_to_get, is_needed, place
+    from lary_results.published import published_scores
+
+    from lary_orch.weights.index import how_to_get, is_needed, place
 
     for source, card in catalog.models():
         places = [(spec, place(spec, workspace.weights)) for spec in card.weights]

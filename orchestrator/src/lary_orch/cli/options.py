@@ -7,10 +7,10 @@ from typing import Any
 
 import click
 
-from lary_orch.catalog import Catalog
-from lary_orch.plan import Probing, Request
-from lary_orch.protocol_cards import load_protocol
-from lary_orch.stores import Feeding
+from lary_orch.catalog.cards import Catalog
+from lary_orch.catalog.protocol_cards import load_protocol
+from lary_orch.plan.jobs import Probing, Request
+from lary_orch.plan.stores import Feeding
 from lary_orch.workspace import Workspace
 
 Function = Callable[..., Any]

@@ -8,13 +8,13 @@ import click
 from lary_schema.jobs import ExtractJob
 from lary_schema.store.layout import row_bytes
 
-from lary_orch.catalog import Catalog
+from lary_orch.catalog.cards import Catalog
 from lary_orch.cli.options import catalog_options, json_option, request_options, runtime_options, workspace_options
-from lary_orch.plan import Plan, PlannedJob, Request
+from lary_orch.plan.jobs import Plan, PlannedJob, Request
 from lary_orch.workspace import Workspace
 
 if TYPE_CHECKING:
-    from lary_orch.slurm.runtime import SlurmRuntime
+    from lary_slurm.runtime import SlurmRuntime
 
 
 @click.command()
@@ -34,9 +34,10 @@ def command(request: Request, catalog: Catalog, workspace: Workspace, as_json: b
     lary-orch plan -m vjepa2 -d calvin --runtime docker --json
     lary-orch plan -m vjepa2 -d calvin --runtime slurm        with the scripts for sbatch
     """
-    from lary_orch.planning import make_plan
+    from lary_slurm.runtime import SlurmRuntime
+
+    from lary_orch.plan.planner import make_plan
     from lary_orch.runtimes.choose import needed_images, open_place
-    from lary_orch.slurm.runtime import SlurmRuntime
 
     images = needed_images(catalog, request.models if request.extracts else ())
     runtime, slots = open_place(workspace=workspace, say=_say, images=images, **place)
@@ -55,8 +56,9 @@ def command(request: Request, catalog: Catalog, workspace: Workspace, as_json: b
 
 
 def _scripts(runtime: "SlurmRuntime", plan: Plan, workspace: Workspace) -> list[dict[str, Any]]:
-    from lary_orch.launch import as_work
-    from lary_orch.slurm.preview import preview
+    from lary_slurm.preview import preview
+
+    from lary_orch.run.launch import as_work
 
     return preview(runtime, plan.run, [as_work(job, workspace, plan.run) for job in plan.todo], workspace, _say)
 
@@ -75,7 +77,7 @@ def _document(plan: Plan) -> dict[str, Any]:
 
 
 def _show(plan: Plan) -> None:
-    from lary_orch.tables import Table, show, size_text
+    from lary_results.tables import Table, show, size_text
 
     finished = len(plan.probes) - sum(probe.result is None for probe in plan.probes)
     whole = sum(not store.plan.missing for store in plan.stores)
@@ -93,7 +95,7 @@ def _show(plan: Plan) -> None:
 
 
 def _cells(planned: PlannedJob) -> tuple[str, ...]:
-    from lary_orch.tables import size_text
+    from lary_results.tables import size_text
 
     job = planned.job
     if not isinstance(job, ExtractJob):

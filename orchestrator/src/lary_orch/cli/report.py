@@ -30,15 +30,16 @@ def command(workspace: Workspace, out: Path | None, run: str, protocol: str | No
     """
     from datetime import UTC, datetime
 
+    from lary_results.report.evidence import gather
+    from lary_results.report.page import page
+    from lary_results.tables import size_text
     from lary_schema.atomic import publish_bytes
     from lary_schema.base import ContractError
 
-    from lary_orch.report.evidence import gather
-    from lary_orch.report.page import page
-    from lary_orch.tables import size_text
+    from lary_orch.catalog.protocol_cards import protocol_titles
 
     target = (out or workspace.root / "report.html").absolute()
-    evidence = gather(workspace, run, protocol)
+    evidence = gather(workspace.results, workspace.runs, run, protocol, protocol_titles())
     content = page(evidence, pictures_mib, datetime.now(UTC))
     try:
         publish_bytes(target, content)

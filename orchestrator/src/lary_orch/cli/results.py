@@ -13,7 +13,7 @@ from lary_orch.cli.options import json_option, option, workspace_options
 from lary_orch.workspace import Workspace
 
 if TYPE_CHECKING:
-    from lary_orch.scores import Score
+    from lary_results.scores import Score
 
 OUTSIDE = 6
 """Exit code of `--against` where a comparable score is further off than the tolerance."""
@@ -57,8 +57,10 @@ def command(
     lary-orch results --json > before.json
     lary-orch results --against before.json --tolerance 0.005
     """
-    from lary_orch import leaderboard, scores
-    from lary_orch.finished import read_results
+    from lary_results import leaderboard, scores
+    from lary_results.files import read_results
+
+    from lary_orch.catalog.protocol_cards import protocol_titles
 
     broken: list[str] = []
     results = read_results(workspace.results, run, broken)
@@ -72,7 +74,7 @@ def command(
     elif as_csv:
         click.echo(scores.as_csv(found), nl=False)
     elif found:
-        leaderboard.show_all(found, sys.stdout)
+        leaderboard.show_all(found, sys.stdout, protocol_titles())
     else:
         click.echo(f"no such results in {workspace.results}; `lary-orch run` makes them")
     if broken:
@@ -80,8 +82,8 @@ def command(
 
 
 def _compare(found: Sequence["Score"], against: Path, tolerance: float, *, as_json: bool) -> None:
-    from lary_orch.against import compare, comparison_json, comparison_table
-    from lary_orch.tables import show
+    from lary_results.against import compare, comparison_json, comparison_table
+    from lary_results.tables import show
 
     made = compare(found, against, tolerance)
     if as_json:

@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from lary_orch.catalog import Catalog
+from lary_orch.catalog.cards import Catalog
 from lary_orch.cli.options import (
     attempts_option,
     catalog_options,
@@ -16,7 +16,7 @@ from lary_orch.cli.options import (
     runtime_options,
     workspace_options,
 )
-from lary_orch.plan import Request
+from lary_orch.plan.jobs import Request
 from lary_orch.workspace import Workspace
 
 
@@ -42,8 +42,8 @@ def command(
     lary-orch run -m frame-diff -d my_set --catalog my_cards --data-dir /data
     lary-orch run -m vjepa2 -d calvin --runtime slurm --profile cluster.yaml --detach
     """
-    from lary_orch.running import run
-    from lary_orch.signals import exit_at_sigterm
+    from lary_orch.run.run import run
+    from lary_orch.runtimes.signals import exit_at_sigterm
 
     exit_at_sigterm()
     try:

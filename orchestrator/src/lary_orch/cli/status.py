@@ -24,10 +24,10 @@ def command(run: str | None, workspace: Workspace, failures: bool, as_json: bool
     lary-orch status
     lary-orch status smoke-1a2b3c4d --failures
     """
-    from lary_orch.run_state import failed_rows, failure_table, find_plan, run_state, state_tables
-    from lary_orch.tables import show
+    from lary_results.run_state import failed_rows, failure_table, find_plan, run_state, state_tables
+    from lary_results.tables import show
 
-    plan = find_plan(workspace, run)
+    plan = find_plan(workspace.runs, run)
     state = run_state(plan)
     rows = list(failed_rows(plan)) if failures else []
     cluster = _cluster_state(workspace, plan.run)
@@ -41,7 +41,7 @@ def command(run: str | None, workspace: Workspace, failures: bool, as_json: bool
         show(table, sys.stdout)
         click.echo()
     if cluster is not None:
-        from lary_orch.slurm.report import cluster_table
+        from lary_slurm.report import cluster_table
 
         show(cluster_table(cluster), sys.stdout)
 
@@ -50,7 +50,7 @@ def _cluster_state(workspace: Workspace, run: str) -> dict[str, Any] | None:
     """Of a run of the slurm runtime: its tasks."""
     if not (workspace.run(run).root / "slurm").is_dir():
         return None
-    from lary_orch.slurm.client import Slurm
-    from lary_orch.slurm.report import cluster_state
+    from lary_slurm.client import Slurm
+    from lary_slurm.report import cluster_state
 
     return cluster_state(workspace.run(run), Slurm())

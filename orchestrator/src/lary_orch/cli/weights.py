@@ -8,9 +8,9 @@ from typing import Any
 import click
 from lary_schema.base import ContractError, ExitCode
 
-from lary_orch.catalog import Catalog
+from lary_orch.catalog.cards import Catalog
 from lary_orch.cli.options import catalog_options, environment_option, json_option, option, workspace_options
-from lary_orch.weights import Weight
+from lary_orch.weights.files import Weight
 from lary_orch.workspace import Workspace
 
 CONVERTER = "frame-diff"
@@ -41,8 +41,9 @@ _models = click.argument("models", nargs=-1, metavar="[MODEL]...")
 @json_option
 def ls(models: tuple[str, ...], workspace: Workspace, catalog: Catalog, as_json: bool) -> None:
     """List the files that models need, and where they are looked for."""
-    from lary_orch.tables import Table, show
-    from lary_orch.weights import chosen_cards, list_weights
+    from lary_results.tables import Table, show
+
+    from lary_orch.weights.files import chosen_cards, list_weights
 
     found = [_record(weight) for weight in list_weights(chosen_cards(catalog, models), workspace.weights)]
     if as_json:
@@ -62,8 +63,8 @@ def verify(models: tuple[str, ...], workspace: Workspace, catalog: Catalog, as_j
 
     Exits with 4 where a weight is bad, or one of a named model is missing.
     """
-    from lary_orch.weights import chosen_cards, list_weights
-    from lary_orch.weights import verify as look
+    from lary_orch.weights.files import chosen_cards, list_weights
+    from lary_orch.weights.files import verify as look
 
     states = []
     missing = False
@@ -95,7 +96,7 @@ def fetch(
     into, HF_ENDPOINT names a mirror. An interrupted download goes on by the same command. Exits with 4 where
     one could not be had; the others are fetched all the same.
     """
-    from lary_orch.weights import chosen_cards, fetchable, list_weights
+    from lary_orch.weights.files import chosen_cards, fetchable, list_weights
 
     if bool(models) == everything:
         raise click.UsageError("name the models, or say --all")
@@ -142,8 +143,8 @@ def convert(
     SOURCE and an empty folder, and no network.
     """
     from lary_orch.runtimes.choose import open_place
-    from lary_orch.weights_convert import Conversion
-    from lary_orch.weights_convert import convert as convert_file
+    from lary_orch.weights.convert import Conversion
+    from lary_orch.weights.convert import convert as convert_file
 
     def say(line: str) -> None:
         click.echo(line, err=True)
@@ -164,8 +165,8 @@ def convert(
 
 
 def _fetch_one(weight: Weight, revision: str | None) -> list[str]:
-    from lary_orch.weights_fetch import fetch as fetch_from_hub
-    from lary_orch.weights_url import fetch_url
+    from lary_orch.weights.fetch import fetch as fetch_from_hub
+    from lary_orch.weights.url import fetch_url
 
     def say(line: str) -> None:
         click.echo(line, err=True)
@@ -199,7 +200,7 @@ def _record(weight: Weight) -> dict[str, Any]:
 
 
 def _cells(row: dict[str, Any]) -> tuple[str, ...]:
-    from lary_orch.tables import size_text
+    from lary_results.tables import size_text
 
     absent = "missing" if row["needed"] else "not needed"
     size = absent if row["bytes"] is None else size_text(row["bytes"])

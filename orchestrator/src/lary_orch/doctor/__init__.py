@@ -2,6 +2,8 @@
 
 from collections.abc import Iterator
 
+from lary_slurm.checks import client, job, memory, partition
+
 from lary_orch.doctor import (
     datasets,
     disk,
@@ -12,10 +14,6 @@ from lary_orch.doctor import (
     mounts,
     python,
     shm,
-    slurm_client,
-    slurm_job,
-    slurm_memory,
-    slurm_partition,
     uv,
     weights,
 )
@@ -25,7 +23,7 @@ CHECKS: tuple[Check, ...] = (
     *(python, uv, engine, images, gpu),
     *(disk, mounts, shm, weights, datasets, leftovers),
 )
-CLUSTER: tuple[Check, ...] = (slurm_client, slurm_partition, slurm_memory, slurm_job)
+CLUSTER: tuple[Check, ...] = (client, partition, memory, job)
 """Of the slurm runtime alone."""
 
 

@@ -5,7 +5,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Literal, Protocol
 
-from lary_orch.catalog import Catalog
+from lary_orch.catalog.cards import Catalog
 from lary_orch.doctor.engine_facts import Engine, find_engine
 from lary_orch.workspace import Workspace
 

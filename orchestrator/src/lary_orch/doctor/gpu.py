@@ -2,9 +2,10 @@
 
 import shutil
 
-from lary_orch.devices import QUERY, find_gpus
+from lary_results.tables import size_text
+
 from lary_orch.doctor.check import Context, Finding
-from lary_orch.tables import size_text
+from lary_orch.runtimes.devices import QUERY, find_gpus
 
 NAME = "gpu"
 VENDOR = "nvidia"

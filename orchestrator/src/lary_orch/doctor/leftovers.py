@@ -1,8 +1,9 @@
 """Is something lying about that nobody will need?"""
 
-from lary_orch.cleaning import leftovers
+from lary_results.tables import size_text
+
 from lary_orch.doctor.check import Context, Finding
-from lary_orch.tables import size_text
+from lary_orch.run.cleaning import leftovers
 
 NAME = "leftovers"
 

@@ -3,8 +3,9 @@
 import shutil
 from pathlib import Path
 
+from lary_results.tables import size_text
+
 from lary_orch.doctor.check import Context, Finding
-from lary_orch.tables import size_text
 
 NAME = "shm"
 FOLDER = Path("/dev/shm")

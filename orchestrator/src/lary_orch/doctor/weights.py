@@ -1,7 +1,7 @@
 """Are the weights of the chosen models here, and whole as far as a glance can tell?"""
 
 from lary_orch.doctor.check import Context, Finding, worst
-from lary_orch.weights import Weight, chosen_cards, list_weights, problems
+from lary_orch.weights.files import Weight, chosen_cards, list_weights, problems
 
 NAME = "weights"
 

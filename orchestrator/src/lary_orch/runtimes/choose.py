@@ -8,17 +8,18 @@ from typing import TYPE_CHECKING
 
 from lary_schema.base import ContractError
 
-from lary_orch.catalog import Catalog, repository
-from lary_orch.devices import DeviceChoice, Slot, cpu_count, find_gpus, make_slots
+from lary_orch.catalog.cards import Catalog, repository
 from lary_orch.runtimes.base import ImageSource, LocalRuntime, Say
+from lary_orch.runtimes.devices import DeviceChoice, Slot, cpu_count, find_gpus, make_slots
 from lary_orch.runtimes.environments import Checkout, CurrentEnvironment, OwnEnvironments
 from lary_orch.runtimes.process import Interpreters, ProcessRuntime
 from lary_orch.workspace import Workspace
 
 if TYPE_CHECKING:
     # Its import takes as long as the rest of the command line.
+    from lary_slurm.runtime import SlurmRuntime
+
     from lary_orch.runtimes.docker import DockerRuntime
-    from lary_orch.slurm.runtime import SlurmRuntime
 
 
 def process_runtime(workspace: Workspace, environment: str) -> ProcessRuntime:
@@ -40,17 +41,17 @@ def open_slots(device: DeviceChoice, gpus: Sequence[str], cpu_slots: int | None)
 
 def docker_runtime(workspace: Workspace) -> DockerRuntime:
     """Jobs as containers. Raises ContractError where no engine answers."""
-    from lary_orch.images import Recipes
     from lary_orch.runtimes.docker import DockerRuntime
+    from lary_orch.runtimes.images import Recipes
 
     return DockerRuntime(str(workspace.root), Recipes(repository()))
 
 
 def slurm_runtime(workspace: Workspace, environment: str, profile: Path | None) -> SlurmRuntime:
     """Jobs as tasks of a cluster. Raises ContractError for a bad profile."""
-    from lary_orch.slurm.client import Slurm
-    from lary_orch.slurm.profile import load_profile
-    from lary_orch.slurm.runtime import SlurmRuntime
+    from lary_slurm.client import Slurm
+    from lary_slurm.profile import load_profile
+    from lary_slurm.runtime import SlurmRuntime
 
     return SlurmRuntime(Slurm(), load_profile(profile), interpreters(workspace, environment), workspace.root)
 

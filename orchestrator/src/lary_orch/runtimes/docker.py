@@ -17,16 +17,16 @@ from typing import Any
 import docker
 from docker.errors import APIError, DockerException, ImageNotFound, NotFound
 from docker.utils.socket import SocketError
+from lary_results.tables import size_text
 from lary_schema.base import CONTRACT_VERSION, ContractError, ExitCode
 from lary_schema.events import Failed, Warned, to_line
 from requests.exceptions import RequestException
 
-from lary_orch.images import CONTRACT_LABEL, SOURCE_LABEL, Recipes, how_to_get, reference
 from lary_orch.runtimes import orphans
 from lary_orch.runtimes.base import ImageSource, Prepared, Say, Task
 from lary_orch.runtimes.docker_args import Folder, Host, question_arguments, task_arguments
+from lary_orch.runtimes.images import CONTRACT_LABEL, SOURCE_LABEL, Recipes, how_to_get, reference
 from lary_orch.runtimes.output import BoundedLog, Lines
-from lary_orch.tables import size_text
 
 API_TIMEOUT_S = 60
 ASK_TIMEOUT_S = 300

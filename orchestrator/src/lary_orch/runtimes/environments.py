@@ -19,8 +19,8 @@ from pathlib import Path
 from lary_schema.atomic import publish_text
 from lary_schema.base import ContractError, file_sha256, fingerprint
 
-from lary_orch.devices import find_gpus
 from lary_orch.runtimes.base import ImageSource, Prepared, Say
+from lary_orch.runtimes.devices import find_gpus
 
 MARKER = "lary-environment.txt"
 """Written last into a finished environment: what it was made from."""
@@ -44,6 +44,10 @@ class Checkout:
         return self.root / "shared" / "worker"
 
     @property
+    def demo(self) -> Path:
+        return self.root / "shared" / "demo"
+
+    @property
     def constraints(self) -> Path:
         return self.root / "images" / "base" / "constraints.txt"
 
@@ -60,13 +64,22 @@ class OwnEnvironments:
 
     def prepare(self, image: ImageSource, say: Say) -> Prepared:
         recipe = make_recipe(image, self._checkout, torch_source(self._environ))
+        self._make(recipe, say)
+        sources = [self._checkout.schema, self._checkout.worker, recipe.image]
+        return Prepared(image, recipe.name, None, fingerprint([recipe.name, source_state(sources)]))
+
+    def tool(self, name: str, folder: Path, extra: str, say: Say) -> Path:
+        """The interpreter of an environment with one of our packages and no torch."""
+        recipe = tool_recipe(name, folder, extra, self._checkout)
+        self._make(recipe, say)
+        return self._folder / recipe.name / "bin" / "python"
+
+    def _make(self, recipe: "Recipe", say: Say) -> None:
         env = self._folder / recipe.name
         if not (env / MARKER).is_file():
             with _alone(self._folder / f"{recipe.name}.lock", say):
                 if not (env / MARKER).is_file():
                     _create(recipe, env, uv_env(self._environ), say)
-        sources = [self._checkout.schema, self._checkout.worker, recipe.image]
-        return Prepared(image, recipe.name, None, fingerprint([recipe.name, source_state(sources)]))
 
     def python(self, prepared: Prepared) -> Path:
         return self._folder / prepared.ref / "bin" / "python"
@@ -110,6 +123,7 @@ class Recipe:
     image: Path
     install: tuple[str, ...]
     """Arguments of `uv pip install` after `--python`."""
+    torch: bool = True
 
 
 def make_recipe(image: ImageSource, checkout: Checkout, torch: str) -> Recipe:
@@ -125,6 +139,19 @@ def make_recipe(image: ImageSource, checkout: Checkout, torch: str) -> Recipe:
     backend = [] if torch == FROM_FIND_LINKS else ["--torch-backend", torch]
     install = ["-c", str(checkout.constraints), *backend, *editable_arguments(folder, image, checkout)]
     return Recipe(f"{image.card.name}-{fingerprint(made_from)[:12]}", folder, tuple(install))
+
+
+def tool_recipe(name: str, folder: Path, extra: str, checkout: Checkout) -> Recipe:
+    """The environment of one of our packages that is no image's, with one of its extras."""
+    made_from = {
+        "files": [file_sha256(p / "pyproject.toml") for p in (checkout.schema, folder)]
+        + [file_sha256(checkout.constraints)],
+        "folders": [str(checkout.schema), str(folder)],
+        "python": [sys.implementation.name, platform.python_version(), platform.machine()],
+        "extra": extra,
+    }
+    install = ("-c", str(checkout.constraints), "-e", str(checkout.schema), "-e", f"{folder}[{extra}]")
+    return Recipe(f"{name}-{fingerprint(made_from)[:12]}", folder, install, torch=False)
 
 
 def editable_arguments(folder: Path, image: ImageSource, checkout: Checkout) -> list[str]:
@@ -221,7 +248,8 @@ def _create(recipe: Recipe, env: Path, environ: Mapping[str, str], say: Say) -> 
     uv = find_uv_bin()
     if env.exists():
         shutil.rmtree(env)
-    say(f"making environment {recipe.name} (once; the first one downloads torch)")
+    hint = "; the first one downloads torch" if recipe.torch else ""
+    say(f"making environment {recipe.name} (once{hint})")
     _uv([uv, "venv", "--quiet", "--no-project", "--python", sys.executable, str(env)], environ)
     _uv([uv, "pip", "install", "--quiet", "--python", str(env / "bin" / "python"), *recipe.install], environ)
     publish_text(env / MARKER, "\n".join(recipe.install) + "\n")

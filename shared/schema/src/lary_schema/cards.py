@@ -280,8 +280,6 @@ class DatasetCard(_Card):
     """Rows that are not independent of each other; None: rows are taken as independent."""
     generator: Literal["demo_motion", "demo_arm"] | None = None
     """A built-in set that is made at first use."""
-    published_rows: dict[Key, int] = Field(default_factory=dict)
-    """Rows of a split in LARYBench's release: a score over fewer or more is not comparable with the published one."""
     license: str
     source: str
 

@@ -1,0 +1,49 @@
+"""Is all of a split on this disk? Looked at without opening a file: `lary-orch data check` opens them."""
+
+from itertools import islice
+from pathlib import Path
+
+from lary_schema.base import ContractError
+from lary_schema.cards import Actions, DatasetCard
+from lary_schema.metadata import Row, RowError, read_rows
+from lary_schema.mounts import resolve_media
+
+from lary_orch.catalog.splits import SplitSource
+
+LOOKED_AT = 20
+"""Rows of each split whose files are looked for: all of a million would take minutes."""
+
+
+def lost_rows(card: DatasetCard, source: SplitSource) -> list[str]:
+    """What keeps the files of each of the first rows from being found; empty is well."""
+    rows = islice(read_rows(source.csv), LOOKED_AT)
+    return [problem for row in rows if (problem := _lost(row, card, source))]
+
+
+def missing_stats(actions: Actions | None, data: Path) -> list[Path]:
+    """The statistics files that a dataset's normalisations name and that are not there."""
+    if actions is None:
+        return []
+    named = (norm.stats for norm in (actions.normalisation, actions.relative))
+    return [path for stats in named if stats is not None and not (path := data / stats).is_file()]
+
+
+def _lost(row: Row, card: DatasetCard, source: SplitSource) -> str | None:
+    try:
+        implied = card.columns.implied_folder
+        files = [_resolve(row[column], source.source.media, implied, source) for column in _media_columns(card)]
+        if actions := card.actions:
+            folder = actions.folder.replace("{split}", source.split)
+            files.append(_resolve(row[actions.column], folder, actions.implied_folder, source))
+    except (RowError, ContractError) as error:
+        return f"row {row.index}: {error}"
+    return next((f"row {row.index}: {file} is missing" for file in files if not file.exists()), None)
+
+
+def _media_columns(card: DatasetCard) -> list[str]:
+    columns = card.columns
+    return [columns.video] if columns.input == "video" else [columns.source, columns.target]
+
+
+def _resolve(cell: str, folder: str, implied: str | None, source: SplitSource) -> Path:
+    return resolve_media(cell, source.data / folder, source.data, str(source.data), implied)

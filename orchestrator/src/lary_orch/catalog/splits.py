@@ -1,0 +1,113 @@
+"""Where a dataset's rows come from on this machine: its CSVs, counted and hashed."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from lary_schema.base import ContractError, file_sha256
+from lary_schema.cards import DatasetCard
+from lary_schema.jobs import MetadataFile, Source
+from lary_schema.metadata import count_rows
+
+from lary_orch.cache import file_state, remembered
+from lary_orch.workspace import Workspace
+
+
+@dataclass(frozen=True)
+class SplitSource:
+    """One split of a dataset, found on this disk."""
+
+    split: str
+    data: Path
+    """Data root: the job's data mount."""
+    csv: Path
+    source: Source
+
+    @property
+    def sha256(self) -> str:
+        return self.source.metadata.sha256
+
+    @property
+    def rows(self) -> int:
+        return self.source.metadata.rows
+
+
+def data_root(card: DatasetCard, workspace: Workspace) -> Path:
+    """The user's data, or the place of the sets that are made on the spot."""
+    return workspace.data if card.generator is None else workspace.generated
+
+
+def csv_path(card: DatasetCard, split: str, workspace: Workspace) -> Path:
+    """The split's CSV: the first of the card's names that is there, else where the first one should be."""
+    data = data_root(card, workspace)
+    folders = (data,) if card.generator is not None else dict.fromkeys((workspace.metadata, data))
+    names = [name.replace("{split}", split) for name in card.metadata]
+    candidates = [folder / name for folder in folders for name in names]
+    return next((path for path in candidates if path.is_file()), candidates[0])
+
+
+def needed_columns(card: DatasetCard) -> list[str]:
+    """The columns without which no row of the set can be used."""
+    inputs = [name for field, name in card.columns.model_dump().items() if field not in ("input", "implied_folder")]
+    target = card.labels or card.actions
+    assert target is not None
+    return [*inputs, target.column, *([card.group.column] if card.group else [])]
+
+
+def find_split(card: DatasetCard, split: str, workspace: Workspace) -> SplitSource:
+    """A split's CSV, checked, counted and hashed; remembered by its size and time.
+
+    Raises ContractError where it is missing, not a CSV, or lacks rows or columns.
+    """
+    data, csv = data_root(card, workspace), csv_path(card, split, workspace)
+    if not csv.is_file():
+        raise ContractError(
+            f"{csv}: missing (split {split!r} of {card.key}). Put it there, give the CSVs' folder by "
+            "--metadata-dir or LARY_ROOT (its data/), the data's root by --data-dir or DATA_DIR, or correct metadata: "
+            "in the dataset card"
+        )
+    columns = needed_columns(card)
+    facts = remembered(
+        workspace.cache,
+        "metadata",
+        [*file_state(csv), *columns],
+        lambda: {"rows": count_rows(csv, columns), "sha256": file_sha256(csv)},
+    )
+    source = Source(
+        metadata=MetadataFile(path=f"metadata/{split}.csv", sha256=facts["sha256"], rows=facts["rows"]),
+        columns=card.columns,
+        media=card.media.replace("{split}", split),
+        host_data=str(data),
+        frames=card.frames,
+    )
+    return SplitSource(split, data, csv, source)
+
+
+def stats_sha256(card: DatasetCard, target: Literal["absolute", "relative"], data: Path) -> str | None:
+    """Of the statistics file that the target's normalisation names; None where it names none.
+
+    Raises ContractError where the file is missing.
+    """
+    if card.actions is None:
+        return None
+    normalisation = card.actions.normalisation if target == "absolute" else card.actions.relative
+    if normalisation.stats is None:
+        return None
+    path = data / normalisation.stats
+    if not path.is_file():
+        raise ContractError(
+            f"{path}: missing (the robots' means and stds of {card.key}). Make it by "
+            f"`lary-orch data stats -d {card.key}`, or put LARYBench's there"
+        )
+    return file_sha256(path)
+
+
+def wanted_splits(card: DatasetCard, chosen: tuple[str, ...]) -> tuple[str, ...]:
+    """The evaluated splits: all of the card's, or the chosen ones. Raises ContractError for an unknown one."""
+    unknown = [split for split in chosen if split not in card.splits.evaluate]
+    if unknown:
+        raise ContractError(
+            f"dataset {card.key} evaluates no split {', '.join(map(repr, unknown))}; it has "
+            f"{', '.join(card.splits.evaluate)} (trained on {card.splits.train}, which is always needed)"
+        )
+    return tuple(split for split in card.splits.evaluate if not chosen or split in chosen)

@@ -1,0 +1,132 @@
+"""What a run writes before its jobs start: their folders, the CSVs in them, and the plan itself."""
+
+import hashlib
+import os
+import secrets
+from pathlib import Path
+
+from lary_results.files import RESULT_FILE
+from lary_schema.atomic import PARTIAL_SUFFIX, publish_text
+from lary_schema.base import ContractError
+from lary_schema.jobs import ExtractJob, ProbeJob
+from lary_schema.runs import PlanFile, ProbeEntry, RunPaths, StoreEntry
+from lary_schema.store.layout import StorePaths
+
+from lary_orch.catalog.splits import SplitSource
+from lary_orch.plan.jobs import Plan, PlannedJob, PlannedStore
+from lary_orch.runtimes.base import JOB_FILE
+from lary_orch.workspace import Workspace
+
+COPY_BYTES = 1 << 20
+
+
+def write_job(planned: PlannedJob, workspace: Workspace, run: str) -> Path:
+    """Make the job's folder (its job mount) and give its path; reopen the shards that must be redone.
+
+    Raises ContractError where a CSV changed since it was planned.
+    """
+    folder = workspace.run(run).job(planned.id)
+    for split in planned.metadata:
+        _link(snapshot(split, workspace.cache), folder / split.source.metadata.path)
+    publish_text(folder / JOB_FILE, planned.job.to_json())
+    if isinstance(planned.job, ExtractJob):
+        paths = StorePaths(workspace.latents / planned.job.store.path)
+        for shard in planned.reopen:
+            paths.marker(shard).unlink(missing_ok=True)
+    return folder
+
+
+def write_plan(plan: Plan, workspace: Workspace) -> RunPaths:
+    """Publish `plan.json`; the run's folders."""
+    paths = workspace.run(plan.run)
+    protocol = plan.run.rsplit("-", 1)[0]
+    document = PlanFile(
+        run=plan.run,
+        protocol=protocol,
+        latents=str(workspace.latents),
+        stores=tuple(_store_entry(store, workspace) for store in plan.stores),
+        probes=tuple(_probe_entry(probe) for probe in plan.probes),
+        problems=tuple(str(problem) for problem in plan.problems),
+    )
+    publish_text(paths.plan, document.to_json())
+    return paths
+
+
+def _store_entry(store: PlannedStore, workspace: Workspace) -> StoreEntry:
+    values, layout = store.plan.values, store.plan.layout
+    columns = values.columns
+    return StoreEntry(
+        model=values.model,
+        variant=values.variant,
+        dataset=values.dataset,
+        split=values.split,
+        path=layout.path,
+        rows=layout.rows,
+        shards=layout.shards,
+        csv=str(snapshot(store.source, workspace.cache)),
+        columns=(columns.video,) if columns.input == "video" else (columns.source, columns.target),
+    )
+
+
+def _probe_entry(planned: PlannedJob) -> ProbeEntry:
+    job = planned.job
+    assert isinstance(job, ProbeJob)
+    assert planned.out is not None
+    return ProbeEntry(
+        id=job.id,
+        model=job.model,
+        variant=job.variant,
+        dataset=job.dataset,
+        control=job.control,
+        fingerprint=job.fingerprint,
+        result=str(planned.result or planned.out / RESULT_FILE),
+    )
+
+
+# --- snapshots --------------------------------------------------------------------------------
+
+
+def snapshot(split: SplitSource, cache: Path) -> Path:
+    """A read-only copy of a split's CSV as it was planned, made once and shared by all jobs.
+
+    Raises ContractError where the CSV has changed meanwhile.
+    """
+    target = cache / "snapshots" / f"{split.sha256}.csv"
+    if target.is_file():
+        return target
+    target.parent.mkdir(parents=True, exist_ok=True)
+    draft = target.with_name(f"{target.name}.{secrets.token_hex(8)}{PARTIAL_SUFFIX}")
+    try:
+        if _copy(split.csv, draft) != split.sha256:
+            raise ContractError(f"{split.csv}: changed while the run was planned; start it again")
+        draft.chmod(0o444)
+        draft.replace(target)
+    finally:
+        draft.unlink(missing_ok=True)
+    return target
+
+
+def _copy(source: Path, target: Path) -> str:
+    """Copy a file and force it to the disk; the sha256 of what was copied."""
+    digest = hashlib.sha256()
+    with source.open("rb") as reader, target.open("xb") as writer:
+        while piece := reader.read(COPY_BYTES):
+            digest.update(piece)
+            writer.write(piece)
+        writer.flush()
+        os.fsync(writer.fileno())
+    return digest.hexdigest()
+
+
+def _link(source: Path, target: Path) -> None:
+    """Have `target` be `source`: by a hard link, or a copy where the file system has none."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    draft = target.with_name(f"{target.name}.{secrets.token_hex(8)}{PARTIAL_SUFFIX}")
+    try:
+        try:
+            draft.hardlink_to(source)
+        except OSError:
+            _copy(source, draft)
+        draft.replace(target)
+    finally:
+        draft.unlink(missing_ok=True)

@@ -1,0 +1,184 @@
+"""The words of planning: what is asked for, and the jobs that come of it."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Literal, Self
+
+from lary_schema.base import ContractError, ExitCode
+from lary_schema.cards import ProtocolCard
+from lary_schema.jobs import IMPORTED, ExtractJob, ProbeJob, Tracker
+
+from lary_orch.catalog.splits import SplitSource
+from lary_orch.plan.stores import Feeding, StorePlan
+from lary_orch.runtimes.base import Prepared
+from lary_orch.runtimes.devices import Slot
+
+
+@dataclass(frozen=True)
+class Probing:
+    """What a request says of its probes beside the protocol."""
+
+    seeds: tuple[int, ...] = ()
+    """Instead of the protocol's."""
+    head: Literal["mlp", "dit"] | None = None
+    """Regression head instead of the protocol's."""
+    target: Literal["absolute", "relative"] | None = None
+    """Regression target instead of the protocol's."""
+    allow_unknown_robot: bool = False
+    ram_bytes: int = 8 << 30
+    """Latents above this are read by batch."""
+    trackers: tuple[Tracker, ...] = ()
+    processes: int = 1
+    """Processes, and so slots, that share a probe."""
+
+
+@dataclass(frozen=True)
+class Request:
+    """What one call of `run` or `plan` asks for."""
+
+    models: tuple[str, ...]
+    datasets: tuple[str, ...]
+    protocol: ProtocolCard
+    splits: tuple[str, ...] = ()
+    """Evaluated splits; empty: all that the dataset's card names. The train split is always needed."""
+    variants: tuple[str, ...] = ()
+    """Empty: each model's default."""
+    feeding: Feeding = field(default_factory=Feeding)
+    batch_size: int | None = None
+    """None: the model card's."""
+    workers: int = 2
+    """Decode processes of one extraction."""
+    row_timeout_s: float = 60
+    stall_timeout_s: float = 600
+    max_failed: float = 0.01
+    retry_failed: bool = False
+    """Write the shards that hold failed rows again."""
+    device: Literal["cpu", "cuda"] = "cpu"
+    slots: int = 1
+    """How many jobs run at once: the partitions of one store."""
+    threads: int | None = None
+    control: bool = True
+    """Probe each dataset once more with shuffled targets, on the first model."""
+    probing: Probing = field(default_factory=Probing)
+    shard_rows: int | None = None
+    """Rows per shard of new stores; None: by size (see `lary_schema.store.layout`)."""
+
+    @property
+    def extracts(self) -> bool:
+        """Whether a variant is asked for that an image makes."""
+        return not self.variants or any(variant != IMPORTED for variant in self.variants)
+
+    def on(self, slots: Sequence[Slot]) -> Self:
+        """The same request for these slots. Raises ContractError where a probe wants more of them."""
+        if self.probing.processes > len(slots):
+            raise ContractError(
+                f"--probe-processes {self.probing.processes}: jobs have {len(slots)} slots here (GPUs, or --cpu-slots)"
+            )
+        return replace(
+            self, device="cuda" if slots[0].device.kind == "cuda" else "cpu", slots=len(slots), threads=slots[0].cpus
+        )
+
+
+@dataclass(frozen=True)
+class Problem:
+    """A part of the request that cannot be planned. The run does the rest, then fails with this code."""
+
+    what: str
+    error: ContractError
+
+    @property
+    def code(self) -> ExitCode:
+        return self.error.exit_code
+
+    def __str__(self) -> str:
+        return f"{self.what}: {self.error}"
+
+
+@dataclass(frozen=True)
+class PlannedStore:
+    """A store of the run, and the rows it is made from."""
+
+    plan: StorePlan
+    source: SplitSource
+
+
+@dataclass(frozen=True)
+class PlannedJob:
+    """A job, the image that does it, and the host's folders behind its mounts."""
+
+    job: ExtractJob | ProbeJob
+    prepared: Prepared
+    data: Path
+    """Host folder of the data mount."""
+    weights: Path
+    """Host folder of the weights mount; a probe has no use for it."""
+    metadata: tuple[SplitSource, ...]
+    """The CSVs that belong into the job mount."""
+    out: Path | None = None
+    """Host folder of a probe's out mount, where `result.json` appears."""
+    needs: tuple[str, ...] = ()
+    """Jobs that have to be done before."""
+    reopen: tuple[int, ...] = ()
+    """Shards of an extraction that lose their done marker before it starts (damaged, or retried)."""
+    result: Path | None = None
+    """A probe's `result.json` where an equal job wrote it, in this run or in another one: nothing to do."""
+
+    @property
+    def id(self) -> str:
+        return self.job.id
+
+    @property
+    def slots(self) -> int:
+        """How many it takes at once."""
+        return self.job.processes if isinstance(self.job, ProbeJob) else 1
+
+    @property
+    def verb(self) -> Literal["extract", "classify", "regress"]:
+        """The image's command."""
+        return self.job.kind
+
+    @property
+    def title(self) -> str:
+        """For people: what is done to what."""
+        if isinstance(self.job, ExtractJob):
+            values = self.job.values
+            return f"{values.model} ({values.variant}) on {values.dataset}/{values.split}"
+        kind = "".join(f", {part}" for part in probe_kind(self.job))
+        return f"{self.job.model} ({self.job.variant}) on {self.job.dataset}{kind}"
+
+
+def probe_kind(job: ProbeJob) -> list[str]:
+    """What makes a probe another than its task's usual one: head, target, control."""
+    recipe = job.protocol.regress if job.kind == "regress" else None
+    head = [recipe.head] if recipe and recipe.head != "mlp" else []
+    target = [recipe.target] if recipe and recipe.target != "absolute" else []
+    return [*head, *target, *([job.control] if job.control != "none" else [])]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """All that a run consists of, done or not."""
+
+    run: str
+    """Protocol key and the head of a hash over all stores and probes."""
+    stores: tuple[PlannedStore, ...]
+    extracts: tuple[PlannedJob, ...]
+    """Of the missing shards: a finished store has no job."""
+    probes: tuple[PlannedJob, ...]
+    problems: tuple[Problem, ...]
+
+    @property
+    def todo(self) -> tuple[PlannedJob, ...]:
+        """The jobs to launch, in order."""
+        return self.extracts + tuple(job for job in self.probes if job.result is None)
+
+    @property
+    def missing_bytes(self) -> int:
+        """What the extractions will add to the latents volume, about."""
+        return sum(store.plan.missing_bytes for store in self.stores)
+
+    @property
+    def exit_code(self) -> int:
+        """0, or the code of the first problem: what the run ends with when all its jobs succeed."""
+        return int(self.problems[0].code) if self.problems else 0

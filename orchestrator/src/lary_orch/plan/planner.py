@@ -1,0 +1,303 @@
+"""From a request to jobs: the matrix of models, datasets and splits, less what is done already.
+
+Planning writes nothing but caches (and makes a demo set that is asked for). What cannot be planned
+does not stop the rest: it becomes a `Problem`.
+"""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal
+
+from lary_results.files import by_fingerprint, failed_rows
+from lary_schema.base import ContractError, fingerprint
+from lary_schema.cards import DatasetCard, ModelCard
+from lary_schema.jobs import IMPORTED, ExtractJob, ProbeJob, ProbeSplit
+
+from lary_orch.catalog.cards import Catalog, repository
+from lary_orch.catalog.splits import SplitSource, find_split, stats_sha256, wanted_splits
+from lary_orch.plan.imported import ImportedModel, imported_store
+from lary_orch.plan.jobs import Plan, PlannedJob, PlannedStore, Problem, Request, probe_kind
+from lary_orch.plan.protocol import for_task
+from lary_orch.plan.revision import code_revision
+from lary_orch.plan.stores import check_alike, check_failed, make_values, partitions, plan_store
+from lary_orch.runtimes.base import ImageSource, Prepared, Runtime, Say
+from lary_orch.runtimes.describe import describe, describe_probe
+from lary_orch.runtimes.generated import make_generated
+from lary_orch.weights.index import WeightSet, find_weights
+from lary_orch.workspace import Workspace
+
+Control = Literal["none", "shuffled"]
+ProbeKind = Literal["classify", "regress"]
+UNNAMED = "unnamed"
+"""A probe job's run until the run has its name, which is a hash over all jobs."""
+
+
+def make_plan(request: Request, workspace: Workspace, catalog: Catalog, runtime: Runtime, say: Say) -> Plan:
+    """Plan a run. Images are made ready on the way; `say` hears of what takes long."""
+    planner = _Planner(request, workspace, catalog, runtime, say)
+    models = list(planner.models())
+    cells = list(planner.cells(models, list(planner.datasets())))
+    extracts = [job for cell in cells for job in planner.extracts(cell)]
+    probes = list(planner.probes(cells, extracts))
+    stores = [store for cell in cells for store in cell.stores]
+    hashes = [store.plan.layout.fingerprint for store in stores] + [_probe_of(job).fingerprint for job in probes]
+    run = f"{request.protocol.key}-{fingerprint(sorted(hashes))[:8]}"
+    return Plan(
+        run=run,
+        stores=tuple(stores),
+        extracts=tuple(extracts),
+        probes=tuple(_named(job, run, workspace) for job in probes),
+        problems=tuple(planner.problems),
+    )
+
+
+@dataclass(frozen=True)
+class _PlannedModel:
+    key: str
+    variant: str
+    card: ModelCard
+    prepared: Prepared
+    weights: WeightSet
+
+
+_Model = _PlannedModel | ImportedModel
+
+
+@dataclass(frozen=True)
+class _PlannedDataset:
+    card: DatasetCard
+    splits: tuple[SplitSource, ...]
+    """Train first."""
+
+
+@dataclass(frozen=True)
+class _Cell:
+    """One model on one dataset: a store per split, train first."""
+
+    model: _Model
+    dataset: _PlannedDataset
+    stores: tuple[PlannedStore, ...]
+
+
+class _Planner:
+    """Collects problems instead of stopping at the first."""
+
+    def __init__(self, request: Request, workspace: Workspace, catalog: Catalog, runtime: Runtime, say: Say) -> None:
+        self.problems: list[Problem] = []
+        self._request = request
+        self._workspace = workspace
+        self._catalog = catalog
+        self._runtime = runtime
+        self._say = say
+        self._images: dict[str, Prepared | ContractError] = {}
+        self._revision = code_revision(repository())
+
+    @contextmanager
+    def _noting(self, what: str) -> Iterator[None]:
+        try:
+            yield
+        except ContractError as error:
+            self.problems.append(Problem(what, error))
+
+    def _prepare(self, image: ImageSource) -> Prepared:
+        """Once per image, also where it fails: making an environment in vain takes minutes."""
+        name = image.card.name
+        if name not in self._images:
+            try:
+                self._images[name] = self._runtime.prepare(image, self._say)
+            except ContractError as error:
+                self._images[name] = error
+        found = self._images[name]
+        if isinstance(found, ContractError):
+            raise found
+        return found
+
+    # --- rows and columns of the matrix -----------------------------------------------------------
+
+    def models(self) -> Iterator[_Model]:
+        """The requested models and variants that can be used."""
+        keys = dict.fromkeys(self._request.models)
+        if IMPORTED in self._request.variants:
+            yield from map(ImportedModel, keys)
+        for key in keys if self._request.extracts else ():
+            with self._noting(f"model {key}"):
+                image = self._catalog.image_for(key)
+                self._check_variants(self._catalog.model_card(key), key)
+                prepared = self._prepare(image)
+                card = describe(self._runtime, prepared, key, self._workspace.cache)
+                weights = find_weights(card, self._workspace.weights, self._workspace.cache)
+                for variant in self._variants(card):
+                    yield _PlannedModel(key, variant, card, prepared, weights)
+
+    def _variants(self, card: ModelCard) -> tuple[str, ...]:
+        wanted = dict.fromkeys(variant for variant in self._request.variants if variant != IMPORTED)
+        return tuple(wanted) or card.variants[:1]
+
+    def _check_variants(self, card: ModelCard, key: str) -> None:
+        unknown = [variant for variant in self._variants(card) if variant not in card.variants]
+        if unknown:
+            raise ContractError(
+                f"model {key} has no variant {', '.join(map(repr, unknown))}; it has {', '.join(card.variants)}"
+            )
+
+    def datasets(self) -> Iterator[_PlannedDataset]:
+        """The requested datasets whose every split is there."""
+        for key in dict.fromkeys(self._request.datasets):
+            with self._noting(f"dataset {key}"):
+                card = self._catalog.dataset(key)
+                names = (card.splits.train, *wanted_splits(card, self._request.splits))
+                make_generated(card, self._workspace, self._say)
+                splits = tuple(find_split(card, name, self._workspace) for name in names)
+                yield _PlannedDataset(card, splits)
+
+    def cells(self, models: list[_Model], datasets: list[_PlannedDataset]) -> Iterator[_Cell]:
+        """Every model on every dataset that both allow."""
+        for dataset in datasets:
+            for model in models:
+                with self._noting(f"{model.key} ({model.variant}) on {dataset.card.key}"):
+                    stores = tuple(self._store(model, dataset, split) for split in dataset.splits)
+                    check_alike([store.plan for store in stores])
+                    yield _Cell(model, dataset, stores)
+
+    def _store(self, model: _Model, dataset: _PlannedDataset, split: SplitSource) -> PlannedStore:
+        request, latents, key = self._request, self._workspace.latents, dataset.card.key
+        if isinstance(model, ImportedModel):
+            store = imported_store(model.key, key, split, latents)
+        else:
+            values = make_values(model.card, model.key, model.variant, key, split, model.weights, request.feeding)
+            store = plan_store(values, split.rows, latents, request.shard_rows, retry_failed=request.retry_failed)
+        check_failed(store, latents, request.max_failed)
+        return PlannedStore(store, split)
+
+    # --- jobs -------------------------------------------------------------------------------------
+
+    def extracts(self, cell: _Cell) -> Iterator[PlannedJob]:
+        """The missing shards of a cell's stores, dealt out over the slots."""
+        if isinstance(cell.model, ImportedModel):
+            return
+        for store in cell.stores:
+            for number, shards in enumerate(partitions(store.plan.missing, self._request.slots)):
+                yield self._extract(cell.model, store, number, shards)
+
+    def _extract(self, model: _PlannedModel, store: PlannedStore, number: int, shards: tuple[int, ...]) -> PlannedJob:
+        values, request = store.plan.values, self._request
+        job = ExtractJob(
+            id=f"extract.{values.dataset}.{values.split}.{values.model}.{values.variant}.p{number}",
+            image=model.prepared.ref,
+            image_digest=model.prepared.digest,
+            code_revision=self._revision,
+            device=request.device,
+            threads=request.threads,
+            stall_timeout_s=request.stall_timeout_s,
+            values=values,
+            source=store.source.source,
+            store=store.plan.layout,
+            shards=shards,
+            weights=model.weights.files,
+            batch_size=request.batch_size or model.card.batch_size,
+            workers=request.workers,
+            row_timeout_s=request.row_timeout_s,
+            max_failed=request.max_failed,
+        )
+        reopen = tuple(shard for shard in shards if shard in store.plan.reopen)
+        return PlannedJob(job, model.prepared, store.source.data, model.weights.root, (store.source,), reopen=reopen)
+
+    def probes(self, cells: list[_Cell], extracts: list[PlannedJob]) -> Iterator[PlannedJob]:
+        """A probe per cell, and a shuffled control per dataset on its first model."""
+        if not cells:
+            return
+        with self._noting("probe image"):
+            prepared = self._prepare(self._catalog.probe())
+            code = describe_probe(self._runtime, prepared, self._workspace.cache)
+            finished = by_fingerprint(self._workspace.results)
+            for cell, control in _controlled(cells, self._request.control):
+                with self._noting(f"probe of {cell.model.key} ({cell.model.variant}) on {cell.dataset.card.key}"):
+                    job = self._probe_job(cell, prepared, code, control)
+                    result = finished.get(job.fingerprint)
+                    yield PlannedJob(
+                        job,
+                        prepared,
+                        cell.dataset.splits[0].data,
+                        self._workspace.weights,
+                        cell.dataset.splits,
+                        needs=_needs(cell, extracts),
+                        result=result if result and _is_current(result, cell) else None,
+                    )
+
+    def _probe_job(self, cell: _Cell, prepared: Prepared, code: str, control: Control) -> ProbeJob:
+        model, card = cell.model, cell.dataset.card
+        kind: ProbeKind = "classify" if card.task == "classification" else "regress"
+        splits = [
+            ProbeSplit(name=store.source.split, store=store.plan.ref, source=store.source.source)
+            for store in cell.stores
+        ]
+        probing = self._request.probing
+        protocol = for_task(self._request.protocol, kind, probing)
+        job = ProbeJob(
+            id=f"{kind}.{card.key}.{model.key}.{model.variant}",
+            image=prepared.ref,
+            image_digest=prepared.digest,
+            code_revision=self._revision,
+            device=self._request.device,
+            threads=self._request.threads and self._request.threads * probing.processes,
+            stall_timeout_s=self._request.stall_timeout_s,
+            kind=kind,
+            run=UNNAMED,
+            code_sha256=code,
+            model=model.key,
+            variant=model.variant,
+            dataset=card.key,
+            time_axis=cell.stores[0].plan.values.spec.time_axis,
+            train=splits[0],
+            evaluate=tuple(splits[1:]),
+            labels=card.labels,
+            actions=card.actions,
+            group=card.group,
+            stats_sha256=stats_sha256(card, protocol.regress.target, cell.dataset.splits[0].data),
+            allow_unknown_robot=probing.allow_unknown_robot,
+            protocol=protocol,
+            control=control,
+            ram_bytes=probing.ram_bytes,
+            trackers=probing.trackers,
+            processes=probing.processes,
+        )
+        return job.model_copy(update={"id": ".".join((job.id, *probe_kind(job)))})
+
+
+def _controlled(cells: Sequence[_Cell], control: bool) -> Iterator[tuple[_Cell, Control]]:
+    """Every cell, and the first one of each dataset once more as its control."""
+    seen: set[str] = set()
+    for cell in cells:
+        yield cell, "none"
+        if control and cell.dataset.card.key not in seen:
+            yield cell, "shuffled"
+        seen.add(cell.dataset.card.key)
+
+
+def _needs(cell: _Cell, extracts: Sequence[PlannedJob]) -> tuple[str, ...]:
+    paths = {store.plan.layout.path for store in cell.stores}
+    return tuple(job.id for job in extracts if isinstance(job.job, ExtractJob) and job.job.store.path in paths)
+
+
+def _is_current(result: Path, cell: _Cell) -> bool:
+    """Whether the stores are as the result saw them: whole, and with as many failed rows.
+
+    A job's fingerprint cannot tell: rows that failed once may be there after `--retry-failed`.
+    """
+    splits = ("", *(store.source.split for store in cell.stores[1:]))
+    failed = {split: store.plan.failed for split, store in zip(splits, cell.stores, strict=True)}
+    return not any(store.plan.missing for store in cell.stores) and failed_rows(result) == failed
+
+
+def _probe_of(planned: PlannedJob) -> ProbeJob:
+    assert isinstance(planned.job, ProbeJob)
+    return planned.job
+
+
+def _named(planned: PlannedJob, run: str, workspace: Workspace) -> PlannedJob:
+    """A probe with its run's name, and the folder that follows from it."""
+    job = _probe_of(planned)
+    out = workspace.run(run).out(job.model, job.dataset, "-".join((job.kind, job.variant, *probe_kind(job))))
+    return replace(planned, job=job.model_copy(update={"run": run}), out=out)

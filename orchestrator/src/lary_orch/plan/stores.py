@@ -1,0 +1,143 @@
+"""What a latent store needs: its identity, what is there already, and how the rest is dealt out."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import pairwise
+from pathlib import Path
+
+from lary_schema.base import ContractError, TooManyFailedError
+from lary_schema.cards import ModelCard
+from lary_schema.jobs import Decoder, Precision, StoreDtype, StoreLayout, StoreRef, Values
+from lary_schema.store.layout import StoreIndex, row_bytes, shard_rows, store_path
+
+from lary_orch.catalog.splits import SplitSource
+from lary_orch.weights.index import WeightSet
+
+
+@dataclass(frozen=True)
+class Feeding:
+    """How rows are decoded, encoded and stored: what of a request determines values."""
+
+    decoder: Decoder = "pyav"
+    precision: Precision = "fp32"
+    dtype: StoreDtype = "float16"
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class StorePlan:
+    """One store: what shall be in it, and which shards still have to be written."""
+
+    values: Values
+    layout: StoreLayout
+    missing: tuple[int, ...]
+    reopen: tuple[int, ...] = ()
+    """Those of `missing` that have a done marker: their files are lost or cut, or failed rows are retried."""
+    failed: int = 0
+    """Failed rows in the shards that are done and stay."""
+
+    @property
+    def ref(self) -> StoreRef:
+        return StoreRef(path=self.layout.path, fingerprint=self.layout.fingerprint, rows=self.layout.rows)
+
+    @cached_property
+    def missing_rows(self) -> int:
+        return sum(len(self.layout.shard_range(shard)) for shard in self.missing)
+
+    @property
+    def missing_bytes(self) -> int:
+        """What the missing rows will take on the latents volume; headers and checksums left out."""
+        return self.missing_rows * row_bytes(self.values.spec, self.values.dtype)
+
+
+def make_values(
+    card: ModelCard, key: str, variant: str, dataset: str, split: SplitSource, weights: WeightSet, feeding: Feeding
+) -> Values:
+    """All that determines a split's latents. Raises ContractError for a variant or mode the model lacks."""
+    mode = split.source.columns.input
+    assert card.code_sha256 is not None  # `describe` refuses an answer without it
+    return Values(
+        model=key,
+        variant=variant,
+        mode=mode,
+        spec=card.spec(mode, variant),
+        preprocessing=card.preprocessing,
+        revision=card.revision,
+        code_sha256=card.code_sha256,
+        weights=weights.hashes,
+        dataset=dataset,
+        split=split.split,
+        metadata_sha256=split.sha256,
+        columns=split.source.columns,
+        media=split.source.media,
+        frames=split.source.frames,
+        decoder=feeding.decoder,
+        precision=feeding.precision,
+        dtype=feeding.dtype,
+        seed=feeding.seed,
+    )
+
+
+def plan_store(
+    values: Values, rows: int, latents: Path, rows_per_shard: int | None = None, *, retry_failed: bool = False
+) -> StorePlan:
+    """Compare what shall be there with what is. An existing store keeps its own shard size.
+
+    Raises ContractError where something else lies in the store's place.
+    """
+    path = store_path(values)
+    index = StoreIndex(latents / path)
+    if not index.exists:
+        size = rows_per_shard or shard_rows(row_bytes(values.spec, values.dtype), rows)
+        layout = StoreLayout(
+            path=path,
+            fingerprint=values.fingerprint,
+            rows=rows,
+            shard_rows=size,
+            dtype=values.dtype,
+            tokens=values.spec.tokens,
+            indices=values.spec.indices,
+        )
+        return StorePlan(values, layout, tuple(range(layout.shards)))
+    layout = _existing_layout(index, path, values, rows)
+    records = index.records()
+    reopen = {r.shard for r in records if index.damage(r) or r.transient or (retry_failed and r.failures)}
+    missing = set(range(layout.shards)) - {record.shard for record in records} | reopen
+    failed = sum(len(record.failures) for record in records if record.shard not in reopen)
+    return StorePlan(values, layout, tuple(sorted(missing)), tuple(sorted(reopen)), failed)
+
+
+def check_alike(plans: Sequence[StorePlan]) -> None:
+    """Raises ContractError where one split's latents have another shape than train's: no probe can read both."""
+    shapes = {plan.values.split: (plan.values.spec.tokens, plan.values.spec.time_axis) for plan in plans}
+    if len(set(shapes.values())) > 1:
+        found = ", ".join(f"{split} {tokens}{'' if axis else ' flat'}" for split, (tokens, axis) in shapes.items())
+        raise ContractError(f"latents of different shapes: {found}; these are not of one model")
+
+
+def check_failed(plan: StorePlan, latents: Path, max_failed: float) -> None:
+    """Raises TooManyFailedError for a finished store whose share of failed rows is above `max_failed`."""
+    rows = plan.layout.rows
+    if not plan.missing and plan.failed > max_failed * rows:
+        raise TooManyFailedError(
+            f"{latents / plan.layout.path}: {plan.failed} of {rows} rows failed, more than --max-failed "
+            f"{max_failed:g} allows; `lary-orch status --failures` names them, --retry-failed tries them again"
+        )
+
+
+def _existing_layout(index: StoreIndex, path: str, values: Values, rows: int) -> StoreLayout:
+    layout = index.provenance.layout
+    if (layout.fingerprint, layout.rows) != (values.fingerprint, rows):
+        raise ContractError(
+            f"{index.paths.root}: holds {layout.rows} rows of fingerprint {layout.fingerprint}, not {rows} of "
+            f"{values.fingerprint}; move it away"
+        )
+    return layout.model_copy(update={"path": path})
+
+
+def partitions(shards: Sequence[int], parts: int) -> list[tuple[int, ...]]:
+    """At most `parts` runs of neighbouring shards, none empty, as equal in number as can be."""
+    count = min(parts, len(shards))
+    bounds = [len(shards) * i // count for i in range(count + 1)] if count else []
+    return [tuple(shards[start:stop]) for start, stop in pairwise(bounds)]

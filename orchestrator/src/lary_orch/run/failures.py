@@ -1,0 +1,63 @@
+"""What a run says about what went wrong: which job or row, why, and the way out."""
+
+import signal
+from collections.abc import Iterable, Sequence
+from itertools import islice
+from pathlib import Path
+from typing import Any, TextIO
+
+from lary_results.remedies import REMEDIES
+from lary_results.run_state import failed_rows
+from lary_schema.runs import PlanFile
+
+from lary_orch.plan.jobs import Problem
+from lary_orch.run.scheduler import Outcome
+
+SHOWN_ROWS = 10
+LOG_LINES = 5
+
+
+def run_code(problems: Sequence[Problem], outcomes: Sequence[Outcome], interrupted: signal.Signals | None) -> int:
+    """128 + signal, 0, the code that all failures share, or 1."""
+    if interrupted is not None:
+        return 128 + interrupted
+    codes = {int(p.code) for p in problems} | {outcome.code for outcome in outcomes if outcome.state == "failed"}
+    return codes.pop() if len(codes) == 1 else min(len(codes), 1)
+
+
+def report_failures(plan: PlanFile, problems: Sequence[Problem], outcomes: Sequence[Outcome], out: TextIO) -> None:
+    """A short list of everything that is missing from the table, and why."""
+    lines = [*_job_lines(outcomes), *_row_lines(failed_rows(plan)), *(f"error: {problem}" for problem in problems)]
+    if lines:
+        out.write("\n" + "\n".join(lines) + "\n")
+
+
+def _job_lines(outcomes: Sequence[Outcome]) -> Iterable[str]:
+    for outcome in outcomes:
+        if outcome.state == "failed":
+            yield f"failed: {outcome.work.verb} {outcome.work.title}: {outcome.message} (exit {outcome.code})"
+            if outcome.stderr is not None:
+                yield from (f"    | {line}" for line in _tail(outcome.stderr))
+                yield f"    log: {outcome.stderr}"
+        elif outcome.state == "skipped":
+            yield f"skipped: {outcome.work.verb} {outcome.work.title}: {outcome.message}"
+
+
+def _tail(log: Path) -> list[str]:
+    if not log.is_file():
+        return []
+    return log.read_text(encoding="utf-8", errors="replace").splitlines()[-LOG_LINES:]
+
+
+def _row_lines(rows: Iterable[dict[str, Any]]) -> Iterable[str]:
+    """The first failed rows, each once with all the models that lack it."""
+    models: dict[tuple[str, ...], list[str]] = {}
+    for row in rows:
+        place = f"{row['dataset']}/{row['split']} row {row['row']}"
+        models.setdefault((place, row["file"], row["reason"], row["detail"]), []).append(row["model"])
+    if models:
+        yield f"{len(models)} rows without a latent; they are in no score:"
+    for (place, file, reason, detail), names in islice(models.items(), SHOWN_ROWS):
+        yield f"    {place} ({', '.join(dict.fromkeys(names))}): {file}: {detail or reason} -> {REMEDIES[reason]}"
+    if len(models) > SHOWN_ROWS:
+        yield f"    and {len(models) - SHOWN_ROWS} more: `lary-orch status --failures` lists them"

@@ -1,0 +1,100 @@
+"""One run from its request to its table: what `lary-orch run` does."""
+
+import json
+import sys
+from functools import partial
+from pathlib import Path
+from typing import Any, TextIO
+
+from lary_results import leaderboard, scores
+from lary_results.files import RESULT_FILE
+from lary_schema.base import ContractError
+from lary_schema.results import ProbeResult
+from lary_schema.runs import PlanFile
+from lary_slurm.execute import execute
+from lary_slurm.runtime import SlurmRuntime
+
+from lary_orch.catalog.cards import Catalog
+from lary_orch.catalog.protocol_cards import protocol_titles
+from lary_orch.plan.files import write_plan
+from lary_orch.plan.jobs import Plan, Request
+from lary_orch.plan.planner import make_plan
+from lary_orch.run.failures import report_failures, run_code
+from lary_orch.run.launch import make_work
+from lary_orch.run.progress import watching
+from lary_orch.run.scheduler import Scheduler, Work, one_at_a_time
+from lary_orch.runtimes.choose import needed_images, open_place
+from lary_orch.workspace import Workspace
+
+
+def run(
+    request: Request,
+    catalog: Catalog,
+    workspace: Workspace,
+    *,
+    attempts: int,
+    as_json: bool,
+    out: TextIO,
+    detach: bool = False,
+    **place: Any,
+) -> int:
+    """Plan, run what is missing, print the table and what failed; the exit code.
+
+    `place` are the options of `open_place`. Raises ContractError where nothing can be started at all.
+    """
+    images = needed_images(catalog, request.models if request.extracts else ())
+    if detach and place["runtime"] != "slurm":
+        raise ContractError("--detach goes with --runtime slurm alone: elsewhere a run's jobs end with it")
+    runtime, slots = open_place(workspace=workspace, say=_say, images=images, **place)
+    for line in runtime.sweep():
+        _say(line)
+    plan = make_plan(request.on(slots), workspace, catalog, runtime, _say)
+    with one_at_a_time(workspace.run(plan.run)):
+        paths = write_plan(plan, workspace)
+        _say(_opening(plan))
+        make_works = partial(_works, plan, workspace)
+        watch_jobs = partial(watching, out=out, as_json=as_json)
+        if isinstance(runtime, SlurmRuntime):
+            outcomes, interrupted = execute(
+                runtime, paths, make_works, watch_jobs, _say, attempts=attempts, detach=detach
+            )
+        else:
+            work = make_works()
+            with watch_jobs(len(work)) as watch:
+                scheduler = Scheduler(runtime, slots, paths, watch, attempts)
+                outcomes = scheduler.run(work)
+            interrupted = scheduler.interrupted
+    _show_scores(plan, out, as_json=as_json)
+    report_failures(PlanFile.read(paths.plan), plan.problems, outcomes, sys.stderr)
+    if interrupted is not None:
+        _say("stopped; the same command goes on from here")
+    return run_code(plan.problems, outcomes, interrupted)
+
+
+def _works(plan: Plan, workspace: Workspace) -> list[Work]:
+    return [make_work(planned, workspace, plan.run) for planned in plan.todo]
+
+
+def _say(line: str) -> None:
+    sys.stderr.write(line + "\n")
+    sys.stderr.flush()
+
+
+def _opening(plan: Plan) -> str:
+    if not plan.stores:
+        return f"run {plan.run}: nothing of what was asked for can be run"
+    if not plan.todo:
+        return f"run {plan.run}: nothing to do, all of it is done already"
+    finished = len(plan.probes) + len(plan.extracts) - len(plan.todo)
+    done = f"; {finished} probes are done already" if finished else ""
+    return f"run {plan.run}: {len(plan.extracts)} extractions, {len(plan.todo) - len(plan.extracts)} probes{done}"
+
+
+def _show_scores(plan: Plan, out: TextIO, *, as_json: bool) -> None:
+    """The table of this plan's results, wherever they lie; with `as_json` one last line on stdout."""
+    found = [probe.result or Path(probe.out or "") / RESULT_FILE for probe in plan.probes]
+    listed = scores.collect((path, ProbeResult.read(path)) for path in found if path.is_file())
+    if as_json:
+        out.write(json.dumps({"event": "scores", "run": plan.run, "scores": scores.as_json(listed)}) + "\n")
+    elif listed:
+        leaderboard.show_all(listed, out, protocol_titles())

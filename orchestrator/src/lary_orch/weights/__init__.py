@@ -1,0 +1,1 @@
+"""Weights: found, verified, fetched, converted."""

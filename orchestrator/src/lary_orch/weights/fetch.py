@@ -1,0 +1,166 @@
+"""Fetching weights from the hub, at one commit, whole or not at all.
+
+huggingface_hub is an optional extra (`lary-orch[hub]`). HF_ENDPOINT and HF_TOKEN mean what they mean there.
+"""
+
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from lary_results.tables import size_text
+from lary_schema.atomic import PARTIAL_SUFFIX, sync_dir, sync_file
+from lary_schema.base import ContractError, WeightsError, path_sha256
+from lary_schema.cards import WeightSpec
+
+from lary_orch.weights.files import damage, weight_files
+
+Say = Callable[[str], None]
+DEFAULT_ENDPOINT = "https://huggingface.co"
+
+
+@dataclass(frozen=True)
+class Remote:
+    """What will be fetched: files of one repository at one commit."""
+
+    repo: str
+    commit: str
+    files: tuple[str, ...]
+    size: int
+    """Bytes of all files, as the hub tells them."""
+
+
+def fetch(spec: WeightSpec, path: Path, say: Say, revision: str | None = None) -> str:
+    """Put a weight at `path`; the commit it came from.
+
+    Downloads go on where they were interrupted: they lie in `NAME.COMMIT.partial` beside `path` until
+    they are whole and verified. `revision` overrides the card's; without either, the hub's newest
+    commit is taken and said. Raises WeightsError (exit 4) with the way out where it cannot be had.
+    """
+    hub = _hub()
+    endpoint = os.environ.get("HF_ENDPOINT", DEFAULT_ENDPOINT).rstrip("/")
+    with _explained(spec, endpoint):
+        remote = _find(hub, endpoint, spec, path, revision)
+        draft = path.with_name(f"{path.name}.{remote.commit[:12]}{PARTIAL_SUFFIX}")
+        draft.mkdir(parents=True, exist_ok=True)
+        check_space(path, remote.repo, remote.size, draft)
+        say(f"fetching {remote.repo}@{remote.commit}: {len(remote.files)} files, {size_text(remote.size)}")
+        for name in remote.files:
+            hub.hf_hub_download(remote.repo, name, revision=remote.commit, local_dir=draft, endpoint=endpoint)
+    _publish(spec, remote, draft, path)
+    say(f"{path}: fetched, {spec.license}")
+    return remote.commit
+
+
+def is_single_file(spec: WeightSpec) -> bool:
+    """Whether the weight's path names a file; else it is a folder of files."""
+    return PurePosixPath(spec.path).suffix in {".pt", ".pth", ".ckpt", ".bin", ".safetensors"}
+
+
+def _hub() -> Any:
+    try:
+        import huggingface_hub
+    except ImportError:
+        raise ContractError(
+            "fetching weights needs huggingface_hub: pip install 'lary-orch[hub]' (or put the files there by hand; "
+            "`lary-orch weights ls` says where)"
+        ) from None
+    return huggingface_hub
+
+
+def _find(hub: Any, endpoint: str, spec: WeightSpec, path: Path, revision: str | None) -> Remote:
+    assert spec.repo is not None
+    info = hub.HfApi(endpoint=endpoint).model_info(spec.repo, revision=revision or spec.revision, files_metadata=True)
+    sizes = {sibling.rfilename: sibling.size or 0 for sibling in info.siblings}
+    files = _wanted(spec, path, tuple(sizes))
+    return Remote(spec.repo, info.sha, files, sum(sizes[name] for name in files))
+
+
+def _wanted(spec: WeightSpec, path: Path, there: tuple[str, ...]) -> tuple[str, ...]:
+    """The files to fetch: those that the card names; else the one of the path's kind, or all."""
+    inside = f"{spec.subfolder}/" if spec.subfolder else ""
+    if spec.files:
+        files = tuple(inside + name for name in spec.files)
+        lacking = sorted(set(files) - set(there))
+        if lacking:
+            raise WeightsError(f"{spec.repo} has no {', '.join(lacking)}; it has {', '.join(sorted(there))}")
+        return files
+    there = tuple(name for name in there if name.startswith(inside))
+    if not is_single_file(spec):
+        return tuple(name for name in there if not name.startswith("."))
+    fitting = tuple(name for name in there if PurePosixPath(name).suffix == PurePosixPath(spec.path).suffix)
+    if len(fitting) != 1:
+        raise WeightsError(
+            f"{spec.repo}: which file is {spec.name!r} of the card? It has {', '.join(sorted(there))}; "
+            f"fetch it by hand to {path}, or name it under files: in the card"
+        )
+    return fitting
+
+
+def check_space(path: Path, source: str, size: int, draft: Path) -> None:
+    """Refuse before the first byte what cannot end well. Parts of an earlier attempt count."""
+    have = sum(file.stat().st_size for file in draft.rglob("*") if file.is_file())
+    free = shutil.disk_usage(draft).free
+    if size - have > free:
+        raise WeightsError(
+            f"{path}: {source} needs {size_text(size - have)} more, {size_text(free)} are free; "
+            "free the disk, or choose another root by --weights-dir or MODEL_DIR"
+        )
+
+
+def _publish(spec: WeightSpec, remote: Remote, draft: Path, path: Path) -> None:
+    # The hub's own notes on a resumed download.
+    shutil.rmtree(draft / ".cache", ignore_errors=True)
+    whole = draft / (remote.files[0] if is_single_file(spec) else spec.subfolder or "")
+    publish(spec, f"{remote.repo}@{remote.commit}", whole, draft, path)
+
+
+def publish(spec: WeightSpec, source: str, whole: Path, draft: Path, path: Path) -> None:
+    """Verify what `draft` holds, bring it to the disk, rename `whole` of it into place. Raises WeightsError."""
+    problem = next((f"{f.name}: {found}" for f in weight_files(whole) if (found := damage(f))), None)
+    if problem is None and spec.sha256 is not None and (sha256 := path_sha256(whole)) != spec.sha256:
+        problem = f"sha256 {sha256}, {spec.sha256} expected by the card"
+    if problem is not None:
+        shutil.rmtree(draft)
+        raise WeightsError(f"{source}: {problem}; nothing was kept. Try again, or another mirror")
+    for file in weight_files(whole):
+        sync_file(file)
+    whole.rename(path)
+    sync_dir(path.parent)
+    shutil.rmtree(draft, ignore_errors=True)
+
+
+@contextmanager
+def _explained(spec: WeightSpec, endpoint: str) -> Iterator[None]:
+    """Turn what the hub answers into what to do."""
+    from huggingface_hub import errors
+
+    page = f"{endpoint}/{spec.repo}"
+    try:
+        yield
+    except errors.GatedRepoError:
+        raise WeightsError(
+            f"{spec.repo} is gated ({spec.license}): accept its terms at {page} with your account, then set HF_TOKEN "
+            "to a read token of it (or log in by `hf auth login`) and fetch again"
+        ) from None
+    except errors.RepositoryNotFoundError:
+        raise WeightsError(
+            f"{page}: no such repository, or a private one; set HF_TOKEN if it needs an account, and HF_ENDPOINT "
+            "if you use a mirror"
+        ) from None
+    except errors.RevisionNotFoundError:
+        raise WeightsError(f"{page}: the revision is not there; choose another by --revision") from None
+    except (errors.HfHubHTTPError, errors.LocalEntryNotFoundError, errors.HTTPError) as error:
+        raise WeightsError(
+            f"{page}: {_first_line(error)}. What came is kept; the same command goes on. Without a network, fetch "
+            "on another machine and copy the folder"
+        ) from None
+    except OSError as error:
+        raise WeightsError(f"{spec.repo}: cannot be written: {error.strerror}; choose another --weights-dir") from None
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")

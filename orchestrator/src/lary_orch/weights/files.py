@@ -1,0 +1,166 @@
+"""Weights for people: which file of which model is where, and whether it is what it should be."""
+
+import json
+import os
+import zipfile
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO, Literal
+
+from lary_schema.base import ContractError
+from lary_schema.cards import ModelCard, WeightSpec
+
+from lary_orch.catalog.cards import Catalog
+from lary_orch.weights.index import how_to_get, is_needed, place, weight_sha256
+
+State = Literal["ok", "unknown", "missing", "bad"]
+"""`unknown`: whole as far as can be seen, and no hash to compare with is known."""
+
+LFS_HEAD = b"version https://git-lfs.github.com/spec/v1"
+ZIP_SUFFIXES = {".pt", ".pth", ".ckpt"}
+ZIP_HEAD = b"PK\x03\x04"
+
+
+@dataclass(frozen=True)
+class Weight:
+    """One weight of one or more models, and the place where it is looked for."""
+
+    spec: WeightSpec
+    path: Path
+    models: tuple[str, ...]
+    needed: bool = True
+    """False: the models do without."""
+
+    @property
+    def found(self) -> bool:
+        return self.path.exists()
+
+    @property
+    def size(self) -> int | None:
+        """Bytes on this disk, of all files of a folder; None where it is missing."""
+        return sum(file.stat().st_size for file in weight_files(self.path)) if self.found else None
+
+    @property
+    def how(self) -> str:
+        return how_to_get(self.spec, self.path)
+
+
+def chosen_cards(catalog: Catalog, models: Sequence[str]) -> dict[str, ModelCard]:
+    """Key -> card, of the named models or of all. A family stands by its own key.
+
+    Raises ContractError for an unknown key, and for one of a family: its files follow from the key in a
+    way that only its image knows.
+    """
+    if not models:
+        return {card.key: card for _, card in catalog.models()}
+    cards = {key: catalog.model_card(key) for key in models}
+    family = next((key for key, card in cards.items() if key != card.key), None)
+    if family is not None:
+        raise ContractError(f"{family}: its image knows its files; `lary-orch plan -m {family} -d ...` names them")
+    return cards
+
+
+def list_weights(cards: Mapping[str, ModelCard], root: Path, env: Mapping[str, str] = os.environ) -> list[Weight]:
+    """The weights of these models; one that several share (the same place and source) is listed once."""
+    users: dict[tuple[Path, str | None], tuple[WeightSpec, list[str]]] = {}
+    for key, card in cards.items():
+        for spec in card.weights:
+            path = place(spec, root, env)
+            users.setdefault((path, spec.repo or spec.url), (spec, []))[1].append(key)
+    return [Weight(spec, path, tuple(keys), is_needed(spec, env)) for (path, _), (spec, keys) in users.items()]
+
+
+def weight_files(path: Path) -> list[Path]:
+    """The file itself, or a folder's visible files."""
+    if not path.is_dir():
+        return [path]
+    inside = (p for p in path.rglob("*") if p.is_file())
+    return sorted(p for p in inside if not any(part.startswith(".") for part in p.relative_to(path).parts))
+
+
+def verify(weight: Weight, cache: Path) -> tuple[State, str]:
+    """Look at a weight: is it there, whole, and by its hash the expected one? A sentence says why.
+
+    Reads the whole file for its hash, which is remembered by size and time.
+    """
+    if not weight.found:
+        return "missing", weight.how
+    broken = list(problems(weight))
+    if broken:
+        return "bad", f"{'; '.join(broken)}. Remove it; then {weight.how}"
+    sha256 = weight_sha256(weight.path.resolve(), cache)
+    if weight.spec.sha256 is None:
+        return "unknown", f"sha256 {sha256}; no published hash to compare with"
+    if sha256 != weight.spec.sha256:
+        return "bad", f"sha256 {sha256}, {weight.spec.sha256} expected. Remove it; then {weight.how}"
+    return "ok", f"sha256 {sha256}"
+
+
+def problems(weight: Weight) -> Iterator[str]:
+    """What is wrong with a weight that is there, as far as can be seen without its hash."""
+    if weight.path.is_dir():
+        lacking = [name for name in weight.spec.files if not (weight.path / name).is_file()]
+        if lacking:
+            yield f"the folder lacks {', '.join(lacking)}"
+    files = weight_files(weight.path)
+    if not files:
+        yield "the folder is empty"
+    for file in files:
+        problem = damage(file)
+        if problem:
+            yield f"{file.name}: {problem}"
+
+
+def damage(file: Path) -> str | None:
+    """What can be seen of a broken download without knowing its hash; None where nothing can."""
+    try:
+        return _damage(file)
+    except OSError as error:
+        return f"cannot be read: {error.strerror}"
+
+
+def _damage(file: Path) -> str | None:
+    size = file.stat().st_size
+    with file.open("rb") as opened:
+        head = opened.read(len(LFS_HEAD))
+        if not head:
+            return "empty"
+        if head == LFS_HEAD:
+            return "a git-lfs pointer and not the file (git-lfs was not installed when it was cloned)"
+        if head.lstrip().lower().startswith((b"<!doctype", b"<html")):
+            return "a web page and not the file (an error page that was saved)"
+        if file.suffix == ".safetensors":
+            opened.seek(0)
+            expected = _safetensors_size(opened, size)
+            if expected != size:
+                return "not a safetensors file" if expected is None else f"{size} bytes, {expected} by its own header"
+    if file.suffix in ZIP_SUFFIXES and head.startswith(ZIP_HEAD) and not zipfile.is_zipfile(file):
+        return "cut short (its table of contents, at the end, is missing)"
+    return None
+
+
+def _safetensors_size(file: BinaryIO, size: int) -> int | None:
+    """Bytes that the file has by its header (8 bytes of length, JSON, tensors); None where that is none."""
+    length = int.from_bytes(file.read(8), "little")
+    if length > size:
+        return None
+    try:
+        entries = json.loads(file.read(length))
+        ends = [entry["data_offsets"][1] for name, entry in entries.items() if name != "__metadata__"]
+    except (ValueError, TypeError, KeyError, AttributeError, IndexError):
+        return None
+    return 8 + length + max(ends, default=0)
+
+
+def fetchable(weights: Sequence[Weight]) -> list[Weight]:
+    """Those that are missing and have a repository or an address to come from.
+
+    Raises ContractError where two come from different sources to one place.
+    """
+    wanted = [weight for weight in weights if not weight.found and (weight.spec.repo or weight.spec.url)]
+    places = [weight.path for weight in wanted]
+    twice = {str(path) for path in places if places.count(path) > 1}
+    if twice:
+        raise ContractError(f"{', '.join(sorted(twice))}: two models expect different files here; fetch by hand")
+    return wanted

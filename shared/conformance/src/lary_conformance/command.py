@@ -1,0 +1,111 @@
+"""`lary-orch conformance`: is this image what the bench expects?"""
+
+import json
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+from lary_orch.catalog.cards import Catalog
+from lary_orch.cli.options import catalog_options, json_option, option, workspace_options
+from lary_orch.workspace import Workspace
+
+if TYPE_CHECKING:
+    from lary_orch.runtimes.base import ImageSource, LocalRuntime
+
+    from lary_conformance.case import Verdict
+
+
+@click.command()
+@click.argument("image")
+@option("-m", "--model", "models", multiple=True, help="This model alone; repeatable [all of the image].")
+@option("--runtime", type=click.Choice(["docker", "process"]), help="[process for a folder, else docker]")
+@option("--env", "environment", type=click.Choice(["own", "current"]), default="own", help="Of the process runtime.")
+@option("--device", type=click.Choice(["cpu", "cuda"]), default="cpu", help="What jobs compute on.")
+@catalog_options
+@workspace_options
+@json_option
+def command(
+    image: str,
+    models: tuple[str, ...],
+    runtime: str | None,
+    environment: str,
+    device: str,
+    catalog: Catalog,
+    workspace: Workspace,
+    as_json: bool,
+) -> None:
+    """Check any image against the contract.
+
+    IMAGE is an image of the catalog, a container reference, or the folder an image is made from. It gets
+    tiny clips and images made on the spot. Models whose weights are not on this disk are skipped, saying so.
+    Exits with 1 where a check fails.
+
+    \b
+    lary-orch conformance baseline
+    lary-orch conformance somebody/their-lam:1.2
+    lary-orch conformance ./my-lam --runtime process
+    """
+    import tempfile
+
+    from lary_orch.runtimes.base import Device
+
+    from lary_conformance import examine
+    from lary_conformance.subject import open_subject
+
+    place = runtime or ("process" if Path(image).is_dir() else "docker")
+    ours, stranger = _runtimes(place, environment, workspace)
+    options = {"stranger": stranger, "chosen": models, "device": Device(device)}
+    with tempfile.TemporaryDirectory(prefix="lary-conformance-") as folder:
+        subject = open_subject(ours, _find(image, catalog), Path(folder), workspace.weights, **options)
+        verdicts = []
+        for verdict in examine(subject):
+            verdicts.append(verdict)
+            if not as_json:
+                _show(verdict)
+    if as_json:
+        click.echo(json.dumps([asdict(verdict) for verdict in verdicts], indent=2))
+    else:
+        click.echo(_summary(verdicts))
+    sys.exit(any(verdict.state == "failed" for verdict in verdicts))
+
+
+def _find(image: str, catalog: Catalog) -> "ImageSource":
+    from lary_orch.runtimes.base import ImageSource
+    from lary_orch.runtimes.images import reference
+    from lary_schema.cards import ImageCard
+
+    folder = Path(image).absolute()
+    known = [source for _, source in catalog.images]
+    if folder.is_dir() and folder not in [source.folder for source in known]:
+        known = [source for _, source in Catalog.load([folder]).images]
+    for source in known:
+        if image in (source.card.name, reference(source.card)) or source.folder == folder:
+            return source
+    # A stranger's: what it is, it says itself.
+    return ImageSource(ImageCard(name="unknown", kind="model", module="unknown", ref=image), None)
+
+
+def _runtimes(place: str, environment: str, workspace: Workspace) -> "tuple[LocalRuntime, LocalRuntime | None]":
+    from lary_orch.runtimes.choose import docker_runtime, process_runtime
+
+    from lary_conformance.isolation import STRANGER
+
+    if place == "process":
+        return process_runtime(workspace, environment), None
+    docker = docker_runtime(workspace)
+    return docker, docker.as_user(*STRANGER)
+
+
+def _show(verdict: "Verdict") -> None:
+    first, *more = verdict.message.splitlines() or [""]
+    click.echo(f"{verdict.state:8} {verdict.check:16} {verdict.of:36} {first}")
+    for line in more:
+        click.echo(f"{'':8} | {line}")
+    if verdict.remedy:
+        click.echo(f"{'':8} -> {verdict.remedy}")
+
+
+def _summary(verdicts: "list[Verdict]") -> str:
+    return ", ".join(f"{sum(v.state == state for v in verdicts)} {state}" for state in ("ok", "failed", "skipped"))

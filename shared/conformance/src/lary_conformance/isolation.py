@@ -1,0 +1,23 @@
+"""Whether an image needs more than it gets: network, a writable root, a certain user."""
+
+from collections.abc import Iterator
+from functools import partial
+
+from lary_conformance.case import Case, Skipped
+from lary_conformance.subject import Subject
+
+STRANGER = (54321, 54321)
+"""A user and group that no image knows."""
+
+
+def cases(subject: Subject) -> Iterator[Case]:
+    remedy = "let the code be readable by all, write nowhere but to /tmp, and ask for no name of the user"
+    yield Case("isolation", "", partial(_as_stranger, subject), remedy)
+
+
+def _as_stranger(subject: Subject) -> str:
+    if subject.stranger is None:
+        raise Skipped(f"the {subject.runtime.name} runtime does not isolate")
+    if subject.breach_in_isolation is not None:
+        raise subject.breach_in_isolation
+    return "selftest as an unknown user, without network, on a read-only root"

@@ -1,0 +1,76 @@
+"""Exit codes: a job that cannot be done is refused as the contract says."""
+
+import json
+from collections.abc import Callable, Iterator
+from functools import partial
+
+from lary_orch.weights.index import WeightSet
+from lary_schema.base import CONTRACT_VERSION, ExitCode, WeightsError
+from lary_schema.events import Failed
+from lary_schema.jobs import WeightFile
+
+from lary_conformance.case import Case, Skipped, expect
+from lary_conformance.subject import Feed, Ran, Subject
+
+
+def cases(subject: Subject) -> Iterator[Case]:
+    made: list[tuple[str, Callable[[Subject], str], str]] = [
+        ("bad job", _bad_json, "end with 2 and an `error` event when the job is not JSON"),
+        ("other version", _other_version, "look at `version` before anything else in the job"),
+    ]
+    if subject.card.kind == "model":
+        made += [
+            ("missing weights", _missing_weights, "check the job's weights before the first row"),
+            ("too many failed", _too_many_failed, "compare the share of failed rows with max_failed"),
+        ]
+    for check, run, remedy in made:
+        yield Case(check, "", partial(run, subject), remedy)
+
+
+def _verb(subject: Subject) -> str:
+    return "extract" if subject.card.kind == "model" else "classify"
+
+
+def _bad_json(subject: Subject) -> str:
+    return _refused(subject.launch(_verb(subject), '{"version": 1, ', subject.volume()), ExitCode.BAD_JOB)
+
+
+def _other_version(subject: Subject) -> str:
+    text = json.dumps({"version": CONTRACT_VERSION + 98, "kind": _verb(subject)})
+    return _refused(subject.launch(_verb(subject), text, subject.volume()), ExitCode.BAD_JOB)
+
+
+def _missing_weights(subject: Subject) -> str:
+    feed = next((feed for feed in subject.feeds() if feed.card.weights), None)
+    if feed is None:
+        raise Skipped("no model needs weights")
+    files = tuple(WeightFile(name=w.name, path="nowhere", sha256="0" * 64) for w in feed.card.weights)
+    job, empty = subject.job(feed, WeightSet(subject.folder, files)), subject.volume()
+    ran = subject.launch("extract", job.to_json(), subject.volume(), subject.rows(feed), empty)
+    return _refused(ran, ExitCode.WEIGHTS)
+
+
+def _too_many_failed(subject: Subject) -> str:
+    feed = _usable(subject)
+    job = subject.job(feed, subject.weights_of(feed), corrupt=True)
+    return _refused(subject.extract(feed, job, subject.volume()), ExitCode.TOO_MANY_FAILED)
+
+
+def _usable(subject: Subject) -> Feed:
+    """A feed whose weights are there. Raises Skipped where there is none."""
+    for feed in subject.feeds():
+        try:
+            subject.weights_of(feed)
+        except WeightsError:
+            continue
+        return feed
+    raise Skipped("needs weights of one model; --weights-dir names them")
+
+
+def _refused(ran: Ran, code: ExitCode) -> str:
+    expect(ran.code == code, f"exit {ran.code}, {int(code)} expected: {ran.error}")
+    last = ran.events[-1] if ran.events else None
+    expect(isinstance(last, Failed), f"exit {ran.code} without an `error` event as the last line")
+    assert isinstance(last, Failed)
+    expect(last.code == code, f"the `error` event says code {last.code}, the exit code is {ran.code}")
+    return f"exit {int(code)}: {last.message.splitlines()[0]}"

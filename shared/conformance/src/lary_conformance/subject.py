@@ -1,0 +1,216 @@
+"""The image under examination, and how jobs are run on it."""
+
+import json
+import shutil
+import tempfile
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from lary_orch.catalog.splits import SplitSource
+from lary_orch.plan.stores import Feeding, make_values, plan_store
+from lary_orch.runtimes.base import JOB_FILE, Device, ImageSource, LocalRuntime, Prepared, Task
+from lary_orch.runtimes.describe import describe
+from lary_orch.weights.index import WeightSet, find_weights
+from lary_schema.base import ContractError
+from lary_schema.cards import ImageCard, Mode, ModelCard
+from lary_schema.events import Event, Failed, from_line
+from lary_schema.jobs import ExtractJob
+from lary_schema.mounts import Mounts
+
+from lary_conformance.fixture import METADATA, SHARD_ROWS, make_rows
+
+RUN = "conformance"
+LIMIT_S = 900.0
+"""For one job: an image that hangs fails its check, and not the command."""
+
+StopAt = Callable[[Event], bool]
+
+
+@dataclass(frozen=True)
+class Feed:
+    """One way of feeding one model: what a store is made for."""
+
+    key: str
+    card: ModelCard
+    mode: Mode
+    variant: str
+
+    def __str__(self) -> str:
+        return f"{self.key} {self.mode} {self.variant}"
+
+    @property
+    def frames(self) -> int:
+        """Frames of a row: those of a pair, or as many as the card's input has."""
+        return 2 if self.mode == "image" else self.card.spec(self.mode, self.variant).input.shape[0]
+
+
+@dataclass(frozen=True)
+class Ran:
+    """How a job went."""
+
+    code: int
+    events: tuple[Event, ...]
+    strays: tuple[str, ...]
+    """Lines on stdout that are no events."""
+    log: Path
+
+    @property
+    def error(self) -> str:
+        """The job's own `error` event, else the end of its stderr."""
+        errors = [event.message for event in self.events if isinstance(event, Failed)]
+        return errors[-1] if errors else self.log.read_text(encoding="utf-8", errors="replace").strip()[-500:]
+
+
+@dataclass
+class Subject:
+    """An image that answered `describe`, and a scratch folder."""
+
+    runtime: LocalRuntime
+    prepared: Prepared
+    card: ImageCard
+    """As the image gives it."""
+    folder: Path
+    weights: Path
+    stranger: LocalRuntime | None = None
+    """The same place under another user; None where the runtime cannot."""
+    chosen: tuple[str, ...] = ()
+    """Model keys; empty: all of the image."""
+    device: Device = field(default_factory=Device)
+    _rows: dict[tuple[Mode, int, bool], SplitSource] = field(default_factory=dict)
+
+    @cached_property
+    def models(self) -> dict[str, ModelCard]:
+        """Resolved cards by key; a family answers for its example."""
+        keys = self.chosen or tuple(card.example or card.key for card in self.card.models)
+        return {key: describe(self.runtime, self.prepared, key, self.folder / "cache") for key in keys}
+
+    @cached_property
+    def breach_in_isolation(self) -> ContractError | None:
+        """What `selftest` fails with under another user, whom no image knows; None where it does not.
+
+        Run once for all checks, since it builds every model. What passes there passes anywhere.
+        """
+        assert self.stranger is not None
+        try:
+            self.stranger.ask(self.prepared, "selftest")
+        except ContractError as breach:
+            return breach
+        return None
+
+    def feeds(self) -> Iterator[Feed]:
+        """Every model in every mode and variant."""
+        for key, card in self.models.items():
+            for variant in card.variants:
+                for mode in dict.fromkeys([*card.modes, *card.variant_modes.get(variant, {})]):
+                    yield Feed(key, card, mode, variant)
+
+    def rows(self, feed: Feed, *, corrupt: bool = False) -> SplitSource:
+        made = (feed.mode, feed.frames, corrupt)
+        if made not in self._rows:
+            folder = self.folder / f"data-{feed.mode}-{feed.frames}{'-corrupt' * corrupt}"
+            self._rows[made] = make_rows(folder, feed.mode, feed.frames, corrupt=corrupt)
+        return self._rows[made]
+
+    def weights_of(self, feed: Feed) -> WeightSet:
+        """Raises WeightsError where they are not on this disk."""
+        return find_weights(feed.card, self.weights, self.folder / "cache")
+
+    def volume(self) -> Path:
+        """An empty latents volume."""
+        return Path(tempfile.mkdtemp(prefix="latents-", dir=self.folder))
+
+    def job(self, feed: Feed, weights: WeightSet, *, corrupt: bool = False, max_failed: float = 0) -> ExtractJob:
+        """All shards of a new store."""
+        rows = self.rows(feed, corrupt=corrupt)
+        values = make_values(feed.card, feed.key, feed.variant, RUN, rows, weights, Feeding())
+        store = plan_store(values, rows.rows, self.folder / "no-volume", SHARD_ROWS)
+        return ExtractJob(
+            id=f"{RUN}.{feed.key}.{feed.mode}.{feed.variant}",
+            image=self.prepared.ref,
+            image_digest=self.prepared.digest,
+            device="cuda" if self.device.kind == "cuda" else "cpu",
+            threads=1,
+            values=values,
+            source=rows.source,
+            store=store.layout,
+            shards=store.missing,
+            weights=weights.files,
+            batch_size=2,
+            workers=1,
+            max_failed=max_failed,
+        )
+
+    def launch(
+        self, verb: str, text: str, volume: Path, rows: SplitSource | None = None, weights: Path | None = None
+    ) -> Ran:
+        """Run a command with this text as its job file, whatever the text is."""
+        return _follow(*self._start(verb, text, volume, rows, weights))
+
+    def extract(self, feed: Feed, job: ExtractJob, volume: Path, stop_at: StopAt | None = None) -> Ran:
+        """Run an extraction; SIGKILL it at the first event that `stop_at` picks."""
+        rows = self.rows(feed, corrupt=job.values.split == self.rows(feed, corrupt=True).split)
+        started = self._start("extract", job.to_json(), volume, rows, self.weights_of(feed).root)
+        return _follow(*started, stop_at)
+
+    def _start(
+        self, verb: str, text: str, volume: Path, rows: SplitSource | None, weights: Path | None
+    ) -> tuple[LocalRuntime, Task, Path]:
+        place = Path(tempfile.mkdtemp(prefix="job-", dir=self.folder))
+        (place / METADATA).parent.mkdir()
+        (place / "out").mkdir()
+        (place / JOB_FILE).write_text(text, encoding="utf-8")
+        if rows is not None:
+            shutil.copy(rows.csv, place / METADATA)
+        data = rows.data if rows is not None else place
+        mounts = Mounts(data=data, weights=weights or self.weights, latents=volume, job=place, out=place / "out")
+        task = Task(f"{RUN}.{place.name}", RUN, self.prepared, verb, mounts, self.device, cpus=1)
+        return self.runtime, task, place / "stderr.log"
+
+
+def _follow(runtime: LocalRuntime, task: Task, log: Path, stop_at: StopAt | None = None) -> Ran:
+    running = runtime.start(task, log)
+    limit = threading.Timer(LIMIT_S, running.stop)
+    limit.start()
+    events: list[Event] = []
+    strays = []
+    try:
+        for line in running.lines():
+            event = from_line(line)
+            if event is None:
+                strays.append(line.rstrip())
+                continue
+            events.append(event)
+            if stop_at is not None and stop_at(event):
+                stop_at = None
+                running.stop(grace_s=0)
+        code = running.wait()
+    finally:
+        limit.cancel()
+        running.stop(grace_s=0)
+    return Ran(code, tuple(events), tuple(strays), log)
+
+
+def open_subject(runtime: LocalRuntime, image: ImageSource, folder: Path, weights: Path, **options: Any) -> Subject:
+    """Make an image ready and ask it who it is. Raises ContractError where it does not answer as it must.
+
+    `options` are further fields of `Subject`.
+    """
+    prepared = runtime.prepare(image, _say_nothing)
+    text = runtime.ask(prepared, "describe")
+    where = f"describe of {prepared.ref}"
+    try:
+        data = json.loads(text)
+    except ValueError as error:
+        raise ContractError(f"{where}: the answer is not JSON ({error}): {text[:200]!r}") from None
+    card = ImageCard.parse(data, where)
+    if card.kind == "tools":
+        raise ContractError(f"{where}: an image of data tools; it takes no jobs, so there is no contract to keep")
+    return Subject(runtime, prepared, card, folder, weights, **options)
+
+
+def _say_nothing(line: str) -> None:
+    """What is slow about making an image ready is no part of the verdict."""

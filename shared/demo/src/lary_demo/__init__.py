@@ -1,0 +1,108 @@
+"""The demo world: two small procedural datasets with known actions, the same for a seed everywhere.
+
+`ensure` makes one at its first use. `python -m lary_demo KEY FOLDER --seed 1 --distractor 80`
+makes another world, to be named by a dataset card of its own.
+"""
+
+import json
+import shutil
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from secrets import token_hex
+
+from lary_schema.atomic import PARTIAL_SUFFIX
+from lary_schema.base import ContractError
+
+VERSION = 1
+"""Of the generator: bump it when a pixel, a row or an action changes."""
+KEYS = ("demo_motion", "demo_arm")
+MARKER = "demo.json"
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What determines a demo set, beside its key."""
+
+    seed: int = 0
+    distractor: int = 50
+    """How strong the distractor is drawn, percent: 0 is absent, 100 opaque."""
+    version: int = VERSION
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.distractor <= 100:
+            raise ContractError(f"distractor is {self.distractor}; it is a percentage, 0 to 100")
+        if self.seed < 0:
+            raise ContractError(f"seed is {self.seed}; it must not be negative")
+
+    @property
+    def name(self) -> str:
+        """The media folder. Being part of every path in the CSV, it makes other pixels another CSV."""
+        return f"v{self.version}-seed{self.seed}-distractor{self.distractor}"
+
+
+def ensure(key: str, folder: Path, say: Callable[[str], object] = str, settings: Settings | None = None) -> None:
+    """Have `folder`/`key` hold the demo set, whole: at once where it does, in seconds where not.
+
+    What lies there in part, or by other settings, is replaced. Safe against kills and against two
+    processes at once. Raises ContractError for an unknown key or a folder that cannot be written.
+    """
+    settings = settings or Settings()
+    if key not in KEYS:
+        raise ContractError(f"no demo set {key!r}; there are {', '.join(KEYS)}")
+    target = folder / key
+    if is_complete(target, settings):
+        return
+    say(f"making {key} in {target}")
+    begun = time.monotonic()
+    try:
+        _replace(key, target, settings)
+    except OSError as error:
+        raise ContractError(
+            f"{target}: the demo set cannot be written: {error.strerror}; free the disk, or give a folder "
+            "you may write to by --workspace or LARY_HOME"
+        ) from None
+    say(f"made {key} in {time.monotonic() - begun:.1f} s")
+
+
+def is_complete(target: Path, settings: Settings) -> bool:
+    """Whether a folder holds the set by these settings, and no file of it is missing or cut."""
+    try:
+        marker = json.loads((target / MARKER).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return bool(marker == _marker(target, settings))
+
+
+def _marker(target: Path, settings: Settings) -> dict[str, int]:
+    sizes = [p.stat().st_size for p in target.rglob("*") if p.is_file() and p.name != MARKER]
+    return {**asdict(settings), "files": len(sizes), "bytes": sum(sizes)}
+
+
+def _replace(key: str, target: Path, settings: Settings) -> None:
+    from lary_demo.generate import WRITERS
+
+    draft = target.with_name(f"{target.name}.{token_hex(8)}{PARTIAL_SUFFIX}")
+    draft.mkdir(parents=True)
+    try:
+        WRITERS[key](draft, settings)
+        (draft / MARKER).write_text(json.dumps(_marker(draft, settings)) + "\n", encoding="utf-8")
+        _publish(draft, target, settings)
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)
+
+
+def _publish(draft: Path, target: Path, settings: Settings) -> None:
+    """Rename into place; what was there goes first, unless another process was as good and faster."""
+    if target.exists():
+        if is_complete(target, settings):
+            return
+        old = target.with_name(f"{target.name}.{token_hex(8)}{PARTIAL_SUFFIX}")
+        target.rename(old)
+        shutil.rmtree(old)
+    try:
+        draft.rename(target)
+    except OSError:
+        if not is_complete(target, settings):
+            raise

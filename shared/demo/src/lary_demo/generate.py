@@ -1,0 +1,53 @@
+"""The demo sets as folders of files, in LARYBench's layout."""
+
+from collections.abc import Callable
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+
+from lary_demo import Settings, arm, motion
+from lary_demo.files import write_clip, write_image, write_table
+
+MOTION_COLUMNS = ("dataset", "video_path", "action", "sample_indices")
+ARM_COLUMNS = ("dataset", "type", "perspective", "src_img", "src_state", "tgt_img", "tgt_state", "action")
+
+
+def write_motion(folder: Path, settings: Settings) -> None:
+    """Clips and `metadata_{split}.csv` of `demo_motion`."""
+    for split in motion.ROWS:
+        place = f"{settings.name}/{split}"
+        (folder / place).mkdir(parents=True)
+        rows = []
+        for number, clip in enumerate(motion.clips(split, settings.seed)):
+            path = f"{place}/{number:04d}.mp4"
+            write_clip(folder / path, clip.frames(settings.distractor))
+            rows.append(("demo_motion", path, clip.action, ",".join(map(str, clip.sample_indices))))
+        write_table(folder / f"metadata_{split}.csv", MOTION_COLUMNS, rows)
+
+
+def write_arm(folder: Path, settings: Settings) -> None:
+    """Images, states, actions and `metadata_{split}.csv` of `demo_arm`."""
+    for split in arm.EPISODES:
+        rows: list[tuple[str, ...]] = []
+        for number, episode in enumerate(arm.episodes(split, settings.seed)):
+            rows += _write_episode(folder, f"{settings.name}/{split}/{number:03d}", episode, settings.distractor)
+        write_table(folder / f"metadata_{split}.csv", ARM_COLUMNS, rows)
+
+
+def _write_episode(folder: Path, place: str, episode: arm.Episode, distractor: int) -> list[tuple[str, ...]]:
+    (folder / place).mkdir(parents=True)
+    times = range(0, len(episode.actions) + 1, arm.STRIDE)
+    for time in times:
+        write_image(folder / f"{place}/frame_{time:02d}.png", episode.frame(time, distractor))
+        np.save(folder / f"{place}/state_{time:02d}.npy", episode.state(time).vector())
+    rows = []
+    for source, target in pairwise(times):
+        action = f"{place}/action_{source:02d}to{target - 1:02d}.npy"
+        np.save(folder / action, episode.chunk(source))
+        files = [f"{place}/{name}" for t in (source, target) for name in (f"frame_{t:02d}.png", f"state_{t:02d}.npy")]
+        rows.append(("demo_arm", "robot", "3rd", *files, action))
+    return rows
+
+
+WRITERS: dict[str, Callable[[Path, Settings], None]] = {"demo_motion": write_motion, "demo_arm": write_arm}

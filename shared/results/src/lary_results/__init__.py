@@ -1,0 +1,1 @@
+"""Scores of finished work in the LAM bench: leaderboard, comparisons, averages, HTML report."""

@@ -1,0 +1,214 @@
+"""Our scores against a file of others: the paper's tables, or an earlier `results --json`."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from lary_schema.base import ContractError, read_json
+
+from lary_results.comparing import REASONS
+from lary_results.published import TASKS, published
+from lary_results.scores import Score, newest
+from lary_results.tables import Table
+
+ROUNDING = 1e-9
+"""Keeps 0.28 - 0.27 within 0.01."""
+OTHER_CSV = "another CSV: theirs is of other rows"
+SHOWN_APART = 30
+
+
+@dataclass(frozen=True)
+class Compared:
+    """A cell that both have; values in our units (top1 in 0..1, MSE)."""
+
+    score: Score
+    theirs: float
+    outside: bool
+
+    @property
+    def difference(self) -> float:
+        return self.score.value - self.theirs
+
+
+@dataclass(frozen=True)
+class Comparison:
+    source: Path
+    tolerance: float
+    compared: tuple[Compared, ...]
+    apart: tuple[tuple[Score, tuple[str, ...]], ...]
+    """Cells that both have and that may not be compared, with why."""
+    absent: tuple[str, ...]
+    """Cells of theirs that we lack; the paper's are not listed."""
+
+    @property
+    def outside(self) -> list[Compared]:
+        return [cell for cell in self.compared if cell.outside]
+
+
+class Reference(Protocol):
+    """Somebody's scores."""
+
+    def value(self, score: Score) -> float | None:
+        """Theirs for the same cell."""
+
+    def reasons(self, score: Score) -> tuple[str, ...]:
+        """Why that cell may not be compared."""
+
+    def absent(self, scores: Sequence[Score]) -> tuple[str, ...]:
+        """What is theirs alone."""
+
+
+def compare(scores: Sequence[Score], file: Path, tolerance: float) -> Comparison:
+    """Every cell but controls. Raises ContractError for a file of neither format, and where no cell can be compared."""
+    reference = read_reference(file)
+    ours = [score for score in newest(scores) if score.control == "none"]
+    both = [(score, theirs) for score in ours if (theirs := reference.value(score)) is not None]
+    apart = tuple((score, why) for score, _ in both if (why := reference.reasons(score)))
+    compared = tuple(_judged(s, theirs, tolerance) for s, theirs in both if not reference.reasons(s))
+    made = Comparison(file, tolerance, compared, apart, reference.absent(ours))
+    if not compared:
+        raise ContractError(f"{file}: none of the {len(ours)} scores here can be compared with it\n{_apart_text(made)}")
+    return made
+
+
+def _judged(score: Score, theirs: float, tolerance: float) -> Compared:
+    # Written so that a NaN is outside.
+    return Compared(score, theirs, outside=not abs(score.value - theirs) <= tolerance + ROUNDING)
+
+
+# --- the two formats --------------------------------------------------------------------------
+
+
+def read_reference(file: Path) -> Reference:
+    """Raises ContractError naming the file, and the entry that is wrong."""
+    content = read_json(file)
+    if isinstance(content, dict) and any(task in content for task in TASKS.values()):
+        _check_tables(file, content)
+        return _Tables(content)
+    if isinstance(content, list):
+        return _Saved({_place(entry, f"{file}: entry {nth}"): entry for nth, entry in enumerate(content)})
+    raise ContractError(
+        f"{file}: neither published tables (an object with {' or '.join(TASKS.values())}) nor a list that "
+        "`lary-orch results --json` printed"
+    )
+
+
+@dataclass(frozen=True)
+class _Tables:
+    content: Mapping[str, Any]
+
+    def value(self, score: Score) -> float | None:
+        return published(score.metric, score.model, score.dataset, self.content)
+
+    def reasons(self, score: Score) -> tuple[str, ...]:
+        return tuple(REASONS[name] for name in score.differences)
+
+    def absent(self, scores: Sequence[Score]) -> tuple[str, ...]:
+        return ()
+
+
+def _check_tables(file: Path, content: Mapping[str, Any]) -> None:
+    for task in TASKS.values():
+        for model, row in _object(content.get(task, {}), f"{file}: {task}").items():
+            for dataset, value in _object(row, f"{file}: {task}.{model}").items():
+                if dataset != "paradigm" and not _is_number(value):
+                    raise ContractError(f"{file}: {task}.{model}.{dataset}: {value!r} is no number")
+
+
+def _object(value: Any, where: str) -> Mapping[str, Any]:
+    if not isinstance(value, dict):
+        raise ContractError(f"{where}: not an object")
+    return value
+
+
+@dataclass(frozen=True)
+class _Saved:
+    entries: Mapping[tuple[str, ...], Mapping[str, Any]]
+
+    def value(self, score: Score) -> float | None:
+        entry = self.entries.get(score.place)
+        return None if entry is None else entry["value"]
+
+    def reasons(self, score: Score) -> tuple[str, ...]:
+        return () if tuple(self.entries[score.place]["metadata"]) == score.metadata else (OTHER_CSV,)
+
+    def absent(self, scores: Sequence[Score]) -> tuple[str, ...]:
+        here = {score.place for score in scores}
+        theirs = [place for place, entry in self.entries.items() if entry["control"] == "none"]
+        return tuple(" ".join(filter(None, place)) for place in theirs if place not in here)
+
+
+PLACE = ("protocol", "model", "variant", "dataset", "split", "metric", "probe", "control")
+"""Fields of `Score.place`, in its order."""
+
+
+def _place(entry: Any, where: str) -> tuple[str, ...]:
+    found = _object(entry, where)
+    lost = [name for name in (*PLACE, "value", "metadata") if name not in found]
+    if lost:
+        raise ContractError(f"{where}: lacks {', '.join(lost)}; save the file by `lary-orch results --json`")
+    if not _is_number(found["value"]) or not isinstance(found["metadata"], list):
+        raise ContractError(f"{where}: value is to be a number, and metadata a list of hashes")
+    return tuple(str(found[name]) for name in PLACE)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+# --- for people and programs ------------------------------------------------------------------
+
+
+def comparison_table(made: Comparison) -> Table:
+    """One line a compared cell, those outside first; below, what was not compared and why."""
+    order = sorted(made.compared, key=lambda cell: (not cell.outside, -abs(cell.difference)))
+    return Table(
+        title=f"against {made.source}, tolerance {made.tolerance:g} (top-1 as a share, MSE)",
+        columns=("cell", "ours", "theirs", "difference", ""),
+        rows=[_line(cell) for cell in order],
+        right=frozenset({1, 2, 3}),
+        notes=(f"{len(made.outside)} of {len(made.compared)} cells are outside", *_apart_text(made).splitlines()),
+    )
+
+
+def _line(cell: Compared) -> tuple[str, ...]:
+    ours, theirs, difference = (f"{x:.4f}" for x in (cell.score.value, cell.theirs, cell.difference))
+    return (_named(cell.score), ours, theirs, difference, "OUTSIDE" if cell.outside else "within")
+
+
+def _named(score: Score) -> str:
+    probe = f" ({score.probe})" if score.probe else ""
+    return f"{score.model} ({score.variant}) on {score.dataset}/{score.split}{probe} {score.metric}, {score.protocol}"
+
+
+def _apart_text(made: Comparison) -> str:
+    lines = [f"not compared: {_named(score)}: {'; '.join(why)}" for score, why in made.apart]
+    lines += [f"not here: {name}" for name in made.absent]
+    more = [f"and {len(lines) - SHOWN_APART} more; --json lists them"] if len(lines) > SHOWN_APART else []
+    return "\n".join(lines[:SHOWN_APART] + more)
+
+
+def comparison_json(made: Comparison) -> dict[str, Any]:
+    """The same; a value that is no finite number is null."""
+    return {
+        "against": str(made.source),
+        "tolerance": made.tolerance,
+        "outside": len(made.outside),
+        "compared": [
+            _identity(c.score)
+            | {"ours": c.score.value, "theirs": c.theirs, "difference": _finite(c.difference), "outside": c.outside}
+            for c in made.compared
+        ],
+        "not_compared": [_identity(score) | {"reasons": list(why)} for score, why in made.apart],
+        "not_here": list(made.absent),
+    }
+
+
+def _identity(score: Score) -> dict[str, str]:
+    return dict(zip(PLACE, score.place, strict=True))
+
+
+def _finite(value: float) -> float | None:
+    return value if math.isfinite(value) else None

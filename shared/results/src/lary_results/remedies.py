@@ -1,0 +1,24 @@
+"""What to do about a row without a latent, by the reason that its store keeps."""
+
+FIX_FILE = "replace the file, then --retry-failed"
+FIX_CSV = "correct the CSV; it makes another store"
+FIX_MODEL = "a fault of the model on this row; look at the frames"
+
+REMEDIES = {
+    "missing_file": "put the file there, then --retry-failed",
+    "bad_row": FIX_CSV,
+    "bad_path": FIX_CSV,
+    "bad_indices": FIX_CSV,
+    "decode_error": FIX_FILE,
+    "preprocess_error": FIX_MODEL,
+    "timeout": "the next run tries it again; --row-timeout gives more time",
+    "killed": "the next run tries it again",
+    "out_of_memory": "the next run tries it again; fewer --workers need less memory",
+    "io_error": "check the volume; the next run tries it again",
+    "crashed": "the decoder died of this file; " + FIX_FILE,
+    "encode_error": FIX_MODEL,
+    "non_finite": FIX_MODEL,
+    "overflow": "use --dtype float32",
+    "no_latent": "complete what was imported, then `lary-orch latents import` again; it makes another store",
+}
+"""By `lary_schema.events.Reason`."""

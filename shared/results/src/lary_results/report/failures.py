@@ -1,0 +1,117 @@
+"""What is missing from the tables, and why: unreadable files, jobs, what was not planned, rows."""
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+
+from lary_results.remedies import REMEDIES
+from lary_results.report.evidence import Ending, Evidence, Run, is_complete
+from lary_results.report.markup import Child, Html, details, el, join, table
+
+ROWS_SHOWN = 200
+"""Failed rows of a run that are listed."""
+
+
+def section(evidence: Evidence) -> Html:
+    parts = [*_unreadable(evidence), *(part for run in evidence.runs for part in _run(run))]
+    return el(
+        "section",
+        el("h2", "Failures"),
+        parts or el("p", _none(evidence.runs)),
+        _runs(evidence.runs) if evidence.runs else None,
+        id="failures",
+    )
+
+
+def _none(runs: Sequence[Run]) -> str:
+    """What may be said where nothing was found."""
+    if not runs:
+        return "None known: no run was planned in this workspace."
+    if all(is_complete(run.state) for run in runs):
+        return "None: every planned job was done, and every row has its latent."
+    return "None so far; what is left to do stands below."
+
+
+def _unreadable(evidence: Evidence) -> Iterator[Html]:
+    if evidence.unreadable:
+        yield el("h3", "Files that could not be read")
+        yield el("ul", [el("li", el("pre", message)) for message in evidence.unreadable], class_="bad")
+
+
+def _run(run: Run) -> Iterator[Html]:
+    problems = run.state["problems"]
+    if problems:
+        yield el("h3", f"Not planned in run {run.name}")
+        yield el("ul", [el("li", problem) for problem in problems], class_="bad")
+    if run.endings:
+        yield el("h3", f"Jobs of run {run.name} without a good end")
+        yield from (_ending(ending, under_way=run.under_way) for ending in run.endings)
+    if run.failures:
+        yield el("h3", f"Rows without a latent in run {run.name}")
+        yield _rows(run)
+
+
+def _ending(ending: Ending, *, under_way: bool) -> Html:
+    if ending.code is not None:
+        what = f"exit code {ending.code}"
+    else:
+        what = "under way, or killed" if under_way else "no end was told: killed, crashed, or running elsewhere"
+    log = el("pre", "\n".join(ending.log)) if ending.log else None
+    return el(
+        "div",
+        el("p", el("b", ending.job), " ", el("span", what, class_="tag")),
+        el("pre", ending.message) if ending.message else None,
+        details(join("log: ", el("code", str(ending.stderr))), log) if log else None,
+        class_="bad card",
+    )
+
+
+def _rows(run: Run) -> Html:
+    """How many for which reason, then the rows themselves."""
+    counts = Counter(
+        (row["dataset"], row["split"], row["model"], row["variant"], row["reason"]) for row in run.failures
+    )
+    summary = table(
+        ("dataset", "split", "model", "variant", "reason", "way out", "rows"),
+        [(*place, REMEDIES.get(place[-1], ""), count) for place, count in counts.most_common()],
+        numbers=6,
+    )
+    listed: list[list[Child]] = [
+        [row[name] for name in ("dataset", "split", "model", "variant", "row", "reason", "file", "detail")]
+        for row in run.failures[:ROWS_SHOWN]
+    ]
+    hidden = len(run.failures) - len(listed)
+    more = el("p", f"and {hidden} more: lary-orch status {run.name} --failures", class_="muted") if hidden else None
+    every = table(("dataset", "split", "model", "variant", "row", "reason", "file", "detail"), listed)
+    return join(summary, details(f"{len(listed)} of {len(run.failures)} rows", every, more))
+
+
+def _runs(runs: Sequence[Run]) -> Html:
+    head = ("run", "state", "stores whole", "probes done", "rows failed", "rows clamped")
+    lacking = [line for run in runs for line in _lacking(run)]
+    left = details(f"{len(lacking)} stores and probes to be done", el("ul", [el("li", line) for line in lacking]))
+    return join(el("h3", "Runs"), table(head, [_state(run) for run in runs], numbers=2), left if lacking else None)
+
+
+def _lacking(run: Run) -> Iterator[str]:
+    """Stores and probes that are not whole."""
+    for store in run.state["stores"]:
+        if store["shards_done"] < store["shards"]:
+            named = f"{store['model']} ({store['variant']}) on {store['dataset']}/{store['split']}"
+            yield f"{run.name}: latents of {named}: {store['shards_done']} of {store['shards']} shards"
+    for probe in run.state["probes"]:
+        if not probe["done"]:
+            yield f"{run.name}: probe {probe['id']}"
+
+
+def _state(run: Run) -> list[Child]:
+    stores, probes = run.state["stores"], run.state["probes"]
+    whole = sum(store["shards_done"] == store["shards"] for store in stores)
+    done = sum(probe["done"] for probe in probes)
+    return [
+        run.name,
+        "under way" if run.under_way else "done" if is_complete(run.state) else "incomplete",
+        f"{whole} of {len(stores)}",
+        f"{done} of {len(probes)}",
+        sum(store["rows_failed"] for store in stores),
+        sum(store["rows_clamped"] for store in stores),
+    ]

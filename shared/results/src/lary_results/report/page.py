@@ -1,0 +1,81 @@
+"""The page: its head, its parts in their order."""
+
+import base64
+import hashlib
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+
+from lary_results.report import datasets, failures, provenance
+from lary_results.report.evidence import Evidence
+from lary_results.report.markup import Child, Html, el, join, slug
+from lary_results.report.standing import leaderboard
+from lary_results.report.trajectories import Pictures
+
+HERE = Path(__file__).parent
+TITLE = "LAM bench report"
+
+
+def page(evidence: Evidence, pictures_mib: float, made_at: datetime) -> bytes:
+    """The whole document, UTF-8."""
+    scores = [score for board in evidence.boards for score in board.kept]
+    pictures = Pictures.choose(scores, pictures_mib)
+    anchors = {file: f"r-{nth}" for nth, file in enumerate(dict.fromkeys(score.file for score in scores))}
+    boards = [_board(evidence, nth, anchors, pictures) for nth in range(len(evidence.boards))]
+    body = el(
+        "body",
+        el("header", el("h1", TITLE), el("p", _told(evidence, made_at), class_="muted"), _navigation(evidence)),
+        el("main", boards or _empty(evidence), failures.section(evidence), provenance.section(evidence, anchors)),
+        el("script", Html(_file("report.js"))),
+    )
+    return join(Html("<!DOCTYPE html>\n"), el("html", _head(), body, lang="en"), "\n").encode()
+
+
+def _head() -> Html:
+    """No request leaves the page: the policy allows what is in it, and only this one script."""
+    digest = base64.b64encode(hashlib.sha256(_file("report.js").encode()).digest()).decode()
+    policy = (
+        f"default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'sha256-{digest}'; "
+        "base-uri 'none'; form-action 'none'"
+    )
+    return el(
+        "head",
+        el("meta", charset="utf-8"),
+        el("meta", http_equiv="Content-Security-Policy", content=policy),
+        el("meta", name="viewport", content="width=device-width, initial-scale=1"),
+        el("meta", name="color-scheme", content="light dark"),
+        el("title", TITLE),
+        el("style", Html(_file("report.css"))),
+    )
+
+
+def _file(name: str) -> str:
+    return (HERE / name).read_text(encoding="utf-8")
+
+
+def _told(evidence: Evidence, made_at: datetime) -> str:
+    results = len({score.file for board in evidence.boards for score in board.kept})
+    when = made_at.astimezone(UTC).strftime("%Y-%m-%d %H:%M UTC")
+    return f"{results} results in {evidence.folder}, {when}, lary-orch {version('lary-orch')}"
+
+
+def _navigation(evidence: Evidence) -> Html:
+    links: list[Child] = []
+    for board in evidence.boards:
+        links.append(el("a", f"protocol {board.protocol}", href=f"#{slug('p', board.protocol)}", class_="first"))
+        links += [el("a", name, href=f"#{datasets.anchor(board, name)}") for name in datasets.names(board)]
+    links.append(el("a", "failures", href="#failures", class_="first"))
+    links.append(el("a", "provenance", href="#provenance", class_="first"))
+    return el("nav", links)
+
+
+def _board(evidence: Evidence, nth: int, anchors: dict[str, str], pictures: Pictures) -> Html:
+    board = evidence.boards[nth]
+    parts = [datasets.section(evidence, board, name, pictures) for name in datasets.names(board)]
+    title = board.title[:1].upper() + board.title[1:]
+    return el("section", el("h2", title), leaderboard(board, anchors), parts, id=slug("p", board.protocol))
+
+
+def _empty(evidence: Evidence) -> Html:
+    told = f"No results in {evidence.folder} yet; lary-orch run makes them:"
+    return el("section", el("p", told), el("pre", "lary-orch run -m frame-diff -d demo_motion --protocol smoke"))

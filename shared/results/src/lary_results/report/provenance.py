@@ -1,0 +1,77 @@
+"""What each score can be traced to: one foldable entry per result."""
+
+from collections.abc import Iterator
+
+from lary_schema.results import ProbeResult, StoreTrace
+
+from lary_results.report.datasets import plain
+from lary_results.report.evidence import Evidence
+from lary_results.report.markup import Child, Html, details, el, table
+from lary_results.report.standing import Anchors
+from lary_results.scores import Score, number
+
+TOLD = {"version", "kind", "metric", "model", "variant", "dataset", "control", "splits", "stores", "classes"}
+"""Fields of a result that the entry's title and tables tell, or the dataset's section."""
+
+
+def section(evidence: Evidence, anchors: Anchors) -> Html:
+    scores: dict[str, list[Score]] = {}
+    for score in sorted((s for board in evidence.boards for s in board.kept), key=_order):
+        scores.setdefault(score.file, []).append(score)
+    entries = [_entry(evidence.results[file], found, anchors[file]) for file, found in scores.items()]
+    hint = "Each entry names what its scores were made from; equal hashes mean equal bytes."
+    return el("section", el("h2", "Provenance"), el("p", hint, class_="muted"), entries, id="provenance")
+
+
+def _order(score: Score) -> tuple[str, ...]:
+    return score.protocol, score.dataset, score.model, score.variant, score.control, score.split
+
+
+def _entry(result: ProbeResult, scores: list[Score], anchor: str) -> Html:
+    told = ", ".join(f"{s.split} {number(s.metric, s.value)}" for s in scores)
+    control = "" if result.control == "none" else f", {result.control} control"
+    title = f"{result.model} ({result.variant}) on {result.dataset}{control}, {result.protocol}: {told}"
+    facts = el("dl", [pair for name, value in _facts(result, scores[0].file) for pair in _pair(name, value)])
+    stores = table(STORE_HEAD, [_store(result, store) for store in result.stores])
+    # The anchor is inside, so that following a link opens the entry.
+    return details(title, el("div", facts, stores, id=anchor), class_="trace")
+
+
+def _facts(result: ProbeResult, file: str) -> Iterator[tuple[str, str]]:
+    """Every field of the result that is not told elsewhere, newer fields included."""
+    yield "result", file
+    for name, value in result.model_dump(mode="json", exclude=TOLD).items():
+        if value not in (None, "", {}, []):
+            yield name.replace("_", " "), plain(value)
+
+
+def _pair(name: str, value: str) -> tuple[Html, Html]:
+    return el("dt", name), el("dd", value)
+
+
+STORE_HEAD = ("split", "rows", "image", "code", "weights", "CSV", "latents")
+
+
+def _store(result: ProbeResult, store: StoreTrace) -> list[Child]:
+    image = [store.image, el("br"), _hash(store.image_digest or "no digest: outside a container")]
+    weights = [[el("b", name), " ", _hash(value), el("br")] for name, value in store.weights.items()]
+    return [
+        store.split,
+        _rows(result, store),
+        image,
+        _hash(store.code_sha256),
+        weights or "none needed",
+        _hash(store.metadata_sha256),
+        [store.path, el("br"), _hash(store.fingerprint)],
+    ]
+
+
+def _hash(value: str) -> Html:
+    return el("code", value)
+
+
+def _rows(result: ProbeResult, store: StoreTrace) -> str:
+    """The first store is train's."""
+    found = result.splits.get(store.split)
+    count = result.train_rows if store is result.stores[0] or found is None else found.rows
+    return f"{count.used} used, {count.failed} failed, {count.clamped} clamped"

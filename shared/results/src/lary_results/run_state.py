@@ -1,0 +1,120 @@
+"""How far a run is, from its plan, the stores' done markers and the results. Opens no array."""
+
+from collections import Counter
+from collections.abc import Collection, Iterator
+from pathlib import Path
+from typing import Any
+
+from lary_schema.base import ContractError
+from lary_schema.metadata import read_rows
+from lary_schema.results import ProbeResult
+from lary_schema.runs import PlanFile, ProbeEntry, StoreEntry
+from lary_schema.store.layout import Failure, StoreIndex
+
+from lary_results.tables import Table
+
+
+def find_plan(runs: Path, run: str | None) -> PlanFile:
+    """The plan of a run, or of the one that was planned last. Raises ContractError where there is none."""
+    plans = sorted(runs.glob("*/plan.json"), key=lambda p: p.stat().st_mtime_ns)
+    if not plans:
+        raise ContractError(f"{runs}: no run there yet; start one by `lary-orch run`")
+    chosen = plans[-1] if run is None else runs / run / "plan.json"
+    if chosen not in plans:
+        raise ContractError(f"no run {run!r}; there are {', '.join(p.parent.name for p in plans)}")
+    return PlanFile.read(chosen)
+
+
+def run_state(plan: PlanFile) -> dict[str, Any]:
+    """Everything that `status` tells, as JSON values."""
+    return {
+        "run": plan.run,
+        "stores": [_store_state(entry, Path(plan.latents)) for entry in plan.stores],
+        "probes": [_probe_state(entry) for entry in plan.probes],
+        "problems": list(plan.problems),
+    }
+
+
+def _store_state(entry: StoreEntry, latents: Path) -> dict[str, Any]:
+    records = StoreIndex(latents / entry.path).records()
+    failures = [failure for record in records for failure in record.failures]
+    return {
+        **entry.model_dump(include={"model", "variant", "dataset", "split", "path", "rows", "shards"}),
+        "shards_done": len(records),
+        "rows_ok": sum(record.ok for record in records),
+        "rows_failed": len(failures),
+        "rows_clamped": sum(len(record.clamped) for record in records),
+        "reasons": dict(Counter(failure.reason for failure in failures).most_common()),
+    }
+
+
+def _probe_state(entry: ProbeEntry) -> dict[str, Any]:
+    """With its scores where the result is this very job's; a result of another state of things is none."""
+    scores = None
+    if Path(entry.result).is_file():
+        result = ProbeResult.read(Path(entry.result))
+        if result.fingerprint == entry.fingerprint:
+            scores = {name: score.value for name, score in result.splits.items()}
+    return {**entry.model_dump(exclude={"fingerprint"}), "done": scores is not None, "scores": scores}
+
+
+def failed_rows(plan: PlanFile) -> Iterator[dict[str, Any]]:
+    """Every failed row of every store, with the files that its CSV names."""
+    for entry in plan.stores:
+        index = StoreIndex(Path(plan.latents) / entry.path)
+        failures = {failure.row: failure for record in index.records() for failure in record.failures}
+        files = _files(Path(entry.csv), failures, entry.columns) if failures else {}
+        for row, failure in failures.items():
+            yield _failed_row(entry, failure, files.get(row, ""))
+
+
+def _failed_row(entry: StoreEntry, failure: Failure, file: str) -> dict[str, Any]:
+    named = entry.model_dump(include={"model", "variant", "dataset", "split"})
+    return {**named, "row": failure.row, "file": file, "reason": failure.reason, "detail": failure.detail}
+
+
+def _files(csv: Path, wanted: Collection[int], columns: tuple[str, ...]) -> dict[int, str]:
+    """Row -> the cells that name its files. A malformed row has none."""
+    rows = (row for row in read_rows(csv) if row.index in wanted)
+    return {row.index: ", ".join(row.get(column) or "" for column in columns).strip(", ") for row in rows}
+
+
+# --- for people -------------------------------------------------------------------------------
+
+
+def state_tables(state: dict[str, Any]) -> list[Table]:
+    """Stores and probes of `run_state`."""
+    stores = Table(
+        f"run {state['run']}: latents",
+        ("dataset", "split", "model", "variant", "shards", "ok", "failed", "clamped", "of rows", "reasons"),
+        [_store_cells(store) for store in state["stores"]],
+        right=frozenset(range(4, 9)),
+        notes=tuple(f"not planned: {problem}" for problem in state["problems"]),
+    )
+    probes = Table(
+        "probes",
+        ("dataset", "model", "variant", "control", "state", "scores"),
+        [_probe_cells(probe) for probe in state["probes"]],
+    )
+    return [stores, probes]
+
+
+def _store_cells(store: dict[str, Any]) -> tuple[str, ...]:
+    reasons = ", ".join(f"{reason} {count}" for reason, count in store["reasons"].items())
+    counts = (store["rows_ok"], store["rows_failed"], store["rows_clamped"], store["rows"])
+    shards = f"{store['shards_done']}/{store['shards']}"
+    named = tuple(store[name] for name in ("dataset", "split", "model", "variant"))
+    return (*named, shards, *map(str, counts), reasons or "-")
+
+
+def _probe_cells(probe: dict[str, Any]) -> tuple[str, ...]:
+    scores = ", ".join(f"{split} {value:.4f}" for split, value in (probe["scores"] or {}).items())
+    named = tuple(probe[name] for name in ("dataset", "model", "variant", "control"))
+    return (*named, "done" if probe["done"] else "to do", scores or "-")
+
+
+def failure_table(rows: list[dict[str, Any]]) -> Table:
+    """`failed_rows`, a line each."""
+    columns = ("dataset", "split", "model", "variant", "row", "reason", "file", "detail")
+    cells = [tuple(str(row[column]) for column in columns) for row in rows]
+    return Table(f"{len(rows)} failed rows", columns, cells, right=frozenset({4}))

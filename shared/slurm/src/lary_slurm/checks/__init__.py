@@ -1,0 +1,1 @@
+"""Checks of `lary-orch doctor` on a cluster: one a file."""

@@ -1,0 +1,113 @@
+"""How far a run is on the cluster: from its files and one look at the queue, without following it."""
+
+from collections import Counter
+from typing import Any
+
+from lary_orch.run.scheduler import FINAL, explain
+from lary_results.tables import Table
+from lary_schema.base import ContractError, ExitCode
+from lary_schema.runs import RunPaths
+
+from lary_slurm.client import RUNNING, Client, QueueEntry
+from lary_slurm.state import Marks, Session, SessionPaths, Submission
+
+STATES = ("done", "running", "queued", "failed", "stopped")
+"""`stopped`: ended without being done, and nobody has submitted it again."""
+
+
+def cluster_state(run: RunPaths, client: Client) -> dict[str, Any] | None:
+    """The newest session as JSON values; None for a run that was never on a cluster."""
+    place = SessionPaths.newest(run)
+    if place is None:
+        return None
+    session = Session.read(place.document)
+    entries, trouble = _queue(client, session, place)
+    marks = place.marks()
+    newest: dict[str, tuple[Submission, int]] = {}
+    for submission in place.read_submissions():
+        newest |= {job: (submission, index) for index, job in enumerate(submission.tasks)}
+    tasks = [
+        {"id": task.id, "group": task.group}
+        | _task(place, task.id, newest.get(task.id), marks.get(task.id, Marks()), entries, unknown=bool(trouble))
+        for task in session.tasks
+    ]
+    return {
+        "session": place.root.name,
+        "name": session.name,
+        "state": _session_state(place),
+        "queue": trouble or "ok",
+        "tasks": tasks,
+    }
+
+
+def _session_state(place: SessionPaths) -> str:
+    if place.cancelled.exists():
+        return "cancelled"
+    return "ended" if place.closed.exists() else "open"
+
+
+def _queue(client: Client, session: Session, place: SessionPaths) -> tuple[dict[tuple[int, int], QueueEntry], str]:
+    """What is in the queue, and why that is not known; a session that ended has nothing there."""
+    if place.closed.exists():
+        return {}, ""
+    try:
+        return {(entry.slurm, entry.index): entry for entry in client.queue(session.name)}, ""
+    except ContractError as error:
+        return {}, str(error)
+
+
+def _task(
+    place: SessionPaths,
+    job: str,
+    submitted: tuple[Submission, int] | None,
+    marks: Marks,
+    entries: dict[tuple[int, int], QueueEntry],
+    *,
+    unknown: bool,
+) -> dict[str, Any]:
+    facts: dict[str, Any] = {"attempt": marks.started, "slurm": None, "node": None, "note": ""}
+    entry = None
+    if submitted is not None and submitted[0].slurm is not None:
+        submission, index = submitted
+        facts["slurm"] = f"{submission.slurm}_{index}"
+        entry = entries.get((submission.slurm or 0, index))
+    if marks.started:
+        facts["node"] = place.node(job, marks.started)
+    code = place.code(job, marks.ended) if marks.ended == marks.started > 0 else None
+    if code == ExitCode.DONE:
+        return facts | {"state": "done"}
+    if code in FINAL:
+        return facts | {"state": "failed", "note": explain(code or 0)}
+    if entry is not None and entry.live:
+        running = entry.state in RUNNING
+        return facts | {"state": "running" if running else "queued", "note": "" if running else entry.reason}
+    if unknown and code is None:
+        return facts | {"state": "running" if marks.started else "queued", "note": "as its files say"}
+    note = entry.state.lower() if entry is not None else "" if code is None else explain(code)
+    return facts | {"state": "stopped", "note": note}
+
+
+def cluster_table(state: dict[str, Any]) -> Table:
+    """A line per array job of `cluster_state`."""
+    groups: dict[str, list[dict[str, Any]]] = {}
+    for task in state["tasks"]:
+        groups.setdefault(task["group"], []).append(task)
+    notes = []
+    if state["queue"] != "ok":
+        notes.append(f"the queue cannot be asked: {state['queue']}")
+    if any(task["state"] == "stopped" for task in state["tasks"]):
+        notes.append("stopped tasks are submitted again by the same `lary-orch run`.")
+    return Table(
+        f"on the cluster: session {state['session']}, {state['state']} (squeue --name={state['name']})",
+        ("array job", "tasks", *STATES, "why"),
+        [_cells(name, tasks) for name, tasks in groups.items()],
+        right=frozenset(range(1, 2 + len(STATES))),
+        notes=tuple(notes),
+    )
+
+
+def _cells(name: str, tasks: list[dict[str, Any]]) -> tuple[str, ...]:
+    counts = Counter(task["state"] for task in tasks)
+    why = Counter(task["note"] for task in tasks if task["note"])
+    reasons = ", ".join(f"{reason} {count}" for reason, count in why.most_common())
+    return (name, str(len(tasks)), *(str(counts[state]) for state in STATES), reasons or "-")

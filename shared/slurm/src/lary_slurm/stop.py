@@ -1,0 +1,51 @@
+"""Takes a run off the cluster, from any login node."""
+
+import time
+from collections.abc import Callable
+
+from lary_orch.runtimes.base import Say
+from lary_schema.base import ContractError
+
+from lary_slurm.client import Client, Pace, SlurmAwayError
+from lary_slurm.state import Session, SessionPaths
+
+PATIENCE_S = 300.0
+"""A node that does not answer keeps a job `COMPLETING` for a while."""
+ENDING_S = 1.5
+"""What most tasks need to end; asked at once, all of them would still be there."""
+
+
+def cancel(
+    client: Client,
+    session: Session,
+    place: SessionPaths,
+    say: Say,
+    *,
+    clock: Callable[[], float] = time.monotonic,
+    wait: Callable[[float], None] = time.sleep,
+) -> None:
+    """Cancel all tasks of a session, and return when none is in the queue any more.
+
+    Whoever follows the session sees the note first and submits nothing more. Raises ContractError where tasks
+    are still there, or the controller still away, after PATIENCE_S.
+    """
+    place.note(place.cancelled)
+    pace, end = Pace(session.profile.poll_s, clock=clock), clock() + PATIENCE_S
+    left = "the controller does not answer"
+    while clock() < end:
+        if pace.due:
+            try:
+                # Each time: a follower may have been about to submit when the note appeared.
+                client.cancel(session.name)
+                wait(ENDING_S)
+                live = sum(entry.live for entry in client.queue(session.name))
+            except SlurmAwayError as error:
+                say(f"{error}; trying again")
+                pace.asked(changed=False)
+            else:
+                if not live:
+                    return
+                left = f"{live} tasks are still in the queue (`squeue --name={session.name}`)"
+                pace.asked(changed=True)
+        wait(0.5)
+    raise ContractError(f"run {session.run}: {left}; try `lary-orch cancel {session.run}` again later")

@@ -1,0 +1,193 @@
+"""A cluster of the tests' own making: a queue that does what a test says, and a clock that only waiting moves."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+from lary_orch.run.scheduler import Outcome, Work
+from lary_orch.runtimes.base import ImageSource, Prepared
+from lary_orch.runtimes.devices import Slot
+from lary_schema.cards import ImageCard
+from lary_schema.events import Event
+from lary_schema.mounts import Mounts
+from lary_schema.runs import RunPaths
+from lary_slurm.client import QueueEntry, SlurmAwayError
+from lary_slurm.follow import Follower
+from lary_slurm.profile import Profile
+from lary_slurm.state import GroupEntry, Session, SessionPaths, TaskEntry
+
+
+@dataclass
+class Queue:
+    """Slurm's answers. `states` holds what a task is in, by job id; what is not there is forgotten."""
+
+    clock: "Clock"
+    arrays: dict[int, tuple[str, ...]] = field(default_factory=dict)
+    """Slurm id -> its jobs."""
+    options: dict[int, tuple[str, ...]] = field(default_factory=dict)
+    states: dict[str, str] = field(default_factory=dict)
+    asked: list[float] = field(default_factory=list)
+    away: str = ""
+    """What every command says in place of an answer."""
+    lost_answers: int = 0
+    """So many submissions get through, and sbatch says that they timed out."""
+    cancelled: list[str] = field(default_factory=list)
+
+    def submit(self, script: Path, options: Sequence[str]) -> int:
+        if self.away:
+            raise SlurmAwayError(self.away)
+        slurm = 100 + len(self.arrays)
+        jobs = json.loads(script.with_suffix(".json").read_text())["tasks"]
+        self.arrays[slurm], self.options[slurm] = tuple(jobs), tuple(options)
+        self.states |= dict.fromkeys(jobs, "PENDING")
+        if self.lost_answers:
+            self.lost_answers -= 1
+            raise SlurmAwayError("sbatch: Socket timed out")
+        return slurm
+
+    def queue(self, name: str) -> list[QueueEntry]:
+        self.asked.append(self.clock.now)
+        if self.away:
+            raise SlurmAwayError(self.away)
+        return [
+            QueueEntry(slurm, index, self.states[job], "Resources", "", self._comment(slurm))
+            for slurm, jobs in self.arrays.items()
+            for index, job in enumerate(jobs)
+            if job in self.states and slurm == self._newest(job)
+        ]
+
+    def _newest(self, job: str) -> int:
+        return max(slurm for slurm, jobs in self.arrays.items() if job in jobs)
+
+    def _comment(self, slurm: int) -> str:
+        return self.options[slurm][-1].removeprefix("--comment=")
+
+    def cancel(self, name: str) -> None:
+        self.cancelled.append(name)
+        if self.away:
+            raise SlurmAwayError(self.away)
+        self.states.clear()
+
+    def max_array(self) -> int:
+        return 1001
+
+
+@dataclass
+class Clock:
+    now: float = 0
+
+    def __call__(self) -> float:
+        return self.now
+
+    def wait(self, seconds: float) -> None:
+        self.now += seconds
+
+
+@dataclass
+class Seen:
+    """A watch that keeps what it is told."""
+
+    told: list[str] = field(default_factory=list)
+    events: list[Event] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+    def launched(self, work: Work, slot: Slot, attempt: int) -> None:
+        self.told.append(f"{work.id} {attempt}")
+
+    def event(self, work: Work, event: Event) -> None:
+        self.events.append(event)
+
+    def relaunch(self, work: Work, code: int, message: str) -> None:
+        self.told.append(f"{work.id} again: {message}")
+
+    def ended(self, outcome: Outcome) -> None:
+        self.told.append(f"{outcome.work.id} {outcome.state}")
+
+    def note(self, text: str) -> None:
+        self.notes.append(text)
+
+
+@dataclass
+class Rig:
+    """A session of two extractions and a probe, and a follower that is stepped by hand."""
+
+    root: Path
+    attempts: int = 3
+    profile: Profile = field(default_factory=lambda: Profile(settle_s=30))
+    lacks: dict[str, str] = field(default_factory=dict)
+    """What a done job has not left (yet)."""
+
+    def __post_init__(self) -> None:
+        self.clock, self.seen = Clock(), Seen()
+        self.queue = Queue(self.clock)
+        self.run = RunPaths(self.root / "runs" / "r", self.root / "results" / "r")
+        self.jobs = {"extract.p0": (), "extract.p1": (), "probe": ("extract.p0", "extract.p1")}
+        self.session = Session(
+            run="r",
+            name="lary-r-1",
+            attempts=self.attempts,
+            max_array=8,
+            profile=self.profile,
+            groups=tuple(GroupEntry(name=name, command=("true",), options=()) for name in ("extract", "probe")),
+            tasks=tuple(
+                TaskEntry.model_validate(
+                    {"id": job, "verb": "extract" if ".p" in job else "classify", "title": job, "needs": needs}
+                    | {"group": job.partition(".")[0], "mounts": self.mounts}
+                )
+                for job, needs in self.jobs.items()
+            ),
+        )
+        self.place = SessionPaths.make(self.run, self.session)
+        self.follower = self.follow()
+
+    @property
+    def mounts(self) -> Mounts:
+        return Mounts(**dict.fromkeys(Mounts.model_fields, self.root))
+
+    def follow(self) -> Follower:
+        """A new one, that knows nothing but the files."""
+        prepared = Prepared(ImageSource(ImageCard(name="fake", kind="model", module="fake"), None), "", None, "")
+        works = {
+            job: Work(job, "extract", job, prepared, self.mounts, needs, lacks=lambda job=job: self.lacks.get(job))  # type: ignore[misc]
+            for job, needs in self.jobs.items()
+        }
+        return Follower(
+            self.queue,
+            self.session,
+            self.place,
+            self.run,
+            works,
+            self.seen,
+            clock=self.clock,
+            wait=self.clock.wait,
+        )
+
+    def begin(self, job: str, attempt: int = 1) -> None:
+        self.place.task(job, attempt, "start").write_text('{"node": "n1"}')
+        self.queue.states[job] = "RUNNING"
+
+    def end(self, job: str, code: int, attempt: int = 1, state: str | None = None) -> None:
+        self.place.task(job, attempt, "end").write_text(json.dumps({"code": code}))
+        self.queue.states[job] = state or ("FAILED" if code else "COMPLETED")
+
+    def pass_time(self, seconds: float) -> None:
+        for _ in range(round(seconds)):
+            self.follower.step()
+            self.clock.wait(1)
+
+    def ends(self) -> dict[str, tuple[str, int, int]]:
+        return {end.work.id: (end.state, end.code, end.attempts) for end in self.follower.outcomes}
+
+
+@pytest.fixture
+def rig(tmp_path: Path) -> Rig:
+    return Rig(tmp_path)
+
+
+@pytest.fixture
+def make_rig(tmp_path: Path) -> Any:
+    """`make_rig(attempts=1)`."""
+    return lambda **fields: Rig(tmp_path, **fields)

@@ -1,0 +1,115 @@
+"""The batch script, run by bash as Slurm would run it, and as Slurm would start it again."""
+
+import json
+import os
+import signal
+import subprocess
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from lary_slurm.script import CGROUPS, Batch, quoted, script
+
+
+@pytest.fixture
+def batch(tmp_path: Path) -> Batch:
+    folder = tmp_path / "it's a volume"
+    for name in ("logs", "tasks", "output"):
+        (folder / name).mkdir(parents=True)
+    return Batch(
+        name="lary-smoke-1-abc",
+        title="run smoke-1, extract.a: 2 tasks",
+        jobs=("extract.a.p0", "extract.a.p1"),
+        firsts=(1, 2),
+        options=("--partition=debug", "--mem=1G"),
+        command=("bash", "-c", 'echo "{\\"job\\": \\"$0\\"}"; echo oops >&2; exit "$1"', "x/@JOB@/y", "7"),
+        limit=3,
+        logs=folder / "logs",
+        state=folder / "tasks",
+        output=folder / "output",
+    )
+
+
+def _run(batch: Batch, **env: str) -> int:
+    return subprocess.run(["bash", "-c", script(batch)], env=os.environ | env, check=False).returncode
+
+
+def test_head(batch: Batch) -> None:
+    text = script(replace(batch, at_once=5))
+    assert text.splitlines()[:8] == [
+        "#!/bin/bash",
+        "# run smoke-1, extract.a: 2 tasks",
+        "#SBATCH --job-name=lary-smoke-1-abc",
+        "#SBATCH --requeue",
+        "#SBATCH --open-mode=append",
+        "#SBATCH --array=0-1%5",
+        f'#SBATCH --output="{batch.output}/%A_%a.log"',
+        "#SBATCH --partition=debug",
+    ]
+    single = script(replace(batch, is_array=False, modules=("python/3.11", "cuda"), setup=("ulimit -c 0",)))
+    assert single.startswith("#!/bin/bash -l\n")
+    assert "--array" not in single
+    assert single.index("module load python/3.11 cuda\nulimit -c 0\n") < single.index("run()")
+
+
+def test_a_task_takes_its_place_and_leaves_its_marks(batch: Batch) -> None:
+    assert _run(batch, SLURM_ARRAY_TASK_ID="1", SLURM_RESTART_COUNT="1", SLURMD_NODENAME="n2") == 7
+    assert {path.name: json.loads(path.read_text()) for path in batch.state.iterdir()} == {
+        "extract.a.p1.3.start": {"node": "n2"},
+        "extract.a.p1.3.end": {"code": 7},
+    }
+    assert (batch.logs / "extract.a.p1.3.events.jsonl").read_text() == '{"job": "x/extract.a.p1/y"}\n'
+    assert (batch.logs / "extract.a.p1.3.stderr.log").read_text() == "oops\n"
+
+
+def test_a_task_without_attempts_left_does_not_start(batch: Batch) -> None:
+    assert _run(batch, SLURM_ARRAY_TASK_ID="1", SLURM_RESTART_COUNT="2") == 1
+    assert not list(batch.state.iterdir())
+    assert not list(batch.logs.iterdir())
+
+
+def test_a_task_that_is_ended_politely_says_so(batch: Batch) -> None:
+    sleeping = replace(batch, command=("sleep", "60"))
+    process = subprocess.Popen(["bash", "-c", script(sleeping)], env=os.environ | {"SLURM_ARRAY_TASK_ID": "0"})
+    while not (batch.logs / "extract.a.p0.1.events.jsonl").exists():
+        time.sleep(0.01)
+    time.sleep(0.2)
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(timeout=20) == 128 + signal.SIGTERM
+    assert json.loads((batch.state / "extract.a.p0.1.end").read_text()) == {"code": 143}
+
+
+def test_ranks_of_a_spread_probe(batch: Batch, tmp_path: Path) -> None:
+    """Against a fake srun of two processes: who speaks, who they are, and whose code counts."""
+    fake = tmp_path / "bin" / "srun"
+    fake.parent.mkdir()
+    fake.write_text(
+        "#!/bin/bash\nshift\nexport SLURM_NTASKS=2 SLURM_LOCALID=0\n"
+        'for rank in 1 0; do SLURM_PROCID=$rank "$@" || true; done\nexit 137\n'
+    )
+    fake.chmod(0o755)
+    say = 'echo "$RANK/$WORLD_SIZE $LOCAL_RANK $MASTER_PORT $APPTAINERENV_RANK"; [ "$MASTER_ADDR" ] && exit 4'
+    spread = replace(batch, spread=True, is_array=False, command=("bash", "-c", say), jobs=("probe",), firsts=(1,))
+    code = _run(spread, PATH=f"{fake.parent}:{os.environ['PATH']}", SLURM_JOB_ID="20007")
+    assert (batch.logs / "probe.1.events.jsonl").read_text() == "0/2 0 20007 0\n"
+    assert code == 4
+    assert sorted(path.name for path in batch.state.iterdir()) == ["probe.1.end", "probe.1.start"]
+
+
+@pytest.mark.parametrize("argument", ["plain", "", "it's", 'a "b" $HOME `x` \\ *', "@JOB@", "/a b/@JOB@/c'd"])
+def test_words_stay_words(argument: str) -> None:
+    said = subprocess.run(
+        ["bash", "-c", f"job='j 1'; printf '<%s>' {quoted(argument)}"], capture_output=True, text=True, check=True
+    ).stdout
+    assert said == f"<{argument.replace('@JOB@', 'j 1')}>"
+
+
+def test_cgroups_become_several_words() -> None:
+    said = subprocess.run(
+        ["bash", "-c", f"cgroups=(a 'b c'); printf '<%s>' {quoted(CGROUPS)}"],
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout
+    assert said == "<a><b c>"
