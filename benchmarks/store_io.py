@@ -8,7 +8,7 @@ from common import alternate, arguments, report, summary
 from lary_schema.cards import ModeSpec, TensorSpec, VideoColumns
 from lary_schema.jobs import StoreLayout, Values
 from lary_schema.store.layout import Provenance, Status, shard_rows, store_path
-from lary_schema.store.reader import LatentStore
+from lary_schema.store.reader import StoreReader
 from lary_schema.store.writer import StoreWriter
 from numpy.typing import NDArray
 
@@ -65,7 +65,7 @@ def main() -> None:
         store_root, npz_root = Path(folder) / "store", Path(folder) / "npz"
         write_store(store_root, tokens)
         write_npz(npz_root, tokens)
-        store = LatentStore.open(store_root)
+        store = StoreReader.open(store_root)
 
         def read_npz() -> None:
             for batch in batches:

@@ -20,7 +20,7 @@ from lary_schema.cards import ImageCard
 from lary_schema.events import Reason
 from lary_schema.jobs import ProbeJob
 from lary_schema.results import EpochScore, Interval, ProbeResult, RowCount, SeedScores, SplitScore, StoreTrace
-from lary_schema.store.layout import Failure, Provenance, ShardRecord, StorePaths
+from lary_schema.store.layout import Failure, Provenance, ShardRecord, Store
 
 CODE = "c0de" * 16
 
@@ -121,17 +121,17 @@ class World:
     ) -> None:
         """Leave on disk what workers would, arrays apart: groups, done markers and a file per shard."""
         for store in plan.stores:
-            layout, values = store.plan.layout, store.plan.values
-            paths = StorePaths(self.workspace.latents / layout.path)
+            layout, values = store.layout, store.values
+            paths = Store(self.workspace.latents / layout.path)
             provenance = Provenance(
                 layout=layout, values=values, image="x", image_digest=None, code_revision=None, libraries={}
             )
             publish_text(paths.group, json.dumps({"attributes": {"lary": provenance.model_dump(mode="json")}}))
-            for shard in store.plan.missing:
+            for shard in store.missing:
                 rows = (failed or {}).get(values.split, ())
                 self._finish_shard(paths, shard, layout.shard_range(shard), rows, reason)
 
-    def _finish_shard(self, paths: StorePaths, shard: int, rows: range, failed: Sequence[int], reason: Reason) -> None:
+    def _finish_shard(self, paths: Store, shard: int, rows: range, failed: Sequence[int], reason: Reason) -> None:
         publish_text(paths.root / f"tokens/c/{shard}/0/0/0", "bytes")
         record = ShardRecord(
             shard=shard,

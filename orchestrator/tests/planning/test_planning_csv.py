@@ -52,7 +52,7 @@ def test_a_missing_csv_says_where_it_is_looked_for(world: Any) -> None:
 def test_rows_are_counted_as_the_worker_counts_them(world: Any, text: str) -> None:
     world.toy()
     world.csv("train", text=text)
-    assert world.plan().stores[0].plan.layout.rows == 2
+    assert world.plan().stores[0].layout.rows == 2
 
 
 def test_a_count_is_remembered_and_a_change_seen(world: Any, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -62,7 +62,7 @@ def test_a_count_is_remembered_and_a_change_seen(world: Any, monkeypatch: pytest
     assert world.plan().run == first.run
     monkeypatch.undo()
     world.csv("train", 12)
-    assert world.plan().stores[0].plan.layout.rows == 12
+    assert world.plan().stores[0].layout.rows == 12
 
 
 def test_another_column_is_another_question(world: Any) -> None:

@@ -14,7 +14,7 @@ from lary_schema.base import ContractError, ExitCode, WeightsError, file_sha256,
 from lary_schema.cards import ModelCard
 from lary_schema.jobs import ExtractJob
 from lary_schema.runs import PlanFile
-from lary_schema.store.layout import StorePaths
+from lary_schema.store.layout import Store
 
 
 def test_a_job_folder_holds_the_job_and_its_csvs(world: Any) -> None:
@@ -75,7 +75,7 @@ def test_reopened_shards_lose_their_markers(world: Any) -> None:
     first = world.plan(shard_rows=2)
     world.finish_stores(first, {"train": [0]})
     plan = world.plan(retry_failed=True)
-    paths = StorePaths(world.workspace.latents / first.stores[0].plan.layout.path)
+    paths = Store(world.workspace.latents / first.stores[0].layout.path)
     assert paths.marker(0).is_file(), "planning alone changes no store"
     write_job(plan.extracts[0], world.workspace, plan.run)
     assert [paths.marker(shard).is_file() for shard in (0, 1)] == [False, True]

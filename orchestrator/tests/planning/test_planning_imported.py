@@ -5,22 +5,22 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from lary_orch.plan.jobs import Plan, PlannedStore
-from lary_orch.plan.stores import StorePlan
+from lary_orch.plan.jobs import Plan
+from lary_orch.plan.stores import PlannedStore
 from lary_orch.workspace import Workspace
 from lary_schema.base import TooManyFailedError
 from lary_schema.jobs import IMPORTED, ProbeJob
-from lary_schema.store.layout import StorePaths, store_path
+from lary_schema.store.layout import Store, store_path
 
 
 def imported(plan: Plan, model: str, code: str = "f" * 64) -> Plan:
     """The stores of a plan as an import would have named them."""
 
     def renamed(store: PlannedStore) -> PlannedStore:
-        values = store.plan.values.model_copy(update={"model": model, "variant": IMPORTED, "code_sha256": code})
+        values = store.values.model_copy(update={"model": model, "variant": IMPORTED, "code_sha256": code})
         update = {"path": store_path(values), "fingerprint": values.fingerprint}
-        layout = store.plan.layout.model_copy(update=update)
-        return replace(store, plan=StorePlan(values, layout, tuple(range(layout.shards))))
+        layout = store.layout.model_copy(update=update)
+        return PlannedStore(values, layout, store.source, tuple(range(layout.shards)))
 
     return replace(plan, stores=tuple(renamed(store) for store in plan.stores))
 
@@ -35,7 +35,7 @@ def bring(world: Any, model: str = "stranger", code: str = "f" * 64, **failed: A
 
 
 def stores(plan: Plan, workspace: Workspace) -> list[Path]:
-    return [workspace.latents / store.plan.layout.path for store in plan.stores]
+    return [workspace.latents / store.layout.path for store in plan.stores]
 
 
 def test_only_the_probe_is_planned_for_a_model_that_no_image_serves(world: Any) -> None:
@@ -50,7 +50,7 @@ def test_only_the_probe_is_planned_for_a_model_that_no_image_serves(world: Any) 
     assert isinstance(probe.job, ProbeJob)
     assert (probe.job.model, probe.job.variant, probe.job.time_axis) == ("stranger", "imported", False)
     found = [split.store.fingerprint for split in (probe.job.train, *probe.job.evaluate)]
-    assert found == [store.plan.layout.fingerprint for store in made.stores]
+    assert found == [store.layout.fingerprint for store in made.stores]
     assert world.runtime.prepared == ["probe"]
 
 
@@ -101,7 +101,7 @@ def test_a_store_that_is_not_whole(world: Any, harm: str) -> None:
     world.toy()
     store = stores(bring(world), world.workspace)[1]
     if harm == "unfinished":
-        StorePaths(store).marker(1).unlink()
+        Store(store).marker(1).unlink()
     else:
         (store / "tokens/c/1/0/0/0").write_text("byte")
     error = str(world.only_problem(("stranger",), variants=(IMPORTED,)))
@@ -119,12 +119,12 @@ def test_too_many_failed_rows(world: Any) -> None:
 def test_splits_of_different_shapes(world: Any) -> None:
     world.toy()
     made = imported(world.plan(), "stranger")
-    odd = made.stores[1].plan
+    odd = made.stores[1]
     spec = odd.values.spec.model_copy(update={"tokens": (1, 7, 7)})
     values = odd.values.model_copy(update={"spec": spec})
     path, layout = store_path(values), odd.layout
     layout = layout.model_copy(update={"path": path, "fingerprint": values.fingerprint, "tokens": (1, 7, 7)})
-    changed = replace(made.stores[1], plan=replace(odd, values=values, layout=layout))
+    changed = replace(odd, values=values, layout=layout)
     world.finish_stores(replace(made, stores=(made.stores[0], changed)))
     error = str(world.only_problem(("stranger",), variants=(IMPORTED,)))
     assert error.startswith("latents of different shapes: train (1, ")

@@ -15,7 +15,7 @@ from lary_orch.plan.stores import Feeding, partitions
 from lary_schema.base import ContractError, ExitCode, TooManyFailedError, WeightsError
 from lary_schema.events import TRANSIENT, Reason
 from lary_schema.jobs import ExtractJob, ProbeJob
-from lary_schema.store.layout import StorePaths
+from lary_schema.store.layout import Store
 
 
 def probe_jobs(plan: Plan) -> list[ProbeJob]:
@@ -23,7 +23,7 @@ def probe_jobs(plan: Plan) -> list[ProbeJob]:
 
 
 def fingerprints(plan: Plan) -> list[str]:
-    return [store.plan.layout.fingerprint for store in plan.stores]
+    return [store.layout.fingerprint for store in plan.stores]
 
 
 # --- the matrix -------------------------------------------------------------------------------
@@ -206,7 +206,7 @@ def test_a_killed_extraction_goes_on_with_its_own_shards(world: Any) -> None:
     world.toy(train=10, val=4)
     plan = world.plan(shard_rows=2)
     world.finish_stores(plan)
-    train = StorePaths(world.workspace.latents / plan.stores[0].plan.layout.path)
+    train = Store(world.workspace.latents / plan.stores[0].layout.path)
     train.marker(3).unlink()
     (job,) = world.plan(shard_rows=7).extracts
     assert isinstance(job.job, ExtractJob)
@@ -217,7 +217,7 @@ def test_a_shard_that_lost_its_file_is_written_again(world: Any) -> None:
     world.toy(train=4)
     plan = world.plan(shard_rows=2)
     world.finish_stores(plan)
-    root = world.workspace.latents / plan.stores[0].plan.layout.path
+    root = world.workspace.latents / plan.stores[0].layout.path
     (root / "tokens/c/1/0/0/0").unlink()
     (job,) = world.plan().extracts
     assert isinstance(job.job, ExtractJob)
@@ -261,7 +261,7 @@ def test_a_finished_store_with_too_many_failures_stays_a_fault(world: Any) -> No
 def test_something_else_in_the_stores_place_is_a_problem(world: Any) -> None:
     world.toy()
     plan = world.plan()
-    group = world.workspace.latents / plan.stores[0].plan.layout.path / "zarr.json"
+    group = world.workspace.latents / plan.stores[0].layout.path / "zarr.json"
     group.parent.mkdir(parents=True)
     group.write_text("{}")
     assert f"{group}: not the group of a latent store" in str(world.only_problem())

@@ -167,7 +167,7 @@ def test_an_exact_key_comes_before_a_family() -> None:
 def test_only_the_store_needs_numpy_and_zarr() -> None:
     heavy = {"numpy", "zarr", "tensorstore", "torch", "pandas"}
     for file in (SCHEMA / "src/lary_schema").rglob("*.py"):
-        if file.name in ("writer.py", "reader.py", "chunks.py"):
+        if file.name in ("writer.py", "reader.py", "chunks.py", "intervals.py"):
             continue
         for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
             names = [a.name for a in node.names] if isinstance(node, ast.Import) else []

@@ -19,8 +19,8 @@ from hypothesis import strategies as st
 from lary_schema.base import ContractError
 from lary_schema.events import Reason
 from lary_schema.jobs import Values
-from lary_schema.store.layout import Failure, Provenance, StoreIndex, StorePaths, shard_rows
-from lary_schema.store.reader import LatentStore
+from lary_schema.store.layout import Failure, Provenance, Store, shard_rows
+from lary_schema.store.reader import StoreReader
 from lary_schema.store.writer import StoreWriter
 
 WriteShard = Callable[..., None]
@@ -44,7 +44,7 @@ def test_round_trip_with_a_failed_row(tmp_path: Path, provenance: Provenance, wr
     write_shard(writer, 0)
     write_shard(writer, 1, failures=(lost,))
     write_shard(writer, 2)
-    store = LatentStore.open(tmp_path / "s.zarr", provenance.layout.fingerprint)
+    store = StoreReader.open(tmp_path / "s.zarr", provenance.layout.fingerprint)
     assert store.ok_rows().tolist() == [0, 1, 2, 3, 4, 6, 7, 8, 9]
     assert store.failures == [lost]
     rows = np.array([9, 0, 7, 7])
@@ -69,7 +69,7 @@ def test_an_unfinished_store_is_refused_and_names_the_shard(
     root = full(tmp_path / "s.zarr", provenance, write_shard, (0, 2))
     assert StoreWriter.open(root, provenance).missing([2, 1, 0]) == [1]
     with pytest.raises(ContractError, match=r"1 of 3 shards are not done \(first: 1\)"):
-        LatentStore.open(root)
+        StoreReader.open(root)
 
 
 @pytest.mark.parametrize(
@@ -89,7 +89,7 @@ def test_a_shard_with_transient_failures_is_done_again(
         for shard in (0, 2):
             write_shard(writer, shard)
         write_shard(writer, 1, (Failure(row=5, reason=reason, detail=detail),))
-        assert [r.transient for r in StoreIndex(root).records()] == [False, transient, False]
+        assert [r.transient for r in Store(root).records()] == [False, transient, False]
         assert writer.missing(range(3)) == ([1] if transient else [])
         write_shard(writer, 1)
     assert tree(root) == tree(undisturbed)
@@ -107,7 +107,7 @@ def test_another_fingerprint_and_another_layout_are_refused(tmp_path: Path, prov
     with pytest.raises(ContractError, match=r"shard_rows 4 \(job: 8\)"):
         StoreWriter.open(root, wider)
     with pytest.raises(ContractError, match="expected 0000"):
-        LatentStore.open(root, "0" * 64)
+        StoreReader.open(root, "0" * 64)
 
 
 def test_a_folder_that_is_no_store_is_refused(tmp_path: Path, provenance: Provenance) -> None:
@@ -115,38 +115,38 @@ def test_a_folder_that_is_no_store_is_refused(tmp_path: Path, provenance: Proven
     with pytest.raises(ContractError, match="not the group of a latent store"):
         StoreWriter.open(tmp_path, provenance)
     with pytest.raises(ContractError, match="no latent store"):
-        LatentStore.open(tmp_path / "absent")
+        StoreReader.open(tmp_path / "absent")
 
 
 def test_a_lost_a_cut_and_a_flipped_shard_are_noticed(
     tmp_path: Path, provenance: Provenance, write_shard: WriteShard
 ) -> None:
     root = full(tmp_path / "s.zarr", provenance, write_shard)
-    file = StorePaths(root).array_files(1, indices=True)["tokens"]
+    file = Store(root).array_files(1, indices=True)["tokens"]
     good = file.read_bytes()
 
     flipped = bytearray(good)
     flipped[3] ^= 1
     file.write_bytes(flipped)
     with pytest.raises(ContractError, match="damaged"):
-        LatentStore.open(root).tokens(np.arange(10))
-    assert LatentStore.open(root).tokens(np.array([0, 9])).shape == (2, 2, 3, 4)
+        StoreReader.open(root).tokens(np.arange(10))
+    assert StoreReader.open(root).tokens(np.array([0, 9])).shape == (2, 2, 3, 4)
 
     file.write_bytes(good[:-1])
     with pytest.raises(ContractError, match=f"{len(good) - 1} bytes, {len(good)} expected"):
-        LatentStore.open(root)
+        StoreReader.open(root)
     file.unlink()
     with pytest.raises(ContractError, match="missing"):
-        LatentStore.open(root)
+        StoreReader.open(root)
 
 
 def test_a_hole_inside_a_shard_is_an_error_not_a_fill_value(
     tmp_path: Path, provenance: Provenance, write_shard: WriteShard
 ) -> None:
     root = full(tmp_path / "s.zarr", provenance, write_shard)
-    file = StorePaths(root).array_files(2, indices=True)["status"]
+    file = Store(root).array_files(2, indices=True)["status"]
     file.unlink()
-    store = LatentStore(root, provenance, StoreIndex(root).records())
+    store = StoreReader(root, provenance, Store(root).records())
     with pytest.raises(ContractError, match="damaged"):
         _ = store.status
 
@@ -157,7 +157,7 @@ def test_leftovers_of_a_killed_writer_are_swept(
     clean = full(tmp_path / "clean.zarr", provenance, write_shard)
     root = tmp_path / "s.zarr"
     writer = StoreWriter.open(root, provenance)
-    for file in (*writer.paths.array_files(1, indices=True).values(), writer.paths.marker(1)):
+    for file in (*writer.store.array_files(1, indices=True).values(), writer.store.marker(1)):
         file.parent.mkdir(parents=True, exist_ok=True)
         file.with_name(f"{file.stem}.0123abcd.partial").write_bytes(b"half")
     for shard in range(3):
@@ -230,7 +230,7 @@ def test_a_full_disk_is_said_and_finished_shards_stay(
         assert writer.missing(range(3)) == [1, 2]
         write_shard(writer, 1)
         write_shard(writer, 2)
-    assert LatentStore.open(root).ok_rows().tolist() == list(range(10))
+    assert StoreReader.open(root).ok_rows().tolist() == list(range(10))
 
 
 @given(row_bytes=st.integers(1, 1 << 32), rows=st.integers(1, 10_000_000))

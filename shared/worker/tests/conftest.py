@@ -18,8 +18,8 @@ from lary_schema.command import run_command
 from lary_schema.events import from_line
 from lary_schema.jobs import ExtractJob, MetadataFile, Source, StoreLayout, Values
 from lary_schema.metadata import count_rows
-from lary_schema.store.layout import ShardRecord, StoreIndex
-from lary_schema.store.reader import LatentStore
+from lary_schema.store.layout import ShardRecord, Store
+from lary_schema.store.reader import StoreReader
 from lary_worker import registry
 from lary_worker.extract import extract
 from numpy.typing import NDArray
@@ -349,11 +349,11 @@ class Bench:
         code = run_command(lambda: extract(job, events.append), events.append, job.id)
         return Done(code, events, "")
 
-    def store(self, name: str = "latents.zarr") -> LatentStore:
-        return LatentStore.open(self.root / "latents" / name)
+    def store(self, name: str = "latents.zarr") -> StoreReader:
+        return StoreReader.open(self.root / "latents" / name)
 
     def records(self, name: str = "latents.zarr") -> list[ShardRecord]:
-        return StoreIndex(self.root / "latents" / name).records()
+        return Store(self.root / "latents" / name).records()
 
     def reasons(self, name: str = "latents.zarr") -> dict[int, str]:
         """Failed rows of a store and why."""

@@ -15,8 +15,8 @@ from lary_schema.atomic import PARTIAL_SUFFIX, publish_text, sync_dir, sync_file
 from lary_schema.base import ContractError, Document, file_sha256
 from lary_schema.datasets import DatasetFiles
 from lary_schema.metadata import read_cells
-from lary_schema.store.layout import ShardRecord, StoreIndex
-from lary_schema.store.reader import LatentStore
+from lary_schema.store.layout import ShardRecord, Store
+from lary_schema.store.reader import StoreReader
 from numpy.typing import NDArray
 from pydantic import Field
 
@@ -63,11 +63,11 @@ class Target:
 
 def find_store(
     files: DatasetFiles, split: str, model: str, variant: str | None, name: str | None, latents: Path
-) -> LatentStore:
+) -> StoreReader:
     """The finished store of a split's CSV as it is now. Raises ContractError where there is not exactly one."""
     csv_sha256 = file_sha256(_existing(files.csv[split]))
     folder = latents / files.card.key / split / model
-    indexes = [StoreIndex(path) for path in sorted(folder.glob(f"{name or ''}*.zarr"))]
+    indexes = [Store(path) for path in sorted(folder.glob(f"{name or ''}*.zarr"))]
     there = [index for index in indexes if index.exists]
     found = [
         index
@@ -75,13 +75,13 @@ def find_store(
         if index.provenance.values.metadata_sha256 == csv_sha256 and variant in (None, index.provenance.values.variant)
     ]
     if len(found) != 1:
-        names = ", ".join(index.paths.root.name for index in found or there) or "nothing"
+        names = ", ".join(index.root.name for index in found or there) or "nothing"
         fault = "several stores" if found else "no store"
         raise ContractError(
             f"{folder}: {fault} of {files.csv[split]} as it is now{f', variant {variant}' if variant else ''}; "
             f"there is {names}. Choose one by --variant or --store"
         )
-    return LatentStore.open(found[0].paths.root)
+    return StoreReader.open(found[0].root)
 
 
 def _existing(path: Path) -> Path:
@@ -91,7 +91,7 @@ def _existing(path: Path) -> Path:
 
 
 def export(
-    store: LatentStore, target: Target, *, drop_failed: bool, compress: bool, overwrite: bool, workers: int, tick: Tick
+    store: StoreReader, target: Target, *, drop_failed: bool, compress: bool, overwrite: bool, workers: int, tick: Tick
 ) -> int:
     """Write all files, the CSV last; how many rows have a latent. Finished shards of an earlier call are kept.
 
@@ -100,7 +100,7 @@ def export(
     journal = _opened(store, target, overwrite=overwrite)
     failed = {failure.row for failure in store.failures}
     with _csv(target, failed, drop_failed=drop_failed, overwrite=overwrite), ThreadPoolExecutor(workers) as pool:
-        for record in StoreIndex(store.root).records():
+        for record in Store(store.root).records():
             if not _is_done(record, journal, target):
                 _write_shard(store, record, target, compress, pool)
                 journal = journal.model_copy(update={"done": {**journal.done, record.shard: len(record.failures)}})
@@ -110,7 +110,7 @@ def export(
     return store.rows - len(failed)
 
 
-def _opened(store: LatentStore, target: Target, *, overwrite: bool) -> Journal:
+def _opened(store: StoreReader, target: Target, *, overwrite: bool) -> Journal:
     path, fingerprint = target.folder / JOURNAL, store.provenance.layout.fingerprint
     if path.is_file():
         journal = Journal.read(path)
@@ -135,7 +135,7 @@ def _is_done(record: ShardRecord, journal: Journal, target: Target) -> bool:
 
 
 def _write_shard(
-    store: LatentStore, record: ShardRecord, target: Target, compress: bool, pool: ThreadPoolExecutor
+    store: StoreReader, record: ShardRecord, target: Target, compress: bool, pool: ThreadPoolExecutor
 ) -> None:
     failed = {failure.row for failure in record.failures}
     rows = np.array([row for row in range(record.start, record.stop) if row not in failed], np.int64)
@@ -156,7 +156,7 @@ def _write_file(compress: bool, item: tuple[Path, Latent]) -> None:
     draft.replace(path)
 
 
-def _latents(store: LatentStore, rows: NDArray[np.int64]) -> Iterator[Latent]:
+def _latents(store: StoreReader, rows: NDArray[np.int64]) -> Iterator[Latent]:
     """Rows in LARYBench's shapes: without the time axis that its model does not have, float32."""
     flat = not store.provenance.values.spec.time_axis
     tokens = store.tokens(rows).astype(np.float32)

@@ -21,7 +21,7 @@ from lary_schema.base import ContractError, file_sha256
 from lary_schema.cards import ModeSpec, TensorSpec
 from lary_schema.jobs import IMPORTED, StoreDtype, StoreLayout, Values
 from lary_schema.metadata import RowError
-from lary_schema.store.layout import Failure, Provenance, StoreIndex, row_bytes, shard_rows, store_path
+from lary_schema.store.layout import Failure, Provenance, Store, row_bytes, shard_rows, store_path
 from lary_schema.store.writer import StoreWriter
 from numpy.typing import NDArray
 
@@ -142,14 +142,14 @@ def _layout(values: Values, rows: int) -> StoreLayout:
     )
 
 
-def fill(rows: LatentRows, found: Scan, made: Provenance, latents: Path, workers: int, tick: Tick) -> StoreIndex:
+def fill(rows: LatentRows, found: Scan, made: Provenance, latents: Path, workers: int, tick: Tick) -> Store:
     """Write the shards that are missing or damaged; those that are done stay as they are.
 
     Raises ContractError for a file of another shape, with pickled objects, or that changed since the scan.
     """
-    index = StoreIndex(latents / made.layout.path)
+    index = Store(latents / made.layout.path)
     _reopen(index, found)
-    with closing(StoreWriter.open(index.paths.root, made)) as store, ThreadPoolExecutor(workers) as pool:
+    with closing(StoreWriter.open(index.root, made)) as store, ThreadPoolExecutor(workers) as pool:
         missing = set(store.missing(range(made.layout.shards)))
         paths = iter(rows) if missing else iter(())
         for number in range(made.layout.shards):
@@ -165,12 +165,12 @@ def fill(rows: LatentRows, found: Scan, made: Provenance, latents: Path, workers
     return index
 
 
-def _reopen(index: StoreIndex, found: Scan) -> None:
+def _reopen(index: Store, found: Scan) -> None:
     """Have damaged shards written again, and those with a file that the scan finds whole but reading did not."""
     for record in index.records() if index.exists else ():
         lost = (failure.row for failure in record.failures if failure.reason == "no_latent")
         if index.damage(record) or any(row not in found.faults for row in lost):
-            index.paths.marker(record.shard).unlink()
+            index.marker(record.shard).unlink()
 
 
 def _put(rows: LatentRows, found: Scan, shard: Shard, item: tuple[int, Path | None]) -> Failure | None:

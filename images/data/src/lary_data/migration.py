@@ -89,7 +89,7 @@ def import_split(
         index = fill(rows, seen, made, latents, options.workers, tick)
     failures = [failure for record in index.records() for failure in record.failures]
     _check_failed(title, {failure.row: failure.detail for failure in failures}, count, options)
-    return f"{title}: {count - len(failures)} of {count} rows in {index.paths.root}"
+    return f"{title}: {count - len(failures)} of {count} rows in {index.root}"
 
 
 def _check_failed(title: str, faults: dict[int, str], rows: int, options: Options) -> None:

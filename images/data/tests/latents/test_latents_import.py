@@ -10,7 +10,7 @@ from lary_data import importing, larybench
 from lary_schema.base import ContractError
 from lary_schema.cards import SplitRoles
 from lary_schema.jobs import IMPORTED
-from lary_schema.store.layout import StorePaths
+from lary_schema.store.layout import Store
 from numpy.typing import NDArray
 
 Tokens = NDArray[np.float32]
@@ -318,7 +318,7 @@ def test_a_stopped_import_goes_on_to_the_same_bytes(pairs: Any, tokens: Tokens) 
     assert pairs.bring().exit_code == 0
     (store,) = pairs.stores()
     whole = tree(store)
-    assert set(StorePaths(store).done.iterdir()) == {StorePaths(store).marker(shard) for shard in range(3)}
+    assert set(Store(store).markers.iterdir()) == {Store(store).marker(shard) for shard in range(3)}
     shutil.rmtree(pairs.latents)
 
     harmed = pairs.old / "calvin/val/dinov2" / larybench.file_name(5)
@@ -326,17 +326,17 @@ def test_a_stopped_import_goes_on_to_the_same_bytes(pairs: Any, tokens: Tokens) 
     pairs.npz("calvin/val/dinov2", 5, tokens=np.zeros((2, 2), np.float32), indices=np.array([]))
     assert "tokens (2, 2)" in str(pairs.bring().exception)
     (stopped,) = pairs.stores()
-    assert set(StorePaths(stopped).done.iterdir()) == {StorePaths(stopped).marker(0)}
+    assert set(Store(stopped).markers.iterdir()) == {Store(stopped).marker(0)}
     shutil.rmtree(stopped)
 
     harmed.write_bytes(data)
     assert pairs.bring().exit_code == 0
-    StorePaths(store).marker(0).unlink()
+    Store(store).marker(0).unlink()
     (store / "tokens/c/2/0/0/0").unlink()
-    mark = StorePaths(store).marker(1).stat().st_mtime_ns
+    mark = Store(store).marker(1).stat().st_mtime_ns
     assert pairs.bring().exit_code == 0
     assert tree(store) == whole
-    assert StorePaths(store).marker(1).stat().st_mtime_ns == mark
+    assert Store(store).marker(1).stat().st_mtime_ns == mark
 
 
 @pytest.mark.usefixtures("small_shards")

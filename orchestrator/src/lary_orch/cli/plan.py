@@ -80,7 +80,7 @@ def _show(plan: Plan) -> None:
     from lary_results.tables import Table, show, size_text
 
     finished = len(plan.probes) - sum(probe.result is None for probe in plan.probes)
-    whole = sum(not store.plan.missing for store in plan.stores)
+    whole = sum(not store.missing for store in plan.stores)
     table = Table(
         f"run {plan.run}: {len(plan.todo)} jobs",
         ("job", "rows", "shards", "size"),

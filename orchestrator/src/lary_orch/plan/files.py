@@ -9,11 +9,12 @@ from lary_results.files import RESULT_FILE
 from lary_schema.atomic import PARTIAL_SUFFIX, publish_text
 from lary_schema.base import ContractError
 from lary_schema.jobs import ExtractJob, ProbeJob
-from lary_schema.runs import PlanFile, ProbeEntry, RunPaths, StoreEntry
-from lary_schema.store.layout import StorePaths
+from lary_schema.runs import PlanFile, RunPaths, RunProbe, RunStore
+from lary_schema.store.layout import Store
 
 from lary_orch.catalog.splits import SplitSource
-from lary_orch.plan.jobs import Plan, PlannedJob, PlannedStore
+from lary_orch.plan.jobs import Plan, PlannedJob
+from lary_orch.plan.stores import PlannedStore
 from lary_orch.runtimes.base import JOB_FILE
 from lary_orch.workspace import Workspace
 
@@ -30,7 +31,7 @@ def write_job(planned: PlannedJob, workspace: Workspace, run: str) -> Path:
         _link(snapshot(split, workspace.cache), folder / split.source.metadata.path)
     publish_text(folder / JOB_FILE, planned.job.to_json())
     if isinstance(planned.job, ExtractJob):
-        paths = StorePaths(workspace.latents / planned.job.store.path)
+        paths = Store(workspace.latents / planned.job.store.path)
         for shard in planned.reopen:
             paths.marker(shard).unlink(missing_ok=True)
     return folder
@@ -52,10 +53,10 @@ def write_plan(plan: Plan, workspace: Workspace) -> RunPaths:
     return paths
 
 
-def _store_entry(store: PlannedStore, workspace: Workspace) -> StoreEntry:
-    values, layout = store.plan.values, store.plan.layout
+def _store_entry(store: PlannedStore, workspace: Workspace) -> RunStore:
+    values, layout = store.values, store.layout
     columns = values.columns
-    return StoreEntry(
+    return RunStore(
         model=values.model,
         variant=values.variant,
         dataset=values.dataset,
@@ -68,11 +69,11 @@ def _store_entry(store: PlannedStore, workspace: Workspace) -> StoreEntry:
     )
 
 
-def _probe_entry(planned: PlannedJob) -> ProbeEntry:
+def _probe_entry(planned: PlannedJob) -> RunProbe:
     job = planned.job
     assert isinstance(job, ProbeJob)
     assert planned.out is not None
-    return ProbeEntry(
+    return RunProbe(
         id=job.id,
         model=job.model,
         variant=job.variant,

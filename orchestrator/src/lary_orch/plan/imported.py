@@ -9,10 +9,10 @@ from pathlib import Path
 
 from lary_schema.base import ContractError
 from lary_schema.jobs import IMPORTED
-from lary_schema.store.layout import StoreIndex
+from lary_schema.store.layout import Store
 
 from lary_orch.catalog.splits import SplitSource
-from lary_orch.plan.stores import StorePlan
+from lary_orch.plan.stores import PlannedStore
 
 
 @dataclass(frozen=True)
@@ -23,38 +23,38 @@ class ImportedModel:
     variant: str = IMPORTED
 
 
-def imported_store(key: str, dataset: str, split: SplitSource, latents: Path) -> StorePlan:
+def imported_store(key: str, dataset: str, split: SplitSource, latents: Path) -> PlannedStore:
     """The one finished store of a model's imported latents of a split.
 
     Raises ContractError where there is none, more than one for the split's CSV, or one that is not whole.
     """
     folder = latents / dataset / split.split / key
-    found = [StoreIndex(path) for path in sorted(folder.glob(f"*-{IMPORTED}-*.zarr"))]
+    found = [Store(path) for path in sorted(folder.glob(f"*-{IMPORTED}-*.zarr"))]
     wanted = (key, dataset, split.split, split.sha256)
-    fitting = [index for index in found if index.exists and _rows_of(index) == wanted]
+    fitting = [store for store in found if store.exists and _rows_of(store) == wanted]
     again = f"`lary-orch latents import -m {key} -d {dataset}`"
     if not fitting:
         other = f"; {len(found)} of another state of {split.csv}" if found else ""
         raise ContractError(f"{folder}: no imported latents of {split.csv}{other}; {again} brings them")
     if len(fitting) > 1:
-        names = ", ".join(index.paths.root.name for index in fitting)
+        names = ", ".join(store.root.name for store in fitting)
         raise ContractError(
             f"{folder}: {len(fitting)} imports of the same rows: {names}. Keep one and remove the others"
         )
-    return _whole(fitting[0], latents, again)
+    return _whole(fitting[0], split, latents, again)
 
 
-def _rows_of(index: StoreIndex) -> tuple[str, str, str, str]:
-    values = index.provenance.values
+def _rows_of(store: Store) -> tuple[str, str, str, str]:
+    values = store.provenance.values
     return values.model, values.dataset, values.split, values.metadata_sha256
 
 
-def _whole(index: StoreIndex, latents: Path, again: str) -> StorePlan:
-    root, provenance, records = index.paths.root, index.provenance, index.records()
-    unfinished = index.missing() or [record.shard for record in records if index.damage(record)]
+def _whole(store: Store, split: SplitSource, latents: Path, again: str) -> PlannedStore:
+    root, provenance, records = store.root, store.provenance, store.records()
+    unfinished = store.missing() or [record.shard for record in records if store.damage(record)]
     if unfinished:
         raise ContractError(
             f"{root}: {len(unfinished)} of {provenance.layout.shards} shards are missing or damaged; {again} mends them"
         )
     layout = provenance.layout.model_copy(update={"path": root.relative_to(latents).as_posix()})
-    return StorePlan(provenance.values, layout, (), failed=sum(len(record.failures) for record in records))
+    return PlannedStore(provenance.values, layout, split, (), failed=sum(len(record.failures) for record in records))

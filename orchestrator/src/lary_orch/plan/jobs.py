@@ -10,7 +10,7 @@ from lary_schema.cards import ProtocolCard
 from lary_schema.jobs import IMPORTED, ExtractJob, ProbeJob, Tracker
 
 from lary_orch.catalog.splits import SplitSource
-from lary_orch.plan.stores import Feeding, StorePlan
+from lary_orch.plan.stores import Feeding, PlannedStore
 from lary_orch.runtimes.base import Prepared
 from lary_orch.runtimes.devices import Slot
 
@@ -96,14 +96,6 @@ class Problem:
 
 
 @dataclass(frozen=True)
-class PlannedStore:
-    """A store of the run, and the rows it is made from."""
-
-    plan: StorePlan
-    source: SplitSource
-
-
-@dataclass(frozen=True)
 class PlannedJob:
     """A job, the image that does it, and the host's folders behind its mounts."""
 
@@ -176,7 +168,7 @@ class Plan:
     @property
     def missing_bytes(self) -> int:
         """What the extractions will add to the latents volume, about."""
-        return sum(store.plan.missing_bytes for store in self.stores)
+        return sum(store.missing_bytes for store in self.stores)
 
     @property
     def exit_code(self) -> int:

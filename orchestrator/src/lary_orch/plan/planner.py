@@ -18,10 +18,10 @@ from lary_schema.jobs import IMPORTED, ExtractJob, ProbeJob, ProbeSplit
 from lary_orch.catalog.cards import Catalog, repository
 from lary_orch.catalog.splits import SplitSource, find_split, stats_sha256, wanted_splits
 from lary_orch.plan.imported import ImportedModel, imported_store
-from lary_orch.plan.jobs import Plan, PlannedJob, PlannedStore, Problem, Request, probe_kind
+from lary_orch.plan.jobs import Plan, PlannedJob, Problem, Request, probe_kind
 from lary_orch.plan.protocol import for_task
 from lary_orch.plan.revision import code_revision
-from lary_orch.plan.stores import check_alike, check_failed, make_values, partitions, plan_store
+from lary_orch.plan.stores import PlannedStore, check_alike, check_failed, make_values, partitions, plan_store
 from lary_orch.runtimes.base import ImageSource, Prepared, Runtime, Say
 from lary_orch.runtimes.describe import describe, describe_probe
 from lary_orch.runtimes.generated import make_generated
@@ -42,7 +42,7 @@ def make_plan(request: Request, workspace: Workspace, catalog: Catalog, runtime:
     extracts = [job for cell in cells for job in planner.extracts(cell)]
     probes = list(planner.probes(cells, extracts))
     stores = [store for cell in cells for store in cell.stores]
-    hashes = [store.plan.layout.fingerprint for store in stores] + [_probe_of(job).fingerprint for job in probes]
+    hashes = [store.layout.fingerprint for store in stores] + [_probe_of(job).fingerprint for job in probes]
     run = f"{request.protocol.key}-{fingerprint(sorted(hashes))[:8]}"
     return Plan(
         run=run,
@@ -158,7 +158,7 @@ class _Planner:
             for model in models:
                 with self._noting(f"{model.key} ({model.variant}) on {dataset.card.key}"):
                     stores = tuple(self._store(model, dataset, split) for split in dataset.splits)
-                    check_alike([store.plan for store in stores])
+                    check_alike(stores)
                     yield _Cell(model, dataset, stores)
 
     def _store(self, model: _Model, dataset: _PlannedDataset, split: SplitSource) -> PlannedStore:
@@ -167,9 +167,9 @@ class _Planner:
             store = imported_store(model.key, key, split, latents)
         else:
             values = make_values(model.card, model.key, model.variant, key, split, model.weights, request.feeding)
-            store = plan_store(values, split.rows, latents, request.shard_rows, retry_failed=request.retry_failed)
+            store = plan_store(values, split, latents, request.shard_rows, retry_failed=request.retry_failed)
         check_failed(store, latents, request.max_failed)
-        return PlannedStore(store, split)
+        return store
 
     # --- jobs -------------------------------------------------------------------------------------
 
@@ -178,11 +178,11 @@ class _Planner:
         if isinstance(cell.model, ImportedModel):
             return
         for store in cell.stores:
-            for number, shards in enumerate(partitions(store.plan.missing, self._request.slots)):
+            for number, shards in enumerate(partitions(store.missing, self._request.slots)):
                 yield self._extract(cell.model, store, number, shards)
 
     def _extract(self, model: _PlannedModel, store: PlannedStore, number: int, shards: tuple[int, ...]) -> PlannedJob:
-        values, request = store.plan.values, self._request
+        values, request = store.values, self._request
         job = ExtractJob(
             id=f"extract.{values.dataset}.{values.split}.{values.model}.{values.variant}.p{number}",
             image=model.prepared.ref,
@@ -193,7 +193,7 @@ class _Planner:
             stall_timeout_s=request.stall_timeout_s,
             values=values,
             source=store.source.source,
-            store=store.plan.layout,
+            store=store.layout,
             shards=shards,
             weights=model.weights.files,
             batch_size=request.batch_size or model.card.batch_size,
@@ -201,7 +201,7 @@ class _Planner:
             row_timeout_s=request.row_timeout_s,
             max_failed=request.max_failed,
         )
-        reopen = tuple(shard for shard in shards if shard in store.plan.reopen)
+        reopen = tuple(shard for shard in shards if shard in store.reopen)
         return PlannedJob(job, model.prepared, store.source.data, model.weights.root, (store.source,), reopen=reopen)
 
     def probes(self, cells: list[_Cell], extracts: list[PlannedJob]) -> Iterator[PlannedJob]:
@@ -230,8 +230,7 @@ class _Planner:
         model, card = cell.model, cell.dataset.card
         kind: ProbeKind = "classify" if card.task == "classification" else "regress"
         splits = [
-            ProbeSplit(name=store.source.split, store=store.plan.ref, source=store.source.source)
-            for store in cell.stores
+            ProbeSplit(name=store.source.split, store=store.ref, source=store.source.source) for store in cell.stores
         ]
         probing = self._request.probing
         protocol = for_task(self._request.protocol, kind, probing)
@@ -249,7 +248,7 @@ class _Planner:
             model=model.key,
             variant=model.variant,
             dataset=card.key,
-            time_axis=cell.stores[0].plan.values.spec.time_axis,
+            time_axis=cell.stores[0].values.spec.time_axis,
             train=splits[0],
             evaluate=tuple(splits[1:]),
             labels=card.labels,
@@ -277,7 +276,7 @@ def _controlled(cells: Sequence[_Cell], control: bool) -> Iterator[tuple[_Cell, 
 
 
 def _needs(cell: _Cell, extracts: Sequence[PlannedJob]) -> tuple[str, ...]:
-    paths = {store.plan.layout.path for store in cell.stores}
+    paths = {store.layout.path for store in cell.stores}
     return tuple(job.id for job in extracts if isinstance(job.job, ExtractJob) and job.job.store.path in paths)
 
 
@@ -287,8 +286,8 @@ def _is_current(result: Path, cell: _Cell) -> bool:
     A job's fingerprint cannot tell: rows that failed once may be there after `--retry-failed`.
     """
     splits = ("", *(store.source.split for store in cell.stores[1:]))
-    failed = {split: store.plan.failed for split, store in zip(splits, cell.stores, strict=True)}
-    return not any(store.plan.missing for store in cell.stores) and failed_rows(result) == failed
+    failed = {split: store.failed for split, store in zip(splits, cell.stores, strict=True)}
+    return not any(store.missing for store in cell.stores) and failed_rows(result) == failed
 
 
 def _probe_of(planned: PlannedJob) -> ProbeJob:

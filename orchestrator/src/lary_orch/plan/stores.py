@@ -9,7 +9,7 @@ from pathlib import Path
 from lary_schema.base import ContractError, TooManyFailedError
 from lary_schema.cards import ModelCard
 from lary_schema.jobs import Decoder, Precision, StoreDtype, StoreLayout, StoreRef, Values
-from lary_schema.store.layout import StoreIndex, row_bytes, shard_rows, store_path
+from lary_schema.store.layout import Store, row_bytes, shard_rows, store_path
 
 from lary_orch.catalog.splits import SplitSource
 from lary_orch.weights.index import WeightSet
@@ -26,11 +26,12 @@ class Feeding:
 
 
 @dataclass(frozen=True)
-class StorePlan:
-    """One store: what shall be in it, and which shards still have to be written."""
+class PlannedStore:
+    """One store of a run: the rows it is made from, what shall be in it, and which shards are still to be written."""
 
     values: Values
     layout: StoreLayout
+    source: SplitSource
     missing: tuple[int, ...]
     reopen: tuple[int, ...] = ()
     """Those of `missing` that have a done marker: their files are lost or cut, or failed rows are retried."""
@@ -80,15 +81,15 @@ def make_values(
 
 
 def plan_store(
-    values: Values, rows: int, latents: Path, rows_per_shard: int | None = None, *, retry_failed: bool = False
-) -> StorePlan:
+    values: Values, source: SplitSource, latents: Path, rows_per_shard: int | None = None, *, retry_failed: bool = False
+) -> PlannedStore:
     """Compare what shall be there with what is. An existing store keeps its own shard size.
 
     Raises ContractError where something else lies in the store's place.
     """
-    path = store_path(values)
-    index = StoreIndex(latents / path)
-    if not index.exists:
+    path, rows = store_path(values), source.rows
+    store = Store(latents / path)
+    if not store.exists:
         size = rows_per_shard or shard_rows(row_bytes(values.spec, values.dtype), rows)
         layout = StoreLayout(
             path=path,
@@ -99,16 +100,16 @@ def plan_store(
             tokens=values.spec.tokens,
             indices=values.spec.indices,
         )
-        return StorePlan(values, layout, tuple(range(layout.shards)))
-    layout = _existing_layout(index, path, values, rows)
-    records = index.records()
-    reopen = {r.shard for r in records if index.damage(r) or r.transient or (retry_failed and r.failures)}
+        return PlannedStore(values, layout, source, tuple(range(layout.shards)))
+    layout = _existing_layout(store, path, values, rows)
+    records = store.records()
+    reopen = {r.shard for r in records if store.damage(r) or r.transient or (retry_failed and r.failures)}
     missing = set(range(layout.shards)) - {record.shard for record in records} | reopen
     failed = sum(len(record.failures) for record in records if record.shard not in reopen)
-    return StorePlan(values, layout, tuple(sorted(missing)), tuple(sorted(reopen)), failed)
+    return PlannedStore(values, layout, source, tuple(sorted(missing)), tuple(sorted(reopen)), failed)
 
 
-def check_alike(plans: Sequence[StorePlan]) -> None:
+def check_alike(plans: Sequence[PlannedStore]) -> None:
     """Raises ContractError where one split's latents have another shape than train's: no probe can read both."""
     shapes = {plan.values.split: (plan.values.spec.tokens, plan.values.spec.time_axis) for plan in plans}
     if len(set(shapes.values())) > 1:
@@ -116,7 +117,7 @@ def check_alike(plans: Sequence[StorePlan]) -> None:
         raise ContractError(f"latents of different shapes: {found}; these are not of one model")
 
 
-def check_failed(plan: StorePlan, latents: Path, max_failed: float) -> None:
+def check_failed(plan: PlannedStore, latents: Path, max_failed: float) -> None:
     """Raises TooManyFailedError for a finished store whose share of failed rows is above `max_failed`."""
     rows = plan.layout.rows
     if not plan.missing and plan.failed > max_failed * rows:
@@ -126,11 +127,11 @@ def check_failed(plan: StorePlan, latents: Path, max_failed: float) -> None:
         )
 
 
-def _existing_layout(index: StoreIndex, path: str, values: Values, rows: int) -> StoreLayout:
-    layout = index.provenance.layout
+def _existing_layout(store: Store, path: str, values: Values, rows: int) -> StoreLayout:
+    layout = store.provenance.layout
     if (layout.fingerprint, layout.rows) != (values.fingerprint, rows):
         raise ContractError(
-            f"{index.paths.root}: holds {layout.rows} rows of fingerprint {layout.fingerprint}, not {rows} of "
+            f"{store.root}: holds {layout.rows} rows of fingerprint {layout.fingerprint}, not {rows} of "
             f"{values.fingerprint}; move it away"
         )
     return layout.model_copy(update={"path": path})

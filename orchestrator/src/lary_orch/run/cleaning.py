@@ -11,7 +11,7 @@ from pathlib import Path
 
 from lary_schema.atomic import PARTIAL_SUFFIX
 from lary_schema.base import ContractError
-from lary_schema.store.layout import StorePaths
+from lary_schema.store.layout import Store
 
 from lary_orch.runtimes.environments import MARKER
 from lary_orch.workspace import Workspace
@@ -90,7 +90,7 @@ def _unfinished_environments(folder: Path) -> Iterator[Path]:
 
 
 def _store_leftovers(store: Path) -> Iterator[Target]:
-    paths = StorePaths(store)
+    paths = Store(store)
     if not paths.group.is_file():
         if _is_quiet(store):
             yield Target(store, "half-made store")
@@ -103,7 +103,7 @@ def _store_leftovers(store: Path) -> Iterator[Target]:
 
 def is_idle(store: Path) -> bool:
     """Whether nobody is writing a shard of this store (see `StoreWriter.claim`)."""
-    with _unlocked(StorePaths(store).claims, fcntl.lockf) as free:
+    with _unlocked(Store(store).claims, fcntl.lockf) as free:
         return free
 
 

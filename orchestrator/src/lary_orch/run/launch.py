@@ -7,7 +7,7 @@ from lary_results.files import RESULT_FILE
 from lary_schema.jobs import ExtractJob, ProbeJob
 from lary_schema.mounts import Mounts
 from lary_schema.results import ProbeResult
-from lary_schema.store.layout import StoreIndex
+from lary_schema.store.layout import Store
 
 from lary_orch.plan.files import write_job
 from lary_orch.plan.jobs import PlannedJob
@@ -51,7 +51,7 @@ def lacks(job: ExtractJob | ProbeJob, latents: Path, out: Path) -> str | None:
         if path.is_file() and ProbeResult.read(path).fingerprint == job.fingerprint:
             return None
         return f"the image said that it was done, and left no {path} of this job"
-    missing = sorted(set(job.shards) - StoreIndex(latents / job.store.path).done())
+    missing = sorted(set(job.shards) - Store(latents / job.store.path).done())
     if not missing:
         return None
     named = ", ".join(map(str, missing[:NAMED_SHARDS])) + (", ..." if len(missing) > NAMED_SHARDS else "")

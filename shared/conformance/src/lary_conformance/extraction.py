@@ -7,7 +7,7 @@ from pathlib import Path
 from lary_schema.base import ExitCode, WeightsError, file_sha256
 from lary_schema.events import Event, Finished, ShardDone, Started
 from lary_schema.jobs import ExtractJob
-from lary_schema.store.layout import StoreIndex
+from lary_schema.store.layout import Store
 
 from lary_conformance.case import Case, Skipped, expect
 from lary_conformance.fixture import BAD_ROW, ROWS
@@ -91,8 +91,8 @@ def _check_done(ran: Ran, job: ExtractJob, volume: Path) -> None:
     expect(index.provenance.values == job.values, "the store's provenance is not that of the job")
 
 
-def _index(job: ExtractJob, volume: Path) -> StoreIndex:
-    return StoreIndex(volume / job.store.path)
+def _index(job: ExtractJob, volume: Path) -> Store:
+    return Store(volume / job.store.path)
 
 
 def _bytes(volume: Path) -> dict[str, str]:

@@ -127,7 +127,7 @@ class Subject:
         """All shards of a new store."""
         rows = self.rows(feed, corrupt=corrupt)
         values = make_values(feed.card, feed.key, feed.variant, RUN, rows, weights, Feeding())
-        store = plan_store(values, rows.rows, self.folder / "no-volume", SHARD_ROWS)
+        store = plan_store(values, rows, self.folder / "no-volume", SHARD_ROWS)
         return ExtractJob(
             id=f"{RUN}.{feed.key}.{feed.mode}.{feed.variant}",
             image=self.prepared.ref,

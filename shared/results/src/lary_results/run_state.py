@@ -8,8 +8,8 @@ from typing import Any
 from lary_schema.base import ContractError
 from lary_schema.metadata import read_rows
 from lary_schema.results import ProbeResult
-from lary_schema.runs import PlanFile, ProbeEntry, StoreEntry
-from lary_schema.store.layout import Failure, StoreIndex
+from lary_schema.runs import PlanFile, RunProbe, RunStore
+from lary_schema.store.layout import Failure, Store
 
 from lary_results.tables import Table
 
@@ -35,8 +35,8 @@ def run_state(plan: PlanFile) -> dict[str, Any]:
     }
 
 
-def _store_state(entry: StoreEntry, latents: Path) -> dict[str, Any]:
-    records = StoreIndex(latents / entry.path).records()
+def _store_state(entry: RunStore, latents: Path) -> dict[str, Any]:
+    records = Store(latents / entry.path).records()
     failures = [failure for record in records for failure in record.failures]
     return {
         **entry.model_dump(include={"model", "variant", "dataset", "split", "path", "rows", "shards"}),
@@ -48,7 +48,7 @@ def _store_state(entry: StoreEntry, latents: Path) -> dict[str, Any]:
     }
 
 
-def _probe_state(entry: ProbeEntry) -> dict[str, Any]:
+def _probe_state(entry: RunProbe) -> dict[str, Any]:
     """With its scores where the result is this very job's; a result of another state of things is none."""
     scores = None
     if Path(entry.result).is_file():
@@ -61,14 +61,14 @@ def _probe_state(entry: ProbeEntry) -> dict[str, Any]:
 def failed_rows(plan: PlanFile) -> Iterator[dict[str, Any]]:
     """Every failed row of every store, with the files that its CSV names."""
     for entry in plan.stores:
-        index = StoreIndex(Path(plan.latents) / entry.path)
+        index = Store(Path(plan.latents) / entry.path)
         failures = {failure.row: failure for record in index.records() for failure in record.failures}
         files = _files(Path(entry.csv), failures, entry.columns) if failures else {}
         for row, failure in failures.items():
             yield _failed_row(entry, failure, files.get(row, ""))
 
 
-def _failed_row(entry: StoreEntry, failure: Failure, file: str) -> dict[str, Any]:
+def _failed_row(entry: RunStore, failure: Failure, file: str) -> dict[str, Any]:
     named = entry.model_dump(include={"model", "variant", "dataset", "split"})
     return {**named, "row": failure.row, "file": file, "reason": failure.reason, "detail": failure.detail}
 

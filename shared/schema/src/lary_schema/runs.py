@@ -8,7 +8,7 @@ from lary_schema.cards import Key
 from lary_schema.mounts import MountPath
 
 
-class StoreEntry(Document):
+class RunStore(Document):
     """One store of a run, as `status` needs it."""
 
     model: Key
@@ -24,7 +24,7 @@ class StoreEntry(Document):
     """Its columns that name files."""
 
 
-class ProbeEntry(Document):
+class RunProbe(Document):
     """One probe of a run, as `status` needs it."""
 
     id: Key
@@ -43,8 +43,8 @@ class PlanFile(Document):
     run: Key
     protocol: Key
     latents: str
-    stores: tuple[StoreEntry, ...]
-    probes: tuple[ProbeEntry, ...]
+    stores: tuple[RunStore, ...]
+    probes: tuple[RunProbe, ...]
     problems: tuple[str, ...]
 
 

@@ -6,7 +6,7 @@ from lary_schema.base import TooManyFailedError
 from lary_schema.events import Emit
 from lary_schema.jobs import ExtractJob
 from lary_schema.mounts import Mounts
-from lary_schema.store.layout import Provenance, StoreIndex
+from lary_schema.store.layout import Provenance, Store
 from lary_schema.store.writer import StoreWriter
 from lary_schema.watchdog import Watchdog
 
@@ -25,11 +25,11 @@ def extract(job: ExtractJob, emit: Emit) -> None:
         check_agreement(job)
         metadata = Metadata(job, mounts)
         metadata.verify()
-        store = held.enter_context(closing(StoreWriter.open(mounts.latents / job.store.path, _provenance(job))))
-        for shard in store.missing(job.shards):
-            held.enter_context(store.claim(shard))
+        writer = held.enter_context(closing(StoreWriter.open(mounts.latents / job.store.path, _provenance(job))))
+        for shard in writer.missing(job.shards):
+            held.enter_context(writer.claim(shard))
         # Another worker may have finished one just before it was claimed.
-        shards = store.missing(job.shards)
+        shards = writer.missing(job.shards)
         if shards:
             metadata.require_media()
             ranges = [job.store.shard_range(shard) for shard in shards]
@@ -37,11 +37,11 @@ def extract(job: ExtractJob, emit: Emit) -> None:
                 # Imports torch: here, while decode processes start, and not where nothing is left to do.
                 from lary_worker.loop import fill
 
-                fill(job, shards, mounts.weights, pool, store, emit, watchdog)
+                fill(job, shards, mounts.weights, pool, writer, emit, watchdog)
         else:
             emit(started(job, 0, job.device))
             Report(job.id, 0, emit).finished()
-    _check_failed(job, StoreIndex(store.paths.root))
+    _check_failed(job, writer.store)
 
 
 def _provenance(job: ExtractJob) -> Provenance:
@@ -55,13 +55,13 @@ def _provenance(job: ExtractJob) -> Provenance:
     )
 
 
-def _check_failed(job: ExtractJob, index: StoreIndex) -> None:
-    records = index.records()
+def _check_failed(job: ExtractJob, store: Store) -> None:
+    records = store.records()
     failures = [failure for record in records for failure in record.failures]
     if len(failures) > job.max_failed * job.store.rows:
         first = failures[0]
         raise TooManyFailedError(
-            f"{index.paths.root}: {len(failures)} of {job.store.rows} rows failed, more than --max-failed "
+            f"{store.root}: {len(failures)} of {job.store.rows} rows failed, more than --max-failed "
             f"{job.max_failed:g} allows; the first is row {first.row} ({first.reason}: {first.detail}). Mend the data "
-            f"and delete the markers of those shards in {index.paths.done}, or raise --max-failed"
+            f"and delete the markers of those shards in {store.markers}, or raise --max-failed"
         )

@@ -18,7 +18,7 @@ from lary_worker.encode import Batch, Encoder, Launched
 from lary_worker.pool import Decoded, DecodePool
 from lary_worker.registry import make_model
 from lary_worker.report import Report, started
-from lary_worker.shard import Shard, ShardWriter
+from lary_worker.shard import BackgroundWriter, ShardBuffer
 from lary_worker.weights import find_weights
 
 _RAISED_BY_MODEL = ("preprocess_error", "encode_error")
@@ -33,7 +33,7 @@ class Loop:
     job: ExtractJob
     pool: DecodePool
     encoder: Encoder
-    writer: ShardWriter
+    writer: BackgroundWriter
     report: Report
     watchdog: Watchdog
     _flying: list[Launched | Failure] = field(default_factory=list, init=False)
@@ -45,7 +45,7 @@ class Loop:
 
     def fill(self, number: int) -> None:
         """Do one shard, in batches of fixed rows, and hand it to the writer."""
-        shard = Shard(self.job.store, number)
+        shard = ShardBuffer(self.job.store, number)
         for start in range(0, len(shard.rows), self.job.batch_size):
             batch, failures = self._next_batch(shard, min(self.job.batch_size, len(shard.rows) - start))
             results = [*failures, *self._launch(batch)]
@@ -64,7 +64,7 @@ class Loop:
             self.watchdog.beat("writing the last shard")
             self.writer.wait()
 
-    def _next_batch(self, shard: Shard, count: int) -> tuple[Batch, list[Failure]]:
+    def _next_batch(self, shard: ShardBuffer, count: int) -> tuple[Batch, list[Failure]]:
         """The next `count` rows: those to encode, and those that failed."""
         self.watchdog.beat("decoding")
         with self.report.waiting("decode"):
@@ -103,7 +103,7 @@ class Loop:
                 f"(row {first.row}: {first.reason}: {first.detail}); its traceback is on stderr"
             )
 
-    def _settle(self, shard: Shard) -> None:
+    def _settle(self, shard: ShardBuffer) -> None:
         """Wait for the batch on the device and put what came of its rows into the shard."""
         with self.report.waiting("encode"):
             for item in self._flying:
@@ -140,7 +140,7 @@ def fill(
     model.load(weights, device, torch.bfloat16 if values.precision == "bf16" else torch.float32, values.seed)
     encoder = Encoder(model, job, device, emit)
     report = Report(job.id, total, emit)
-    with ShardWriter(store, job.id, emit, device_name(device)) as writer:
+    with BackgroundWriter(store, job.id, emit, device_name(device)) as writer:
         loop = Loop(job, pool, encoder, writer, report, watchdog)
         for shard in shards:
             loop.fill(shard)

@@ -12,7 +12,7 @@ from lary_schema.store.writer import MISSING_INDEX, StoreWriter
 from numpy.typing import NDArray
 
 
-class Shard:
+class ShardBuffer:
     """The arrays of one shard: every row failed until it is given its latents."""
 
     def __init__(self, layout: StoreLayout, number: int) -> None:
@@ -41,7 +41,7 @@ class Shard:
         self.failures.append(failure)
 
 
-class ShardWriter:
+class BackgroundWriter:
     """Writes finished shards behind the loop's back, one at a time. A context manager."""
 
     def __init__(self, store: StoreWriter, job_id: str, emit: Emit, device: str) -> None:
@@ -60,7 +60,7 @@ class ShardWriter:
     ) -> None:
         self._thread.shutdown(wait=True)
 
-    def submit(self, shard: Shard, batch_size: int) -> None:
+    def submit(self, shard: ShardBuffer, batch_size: int) -> None:
         """Wait for the shard before, then start on this one. Raises what the one before failed of."""
         self.wait()
         self._writing = self._thread.submit(self._write, shard, batch_size)
@@ -71,7 +71,7 @@ class ShardWriter:
             self._writing.result()
             self._writing = None
 
-    def _write(self, shard: Shard, batch_size: int) -> None:
+    def _write(self, shard: ShardBuffer, batch_size: int) -> None:
         record: ShardRecord = self._store.write(
             shard.number,
             shard.tokens,

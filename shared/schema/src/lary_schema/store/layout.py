@@ -89,17 +89,21 @@ class Provenance(Document):
     libraries: dict[str, str]
 
 
-class StorePaths:
-    """Every path of one store."""
+class Store:
+    """A store's folder without its arrays: every path in it, and what its JSON files say.
+
+    What planning, status and results need. `StoreWriter` and `StoreReader` are for the arrays.
+    """
 
     def __init__(self, root: Path) -> None:
         self.root = root
         self.group = root / "zarr.json"
-        self.done = root / "done"
+        self.markers = root / "done"
         self.claims = root / "claims"
 
     def marker(self, shard: int) -> Path:
-        return self.done / f"{shard:05d}.json"
+        """Of a finished shard; written last."""
+        return self.markers / f"{shard:05d}.json"
 
     def array_files(self, shard: int, *, indices: bool) -> dict[str, Path]:
         """Array name -> file of one shard."""
@@ -108,36 +112,29 @@ class StorePaths:
             files["indices"] = self.root / f"indices/c/{shard}/0/0"
         return files
 
-
-class StoreIndex:
-    """What a store says of itself, read from its JSON files alone: for planning, status and results."""
-
-    def __init__(self, root: Path) -> None:
-        self.paths = StorePaths(root)
-
     @property
     def exists(self) -> bool:
-        return self.paths.group.is_file()
+        return self.group.is_file()
 
     @cached_property
     def provenance(self) -> Provenance:
         """Raises ContractError where the group is no latent store or cannot be read."""
         try:
-            attributes = json.loads(self.paths.group.read_text(encoding="utf-8"))["attributes"]["lary"]
+            attributes = json.loads(self.group.read_text(encoding="utf-8"))["attributes"]["lary"]
         except OSError as error:
-            raise ContractError(f"{self.paths.group}: cannot be read: {error.strerror}") from None
+            raise ContractError(f"{self.group}: cannot be read: {error.strerror}") from None
         except (ValueError, KeyError, TypeError):
-            raise ContractError(f"{self.paths.group}: not the group of a latent store") from None
-        return Provenance.parse(attributes, str(self.paths.group))
+            raise ContractError(f"{self.group}: not the group of a latent store") from None
+        return Provenance.parse(attributes, str(self.group))
 
     def done(self) -> set[int]:
         """The shards that are finished."""
-        if not self.paths.done.is_dir():
+        if not self.markers.is_dir():
             return set()
-        return {int(p.stem) for p in self.paths.done.glob("*.json") if p.stem.isdigit()}
+        return {int(p.stem) for p in self.markers.glob("*.json") if p.stem.isdigit()}
 
     def record(self, shard: int) -> ShardRecord:
-        return ShardRecord.read(self.paths.marker(shard))
+        return ShardRecord.read(self.marker(shard))
 
     def records(self) -> list[ShardRecord]:
         """The markers of all finished shards, in order."""
@@ -151,7 +148,7 @@ class StoreIndex:
         """What is wrong with a finished shard's files by their sizes (missing, cut); empty is well."""
         problems = []
         for name, size in record.files.items():
-            path = self.paths.root / name
+            path = self.root / name
             found = path.stat().st_size if path.is_file() else None
             if found != size:
                 problems.append(f"{path}: {'missing' if found is None else f'{found} bytes'}, {size} expected")

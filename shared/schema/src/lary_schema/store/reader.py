@@ -9,10 +9,10 @@ import tensorstore as ts
 from numpy.typing import NDArray
 
 from lary_schema.base import ContractError
-from lary_schema.store.layout import Failure, Provenance, ShardRecord, Status, StoreIndex
+from lary_schema.store.layout import Failure, Provenance, ShardRecord, Status, Store
 
 
-class LatentStore:
+class StoreReader:
     """A finished store, read only. A hole or a flipped byte is an error, never a fill value."""
 
     def __init__(self, root: Path, provenance: Provenance, records: list[ShardRecord]) -> None:
@@ -26,7 +26,7 @@ class LatentStore:
 
         Raises ContractError where it is absent, of another fingerprint, incomplete or damaged.
         """
-        index = StoreIndex(root)
+        index = Store(root)
         if not index.exists:
             raise ContractError(f"{root}: no latent store; run its extraction first")
         provenance = index.provenance
@@ -43,7 +43,7 @@ class LatentStore:
         damage = [problem for record in records for problem in index.damage(record)]
         if damage:
             raise ContractError(
-                f"{damage[0]} ({len(damage)} such files). Delete the shard's marker in {index.paths.done} "
+                f"{damage[0]} ({len(damage)} such files). Delete the shard's marker in {index.markers} "
                 "and run its extraction again"
             )
         return cls(root, provenance, records)

@@ -19,7 +19,7 @@ from zarr.storage import LocalStore
 from lary_schema.atomic import PARTIAL_SUFFIX, publish_text, sync_dir, sync_file
 from lary_schema.base import ContractError
 from lary_schema.jobs import StoreLayout
-from lary_schema.store.layout import Failure, Provenance, ShardRecord, Status, StoreIndex, StorePaths
+from lary_schema.store.layout import Failure, Provenance, ShardRecord, Status, Store
 
 MISSING_INDEX = -1
 """What `indices` holds for a failed row."""
@@ -36,12 +36,11 @@ class StoreWriter:
     """The one door through which latents get into a store."""
 
     def __init__(self, root: Path, provenance: Provenance) -> None:
-        self.paths = StorePaths(root)
+        self.store = Store(root)
         self.layout = provenance.layout
-        self._index = StoreIndex(root)
         # One descriptor for the writer's life: closing any descriptor of a file drops all POSIX locks
         # that the process has on it, so one per claim would free the other shards with the first.
-        self._claims = os.open(self.paths.claims, os.O_RDWR | os.O_CLOEXEC)
+        self._claims = os.open(self.store.claims, os.O_RDWR | os.O_CLOEXEC)
 
     def close(self) -> None:
         """Drop all claims."""
@@ -56,7 +55,7 @@ class StoreWriter:
         fingerprint or layout, or the volume cannot be written.
         """
         try:
-            if not StoreIndex(root).exists:
+            if not Store(root).exists:
                 _create(root, provenance)
             _check_same(root, provenance)
             return cls(root, provenance)
@@ -65,8 +64,8 @@ class StoreWriter:
 
     def missing(self, shards: Iterable[int]) -> list[int]:
         """Those of `shards` that are not done or have rows with transient failures, in order."""
-        done = self._index.done()
-        return sorted(s for s in set(shards) if s not in done or self._index.record(s).transient)
+        done = self.store.done()
+        return sorted(s for s in set(shards) if s not in done or self.store.record(s).transient)
 
     @contextmanager
     def claim(self, shard: int) -> Iterator[None]:
@@ -79,7 +78,7 @@ class StoreWriter:
             fcntl.lockf(self._claims, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, shard)
         except BlockingIOError:
             raise ContractError(
-                f"{self.paths.root}: shard {shard} is being written by another process; "
+                f"{self.store.root}: shard {shard} is being written by another process; "
                 "wait for it, or stop it and start again"
             ) from None
         try:
@@ -111,9 +110,9 @@ class StoreWriter:
         try:
             self._sweep(shard)
             # Of a shard that is done again, old marker and new arrays never stand side by side.
-            if self.paths.marker(shard).exists():
-                self.paths.marker(shard).unlink()
-                sync_dir(self.paths.done)
+            if self.store.marker(shard).exists():
+                self.store.marker(shard).unlink()
+                sync_dir(self.store.markers)
             with zarr.config.set(_ZARR):
                 for name, values in arrays.items():
                     self._array(name)[rows.start : rows.stop] = values
@@ -127,20 +126,20 @@ class StoreWriter:
                 device=device,
                 files=self._sync(shard),
             )
-            publish_text(self.paths.marker(shard), record.to_json())
+            publish_text(self.store.marker(shard), record.to_json())
         except OSError as error:
-            _refuse(self.paths.root, error)
+            _refuse(self.store.root, error)
         return record
 
     def _array(self, name: str) -> zarr.Array[Any]:
-        return zarr.open_array(LocalStore(self.paths.root / name), mode="r+")
+        return zarr.open_array(LocalStore(self.store.root / name), mode="r+")
 
     def _files(self, shard: int) -> dict[str, Path]:
-        return self.paths.array_files(shard, indices=self.layout.indices is not None)
+        return self.store.array_files(shard, indices=self.layout.indices is not None)
 
     def _sweep(self, shard: int) -> None:
         """Remove what a killed writer of this shard left. The claim makes sure that it is dead."""
-        for file in (*self._files(shard).values(), self.paths.marker(shard)):
+        for file in (*self._files(shard).values(), self.store.marker(shard)):
             for leftover in file.parent.glob(f"{file.stem}.*{PARTIAL_SUFFIX}"):
                 leftover.unlink(missing_ok=True)
 
@@ -151,9 +150,9 @@ class StoreWriter:
             sync_file(file)
             for folder in file.parents:
                 sync_dir(folder)
-                if folder == self.paths.root:
+                if folder == self.store.root:
                     break
-            sizes[file.relative_to(self.paths.root).as_posix()] = file.stat().st_size
+            sizes[file.relative_to(self.store.root).as_posix()] = file.stat().st_size
         return sizes
 
 
@@ -162,8 +161,8 @@ def _create(root: Path, provenance: Provenance) -> None:
     making = root.with_name(f".{root.name}.{secrets.token_hex(8)}{PARTIAL_SUFFIX}")
     try:
         _make_group(making, provenance)
-        StorePaths(making).claims.touch()
-        StorePaths(making).done.mkdir()
+        Store(making).claims.touch()
+        Store(making).markers.mkdir()
         for file in making.rglob("*"):
             sync_file(file)
         sync_dir(making)
@@ -212,7 +211,7 @@ def _make_sharded(
 
 
 def _check_same(root: Path, provenance: Provenance) -> None:
-    found = StoreIndex(root).provenance
+    found = Store(root).provenance
     if found.layout.fingerprint != provenance.layout.fingerprint:
         raise ContractError(
             f"{root}: holds latents of fingerprint {found.layout.fingerprint[:16]}, "
