@@ -171,3 +171,32 @@ def test_convert_asks_the_worker(tmp_path: Path) -> None:
         invoke(tmp_path, "convert", *paths, "--i-trust-this-file")
     with pytest.raises(WeightsError, match=r"none.ckpt: no such file"):
         invoke(tmp_path, "convert", str(tmp_path / "none.ckpt"), *paths[1:], "--i-trust-this-file")
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ("{'model': {'w': torch.ones(2)}, 'ema': {'w': torch.ones(2)}}", r"--entry NAME: model \(1 tensors, 2"),
+        ("{'w': torch.ones(2, 2).to_sparse()}", "w: a sparse tensor"),
+        ("[torch.ones(2)]", "no dictionary"),
+    ],
+)
+def test_what_the_converter_refuses_is_no_fault_of_the_environment(tmp_path: Path, content: str, said: str) -> None:
+    script = f"import torch, sys; torch.save({content}, sys.argv[1])"
+    subprocess.run([sys.executable, "-c", script, str(tmp_path / "old.ckpt")], check=True)
+    paths = [str(tmp_path / "old.ckpt"), str(tmp_path / "new.safetensors"), "--runtime", "process", "--env", "current"]
+    with pytest.raises(WeightsError, match=said) as error:
+        invoke(tmp_path, "convert", *paths, "--i-trust-this-file")
+    assert "install" not in str(error.value)
+    assert "environment" not in str(error.value)
+    assert not (tmp_path / "new.safetensors").exists()
+
+
+def test_what_was_left_out_is_said(tmp_path: Path) -> None:
+    script = (
+        "import torch, sys;torch.save({'m': {'w': torch.ones(9)}, 'loss': torch.tensor(1.0), 'lr': 0.1}, sys.argv[1])"
+    )
+    subprocess.run([sys.executable, "-c", script, str(tmp_path / "old.ckpt")], check=True)
+    paths = [str(tmp_path / "old.ckpt"), str(tmp_path / "new.safetensors"), "--runtime", "process", "--env", "current"]
+    done = invoke(tmp_path, "convert", *paths, "--i-trust-this-file")
+    assert "1 tensors of entry m; left out, with 1 tensors in it: loss (tensor float32 ()), lr (float)" in done.stderr

@@ -116,7 +116,7 @@ def fetch(
 @command.command()
 @click.argument("source", type=click.Path(path_type=Path, dir_okay=False))
 @click.argument("target", type=click.Path(path_type=Path, dir_okay=False))
-@option("--entry", help="Key under which SOURCE keeps its tensors [the only one].")
+@option("--entry", help="Keys under which SOURCE keeps its tensors (`model`, `ckpt.ema`) [its largest set of them].")
 @option("--i-trust-this-file", "trusted", is_flag=True, help="Required: SOURCE is unpickled, with nothing imported.")
 @option(
     "--runtime",
@@ -139,11 +139,13 @@ def convert(
 ) -> None:
     """Write a checkpoint that holds pickled objects as safetensors, once.
 
-    The tensors of SOURCE go to TARGET under their names; what else was in it is listed. A container sees
-    SOURCE and an empty folder, and no network.
+    The tensors of SOURCE go to TARGET under their names; what else was in it is listed. Where several sets of
+    tensors may be the network, they are named, and --entry chooses. Exits with 4 for a file that is no such
+    checkpoint, or holds a tensor that cannot be written. A container sees SOURCE and an empty folder, and no
+    network.
     """
     from lary_orch.runtimes.choose import open_place
-    from lary_orch.weights.convert import Conversion
+    from lary_orch.weights.convert import Conversion, summary
     from lary_orch.weights.convert import convert as convert_file
 
     def say(line: str) -> None:
@@ -161,7 +163,9 @@ def convert(
         cpu_slots=1,
     )
     options = ["--i-trust-this-file"] * trusted + (["--entry", entry] if entry else [])
-    click.echo(convert_file(Conversion(source, target, tuple(options)), image, place, say), nl=False)
+    answer = convert_file(Conversion(source, target, tuple(options)), image, place, say)
+    click.echo(answer, nl=False)
+    say(summary(answer))
 
 
 def _fetch_one(weight: Weight, revision: str | None) -> list[str]:

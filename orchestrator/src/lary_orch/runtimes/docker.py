@@ -27,6 +27,7 @@ from lary_orch.runtimes.base import ImageSource, Prepared, Say, Task
 from lary_orch.runtimes.docker_args import Folder, Host, question_arguments, task_arguments
 from lary_orch.runtimes.images import CONTRACT_LABEL, SOURCE_LABEL, Recipes, how_to_get, reference
 from lary_orch.runtimes.output import BoundedLog, Lines
+from lary_orch.runtimes.refusals import refusal
 
 API_TIMEOUT_S = 60
 ASK_TIMEOUT_S = 300
@@ -148,8 +149,9 @@ class DockerRuntime:
                 running.stop(grace_s=0)
                 code = running.wait()
             if code:
-                tail = log.read_text(encoding="utf-8", errors="replace").strip()[-2000:]
-                raise ContractError(f"{what}: exit {code}\n{tail}\n{how_to_get(prepared.source)} makes the image anew")
+                said = log.read_text(encoding="utf-8", errors="replace")
+                hint = f"{how_to_get(prepared.source)} makes the image anew"
+                raise refusal(what, arguments, code, answer, said, hint)
         return answer
 
     def start(self, task: Task, stderr: Path) -> "DockerTask":

@@ -17,6 +17,7 @@ from lary_schema.base import ContractError
 
 from lary_orch.runtimes import orphans
 from lary_orch.runtimes.base import JOB_ENVIRONMENT, JOB_FILE, ImageSource, Prepared, Say, Task, thread_environment
+from lary_orch.runtimes.refusals import refusal
 
 INHERITED = ("PATH", "HOME", "USER", "LOGNAME", "LANG", "LC_ALL", "LC_CTYPE", "TZ", "TMPDIR", "LD_LIBRARY_PATH")
 """What a job sees of the caller's environment, as far as it is set."""
@@ -53,7 +54,7 @@ class ProcessRuntime:
     def prepare(self, image: ImageSource, say: Say) -> Prepared:
         return self._interpreters.prepare(image, say)
 
-    def ask(self, prepared: Prepared, *arguments: str) -> str:
+    def ask(self, prepared: Prepared, *arguments: str, limit_s: float = ASK_TIMEOUT_S) -> str:
         command = [*self._command(prepared), *arguments]
         env = self._env(prepared) | {"CUDA_VISIBLE_DEVICES": ""}
         try:
@@ -63,16 +64,14 @@ class ProcessRuntime:
                 stdin=subprocess.DEVNULL,
                 capture_output=True,
                 text=True,
-                timeout=ASK_TIMEOUT_S,
+                timeout=limit_s,
                 check=False,
             )
         except (OSError, subprocess.TimeoutExpired) as error:
             raise ContractError(f"{' '.join(command)}: {error}") from None
         if done.returncode:
-            raise ContractError(
-                f"{' '.join(command)}: exit {done.returncode}\n{done.stderr.strip()[-2000:]}\n"
-                + self._interpreters.hint(prepared)
-            )
+            hint = self._interpreters.hint(prepared)
+            raise refusal(" ".join(command), arguments, done.returncode, done.stdout, done.stderr, hint)
         return done.stdout
 
     def start(self, task: Task, stderr: Path) -> "ProcessTask":

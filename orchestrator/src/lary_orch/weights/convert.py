@@ -1,5 +1,6 @@
 """Converting a pickled checkpoint once: where it is unpickled, and what that place can reach."""
 
+import json
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,11 +12,14 @@ from lary_schema.base import ContractError, WeightsError
 
 from lary_orch.runtimes.base import ImageSource, Prepared, Runtime, Say
 from lary_orch.runtimes.docker_args import Folder
+from lary_orch.runtimes.process import ProcessRuntime
 
 if TYPE_CHECKING:
     from lary_orch.runtimes.docker import DockerRuntime
 
 LIMIT_S = 3600.0
+SHOWN = 20
+"""Names of what was left out; all stand in the report."""
 
 
 @dataclass(frozen=True)
@@ -54,7 +58,20 @@ def convert(asked: Conversion, image: ImageSource, place: Runtime, say: Say) -> 
         f"warning: the {place.name} runtime does not isolate: {asked.source} is unpickled by a process that may read "
         "and write what you may, and reach the network; --runtime docker does it in a container without either"
     )
-    return place.ask(prepared, "convert", str(asked.source.absolute()), str(asked.target.absolute()), *asked.options)
+    assert isinstance(place, ProcessRuntime)
+    paths = (str(asked.source.absolute()), str(asked.target.absolute()))
+    return place.ask(prepared, "convert", *paths, *asked.options, limit_s=LIMIT_S)
+
+
+def summary(answer: str) -> str:
+    """A line for people of what the worker said: how much was written, and the names of what was not."""
+    done = json.loads(answer)
+    where = f"entry {done['entry']}" if done["entry"] else "the file"
+    left = [f"{name} ({kind})" for name, kind in done["dropped"].items()]
+    more = f" and {len(left) - SHOWN} more" if len(left) > SHOWN else ""
+    tensors = sum(done["dropped_tensors"].values())
+    account = f"; left out, with {tensors} tensors in it: {', '.join(left[:SHOWN])}{more}" if left else ""
+    return f"{done['tensors']} tensors of {where}{account}"
 
 
 def container_arguments(asked: Conversion, draft: Path) -> tuple[Sequence[str], Sequence[Folder]]:

@@ -5,6 +5,7 @@ import shlex
 import shutil
 import subprocess
 
+from lary_orch.runtimes.refusals import refusal
 from lary_schema.base import ContractError
 
 from lary_slurm.client import client_env, run_apart
@@ -24,7 +25,7 @@ def ask_container(profile: Profile, launch: Launch) -> str:
     except (OSError, subprocess.TimeoutExpired) as error:
         raise ContractError(f"{shlex.join(whole)}: {error}") from None
     if done.returncode:
-        raise ContractError(f"{shlex.join(whole)}: exit {done.returncode}\n{done.stderr.strip()[-2000:]}")
+        raise refusal(shlex.join(whole), launch.arguments, done.returncode, done.stdout, done.stderr, hint="")
     return done.stdout
 
 

@@ -29,7 +29,7 @@ def _parser() -> argparse.ArgumentParser:
     convert.add_argument("source", type=Path, metavar="SRC", help="a file that torch.save wrote")
     convert.add_argument("target", type=Path, metavar="DST", help="the safetensors file to write")
     convert.add_argument(
-        "--entry", metavar="NAME", help="key under which SRC keeps its tensors (default: the only one)"
+        "--entry", metavar="NAME", help="keys, joined by dots, under which SRC keeps its tensors (default: the largest)"
     )
     convert.add_argument("--i-trust-this-file", action="store_true", help="required, because SRC is unpickled")
     return parser
