@@ -37,6 +37,9 @@ def test_separable_classes_are_told_apart(toy_classes: Any) -> None:
     assert (seed.early.epoch, seed.last.epoch) == (1, 3)
     assert len(seed.per_optimiser) == 2
     assert [trace.split for trace in result.stores] == ["train", "val"]
+    assert all(trace.settings is not None and trace.settings.dtype == "float32" for trace in result.stores)
+    assert result.recipe is not None
+    assert result.recipe["epochs"] == 3
 
 
 def test_events_count_every_step(toy_classes: Any) -> None:

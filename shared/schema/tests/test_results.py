@@ -2,10 +2,11 @@
 
 import json
 import math
-from typing import Any
+from typing import Any, Literal
 
 import pytest
-from lary_schema.results import EpochScore, Interval, ProbeResult, RowCount, SeedScores, SplitScore
+from lary_schema.cards import ProtocolCard
+from lary_schema.results import EpochScore, Interval, ProbeResult, RowCount, SeedScores, SplitScore, recipe_of
 
 OLD: dict[str, Any] = {
     "version": 1, "kind": "classify", "metric": "top1", "run": "r", "model": "m", "variant": "corrected",
@@ -66,3 +67,38 @@ def test_what_is_not_finite_is_null_and_comes_back_as_nan(number: float) -> None
     assert math.isnan(read.seeds[0].per_optimiser[1])
     assert read.seeds[0].per_optimiser[0] == 0.5
     assert read.to_json() == text
+
+
+CARD: dict[str, Any] = {
+    "key": "mine", "title": "t", "select_on": "holdout", "holdout": 0.2, "classify": {"epochs": 2},
+    "regress": {"epochs": 3},
+}  # fmt: skip
+
+
+def recipe(kind: Literal["classify", "regress"], **changes: Any) -> dict[str, Any]:
+    return recipe_of(ProtocolCard.parse(CARD | changes, "card"), kind)
+
+
+@pytest.mark.parametrize("kind", ["classify", "regress"])
+def test_a_recipe_is_what_decides_a_score_of_its_kind(kind: Literal["classify", "regress"]) -> None:
+    other: Literal["classify", "regress"] = "regress" if kind == "classify" else "classify"
+    plain = recipe(kind)
+    assert plain == json.loads(json.dumps(plain))
+    assert recipe(kind, key="another", title="u", bootstrap=500) == plain
+    assert recipe(kind, **{other: {"epochs": 9, "batch_size": 1}}) == plain
+    assert recipe(kind, **{kind: {"epochs": 9}}) == plain | {"epochs": 9}
+    assert recipe(kind, seeds=[1, 2])["seeds"] == [1, 2]
+    assert recipe(kind, holdout=0.3) != plain
+    evaluated = recipe(kind, select_on="evaluated")
+    assert evaluated == recipe(kind, select_on="evaluated", holdout=0.3)
+
+
+def test_the_networks_that_a_recipe_names_are_those_in_use() -> None:
+    assert "dit" not in recipe("regress")
+    assert recipe("regress")["width"] == 4096
+    with_dit = recipe("regress", regress={"head": "dit", "width": 7})
+    assert with_dit["dit"]["width"] == 512
+    assert "width" not in with_dit
+    assert with_dit == recipe("regress", regress={"head": "dit", "target": "relative"})
+    assert "class_ids" in recipe("classify")
+    assert "class_ids" not in recipe("regress")

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from lary_schema.base import ContractError
 from lary_schema.jobs import ProbeSplit
-from lary_schema.results import RowCount, StoreTrace
+from lary_schema.results import RowCount, StoreSettings, StoreTrace
 from lary_schema.store.reader import StoreReader
 from numpy.typing import NDArray
 from torch import Tensor
@@ -104,6 +104,9 @@ class Latents:
             code_sha256=provenance.values.code_sha256,
             weights=provenance.values.weights,
             metadata_sha256=provenance.values.metadata_sha256,
+            settings=StoreSettings(
+                **provenance.values.model_dump(include={"decoder", "precision", "dtype", "seed"}),
+            ),
         )
 
     def _values(self, positions: Positions) -> NDArray[Any]:

@@ -5,7 +5,7 @@ from lary_schema.base import ContractError, OutOfMemoryError
 from lary_schema.events import Emit
 from lary_schema.jobs import ProbeJob
 from lary_schema.mounts import Mounts
-from lary_schema.results import ProbeResult
+from lary_schema.results import ProbeResult, recipe_of
 
 from lary_probe.classify import Classification, classify
 from lary_probe.data import ProbeData, open_data
@@ -67,6 +67,7 @@ def _result(session: Session, data: ProbeData, found: Classification | Regressio
         variant=job.variant,
         dataset=job.dataset,
         protocol=job.protocol.key,
+        recipe=recipe_of(job.protocol, job.kind),
         control=job.control,
         head=recipe.head if recipe else None,
         target=recipe.target if recipe else None,

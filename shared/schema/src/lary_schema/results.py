@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field, PlainSerializer
 
 from lary_schema.base import Document
-from lary_schema.cards import Key
+from lary_schema.cards import Key, ProtocolCard
 
 
 def _from_null(value: Any) -> Any:
@@ -116,6 +116,16 @@ class SplitScore(Document):
     """Regression: rows by robot type without statistics, where the job allowed them."""
 
 
+class StoreSettings(Document):
+    """How rows were read and latents computed and stored: the settings of `lary-orch run` that decide values."""
+
+    decoder: str
+    precision: str
+    dtype: str
+    seed: int | None
+    """None: of a model that draws nothing."""
+
+
 class StoreTrace(Document):
     """Which latents a score comes from."""
 
@@ -127,6 +137,8 @@ class StoreTrace(Document):
     code_sha256: str
     weights: dict[str, str]
     metadata_sha256: str
+    settings: StoreSettings | None = None
+    """None in results that did not say."""
 
 
 class ProbeResult(Document):
@@ -141,6 +153,8 @@ class ProbeResult(Document):
     variant: Key
     dataset: Key
     protocol: Key
+    recipe: dict[str, Any] | None = None
+    """`recipe_of` the protocol: what the key stood for in this run. None in results that did not say."""
     control: Literal["none", "shuffled"]
     measures: Literal["score", "chance", "overfitting"] = "score"
     """What the numbers are. With shuffled targets a classification gives the chance level; a regression is worse than
@@ -173,3 +187,19 @@ class ProbeResult(Document):
     device: str
     libraries: dict[str, str]
     seconds: Number
+
+
+def recipe_of(protocol: ProtocolCard, kind: Literal["classify", "regress"]) -> dict[str, Any]:
+    """Everything in a protocol that decides a score of this kind, as JSON values.
+
+    Left out: names; the number of resamples, which moves intervals alone; head and target, which have fields of
+    their own; what the choice of epochs or the head does not use.
+    """
+    own = (protocol.classify if kind == "classify" else protocol.regress).model_dump(mode="json")
+    shared = protocol.model_dump(mode="json", exclude={"key", "title", "bootstrap", "classify", "regress"})
+    unused = {"head", "target", "seeds"} | ({"width", "blocks"} if own.get("head") == "dit" else {"dit"})
+    if kind == "regress":
+        del shared["class_ids"]
+    if protocol.select_on == "evaluated":
+        del shared["holdout"]
+    return shared | {name: value for name, value in own.items() if name not in unused}
