@@ -6,7 +6,7 @@ from lary_schema.base import ContractError
 from lary_schema.cards import DatasetCard, Labels, VideoColumns
 from lary_schema.metadata import INDICES_SEPARATOR
 
-from lary_data.manifest import TRAIN, VAL, SetFacts, held_out, metadata_name, write_card, write_split
+from lary_data.manifest import TRAIN, VAL, SetFacts, held_out, metadata_name, write_card, write_splits
 from lary_data.progress import say
 from lary_data.resuming import AnswerLog
 from lary_data.sample_frames import HOW_COLUMN, LOG_SUFFIX, Sampler, sample_clips
@@ -35,8 +35,7 @@ def write_clip_manifest(out: Path, facts: SetFacts, sampler: Sampler) -> tuple[P
                 [name, label, INDICES_SEPARATOR.join(map(str, indices)), how],
             )
     columns = VideoColumns()
-    for split, lines in rows.items():
-        write_split(out, facts.key, split, [columns.video, Labels().column, columns.indices, HOW_COLUMN], lines)
+    write_splits(out, facts.key, [columns.video, Labels().column, columns.indices, HOW_COLUMN], rows)
     card = DatasetCard(
         key=facts.key, title=facts.title, task="classification", columns=columns, metadata=(metadata_name(facts.key),),
         frames=sampler.frames, labels=Labels(classes=len(classes)), license=facts.license,

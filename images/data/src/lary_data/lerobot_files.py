@@ -6,30 +6,40 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import av
 import cv2
 import numpy as np
 import pyarrow
 import pyarrow.parquet
 from lary_schema.atomic import publish_bytes
+from lary_schema.files import is_lfs_pointer, pointer_fault
 from lary_worker.decode import decode_in_order, upright
 from lary_worker.faults import RowFaultError
 from numpy.typing import NDArray
 
+from lary_data.lerobot import Window
+from lary_data.lerobot_steps import Faults
 from lary_data.pool import TaskFaultError
-
-Faults = dict[int, str]
-"""Episode -> why not all of its files could be written."""
 
 
 class Frame(NamedTuple):
     """A frame that is wanted."""
 
     time_s: float
-    """When it is shown in its video."""
+    """When it is shown in its video: the row's `timestamp`, from the begin of its episode's window on."""
     episode: int
     number: int
     """In the episode."""
     out: str
+
+
+class Span(NamedTuple):
+    """An episode in a video: every row of it has a frame, and every frame a row."""
+
+    episode: int
+    window: Window
+    times_s: tuple[float, ...]
+    """When each row's frame is shown in the video, ascending."""
 
 
 class VideoFrames(NamedTuple):
@@ -37,7 +47,11 @@ class VideoFrames(NamedTuple):
 
     video: str
     tolerance_s: float
-    """A frame may be shown so much earlier or later."""
+    """How far from a row's time its frame may be shown."""
+    step_s: float
+    """From one row to the next."""
+    spans: tuple[Span, ...]
+    """All episodes in the file."""
     frames: tuple[Frame, ...]
 
 
@@ -75,28 +89,100 @@ def action_name(episode: int, start: int, stride: int) -> str:
 
 
 def write_video_frames(task: VideoFrames) -> Faults:
-    """Decode a video in order and write the wanted frames; those of a damaged rest are faults."""
-    wanted, at, faults = sorted(task.frames), 0, Faults()
-    why = "its video ends before"
+    """Decode a video to its end and write the wanted frames.
+
+    An episode is a fault where a row of it, wanted or not, has no frame at its time, and where its part of the video
+    has more frames than rows. Damage is a fault of the episodes that are not whole before it.
+    """
+    path, match = Path(task.video), _Match(task)
+    if is_lfs_pointer(path):
+        raise TaskFaultError(pointer_fault(path))
     try:
-        with closing(decode_in_order(Path(task.video), Path(task.video).name)) as frames:
+        with closing(decode_in_order(path, path.name)) as frames:
             for frame in frames:
-                if at == len(wanted):
-                    break
-                now = frame.time
-                if now is None:
-                    raise TaskFaultError(f"{task.video}: frames without a time")
-                while at < len(wanted) and wanted[at].time_s < now - task.tolerance_s:
-                    faults[wanted[at].episode] = f"{task.video}: no frame at {wanted[at].time_s:.3f} s"
-                    at += 1
-                if at < len(wanted) and wanted[at].time_s <= now + task.tolerance_s:
-                    _write_png(Path(wanted[at].out), upright(frame, task.video))
-                    at += 1
+                match.show(frame)
     except RowFaultError as fault:
-        why = fault.detail
-    for missed in wanted[at:]:
-        faults.setdefault(missed.episode, f"{task.video}: no frame at {missed.time_s:.3f} s: {why}")
-    return faults
+        return match.broken(fault.detail)
+    return match.ended()
+
+
+class _Match:
+    """Gives each row of a video the frame nearest to its time; of two equally near ones the earlier."""
+
+    def __init__(self, task: VideoFrames) -> None:
+        self._task = task
+        self._out = {(frame.episode, frame.number): frame.out for frame in task.frames}
+        self._rows = sorted(
+            (time, span.episode, number) for span in task.spans for number, time in enumerate(span.times_s)
+        )
+        self._at = 0
+        self._before: av.VideoFrame | None = None
+        self._shown: list[float] = []
+        self._faults = Faults()
+
+    def show(self, frame: av.VideoFrame) -> None:
+        """The next frame of the video."""
+        now = frame.time
+        if now is None or (self._shown and now <= self._shown[-1]):
+            raise TaskFaultError(f"{self._task.video}: frame {len(self._shown)} has no time, or not a later one")
+        if self._before is not None:
+            self._give(self._before, (self._shown[-1] + now) / 2)
+        self._before = frame
+        self._shown.append(now)
+
+    def broken(self, why: str) -> Faults:
+        """The faults of a video that is damaged behind the frames that were shown.
+
+        Where all rows have their frames, nobody knows which of them the damage concerns.
+        """
+        if self._before is not None:
+            self._give(self._before, self._shown[-1] + self._task.tolerance_s)
+        episodes = {episode for _, episode, _ in self._rows[self._at :]} or {span.episode for span in self._task.spans}
+        return dict.fromkeys(episodes, f"{self._task.video}: {why}") | self._faults
+
+    def ended(self) -> Faults:
+        """The faults of a video that was shown to its end."""
+        if self._before is not None:
+            self._give(self._before, float("inf"))
+        shown = np.array(self._shown)
+        for span in self._task.spans:
+            if fault := _window_fault(span, shown, self._task):
+                self._faults.setdefault(span.episode, f"{self._task.video}: {fault}")
+        ends = [span.window.end_s for span in self._task.spans if span.window.end_s is not None]
+        behind = int((shown >= max(ends) - self._task.tolerance_s).sum()) if ends else 0
+        if behind:
+            fault = f"{self._task.video}: {behind} frames behind its last episode's end belong to no episode"
+            self._faults = dict.fromkeys((span.episode for span in self._task.spans), fault) | self._faults
+        return self._faults
+
+    def _give(self, frame: av.VideoFrame, until_s: float) -> None:
+        """Write the frame for the rows up to a time."""
+        shown = self._shown[-1]
+        while self._at < len(self._rows) and self._rows[self._at][0] <= until_s:
+            time, episode, number = self._rows[self._at]
+            self._at += 1
+            out = self._out.get((episode, number))
+            if abs(time - shown) > self._task.tolerance_s:
+                why = "its video ends before" if until_s == float("inf") else f"the nearest is at {shown:.4f} s"
+                self._faults.setdefault(episode, f"{self._task.video}: no frame at {time:.4f} s: {why}")
+            elif out is not None:
+                _write_png(Path(out), upright(frame, self._task.video))
+
+
+def _window_fault(span: Span, shown_s: NDArray[np.float64], task: VideoFrames) -> str | None:
+    """What is wrong with the frames of an episode's window, given the times of all frames.
+
+    Rows whose times begin later than 0 say that they are a part of what was filmed; other rows say that they are all.
+    """
+    start, end = span.window
+    first, last = span.times_s[0], span.times_s[-1]
+    if end is not None and last > end - task.tolerance_s:
+        return f"its rows end at {last:g} s, its to_timestamp is {end:g} s"
+    if first > start + task.tolerance_s:
+        return None
+    inside = shown_s[(shown_s >= start - task.tolerance_s) & (shown_s < (end or np.inf) - task.tolerance_s)]
+    count = int((inside < first - task.tolerance_s).sum() + (inside >= last + task.step_s - task.tolerance_s).sum())
+    return f"{count} frames more than its {len(span.times_s)} rows have time for" if count else None
 
 
 def write_data_rows(task: DataRows) -> Faults:
@@ -140,7 +226,8 @@ def _episode_actions(
     if not np.array_equal(found, expected):
         raise TaskFaultError(f"{where}: its rows are not frames 0 to {length - 1}, which meta/ says")
     try:
-        actions = np.array(rows[task.action].to_pylist(), np.float32).reshape(length, task.dim)
+        with np.errstate(over="ignore"):
+            actions = np.array(rows[task.action].to_pylist(), np.float32).reshape(length, task.dim)
     except (ValueError, TypeError) as error:
         raise TaskFaultError(f"{where}: {task.action} is not {task.dim} numbers a step: {error}") from None
     if not np.isfinite(actions).all():

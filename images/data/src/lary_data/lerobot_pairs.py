@@ -1,21 +1,22 @@
 """A manifest of image pairs with action chunks from a LeRobot dataset, split by episode."""
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from os.path import normpath
 from pathlib import Path
-from typing import Any
+from typing import NamedTuple
 
 from lary_schema.atomic import PARTIAL_SUFFIX, publish_text
-from lary_schema.base import ContractError, canonical_json, file_sha256
+from lary_schema.base import ContractError, canonical_json
 from lary_schema.cards import Actions, DatasetCard, Normalisation, PairColumns
 
 from lary_data.lerobot import Episode, LeRobot
 from lary_data.lerobot_files import (
     Chunk,
     DataRows,
-    Faults,
     Frame,
+    Span,
     VideoFrames,
     absent,
     action_name,
@@ -23,13 +24,19 @@ from lary_data.lerobot_files import (
     write_data_rows,
     write_video_frames,
 )
-from lary_data.manifest import TRAIN, VAL, SetFacts, held_out, metadata_name, write_card, write_split
+from lary_data.lerobot_steps import Faults, Steps, read_steps
+from lary_data.manifest import TRAIN, VAL, SetFacts, held_out, metadata_name, retract, write_card, write_splits
 from lary_data.pool import run_tasks
 from lary_data.progress import progress, say
+from lary_data.resuming import AnswerLog, answer_key, file_identity
 
 HEADER = ("dataset", "robot_type", "episode_id", "task", "src_img", "tgt_img", "action")
-SETTINGS = "manifest.json"
-"""What the files in the folder were made from: others are not mixed in."""
+SETTINGS, LOG = "manifest.json", "manifest.answers"
+"""What the files in the folder were made from (others are not mixed in), and which sources are done, as they were."""
+NAMED = 10
+"""Files that a message names; all are counted."""
+_REVISION = 1
+"""Bump when the same sources could give other files, or an episode that was good could be a fault."""
 
 
 @dataclass(frozen=True)
@@ -40,6 +47,8 @@ class Pairs:
     """Steps between the two frames, and of an action chunk."""
     every: int
     """Steps between the first frames of two pairs."""
+    tolerance_s: float
+    """How far from a row's time its frame may be shown."""
     workers: int
     timeout_s: float
 
@@ -48,37 +57,63 @@ class Pairs:
         return range(0, episode.length - self.stride, self.every)
 
 
+class _Work(NamedTuple):
+    """One source file to read."""
+
+    key: str | None
+    """Of the source as it is and of all that is made from it; None where it cannot be looked at."""
+    task: DataRows | VideoFrames
+    episodes: frozenset[int]
+    known: bool
+    """An earlier call has read the same source and found nothing wrong."""
+
+
 def write_pair_manifest(out: Path, dataset: LeRobot, facts: SetFacts, pairs: Pairs) -> tuple[Path, int, int]:
     """Frames, chunks, CSVs and card in `out`; the card, how many episodes there are and how many failed.
 
-    An episode that fails is left out and named on stderr. What is there already is kept. Raises ContractError where
-    `out` was made from something else, and where a split would be empty.
+    An episode that fails is left out and named on stderr. What is there already is kept where its sources are as they
+    were. Raises ContractError where `out` was made from something else, where the sources contradict each other as a
+    whole, and where a split would be empty.
     """
+    if pairs.tolerance_s >= 0.5 / dataset.fps:
+        raise ContractError(f"--tolerance {pairs.tolerance_s:g} s is half a step or more ({dataset.fps:g} fps)")
     _claim(out, dataset, pairs)
-    faults: Faults = {}
-    for what, function, tasks in (
-        ("actions", write_data_rows, _data_tasks(out, dataset, pairs)),
-        ("frames", write_video_frames, _video_tasks(out, dataset, pairs)),
-    ):
-        _do(f"writing {what}", function, tasks, pairs, faults)
-    for episode, why in sorted(faults.items()):
-        say(f"episode {episode} is left out: {why}")
+    steps = read_steps(dataset, pairs.tolerance_s)
+    _say_notes(dataset, steps)
+    faults = dict(steps.faults)
+    with AnswerLog(out / LOG) as log:
+        _write_files(out, dataset, facts.key, pairs, steps, log, faults)
+    for number, why in sorted(faults.items()):
+        say(f"episode {number} is left out: {why}")
     used = [episode for episode in dataset.episodes if pairs.starts(episode)]
     if len(used) < len(dataset.episodes):
         say(f"{len(dataset.episodes) - len(used)} episodes are not longer than the stride and give no pair")
     val = held_out([episode.number for episode in used], facts.val, facts.seed)
-    for split in (TRAIN, VAL):
-        episodes = [e for e in used if (e.number in val) == (split == VAL) and e.number not in faults]
-        write_split(
-            out, facts.key, split, HEADER, [row for e in episodes for row in _rows(facts.key, dataset, e, pairs)]
-        )
+    rows: dict[str, list[list[str]]] = {TRAIN: [], VAL: []}
+    for episode in used:
+        if episode.number not in faults:
+            rows[VAL if episode.number in val else TRAIN] += _rows(facts.key, dataset, episode, pairs)
+    write_splits(out, facts.key, HEADER, rows)
     return write_card(out, _card(dataset, facts, pairs)), len(dataset.episodes), len(faults)
+
+
+def _say_notes(dataset: LeRobot, steps: Steps) -> None:
+    for note in dataset.notes:
+        say(note)
+    if steps.untimed:
+        say(f"{steps.untimed[0]}: no column timestamp ({len(steps.untimed)} tables); frame_index / fps is taken")
+    named = {normpath(file) for e in dataset.episodes for file in (e.data, e.video) if file is not None}
+    folders = [dataset.root / "data", *(path for path in (dataset.root / "videos").rglob(dataset.camera))]
+    there = sorted(str(path) for folder in folders for path in folder.rglob("*") if not path.is_dir())
+    if unnamed := [path for path in there if normpath(path) not in named]:
+        more = ", ..." if len(unnamed) > NAMED else ""
+        say(f"{len(unnamed)} files belong to no episode and are not read: {', '.join(unnamed[:NAMED])}{more}")
 
 
 def _claim(out: Path, dataset: LeRobot, pairs: Pairs) -> None:
     made_from = {
-        "dataset": str(dataset.root.resolve()), "info_sha256": file_sha256(dataset.root / "meta" / "info.json"),
-        "camera": dataset.camera, "action": dataset.action, "stride": pairs.stride,
+        "dataset": str(dataset.root.resolve()), "camera": dataset.camera, "action": dataset.action,
+        "stride": pairs.stride, "tolerance_s": pairs.tolerance_s,
     }  # fmt: skip
     if out.resolve() == dataset.root.resolve():
         raise ContractError(f"{out}: is the LeRobot dataset itself; choose another --out")
@@ -91,62 +126,93 @@ def _claim(out: Path, dataset: LeRobot, pairs: Pairs) -> None:
             left_behind.unlink(missing_ok=True)
 
 
-def _do(
-    title: str,
-    function: Callable[[Any], Faults],
-    tasks: Sequence[tuple[Any, Iterable[int]]],
-    pairs: Pairs,
-    faults: Faults,
+def _write_files(
+    out: Path, dataset: LeRobot, key: str, pairs: Pairs, steps: Steps, log: AnswerLog, faults: Faults
 ) -> None:
-    """Do the tasks; a task that fails as a whole is a fault of all its episodes."""
-    episodes_of = {id(task): set(episodes) for task, episodes in tasks}
-    with progress(title, len(tasks), "files") as tick:
-        for done in run_tasks(function, [task for task, _ in tasks], pairs.workers, pairs.timeout_s):
-            found = done.answer
+    """Actions and frames of the episodes whose rows are all there."""
+    episodes = [episode for episode in dataset.episodes if episode.number in steps.times]
+    works = [_work(task, found, log) for task, found in _tasks(out, dataset, episodes, pairs, steps)]
+    waiting = [work for work in works if not work.known or _is_wanted(work.task)]
+    if waiting or faults:
+        # What an earlier call wrote of these sources is not true any more, or not whole.
+        retract(out, key)
+    for what, kind in (("actions", DataRows), ("frames", VideoFrames)):
+        _do(f"writing {what}", [work for work in waiting if isinstance(work.task, kind)], pairs, log, faults)
+
+
+def _is_wanted(task: DataRows | VideoFrames) -> bool:
+    return bool(task.frames if isinstance(task, VideoFrames) else task.chunks or task.images)
+
+
+def _work(task: DataRows | VideoFrames, episodes: frozenset[int], log: AnswerLog) -> _Work:
+    """All that is to be made of a source; where it was read before, what is not there alone."""
+    identity = file_identity(Path(task.video if isinstance(task, VideoFrames) else task.file))
+    key = None if identity is None else answer_key(identity, [_REVISION, task])
+    if key is None or log.get(key) is None:
+        return _Work(key, task, episodes, known=False)
+    if isinstance(task, VideoFrames):
+        return _Work(key, task._replace(frames=absent(task.frames)), episodes, known=True)
+    rest = task._replace(chunks=absent(task.chunks), images=absent(task.images))
+    return _Work(key, rest, episodes, known=True)
+
+
+def _write(task: DataRows | VideoFrames) -> Faults:
+    return write_video_frames(task) if isinstance(task, VideoFrames) else write_data_rows(task)
+
+
+def _do(title: str, works: Sequence[_Work], pairs: Pairs, log: AnswerLog, faults: Faults) -> None:
+    """Do the tasks; one that fails as a whole is a fault of all its episodes. Only what is good is remembered."""
+    by_task = {id(work.task): work for work in works}
+    with progress(title, len(works), "files") as tick:
+        for done in run_tasks(_write, [work.task for work in works], pairs.workers, pairs.timeout_s):
+            work, found = by_task[id(done.task)], done.answer
             if found is None:
-                found = dict.fromkeys(episodes_of[id(done.task)], done.fault)
-            faults |= found
+                found = dict.fromkeys(work.episodes, done.fault)
+            elif not found and work.key is not None and not work.known:
+                log.put(work.key, True)
+            for episode, why in found.items():
+                faults.setdefault(episode, why)
             tick(len(faults))
 
 
-def _data_tasks(out: Path, dataset: LeRobot, pairs: Pairs) -> list[tuple[DataRows, list[int]]]:
-    by_file: dict[str, list[Episode]] = defaultdict(list)
-    for episode in dataset.episodes:
-        by_file[episode.data].append(episode)
-    tasks = []
-    for file, episodes in by_file.items():
-        chunks = absent([
+def _tasks(
+    out: Path, dataset: LeRobot, episodes: Sequence[Episode], pairs: Pairs, steps: Steps
+) -> Iterator[tuple[DataRows | VideoFrames, frozenset[int]]]:
+    """Every source file with what is to be made of it, and its episodes."""
+    for file, inside in _by(episodes, lambda episode: episode.data).items():
+        chunks = [
             Chunk(e.number, start, str(out / action_name(e.number, start, pairs.stride)))
-            for e in episodes for start in pairs.starts(e)
-        ])  # fmt: skip
-        images = absent([frame for e in episodes if e.video is None for frame in _frames(out, dataset, e, pairs)])
-        camera = dataset.camera if images else None
-        if chunks or images:
-            lengths = {e.number: e.length for e in episodes}
-            task = DataRows(file, dataset.action, camera, pairs.stride, len(dataset.names), lengths, chunks, images)
-            tasks.append((task, list(lengths)))
-    return tasks
+            for e in inside for start in pairs.starts(e)
+        ]  # fmt: skip
+        images = [frame for e in inside if e.video is None for frame in _frames(out, e, pairs, steps)]
+        lengths = {e.number: e.length for e in inside}
+        yield DataRows(
+            file, dataset.action, dataset.camera if images else None, pairs.stride, len(dataset.names), lengths,
+            tuple(chunks), tuple(images),
+        ), frozenset(lengths)  # fmt: skip
+    for video, inside in _by(episodes, lambda episode: episode.video).items():
+        spans = tuple(
+            Span(e.number, e.window, tuple((e.window.start_s + steps.times[e.number]).tolist()))
+            for e in inside if e.length
+        )  # fmt: skip
+        frames = tuple(frame for e in inside for frame in _frames(out, e, pairs, steps))
+        task = VideoFrames(video, pairs.tolerance_s, 1 / dataset.fps, spans, frames)
+        yield task, frozenset(span.episode for span in spans)
 
 
-def _video_tasks(out: Path, dataset: LeRobot, pairs: Pairs) -> list[tuple[VideoFrames, set[int]]]:
-    by_file: dict[str, list[Frame]] = defaultdict(list)
-    for episode in dataset.episodes:
-        if episode.video is not None:
-            by_file[episode.video] += _frames(out, dataset, episode, pairs)
-    missing = {video: absent(frames) for video, frames in by_file.items()}
-    return [
-        (VideoFrames(video, 0.5 / dataset.fps, frames), {frame.episode for frame in frames})
-        for video, frames in missing.items() if frames
-    ]  # fmt: skip
+def _by(episodes: Iterable[Episode], file: Callable[[Episode], str | None]) -> dict[str, list[Episode]]:
+    found: dict[str, list[Episode]] = defaultdict(list)
+    for episode in episodes:
+        if (name := file(episode)) is not None:
+            found[name].append(episode)
+    return found
 
 
-def _frames(out: Path, dataset: LeRobot, episode: Episode, pairs: Pairs) -> list[Frame]:
+def _frames(out: Path, episode: Episode, pairs: Pairs, steps: Steps) -> list[Frame]:
     """The frames of an episode's pairs, each once."""
     numbers = sorted({frame for start in pairs.starts(episode) for frame in (start, start + pairs.stride)})
-    return [
-        Frame(episode.start_s + n / dataset.fps, episode.number, n, str(out / image_name(episode.number, n)))
-        for n in numbers
-    ]
+    times = episode.window.start_s + steps.times[episode.number]
+    return [Frame(float(times[n]), episode.number, n, str(out / image_name(episode.number, n))) for n in numbers]
 
 
 def _rows(key: str, dataset: LeRobot, episode: Episode, pairs: Pairs) -> list[list[str]]:

@@ -1,7 +1,7 @@
 """What every manifest has: a split, a CSV for each half, and the card that lets `lary-orch run` take the set."""
 
 import random
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from pathlib import Path
 from typing import TypeVar
 
@@ -42,13 +42,23 @@ def metadata_name(key: str) -> str:
     return f"{key}_metadata_{{split}}.csv"
 
 
-def write_split(folder: Path, key: str, split: str, header: Sequence[str], rows: Sequence[Sequence[str]]) -> Path:
-    """The CSV of a split. Raises ContractError where it would have no row."""
-    if not rows:
-        raise ContractError(f"{key}: no row for {split}: too few episodes or clips, or they failed; see above")
-    path = folder / metadata_name(key).replace("{split}", split)
-    publish_text(path, csv_text([header, *rows]))
-    return path
+def write_splits(
+    folder: Path, key: str, header: Sequence[str], rows: Mapping[str, Sequence[Sequence[str]]]
+) -> dict[str, Path]:
+    """The CSV of every split. Raises ContractError, and writes none, where one would have no row."""
+    for split, lines in rows.items():
+        if not lines:
+            raise ContractError(f"{key}: no row for {split}: too few episodes or clips, or they failed; see above")
+    paths = {split: folder / metadata_name(key).replace("{split}", split) for split in rows}
+    for split, path in paths.items():
+        publish_text(path, csv_text([header, *rows[split]]))
+    return paths
+
+
+def retract(folder: Path, key: str) -> None:
+    """Remove the CSVs and the card of an earlier call: what they name is about to change."""
+    for name in (f"{key}.yaml", *(metadata_name(key).replace("{split}", split) for split in (TRAIN, VAL))):
+        (folder / name).unlink(missing_ok=True)
 
 
 def write_card(folder: Path, card: DatasetCard) -> Path:

@@ -18,12 +18,15 @@ Answer = TypeVar("Answer")
 
 
 def file_identity(path: Path) -> list[Any] | None:
-    """Path, size and time of change: another content has another identity. None where there is no file."""
+    """Path, size and times of change: another content has another identity. None where there is no file.
+
+    The inode's time counts, since copies often keep the other one.
+    """
     try:
         stat = path.stat()
     except (OSError, ValueError):
         return None
-    return [str(path.absolute()), stat.st_size, stat.st_mtime_ns]
+    return [str(path.absolute()), stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns]
 
 
 class AnswerLog:

@@ -68,12 +68,20 @@ def folder(
 @click.option("--every", type=click.IntRange(min=1), help="Steps from one pair to the next; default: the stride.")
 @click.option("--camera", help="Which one, where there are several.")
 @click.option("--action", default="action", show_default=True, help="Feature that holds the actions.")
+@click.option(
+    "--tolerance",
+    type=click.FloatRange(min=0, min_open=True),
+    default=1e-3,
+    show_default=True,
+    help="Seconds that a frame may be shown before or after its row's timestamp.",
+)
 @workers_option
 @timeout_option(3600)
 @max_failed_option
 def lerobot(
     dataset: Path, key: str, out: Path, title: str | None, licence: str, val: float, seed: int, stride: int,
-    every: int | None, camera: str | None, action: str, workers: int, timeout: float, max_failed: float,
+    every: int | None, camera: str | None, action: str, tolerance: float, workers: int, timeout: float,
+    max_failed: float,
 ) -> None:  # fmt: skip
     """Regression, from a LeRobot v2 or v3 dataset on disk.
 
@@ -88,7 +96,7 @@ def lerobot(
     from lary_data.manifest import SetFacts
 
     facts = SetFacts.parse({"key": key, "title": title or key, "license": licence, "val": val, "seed": seed}, "options")
-    pairs = Pairs(stride, every or stride, workers, timeout)
+    pairs = Pairs(stride, every or stride, tolerance, workers, timeout)
     card, total, failed = write_pair_manifest(out, read_lerobot(dataset, camera, action), facts, pairs)
     _close(card, out, "episodes", total, failed, max_failed)
 
