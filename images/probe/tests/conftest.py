@@ -58,6 +58,7 @@ class Bench:
     mounts: Mounts
     splits: dict[str, ProbeSplit] = field(default_factory=dict)
     events: list[_Event] = field(default_factory=list)
+    protocol = staticmethod(protocol)
 
     def split(
         self,

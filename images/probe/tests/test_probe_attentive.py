@@ -12,6 +12,7 @@ from lary_probe.classify import make_heads, make_plan
 from lary_probe.data import open_data
 from lary_probe.sampling import balanced_order
 from lary_probe.session import open_session
+from lary_probe.streams import Streams
 from lary_probe.training import Part, train
 from lary_schema.cards import ClassifyRecipe, ProtocolCard
 from torch import Tensor
@@ -153,7 +154,7 @@ def test_three_steps_of_five_heads(toy_classes: Any, with_protocol: WithProtocol
             HandAdamW(in_float64(head.network), decay)
             for head, (_, decay) in zip(heads, recipe.optimisers, strict=True)
         ]
-        plan = make_plan(recipe, targets, seed=7)
+        plan = make_plan(recipe, targets, Streams(7, "upstream"))
         (output,) = train(session, heads, plan, Part(data.train, np.arange(36), targets), {})
     order, hits = balanced_order(targets, 36, seed=7), np.zeros(5)
     largest = [{name: torch.zeros_like(w) for name, w in hand.weights.items()} for hand in by_hand]
@@ -169,7 +170,7 @@ def test_three_steps_of_five_heads(toy_classes: Any, with_protocol: WithProtocol
                 named = dict(zip(leaves, gradients, strict=True))
                 for name, gradient in named.items():
                     largest[index][name] = torch.maximum(largest[index][name], gradient.abs())
-                hand.update(named, lr * 0.5 * (1 + math.cos(math.pi * step / 3)))
+                hand.update(named, lr * 0.5 * (1 + math.cos(math.pi * (step + 1) / 3)))
     np.testing.assert_allclose(output.train, hits / 36)
     tokens = data.train.batch(np.arange(36))
     for head, hand, seen in zip(heads, by_hand, largest, strict=True):

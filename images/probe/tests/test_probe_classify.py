@@ -28,7 +28,10 @@ def noise_split(bench: Any, name: str, count: int, seed: int) -> None:
 def test_separable_classes_are_told_apart(toy_classes: Any) -> None:
     result = toy_classes.run(toy_classes.job("classify"))
     score = result.splits["val"]
-    assert (score.value, score.interval.low, score.interval.high) == (1.0, 1.0, 1.0)
+    assert (score.value, score.interval.high) == (1.0, 1.0)
+    # Fifteen hits of fifteen do not prove that no row is ever missed: the exact bound.
+    assert score.interval.low == pytest.approx(0.025 ** (1 / 15))
+    assert score.beats_floor
     assert score.chance == pytest.approx(1 / 3)
     assert score.floor == pytest.approx(1 / 3)
     assert result.classes == ("grasp", "push", "turn")

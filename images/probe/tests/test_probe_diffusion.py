@@ -215,6 +215,7 @@ def test_predictions_depend_on_no_batch(toy_actions: Any, with_protocol: WithPro
     from lary_probe.data import open_data, parts_of
     from lary_probe.regress_heads import Shape, make_head_of, make_plan
     from lary_probe.session import open_session
+    from lary_probe.streams import Streams
     from lary_probe.training import predict
 
     protocol = diffusing(with_protocol)
@@ -228,9 +229,9 @@ def test_predictions_depend_on_no_batch(toy_actions: Any, with_protocol: WithPro
         ticks: list[None] = []
         for batch in (24, 7, 1):
             recipe = protocol.regress.model_copy(update={"batch_size": batch})
-            plan = make_plan(recipe, Shape(2, 3), 24, 0, lambda: ticks.append(None))
-            predictions.append(predict(session, [head], plan, part)[0])
-        other = predict(session, [head], make_plan(recipe, Shape(2, 3), 24, 1, lambda: None), part)[0]
+            plan = make_plan(recipe, Shape(2, 3), 24, Streams(0), lambda: ticks.append(None))
+            predictions.append(predict(session, [head], plan, part)[0][0])
+        other = predict(session, [head], make_plan(recipe, Shape(2, 3), 24, Streams(1), lambda: None), part)[0][0]
     assert len(ticks) == SMALL.sample_steps * (1 + 4 + 24)
     assert predictions[0].shape == (24, 6)
     for each in predictions[1:]:
@@ -241,7 +242,7 @@ def test_predictions_depend_on_no_batch(toy_actions: Any, with_protocol: WithPro
 def test_a_long_evaluation_is_heard_of(
     toy_actions: Any, with_protocol: WithProtocol, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("lary_probe.session.QUIET_SECONDS", 0.0)
+    monkeypatch.setattr("lary_probe.session.SILENT_SECONDS", 0.0)
     toy_actions.run(toy_actions.job("regress", protocol=diffusing(with_protocol)))
     notes = [event.note for event in toy_actions.events if isinstance(event, Progress)]
     # Every file, and in each of two epochs every step of a batch of held-out rows and of two of val's.

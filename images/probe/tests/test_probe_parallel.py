@@ -60,6 +60,15 @@ def by_somebody_else(toy: Any, job: Any) -> list[str]:
     return printed
 
 
+def without_losses(result: ProbeResult) -> Any:
+    """The splits as plain data; held-out losses agree to rounding, and everything else to the bit."""
+    splits = result.model_dump()["splits"]
+    for seed in splits["val"]["seeds"]:
+        for when in ("early", "best", "last"):
+            seed[when]["loss"] = round(seed[when]["loss"], 4)
+    return splits
+
+
 def test_two_processes_classify_like_one(bench: Any, with_protocol: WithProtocol) -> None:
     """45 rows fitted in batches of 11: six rows and five for a process, and one and none in the last batch."""
     mixing = np.random.default_rng(0).normal(size=(4, 6))
@@ -76,7 +85,7 @@ def test_two_processes_classify_like_one(bench: Any, with_protocol: WithProtocol
     assert alone.splits["val"].rows.used == 37
     assert 0.4 < alone.splits["val"].value < 1
     assert result.fingerprint == alone.fingerprint
-    assert result.splits == alone.splits
+    assert without_losses(result) == without_losses(alone)
     assert log(bench) == alone_log
     # LARYBench's sampler repeats a row to make 37 even; here every row is predicted once, in order.
     with (bench.mounts.out / "predictions.csv").open(encoding="utf-8", newline="") as file:

@@ -14,12 +14,14 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from lary_probe.attentive import AttentiveClassifier
+from lary_probe.groups import Groups
 from lary_probe.mlp import ResidualMlp
 from lary_probe.plots import plot_confusion
 from lary_probe.run import check_job
-from lary_probe.sampling import balanced_order, deal, holdout_random, holdout_stratified
-from lary_probe.scoring import bootstrap_interval, class_scores, confusion, macro_recall, r_squared
+from lary_probe.sampling import balanced_order, holdout_random, holdout_stratified, shares_of
+from lary_probe.scoring import class_scores, confusion, interval_of, macro_recall, r_squared
 from lary_probe.selftest import selftest
+from lary_probe.streams import Streams
 from lary_probe.training import cosine, warm_up
 from lary_schema.base import ContractError, ExitCode
 from lary_schema.events import Finished, Started, _Event
@@ -85,8 +87,12 @@ def test_attentive_start() -> None:
     assert net.pool.mlp.down.weight.std().item() == pytest.approx(0.02 / math.sqrt(6), rel=0.05)
     assert net.time is not None
     assert net.time.std().item() == pytest.approx(0.02, rel=0.05)
-    biases = [p for name, p in net.named_parameters() if name.endswith("bias")]
+    biases = [p for name, p in net.named_parameters() if name.endswith("bias") and name != "linear.bias"]
     assert not any(bias.any() for bias in biases)
+    # The read-out keeps torch's default: uniform up to 1 / sqrt(64), its bias too.
+    assert net.linear.bias.any()
+    assert net.linear.weight.std().item() == pytest.approx(1 / 8 / math.sqrt(3), rel=0.1)
+    assert net.linear.weight.abs().max().item() <= 1 / 8
 
 
 def test_long_inputs_resize_the_temporal_embedding() -> None:
@@ -115,7 +121,7 @@ def test_mlp_parameter_count(blocks: int) -> None:
 
 
 def test_schedules_at_their_ends() -> None:
-    assert [cosine(step, 4) for step in (0, 2, 4)] == pytest.approx([1, 0.5, 0])
+    assert [cosine(step, 4) for step in range(4)] == pytest.approx([0.5 + 0.5**1.5, 0.5, 0.5 - 0.5**1.5, 0])
     rising = warm_up(0.1)
     assert [rising(step, 40) for step in range(6)] == pytest.approx([0, 0.25, 0.5, 0.75, 1, 1])
     assert warm_up(0.0)(0, 40) == 1
@@ -139,7 +145,7 @@ def test_learning_rate_and_decay_reach_the_weights(toy_classes: Any) -> None:
         heads = make_heads(session, data.train.shape, 3)
         torch.manual_seed(0)
         (by_hand,) = make_heads(session, data.train.shape, 3)
-        plan = make_plan(recipe, targets, seed=5)
+        plan = make_plan(recipe, targets, Streams(5, "upstream"))
         for _ in train(session, heads, plan, Part(data.train, np.arange(36), targets), {}):
             pass
         moments = {p: (torch.zeros_like(p), torch.zeros_like(p)) for p in by_hand.network.parameters()}
@@ -148,7 +154,7 @@ def test_learning_rate_and_decay_reach_the_weights(toy_classes: Any) -> None:
             logits = by_hand.network(data.train.batch(order))
             smooth = torch.nn.functional.one_hot(torch.from_numpy(targets[order]), 3) * 0.9 + 0.1 / 3
             loss = -(smooth * logits.log_softmax(-1)).sum(-1).mean()
-            lr = 1e-2 * 0.5 * (1 + math.cos(math.pi * step / 2))
+            lr = 1e-2 * 0.5 * (1 + math.cos(math.pi * (step + 1) / 2))
             gradients = torch.autograd.grad(loss, list(moments))
             with torch.no_grad():
                 for (p, (m, v)), g in zip(moments.items(), gradients, strict=True):
@@ -198,7 +204,7 @@ def test_random_holdout() -> None:
 @given(count=st.integers(1, 60), batch=st.integers(1, 9), processes=st.integers(1, 4))
 def test_processes_share_each_batch_and_every_row_once(count: int, batch: int, processes: int) -> None:
     order = np.random.default_rng(count).permutation(count)
-    ranks = [deal(order, batch, rank, processes) for rank in range(processes)]
+    ranks = [shares_of(order, batch, rank, processes) for rank in range(processes)]
     for step, shares in enumerate(zip(*ranks, strict=True)):
         whole = order[step * batch : (step + 1) * batch]
         own = [share.positions.tolist() for share in shares if share.weight]
@@ -208,20 +214,34 @@ def test_processes_share_each_batch_and_every_row_once(count: int, batch: int, p
         assert all(len(share.positions) and set(share.positions) <= set(whole) for share in shares)
 
 
-def test_bootstrap_interval_is_the_binomials() -> None:
+def rows_of(count: int) -> Groups:
+    return Groups(np.arange(count), None)
+
+
+def test_interval_of_independent_hits_is_the_binomials() -> None:
     hits = np.r_[np.ones(280), np.zeros(120)]
-    interval = bootstrap_interval(hits, 4000, seed=0)
+    interval = interval_of([hits], rows_of(400), 4000, 0, (0.0, 1.0))
     half = 1.96 * math.sqrt(0.7 * 0.3 / 400)
     assert interval.low == pytest.approx(0.7 - half, abs=0.006)
     assert interval.high == pytest.approx(0.7 + half, abs=0.006)
-    assert interval == bootstrap_interval(hits, 4000, seed=0)
+    assert (interval.unit, interval.groups, interval.seeds, interval.note) == ("rows", 400, False, None)
+    assert interval == interval_of([hits], rows_of(400), 4000, 0, (0.0, 1.0))
 
 
 def test_bootstrap_in_pieces_has_the_right_width(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("lary_probe.scoring.DRAWS_AT_ONCE", 1000)
+    monkeypatch.setattr("lary_schema.intervals.DRAWS_AT_ONCE", 1000)
     values = np.random.default_rng(0).normal(size=300)
-    interval = bootstrap_interval(values, 2000, seed=0)
+    interval = interval_of([values], rows_of(300), 2000, 0, None)
     assert interval.high - interval.low == pytest.approx(2 * 1.96 * values.std() / math.sqrt(300), rel=0.1)
+
+
+@pytest.mark.parametrize(
+    ("count", "note"), [(29, "29 groups, fewer than 30: the interval may be too narrow"), (30, None)]
+)
+def test_few_groups_are_said(count: int, note: str | None) -> None:
+    groups = Groups(np.arange(count).repeat(3), tuple(map(str, range(count))))
+    interval = interval_of([np.arange(3.0 * count)], groups, 200, 0, None)
+    assert (interval.unit, interval.groups, interval.note) == ("groups", count, note)
 
 
 def test_class_scores_by_hand() -> None:

@@ -12,6 +12,7 @@ from lary_probe.noise import key_of, normals, uniforms
 from lary_probe.regress_heads import Shape, make_head_of, make_network, make_plan
 from lary_probe.sampling import shuffled_order
 from lary_probe.session import Session, open_session
+from lary_probe.streams import Streams
 from lary_probe.training import Head, Part, predict, train, warm_up
 from lary_schema.cards import DiffusionHead, ProtocolCard, RegressRecipe
 from numpy.typing import NDArray
@@ -156,9 +157,9 @@ class Trained:
         self.before = {name: p.detach().double() for name, p in self.head.network.named_parameters()}
         positions = np.arange(4, 4 + ROWS)
         fit = Part(latents, positions, self.targets[positions])
-        plan = make_plan(recipe, SHAPE, ROWS, SEED, lambda: None)
+        plan = make_plan(recipe, SHAPE, ROWS, Streams(SEED, "upstream"), lambda: None)
         part = Part(latents, np.arange(64), self.targets)
-        self.first = predict(session, [self.head], plan, part)[0]
+        self.first = predict(session, [self.head], plan, part)[0][0]
         self.tokens = latents.batch(np.arange(64)).double()
         (*_, self.output) = train(session, [self.head], plan, fit, {"all": part})
 

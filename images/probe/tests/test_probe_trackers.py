@@ -67,8 +67,8 @@ def test_tensorboard_gets_every_epoch_of_every_seed(toy_classes: Any, with_proto
     for tag, column in (("val/top1", "val_acc"), ("train/top1", "train_acc"), ("holdout/top1", "selection")):
         wanted = [(int(row["epoch"]), pytest.approx(float(row[column]), abs=1e-6)) for row in log_rows(toy_classes)]
         assert found[tag] == wanted
-    # Two steps an epoch, six in all: the cosine at the second, fourth and sixth of them.
-    assert [value for _, value in found["lr/head_0"]] == pytest.approx([9.330e-3, 5e-3, 6.699e-4], rel=1e-3)
+    # Two steps an epoch, six in all: the cosine (k = 2, 4, 6) at the second, fourth and sixth of them.
+    assert [value for _, value in found["lr/head_0"]] == pytest.approx([7.5e-3, 2.5e-3, 0], rel=1e-3)
 
 
 def test_wandb_gets_a_regression(toy_actions: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

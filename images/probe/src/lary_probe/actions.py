@@ -9,7 +9,6 @@ from lary_schema.chunks import read_chunk
 from lary_schema.mounts import Mounts, resolve_media
 from numpy.typing import NDArray
 
-from lary_probe.latents import Latents
 from lary_probe.metadata import SplitMetadata
 from lary_probe.scales import Scale, Steps
 
@@ -18,20 +17,20 @@ Chunks = NDArray[np.float64]
 
 
 def read_chunks(
-    metadata: SplitMetadata, latents: Latents, actions: Actions, mounts: Mounts, tick: Callable[[], None]
+    metadata: SplitMetadata, rows: NDArray[np.int64], actions: Actions, mounts: Mounts, tick: Callable[[], None]
 ) -> Chunks:
-    """The chunks of the rows with a latent; `tick` is called after each.
+    """The chunks of some rows of the CSV; `tick` is called after each.
 
     They are the ground truth, so one that cannot be used is a ContractError naming file and row,
     never a smaller set.
     """
     folder = mounts.data / actions.folder.replace("{split}", metadata.split.name)
-    chunks = np.empty((len(latents), actions.stride, actions.dim))
-    for place, row in enumerate(latents.rows.tolist()):
+    chunks = np.empty((len(rows), actions.stride, actions.dim))
+    for index, row in enumerate(rows.tolist()):
         cell = metadata.cell(row, actions.column)
         try:
             path = resolve_media(cell, folder, mounts.data, metadata.split.source.host_data, actions.implied_folder)
-            chunks[place] = read_chunk(path, actions.stride, actions.dim)
+            chunks[index] = read_chunk(path, actions.stride, actions.dim)
         except ContractError as error:
             raise ContractError(f"{metadata.path}: row {row}: {error}") from None
         tick()

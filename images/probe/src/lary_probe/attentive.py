@@ -44,8 +44,9 @@ class AttentiveClassifier(nn.Module):
         return logits
 
     def _init(self, blocks: Sequence[SelfAttentionBlock]) -> None:
+        # The read-out keeps torch's default start, as in LARYBench: uniform, its bias not zero.
         for module in self.modules():
-            if isinstance(module, nn.Linear):
+            if isinstance(module, nn.Linear) and module is not self.linear:
                 nn.init.trunc_normal_(module.weight, std=INIT_STD)
                 nn.init.zeros_(module.bias)
         for parameter in (self.query, self.time):

@@ -1,6 +1,8 @@
 """The files of a classification, named as LARYBench names them."""
 
 from collections.abc import Mapping, Sequence
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -9,13 +11,15 @@ from numpy.typing import NDArray
 
 from lary_probe.data import Evaluated, split_folder
 from lary_probe.outputs import Outputs
+from lary_probe.pictures import draw
 from lary_probe.scoring import class_scores, confusion, macro_recall
 from lary_probe.selection import Track
+from lary_probe.session import Session
 
 
 def write_outputs(
+    session: Session,
     outputs: Outputs,
-    job: ProbeJob,
     evaluated: Sequence[Evaluated],
     tracks: Mapping[str, Track],
     classes: Sequence[str],
@@ -24,8 +28,7 @@ def write_outputs(
 
     With one evaluated split they lie in the out mount itself, with several in a folder each.
     """
-    from lary_probe.plots import plot_confusion
-
+    job = session.job
     for split in evaluated:
         track, folder = tracks[split.name], split_folder(evaluated, split.name)
         matrix = confusion(split.targets, track.predicted, len(classes))
@@ -34,9 +37,14 @@ def write_outputs(
         outputs.json(f"{folder}classification_stats.json", stats)
         best = track.chosen
         title = f"{split.name}: top-1 {best.value:.3f} (seed {track.seed}, epoch {best.epoch}, head {best.optimiser})"
-        with outputs.file(f"{folder}confusion_matrix.png") as path:
-            plot_confusion(path, matrix, classes, title)
+        draw(session, outputs, f"{folder}confusion_matrix.png", partial(_paint, matrix, classes, title))
         _write_rows(outputs, folder, split, track, classes)
+
+
+def _paint(matrix: NDArray[np.int64], classes: Sequence[str], title: str, path: Path) -> None:
+    from lary_probe.plots import plot_confusion  # matplotlib is slow to import
+
+    plot_confusion(path, matrix, classes, title)
 
 
 def matrix_document(matrix: NDArray[np.int64], classes: Sequence[str]) -> dict[str, Any]:

@@ -7,13 +7,17 @@ from typing import Any
 import numpy as np
 from lary_schema.jobs import ProbeJob
 from lary_schema.mounts import Mounts
-from lary_schema.results import StoreTrace
+from lary_schema.results import Holdout, StoreTrace
 from numpy.typing import NDArray
 
+from lary_probe.groups import Groups, groups_of
 from lary_probe.latents import Latents, load_within, open_latents
 from lary_probe.launch import local_processes
 from lary_probe.metadata import SplitMetadata
+from lary_probe.outputs import Outputs
+from lary_probe.sampling import FEW_GROUPS, FEW_ROWS
 from lary_probe.selection import EVALUATED, HOLDOUT
+from lary_probe.session import Session
 from lary_probe.training import Part
 
 
@@ -23,7 +27,9 @@ class ProbeData:
 
     train: Latents
     train_metadata: SplitMetadata
+    train_groups: Groups
     evaluated: list[tuple[Latents, SplitMetadata]]
+    evaluated_groups: list[Groups]
     traces: tuple[StoreTrace, ...]
 
     @property
@@ -38,6 +44,7 @@ class Evaluated:
 
     latents: Latents
     metadata: SplitMetadata
+    groups: Groups
     targets: NDArray[Any]
     """(n,) class ids, or (n, out) float32."""
 
@@ -55,12 +62,15 @@ def open_data(job: ProbeJob, mounts: Mounts, tick: Callable[[], None]) -> ProbeD
     """
     splits = (job.train, *job.evaluate)
     latents = [open_latents(split, mounts.latents, time_axis=job.time_axis) for split in splits]
-    metadata = [SplitMetadata(split, mounts.job, (_column(job),)) for split in splits]
+    metadata = [SplitMetadata(split, mounts.job, _columns(job)) for split in splits]
+    groups = [groups_of(own, opened, job.group) for own, opened in zip(metadata, latents, strict=True)]
     load_within(latents, job.ram_bytes // local_processes(), tick)
     return ProbeData(
         train=latents[0],
         train_metadata=metadata[0],
+        train_groups=groups[0],
         evaluated=list(zip(latents[1:], metadata[1:], strict=True)),
+        evaluated_groups=groups[1:],
         traces=tuple(opened.trace(split.store.path) for opened, split in zip(latents, splits, strict=True)),
     )
 
@@ -82,7 +92,44 @@ def split_folder(evaluated: Sequence[Evaluated], name: str) -> str:
     return "" if len(evaluated) == 1 else f"{name}/"
 
 
-def _column(job: ProbeJob) -> str:
+def check_holdout(session: Session, held: NDArray[np.bool_] | None, groups: Groups) -> Holdout | None:
+    """The size of a hold-out for the result; warns of one that is too small to choose by."""
+    if held is None:
+        return None
+    rows = int(held.sum())
+    if groups.names is None:
+        found, few = Holdout(rows=rows), rows < FEW_ROWS
+        what = f"{rows} held-out rows, fewer than {FEW_ROWS}"
+    else:
+        count = len(np.unique(groups.codes[held]))
+        found, few = Holdout(rows=rows, groups=count), rows < FEW_ROWS or count < FEW_GROUPS
+        what = f"{rows} held-out rows of {count} groups, fewer than {FEW_ROWS} or {FEW_GROUPS}"
+    if few:
+        session.warn(f"{what}: epoch and head are chosen by few rows, so another seed may choose others")
+    return found
+
+
+def save_row_scores(
+    outputs: Outputs, split: Evaluated, seeds: Sequence[int], per_row: Sequence[NDArray[np.float64]]
+) -> None:
+    """`row_scores_SPLIT.npz`: what a paired comparison with another result of the same rows needs.
+
+    `row` (n,) int64 in the CSV; `group` (n,) int64 codes, the row where rows are taken as independent; `group_names`
+    (groups,) by code; `seed` (s,) int64; `score` (s, n) float64, hits or squared errors (mean over the row's values)
+    at the epoch and head that `result.json` reports.
+    """
+    groups = split.groups
+    outputs.arrays(
+        f"row_scores_{split.name}.npz",
+        row=split.latents.rows.astype(np.int64),
+        group=split.latents.rows.astype(np.int64) if groups.names is None else groups.codes,
+        group_names=np.array(groups.names or (), dtype=np.str_),
+        seed=np.array(seeds, np.int64),
+        score=np.stack(per_row).astype(np.float64),
+    )
+
+
+def _columns(job: ProbeJob) -> tuple[str, ...]:
     target = job.labels or job.actions
     assert target is not None
-    return target.column
+    return (target.column,) if job.group is None else (target.column, job.group.column)

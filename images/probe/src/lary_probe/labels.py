@@ -1,5 +1,6 @@
 """Class ids: from train's labels, for every split."""
 
+from collections import Counter
 from collections.abc import Sequence
 
 import numpy as np
@@ -35,6 +36,15 @@ def labels_of(metadata: SplitMetadata, latents: Latents, column: str) -> list[st
 def own_names(metadata: SplitMetadata, column: str) -> list[str]:
     """Sorted labels of this CSV alone: LARYBench numbers each split by its own."""
     return sorted({label for row in metadata.rows if (label := row.get(column)) is not None})
+
+
+def most_frequent(train: SplitMetadata, column: str) -> str:
+    """The label of most rows of train's whole CSV, the first in order of several: the baseline of every model.
+
+    Rows without a latent count too, or models that fail on other rows would be compared with other baselines.
+    """
+    counts = Counter(label for row in train.rows if (label := row.get(column)) is not None)
+    return min(counts, key=lambda label: (-counts[label], label))
 
 
 def class_ids(

@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -26,7 +27,7 @@ class Outputs:
         self.root = root
 
     def begin(self) -> None:
-        """Remove an earlier attempt's result: it must not stand beside this one's files."""
+        """Remove an earlier attempt's result: it must not lie among this one's files."""
         with _refusals(self.root):
             (self.root / RESULT).unlink(missing_ok=True)
 
@@ -35,7 +36,9 @@ class Outputs:
             publish_text(self.root / name, text)
 
     def json(self, name: str, value: Any) -> None:
-        self.text(name, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+        """Valid JSON always: a number that is not finite is written as null."""
+        text = json.dumps(_finite_only(value), indent=2, ensure_ascii=False, allow_nan=False)
+        self.text(name, text + "\n")
 
     def table(self, name: str, header: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
         """A UTF-8 CSV with Unix line ends."""
@@ -48,6 +51,11 @@ class Outputs:
     def array(self, name: str, values: NDArray[Any]) -> None:
         with self.file(name) as path, path.open("wb") as file:
             np.save(file, values, allow_pickle=False)
+
+    def arrays(self, name: str, **values: NDArray[Any]) -> None:
+        """An .npz file without compression; equal arrays give equal bytes."""
+        with self.file(name) as path, path.open("wb") as file:
+            np.savez(file, **values, allow_pickle=False)
 
     def weights(self, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> None:
         """The chosen probe; `facts` (what is needed to use it) as JSON under the metadata key `lary`.
@@ -76,6 +84,16 @@ class Outputs:
             finally:
                 temporary.unlink(missing_ok=True)
             sync_dir(final.parent)
+
+
+def _finite_only(value: Any) -> Any:
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {key: _finite_only(each) for key, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite_only(each) for each in value]
+    return value
 
 
 @contextmanager

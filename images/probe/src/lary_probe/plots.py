@@ -10,12 +10,16 @@ from matplotlib.image import imread
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
+from lary_probe.fonts import plain_text, shown
+
 LABEL_CHARS = 22
+TITLE_CHARS = 80
 COUNTS_UP_TO = 20
 """Classes up to which each cell shows its count."""
 COLUMNS = 4
 
 
+@plain_text()
 def plot_confusion(path: Path, matrix: NDArray[np.int64], labels: Sequence[str], title: str) -> None:
     """Confusion matrix (classes, classes): rows truth, columns prediction, colour the share of the row."""
     count = len(labels)
@@ -32,7 +36,7 @@ def plot_confusion(path: Path, matrix: NDArray[np.int64], labels: Sequence[str],
     axes.set_yticks(range(count), names, fontsize=font)
     axes.set_xlabel("prediction")
     axes.set_ylabel("truth")
-    axes.set_title(title, fontsize=10)
+    axes.set_title(shown(title)[:TITLE_CHARS], fontsize=10)
     if count <= COUNTS_UP_TO:
         for (row, column), number in np.ndenumerate(matrix):
             colour = "white" if share[row, column] > 0.5 else "black"
@@ -41,6 +45,7 @@ def plot_confusion(path: Path, matrix: NDArray[np.int64], labels: Sequence[str],
     figure.savefig(path, format="png", dpi=110)
 
 
+@plain_text()
 def plot_trajectory(
     path: Path,
     truth: NDArray[np.floating[Any]],
@@ -62,7 +67,7 @@ def plot_trajectory(
         axes.plot(predicted[:, index], "s--", ms=3, lw=1.2, color="tab:red", label="prediction")
         error = np.abs(truth[:, index] - predicted[:, index])
         axes.plot(error, ":", lw=1.2, color="tab:orange", label="error")
-        axes.set_title(f"{names[index]}  MSE {np.square(error).mean():.3g}", fontsize=8)
+        axes.set_title(f"{_abbreviated(names[index])}  MSE {np.square(error).mean():.3g}", fontsize=8)
         axes.tick_params(labelsize=7)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         if index == 0:
@@ -72,6 +77,7 @@ def plot_trajectory(
     figure.savefig(path, format="png", dpi=100)
 
 
+@plain_text()
 def plot_step(
     path: Path,
     truth: NDArray[np.floating[Any]],
@@ -83,13 +89,13 @@ def plot_step(
     """Truth, prediction and error (dim,) of one step, a group of bars a dimension; `frames` as above."""
     figure, lower = _under_frames(max(4.0, 0.6 * len(names) + 1), 2.6, frames, title)
     axes = lower.subplots()
-    places = np.arange(len(names))
+    positions = np.arange(len(names))
     bars = {"truth": (truth, "black"), "prediction": (predicted, "tab:red")}
     bars["error"] = (np.abs(truth - predicted), "tab:orange")
     for number, (label, (values, colour)) in enumerate(bars.items()):
-        axes.bar(places + 0.27 * (number - 1), values, width=0.25, color=colour, label=label)
+        axes.bar(positions + 0.27 * (number - 1), values, width=0.25, color=colour, label=label)
     axes.axhline(0, lw=0.6, color="grey")
-    axes.set_xticks(places, names, fontsize=8)
+    axes.set_xticks(positions, [_abbreviated(name) for name in names], fontsize=8)
     axes.tick_params(axis="y", labelsize=7)
     axes.set_ylabel("normalised action", fontsize=8)
     axes.legend(fontsize=7)
@@ -99,7 +105,7 @@ def plot_step(
 def _under_frames(width: float, height: float, frames: Sequence[NDArray[Any]], title: str) -> tuple[Figure, FigureBase]:
     """A figure with the frames on top where there are any, and its lower part, in inches."""
     figure = Figure(figsize=(width, height + (2.4 if frames else 0) + 0.5), layout="constrained")
-    figure.suptitle(title, fontsize=9)
+    figure.suptitle(shown(title)[:TITLE_CHARS], fontsize=9)
     if not frames:
         return figure, figure
     grid = figure.add_gridspec(2, 1, height_ratios=[2.4, height])
@@ -112,7 +118,7 @@ def _under_frames(width: float, height: float, frames: Sequence[NDArray[Any]], t
 
 
 def read_frame(path: Path) -> NDArray[Any] | None:
-    """An image for decoration: None where it cannot be read."""
+    """An image to show above a prediction: None where it cannot be read."""
     try:
         frame: NDArray[Any] = imread(path)
     except (OSError, SyntaxError, ValueError):  # Pillow's PNG reader raises SyntaxError for a broken file
@@ -121,6 +127,21 @@ def read_frame(path: Path) -> NDArray[Any] | None:
 
 
 def _abbreviated(label: str) -> str:
-    """Both ends of a long label: labels of one set often begin alike."""
+    """Both ends of a long label: labels of one set often begin alike. Escapes are not cut in two."""
     tail = LABEL_CHARS // 3
+    if shown(label) != label:
+        units = [shown(character) for character in label]
+        if sum(map(len, units)) <= LABEL_CHARS:
+            return "".join(units)
+        return f"{_fitting(units, LABEL_CHARS - tail - 1)}…{_fitting(units[::-1], tail, reverse=True)}"
     return label if len(label) <= LABEL_CHARS else f"{label[: LABEL_CHARS - tail - 1]}…{label[-tail:]}"
+
+
+def _fitting(units: Sequence[str], width: int, *, reverse: bool = False) -> str:
+    """As many whole units as fit into `width` characters."""
+    kept: list[str] = []
+    for unit in units:
+        if sum(map(len, kept)) + len(unit) > width:
+            break
+        kept.append(unit)
+    return "".join(reversed(kept) if reverse else kept)

@@ -1,24 +1,26 @@
 """The regression probe: how is it done?"""
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
-import torch
 from lary_schema.base import ContractError
-from lary_schema.cards import Actions, ProtocolCard
-from lary_schema.results import EpochScore, SplitScore
+from lary_schema.cards import ProtocolCard
+from lary_schema.results import EpochScore, Holdout, SplitScore
 from numpy.typing import NDArray
 from torch import Tensor
 
-from lary_probe.data import ProbeData, parts_of
+from lary_probe.data import ProbeData, check_holdout, parts_of, save_row_scores
+from lary_probe.learning import learned_values
 from lary_probe.outputs import Outputs
 from lary_probe.regress_heads import make_head_of, make_plan
 from lary_probe.regress_outputs import write_outputs
 from lary_probe.regress_targets import Target, Targets, read_targets
 from lary_probe.sampling import holdout_random
 from lary_probe.scoring import r_squared
-from lary_probe.selection import EVALUATED, Track, chosen_note, judge_of, split_score
+from lary_probe.selection import EVALUATED, Track, chosen_note, selector_of, split_score
 from lary_probe.session import Session
+from lary_probe.streams import Streams
 from lary_probe.trackers import epoch_scalars, open_log
 from lary_probe.training import EpochOutput, Part, train, weights_of
 
@@ -29,6 +31,8 @@ class Regression:
 
     splits: dict[str, SplitScore]
     targets_sha256: str
+    learned: bool
+    holdout: Holdout | None
 
 
 def regress(session: Session, data: ProbeData, outputs: Outputs) -> Regression:
@@ -36,45 +40,57 @@ def regress(session: Session, data: ProbeData, outputs: Outputs) -> Regression:
     job = session.job
     assert job.actions is not None
     targets = read_targets(session, data, job.actions)
-    held = _held_out(job.protocol, len(targets.train), job.protocol.seeds[0])
+    held = _held_out(job.protocol, data, job.protocol.seeds[0])
     session.start(len(targets.train) - (0 if held is None else int(held.sum())), job.protocol.regress)
+    holdout = check_holdout(session, held, data.train_groups)
     tracks: dict[str, list[Track]] = {split.name: [] for split in targets.evaluated}
+    weights, learned = [], []
     for seed in job.protocol.seeds:
-        weights = _run_seed(session, data, targets, tracks, seed)
-        if seed == job.protocol.seeds[0]:
-            kept = weights
-    mean = targets.train.mean(axis=0, dtype=np.float64)
-    splits = {s.name: _score(session, job.actions, s, tracks[s.name], mean) for s in targets.evaluated}
+        found = _run_seed(session, data, targets, tracks, seed)
+        weights.append(found.weights)
+        learned.append(found.learned)
+    errors = {s.name: [squared_errors(s.targets, t.predicted) for t in tracks[s.name]] for s in targets.evaluated}
+    splits = {s.name: _score(session, s, tracks[s.name], errors[s.name], targets.mean) for s in targets.evaluated}
     if session.accelerator.is_main_process:
-        write_outputs(outputs, targets.evaluated, tracks, job.actions, session.mounts)
+        for split in targets.evaluated:
+            save_row_scores(outputs, split, job.protocol.seeds, [each.mean(axis=1) for each in errors[split.name]])
+        write_outputs(session, outputs, targets.evaluated, tracks, job.actions)
         facts = {"actions": job.actions.model_dump(mode="json"), "recipe": job.protocol.regress.model_dump(mode="json")}
-        outputs.weights(kept, facts | {"shape": targets.shape, "scales": targets.scales.document()})
-    return Regression(splits, targets.sha256)
+        outputs.weights(weights[0], facts | {"shape": targets.shape, "scales": targets.scales.document()})
+    return Regression(splits, targets.sha256, all(learned), holdout)
 
 
-def _held_out(protocol: ProtocolCard, rows: int, seed: int) -> NDArray[np.bool_] | None:
-    return holdout_random(rows, protocol.holdout, seed) if protocol.select_on == "holdout" else None
+def _held_out(protocol: ProtocolCard, data: ProbeData, seed: int) -> NDArray[np.bool_] | None:
+    if protocol.select_on != "holdout":
+        return None
+    stream = Streams(seed, protocol.streams).holdout()
+    return holdout_random(len(data.train), protocol.holdout, stream, data.train_groups.declared)
 
 
-def _run_seed(
-    session: Session, data: ProbeData, targets: Targets, tracks: dict[str, list[Track]], seed: int
-) -> dict[str, Tensor]:
-    """Train and score one seed, adding a track per split; the weights chosen for the first split."""
+class _Found(NamedTuple):
+    weights: dict[str, Tensor]
+    """Chosen for the first evaluated split."""
+    learned: bool
+
+
+def _run_seed(session: Session, data: ProbeData, targets: Targets, tracks: dict[str, list[Track]], seed: int) -> _Found:
+    """Train and score one seed, adding a track per split."""
     job, recipe = session.job, session.job.protocol.regress
-    values = targets.train
+    streams, values = Streams(seed, job.protocol.streams), targets.train
     if job.control == "shuffled":
-        values = np.random.default_rng(seed).permutation(values)
-    held = _held_out(job.protocol, len(values), seed)
-    fit, parts = parts_of(data.train, values, held, targets.evaluated)
-    torch.manual_seed(seed)
+        values = np.random.default_rng(streams.control()).permutation(values)
+    fit, parts = parts_of(data.train, values, _held_out(job.protocol, data, seed), targets.evaluated)
+    streams.start_torch()
     head = make_head_of(session, int(np.prod(data.train.shape)), targets.shape)
     mine = {split.name: Track(seed, higher_is_better=False) for split in targets.evaluated}
     first = targets.evaluated[0].name
     weights: dict[str, Tensor] = {}
-    plan = make_plan(recipe, targets.shape, len(fit), seed, lambda: session.alive("sampling"))
+    plan = make_plan(recipe, targets.shape, len(fit), streams, lambda: session.alive("sampling"))
     with open_log(session, seed) as log:
         for output in train(session, [head], plan, fit, parts):
-            better = {name: _add_epoch(track, output, name, judge_of(job, name), parts) for name, track in mine.items()}
+            better = {
+                name: _add_epoch(track, output, name, selector_of(job, name), parts) for name, track in mine.items()
+            }
             if better[first]:
                 weights = weights_of(head)
             value = mine[first].scores[-1].value
@@ -83,13 +99,27 @@ def _run_seed(
     session.progress(chosen_note(job, mine))
     for name, track in mine.items():
         tracks[name].append(track)
-    return weights
+    return _Found(weights, _learned(session, seed, mine[first].train, fit))
 
 
-def _add_epoch(track: Track, output: EpochOutput, split: str, judge: str, parts: dict[str, Part]) -> bool:
+def _learned(session: Session, seed: int, scores: list[float], fit: Part) -> bool:
+    """Whether the training error fell below a constant's. A diffusion head's is of the noise, whose variance is 1."""
+    recipe = session.job.protocol.regress
+    spread = 1.0 if recipe.head == "dit" else float(fit.targets.var(axis=0, dtype=np.float64).mean())
+    learned = learned_values([np.array([score]) for score in scores], spread)
+    if not learned and session.job.control == "none":
+        session.warn(
+            f"seed {seed}: the training error stayed at that of the mean in all {len(scores)} epochs: the probe "
+            "learned nothing, which may be the protocol's fault and not the latents'; take more epochs or another "
+            "learning rate"
+        )
+    return learned
+
+
+def _add_epoch(track: Track, output: EpochOutput, split: str, selector: str, parts: dict[str, Part]) -> bool:
     name = EVALUATED + split
     truth, predicted = parts[name].targets.astype(np.float64), output.predicted[name][0]
-    if not (np.isfinite(predicted).all() and np.isfinite(output.predicted[judge]).all()):
+    if not (np.isfinite(predicted).all() and np.isfinite(output.predicted[selector]).all()):
         raise ContractError(
             f"training diverged in epoch {output.epoch} of seed {track.seed}: predictions are not finite; "
             "take a protocol with a smaller lr"
@@ -97,7 +127,7 @@ def _add_epoch(track: Track, output: EpochOutput, split: str, judge: str, parts:
     score = EpochScore(
         epoch=output.epoch,
         value=float(squared_errors(truth, predicted).mean()),
-        selection=float(squared_errors(parts[judge].targets, output.predicted[judge][0]).mean()),
+        selection=float(squared_errors(parts[selector].targets, output.predicted[selector][0]).mean()),
         r2=r_squared(truth, predicted),
     )
     return track.add(score, float(output.train[0]), predicted)
@@ -109,14 +139,20 @@ def squared_errors(truth: NDArray[np.floating], predicted: NDArray[np.floating])
 
 
 def _score(
-    session: Session, actions: Actions, split: Target, tracks: list[Track], mean: NDArray[np.float64]
+    session: Session,
+    split: Target,
+    tracks: list[Track],
+    errors: list[NDArray[np.float64]],
+    mean: NDArray[np.float64],
 ) -> SplitScore:
-    errors = [squared_errors(split.targets, track.predicted) for track in tracks]
+    actions = session.job.actions
+    assert actions is not None
     per_dimension = errors[0].reshape(-1, actions.dim).mean(axis=0)
     return split_score(
         session.job,
         tracks,
         [error.mean(axis=1) for error in errors],
+        split.groups,
         split.latents.count,
         floor=float(squared_errors(split.targets, mean).mean()),
         per_dimension=dict(zip(actions.names, per_dimension.tolist(), strict=True)),

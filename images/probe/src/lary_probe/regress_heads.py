@@ -1,4 +1,4 @@
-"""The regression heads: the network of a recipe, and how it is asked while it learns and while it is scored."""
+"""The regression heads: the network of a recipe, and how it is trained and evaluated."""
 
 from collections.abc import Callable
 from functools import partial
@@ -18,6 +18,7 @@ from lary_probe.mlp import ResidualMlp
 from lary_probe.noise import key_of, normals, uniforms
 from lary_probe.sampling import shuffled_order
 from lary_probe.session import Session
+from lary_probe.streams import Streams
 from lary_probe.training import Draw, Head, Network, Plan, make_head, warm_up
 
 
@@ -44,12 +45,12 @@ def make_network(protocol: ProtocolCard, inputs: int, shape: Shape) -> nn.Module
 
 
 def make_head_of(session: Session, inputs: int, shape: Shape) -> Head:
-    """The recipe's head, placed, with its optimiser."""
+    """The recipe's head on its device, with its optimiser."""
     protocol = session.job.protocol
     return make_head(session, make_network(protocol, inputs, shape), protocol.regress.lr, protocol.regress.weight_decay)
 
 
-def make_plan(recipe: RegressRecipe, shape: Shape, rows: int, seed: int, tick: Callable[[], None]) -> Plan:
+def make_plan(recipe: RegressRecipe, shape: Shape, rows: int, streams: Streams, tick: Callable[[], None]) -> Plan:
     """How the head is trained on `rows` rows: in a new random order each epoch, without mixed precision.
 
     `tick` is called now and then while a batch is predicted.
@@ -61,12 +62,12 @@ def make_plan(recipe: RegressRecipe, shape: Shape, rows: int, seed: int, tick: C
         schedule=warm_up(recipe.warmup),
         loss=partial(functional.huber_loss, delta=recipe.huber_delta),
         read_out=_identity,
-        order=lambda epoch, size: shuffled_order(rows, size, seed + epoch),
+        order=lambda epoch, size: shuffled_order(rows, size, streams.order(epoch)),
     )
     if recipe.head == "mlp":
         return plan()
-    diffusion = Diffusion(recipe, shape, seed, tick)
-    return plan(ask=diffusion.ask, answer=diffusion.answer)
+    diffusion = Diffusion(recipe, shape, streams.seed, tick)
+    return plan(compare=diffusion.compare, predict=diffusion.predict)
 
 
 class Diffusion:
@@ -78,7 +79,7 @@ class Diffusion:
         self.ddpm = Ddpm(recipe.dit.train_steps)
         self.steps = self.ddpm.steps(recipe.dit.sample_steps)
 
-    def ask(self, network: Network, tokens: Tensor, targets: Tensor, draw: Draw) -> tuple[Tensor, Tensor]:
+    def compare(self, network: Network, tokens: Tensor, targets: Tensor, draw: Draw) -> tuple[Tensor, Tensor]:
         """The noise that the network sees in noisy targets, and the noise that is there; (B, steps, dim) each."""
         rows = torch.from_numpy(draw.rows).to(tokens.device)
         noise = self._normals(rows, "noise", draw.epoch)
@@ -86,14 +87,14 @@ class Diffusion:
         dropped = uniforms(key_of(self.seed, "dropout", draw.epoch), rows) < self.dropout
         return network(self.ddpm.noisy(targets.view_as(noise), noise, t), t, tokens, dropped), noise
 
-    def answer(self, network: nn.Module, tokens: Tensor, rows: NDArray[np.int64]) -> Tensor:
+    def predict(self, network: nn.Module, tokens: Tensor, rows: NDArray[np.int64]) -> Tensor:
         """(B, steps * dim) actions, sampled from noise."""
         assert isinstance(network, Dit)
-        places, condition = torch.from_numpy(rows).to(tokens.device), network.condition(tokens)
-        sample = self._normals(places, "start", 0)
+        row_numbers, condition = torch.from_numpy(rows).to(tokens.device), network.condition(tokens)
+        sample = self._normals(row_numbers, "start", 0)
         for step in self.steps:
             predicted = network.denoise(sample, torch.tensor([step.t], device=tokens.device), condition)
-            sample = step.back(sample, predicted, self._normals(places, "step", step.t))
+            sample = step.back(sample, predicted, self._normals(row_numbers, "step", step.t))
             self.tick()
         return sample.flatten(1)
 

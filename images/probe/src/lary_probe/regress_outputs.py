@@ -1,6 +1,8 @@
 """The files of a regression: scores per seed, predictions, and pictures of a few rows."""
 
 from collections.abc import Mapping, Sequence
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,18 +13,20 @@ from numpy.typing import NDArray
 
 from lary_probe.data import Evaluated
 from lary_probe.outputs import Outputs
+from lary_probe.pictures import draw
 from lary_probe.selection import Track
+from lary_probe.session import Session
 
 SAMPLES = 4
 """Pictures of each split: rows at even ranks of the error, from the best to the worst."""
 
 
 def write_outputs(
+    session: Session,
     outputs: Outputs,
     evaluated: Sequence[Evaluated],
     tracks: Mapping[str, Sequence[Track]],
     actions: Actions,
-    mounts: Mounts,
 ) -> None:
     """Everything is in normalised units; predictions are the first seed's best epoch."""
     rows = [_best_row(split, track, actions) for split in evaluated for track in tracks[split.name]]
@@ -35,7 +39,7 @@ def write_outputs(
     for split in evaluated:
         truth, predicted = _chunks(split, tracks[split.name][0], actions)
         outputs.array(f"predictions_{split.name}.npy", np.stack([truth, predicted], axis=1))
-        _draw(outputs, split, truth, predicted, actions, mounts)
+        _draw(session, outputs, split, truth, predicted, actions)
 
 
 def _chunks(split: Evaluated, track: Track, actions: Actions) -> tuple[NDArray[Any], NDArray[Any]]:
@@ -69,32 +73,46 @@ def _rows(split: Evaluated, track: Track, actions: Actions) -> list[tuple[Any, .
 
 
 def _draw(
+    session: Session,
     outputs: Outputs,
     split: Evaluated,
     truth: NDArray[Any],
     predicted: NDArray[Any],
     actions: Actions,
-    mounts: Mounts,
 ) -> None:
-    from lary_probe.plots import plot_step, plot_trajectory
-
     errors = np.square(truth - predicted).mean(axis=(1, 2))
     what = "" if truth.shape[1] == actions.stride else ", last step minus first"
     ranks = np.unique(np.linspace(0, len(errors) - 1, SAMPLES).astype(int))
     # Named by rank, so that a second attempt leaves none of the first one's pictures behind.
-    for rank, place in enumerate(np.argsort(errors, kind="stable")[ranks].tolist()):
-        row = int(split.latents.rows[place])
-        title = f"{split.name} row {row}{what}: MSE {errors[place]:.4g}"
-        with outputs.file(f"eval_vis/{split.name}/sample_{rank}.png") as path:
-            picture = (actions.names, _frames(split, row, mounts), title)
-            if truth.shape[1] > 1:
-                plot_trajectory(path, truth[place], predicted[place], *picture)
-            else:
-                plot_step(path, truth[place, 0], predicted[place, 0], *picture)
+    for rank, index in enumerate(np.argsort(errors, kind="stable")[ranks].tolist()):
+        row = int(split.latents.rows[index])
+        title = f"{split.name} row {row}{what}: MSE {errors[index]:.4g}"
+        paint = partial(_paint, split, row, session.mounts, truth[index], predicted[index], actions.names, title)
+        draw(session, outputs, f"eval_vis/{split.name}/sample_{rank}.png", paint)
+
+
+def _paint(
+    split: Evaluated,
+    row: int,
+    mounts: Mounts,
+    truth: NDArray[Any],
+    predicted: NDArray[Any],
+    names: Sequence[str],
+    title: str,
+    path: Path,
+) -> None:
+    """`truth` and `predicted` are (steps, dim)."""
+    from lary_probe.plots import plot_step, plot_trajectory  # matplotlib is slow to import
+
+    frames = _frames(split, row, mounts)
+    if len(truth) > 1:
+        plot_trajectory(path, truth, predicted, names, frames, title)
+    else:
+        plot_step(path, truth[0], predicted[0], names, frames, title)
 
 
 def _frames(split: Evaluated, row: int, mounts: Mounts) -> list[NDArray[Any]]:
-    """The two images of a pair, or none where they are not to be had: they only adorn the picture."""
+    """The two images of a pair, or none where they cannot be read: they only adorn the picture."""
     from lary_probe.plots import read_frame
 
     source = split.metadata.split.source

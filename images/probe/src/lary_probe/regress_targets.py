@@ -8,7 +8,7 @@ from lary_schema.base import ContractError
 from lary_schema.cards import Actions
 from numpy.typing import NDArray
 
-from lary_probe.actions import Chunks, read_chunks, relative_actions, standardised
+from lary_probe.actions import read_chunks, relative_actions, standardised
 from lary_probe.data import Evaluated, ProbeData
 from lary_probe.latents import Latents
 from lary_probe.metadata import SplitMetadata
@@ -31,7 +31,9 @@ class Targets:
     """Standardised actions of every split."""
 
     train: NDArray[np.float32]
-    """(n, steps * dim)."""
+    """(n, steps * dim) of the rows with a latent."""
+    mean: NDArray[np.float64]
+    """(steps * dim,) over train's whole CSV: the baseline of every model, whichever rows it failed on."""
     evaluated: list[Target]
     shape: Shape
     scales: Scales
@@ -40,36 +42,46 @@ class Targets:
 
 
 def read_targets(session: Session, data: ProbeData, actions: Actions) -> Targets:
-    """Read each split's action files once. Raises ContractError naming file and row, or the robot types."""
+    """Read each split's action files once: of train all, of the others those of rows with a latent.
+
+    Statistics are of train's whole CSV, or models that fail on other rows would be scored in other units. Raises
+    ContractError naming file and row, or the robot types.
+    """
     relative = session.job.protocol.regress.target == "relative"
     if relative and actions.stride < 2:
         raise ContractError(f"dataset {session.job.dataset}: chunks of one step have no relative target")
     normalisation = actions.relative if relative else actions.normalisation
-    splits = [(data.train, data.train_metadata), *data.evaluated]
-    chunks = [_chunks(session, latents, metadata, actions) for latents, metadata in splits]
-    types = [robot_types(normalisation, metadata, latents) for latents, metadata in splits]
+    splits = [(data.train_metadata, np.arange(len(data.train_metadata.rows)))]
+    splits += [(metadata, latents.rows) for latents, metadata in data.evaluated]
+    chunks = [
+        read_chunks(metadata, rows, actions, session.mounts, lambda: session.alive("reading action files"))
+        for metadata, rows in splits
+    ]
+    types = [robot_types(normalisation, metadata, rows) for metadata, rows in splits]
     steps = [relative_actions(each) if relative else each for each in chunks]
     scales = make_scales(normalisation, steps[0], types[0], session.mounts, session.job.stats_sha256)
-    unknown = _judge_unknown(session, scales, splits, types)
-    train, *others = (standardised(s, scales.of(t)) for s, t in zip(steps, types, strict=True))
+    used = data.train.rows
+    types_used = [[types[0][row] for row in used.tolist()], *types[1:]]
+    unknown = _check_unknown(session, scales, data.splits, types_used)
+    whole, *others = (standardised(s, scales.of(t)) for s, t in zip(steps, types, strict=True))
+    known = [name in scales.by_type or session.job.allow_unknown_robot for name in types[0]]
     evaluated = [
-        Target(latents, metadata, values, counts)
-        for (latents, metadata), values, counts in zip(data.evaluated, others, unknown[1:], strict=True)
+        Target(latents, metadata, groups, values, counts)
+        for (latents, metadata), groups, values, counts in zip(
+            data.evaluated, data.evaluated_groups, others, unknown[1:], strict=True
+        )
     ]
     return Targets(
-        train=train,
+        train=whole[used],
+        mean=whole[known].mean(axis=0, dtype=np.float64),
         evaluated=evaluated,
         shape=Shape(steps[0].shape[1], actions.dim),
         scales=scales,
-        sha256=targets_sha256(chunks),
+        sha256=targets_sha256([chunks[0][used], *chunks[1:]]),
     )
 
 
-def _chunks(session: Session, latents: Latents, metadata: SplitMetadata, actions: Actions) -> Chunks:
-    return read_chunks(metadata, latents, actions, session.mounts, lambda: session.alive("reading action files"))
-
-
-def _judge_unknown(
+def _check_unknown(
     session: Session, scales: Scales, splits: Sequence[tuple[Latents, SplitMetadata]], types: Sequence[Sequence[str]]
 ) -> list[dict[str, int]]:
     """Each split's rows by robot type without statistics. Raises ContractError where the job does not allow any."""

@@ -1,8 +1,11 @@
 """One probe job from its document to `result.json`."""
 
+from typing import Literal
+
 import torch
 from lary_schema.base import ContractError, OutOfMemoryError
 from lary_schema.events import Emit
+from lary_schema.groups import Grouping
 from lary_schema.jobs import ProbeJob
 from lary_schema.mounts import Mounts
 from lary_schema.results import ProbeResult, recipe_of
@@ -69,6 +72,11 @@ def _result(session: Session, data: ProbeData, found: Classification | Regressio
         protocol=job.protocol.key,
         recipe=recipe_of(job.protocol, job.kind),
         control=job.control,
+        measures=_measures(job),
+        learned=found.learned,
+        group=_group_text(job.group),
+        holdout=found.holdout,
+        warnings=tuple(session.warnings),
         head=recipe.head if recipe else None,
         target=recipe.target if recipe else None,
         targets_sha256=found.targets_sha256,
@@ -85,3 +93,15 @@ def _result(session: Session, data: ProbeData, found: Classification | Regressio
         libraries=libraries(),
         seconds=session.seconds,
     )
+
+
+def _measures(job: ProbeJob) -> Literal["score", "chance", "overfitting"]:
+    if job.control == "none":
+        return "score"
+    return "overfitting" if job.kind == "regress" else "chance"
+
+
+def _group_text(grouping: Grouping | None) -> str | None:
+    if grouping is None:
+        return None
+    return grouping.column if grouping.pattern is None else f"{grouping.column}: {grouping.pattern}"

@@ -12,7 +12,6 @@ from lary_schema.metadata import RowError
 from lary_schema.mounts import Mounts
 from numpy.typing import NDArray
 
-from lary_probe.latents import Latents
 from lary_probe.metadata import SplitMetadata
 
 STD_MIN = 1e-6
@@ -42,14 +41,14 @@ def train_scale(steps: Steps) -> Scale:
     return Scale.of(steps.mean(axis=(0, 1)), steps.std(axis=(0, 1)))
 
 
-def robot_types(normalisation: Normalisation, metadata: SplitMetadata, latents: Latents) -> list[str]:
-    """The key of each row with a latent: its robot type where the statistics are per robot.
+def robot_types(normalisation: Normalisation, metadata: SplitMetadata, rows: NDArray[np.int64]) -> list[str]:
+    """The key of some rows of the CSV: the robot type where the statistics are per robot.
 
     Raises ContractError where the CSV has no such column.
     """
     if normalisation.kind != "per-robot":
-        return [ANY] * len(latents)
-    return [_robot_type(metadata, row, normalisation.robot_column) for row in latents.rows.tolist()]
+        return [ANY] * len(rows)
+    return [_robot_type(metadata, row, normalisation.robot_column) for row in rows.tolist()]
 
 
 def _robot_type(metadata: SplitMetadata, row: int, column: str) -> str:
@@ -81,8 +80,8 @@ class Scales:
         """(n, 1, dim) for rows of these types; mean 0 and std 1 where there is none (LARYBench)."""
         nothing = Scale(np.zeros(self.dim), np.ones(self.dim))
         table = [*self.by_type.values(), nothing]
-        places = {name: place for place, name in enumerate(self.by_type)}
-        chosen = np.array([places.get(name, -1) for name in types])
+        numbers = {name: number for number, name in enumerate(self.by_type)}
+        chosen = np.array([numbers.get(name, -1) for name in types])
         return Scale(*(np.stack(part)[chosen][:, None] for part in zip(*table, strict=True)))
 
     def document(self) -> dict[str, dict[str, list[float]]]:
@@ -93,7 +92,7 @@ class Scales:
 def make_scales(
     normalisation: Normalisation, train: Steps, types: Sequence[str], mounts: Mounts, stats_sha256: str | None
 ) -> Scales:
-    """What a card's normalisation says; `train` are train's actions and `types` their rows' keys.
+    """What a card's normalisation says; `train` are the actions of train's whole CSV and `types` their rows' keys.
 
     Raises ContractError for a statistics file that is missing, wrong or not the planned one.
     """

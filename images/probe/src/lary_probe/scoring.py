@@ -1,25 +1,32 @@
 """Scores and their uncertainty. Everything works on arrays over rows and is exact to float64."""
 
-from typing import NamedTuple
+from collections.abc import Sequence
+from typing import Literal, NamedTuple
 
 import numpy as np
+from lary_schema.intervals import FEW_GROUPS, estimate
 from lary_schema.results import Interval
 from numpy.typing import NDArray
 
-DRAWS_AT_ONCE = 1 << 22
-"""Bounds the bootstrap's memory (32 MB of row numbers)."""
+from lary_probe.groups import Groups
 
 
-def bootstrap_interval(per_row: NDArray[np.float64], resamples: int, seed: int) -> Interval:
-    """95 % percentile interval of the mean of `per_row` (n,), rows drawn with replacement."""
-    count = len(per_row)
-    generator, step = np.random.default_rng(seed), max(1, DRAWS_AT_ONCE // count)
-    means = [
-        per_row[generator.integers(count, size=(min(step, resamples - start), count))].mean(axis=1)
-        for start in range(0, resamples, step)
-    ]
-    low, high = np.quantile(np.concatenate(means), [0.025, 0.975])
-    return Interval(low=float(low), high=float(high))
+def interval_of(
+    per_row: Sequence[NDArray[np.float64]],
+    groups: Groups,
+    resamples: int,
+    seed: int,
+    bounds: tuple[float, float] | None,
+) -> Interval:
+    """95 % interval of the mean of `per_row`, (n,) for each seed; `bounds` are those of a row's score."""
+    found = estimate(np.stack(per_row), groups.codes, resamples=resamples, seed=seed, bounds=bounds)
+    unit: Literal["rows", "groups"] = "rows" if groups.names is None else "groups"
+    note = None
+    if found.groups < 2:
+        note = f"one of the {unit} alone: no interval can be given"
+    elif found.groups < FEW_GROUPS:
+        note = f"{found.groups} {unit}, fewer than {FEW_GROUPS}: the interval may be too narrow"
+    return Interval(low=found.low, high=found.high, unit=unit, groups=found.groups, seeds=len(per_row) > 1, note=note)
 
 
 def confusion(truth: NDArray[np.int64], predicted: NDArray[np.int64], classes: int) -> NDArray[np.int64]:

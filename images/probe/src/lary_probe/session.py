@@ -19,8 +19,8 @@ from lary_probe.launch import is_joined, local_processes
 from lary_probe.sampling import steps_per_epoch
 
 PROGRESS_SECONDS = 2.0
-QUIET_SECONDS = 30.0
-"""So long nothing need be said while something other than a step goes on. Who started the job ends a silent one."""
+SILENT_SECONDS = 30.0
+"""Pause between progress events while something other than a step goes on: a job without events counts as stalled."""
 
 
 def make_accelerator(device: str) -> Accelerator:
@@ -70,8 +70,10 @@ class Session:
     total: int = 0
     done: int = 0
     note: str = ""
+    warnings: list[str] = field(default_factory=list)
+    """For the result, in order."""
     _began: float = field(default_factory=time.monotonic)
-    _told: float = field(default_factory=time.monotonic)
+    _last_event: float = field(default_factory=time.monotonic)
 
     @property
     def device_name(self) -> str:
@@ -93,29 +95,30 @@ class Session:
         """One optimiser step was done."""
         self.done += 1
         self.alive("training")
-        if time.monotonic() - self._told > PROGRESS_SECONDS:
-            self._tell(self.note)
+        if time.monotonic() - self._last_event > PROGRESS_SECONDS:
+            self._emit_progress(self.note)
 
     def alive(self, doing: str) -> None:
         """Something other than a step went on."""
         self.watchdog.beat(doing)
-        if time.monotonic() - self._told > QUIET_SECONDS:
-            self._tell(f"{self.note}, {doing}" if self.note else doing)
+        if time.monotonic() - self._last_event > SILENT_SECONDS:
+            self._emit_progress(f"{self.note}, {doing}" if self.note else doing)
 
     def progress(self, note: str) -> None:
-        """Tell how far it is; `note` is the last epoch and its scores."""
+        """Report progress; `note` is the last epoch and its scores."""
         self.note = note
-        self._tell(note)
+        self._emit_progress(note)
 
     def warn(self, message: str) -> None:
+        self.warnings.append(message)
         self.emit(Warned(job=self.job.id, message=message))
 
     def finish(self) -> None:
         peak = torch.cuda.max_memory_allocated() if self.accelerator.device.type == "cuda" else None
         self.emit(Finished(job=self.job.id, done=self.done, per_second=self._rate(), peak_memory_bytes=peak))
 
-    def _tell(self, note: str) -> None:
-        self._told = time.monotonic()
+    def _emit_progress(self, note: str) -> None:
+        self._last_event = time.monotonic()
         self.emit(Progress(job=self.job.id, done=self.done, total=self.total, per_second=self._rate(), note=note))
 
     def _rate(self) -> float:
@@ -124,7 +127,7 @@ class Session:
 
 @contextmanager
 def open_session(job: ProbeJob, mounts: Mounts, emit: Emit) -> Iterator[Session]:
-    """A session with its watchdog running. Only the main process of several has a voice."""
+    """A session with its watchdog running. Only the main process of several emits events."""
     make_deterministic(job.device, job.threads)
     with Watchdog(emit, job.id, job.stall_timeout_s) as watchdog:
         watchdog.beat("waiting for all processes")
@@ -134,4 +137,4 @@ def open_session(job: ProbeJob, mounts: Mounts, emit: Emit) -> Iterator[Session]
 
 
 def _silent(event: _Event) -> None:
-    """What the other processes' events go to. An error that ends one of them is told all the same."""
+    """Drops the other processes' events. An error that ends one of them is reported all the same."""

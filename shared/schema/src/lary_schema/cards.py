@@ -364,7 +364,9 @@ class ProtocolCard(_Card):
     class_ids: Literal["train", "per-split"] = "train"
     """`per-split` is LARYBench's fault of numbering each CSV's labels alone."""
     seeds: tuple[int, ...] = (0,)
+    streams: Literal["independent", "upstream"] = "independent"
+    """Where chance comes from: a stream of its own for each purpose of each seed, or LARYBench's `seed + epoch`."""
     bootstrap: int = Field(default=1000, ge=100)
-    """Resamples of the evaluated rows for the 95 % interval."""
+    """Resamples of the evaluated groups (or rows) for the 95 % interval."""
     classify: ClassifyRecipe
     regress: RegressRecipe
