@@ -14,6 +14,8 @@ from lary_data.sample_frames import csv_text
 
 Item = TypeVar("Item", bound=Hashable)
 TRAIN, VAL = "train", "val"
+GROUP_COLUMN = "group"
+"""Column that the tools write where no column of the data is the group."""
 
 
 class SetFacts(Document):

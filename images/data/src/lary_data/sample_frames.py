@@ -94,15 +94,15 @@ def sample_clips(names: Iterable[str], sampler: Sampler, log: AnswerLog) -> dict
             path = resolve_media(name, sampler.media, sampler.data, None, sampler.implied_folder)
             clips.append(Clip(name, str(path), sampler.frames, sampler.method))
         except ContractError as error:
-            outcomes[name] = _failed(str(error))
-    failed = len(outcomes)
+            outcomes[name] = failed(str(error))
+    faults = len(outcomes)
     with progress("sampling frames", len(clips), "clips") as tick:
         for done in run_resumed(_sample, clips, _key, log, sampler.workers, sampler.timeout_s):
-            failed += done.answer is None
+            faults += done.answer is None
             name = done.task.name
             fault = done.fault if name in done.fault else f"{name}: {done.fault}"
-            outcomes[name] = _failed(fault) if done.answer is None else (done.answer[0], done.answer[1])
-            tick(failed)
+            outcomes[name] = failed(fault) if done.answer is None else (done.answer[0], done.answer[1])
+            tick(faults)
     return outcomes
 
 
@@ -123,7 +123,8 @@ def _key(clip: Clip) -> str | None:
     return None if identity is None else answer_key(identity, [_REVISION, clip.frames, clip.method])
 
 
-def _failed(why: str) -> Outcome:
+def failed(why: str) -> Outcome:
+    """The outcome of a clip without indices."""
     return [], f"failed: {why}"
 
 

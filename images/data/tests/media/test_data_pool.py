@@ -117,8 +117,11 @@ def test_another_content_has_another_key(tmp_path: Path) -> None:
     path.write_text("1")
     os.utime(path, ns=(0, 1))
     before = file_identity(path)
-    assert before == [str(path), 1, 1]
+    assert before == [str(path), 1, 1, path.stat().st_ctime_ns]
     assert answer_key(before, [9]) != answer_key(before, [8])
     os.utime(path, ns=(0, 2))
-    assert file_identity(path) == [str(path), 1, 2]
+    assert file_identity(path) == [str(path), 1, 2, path.stat().st_ctime_ns]
+    path.write_text("2")
+    os.utime(path, ns=(0, 1))
+    assert file_identity(path) != before
     assert file_identity(tmp_path / "b") is None

@@ -37,12 +37,18 @@ def command() -> None:
 @_facts_options
 @click.option("--frames", type=click.IntRange(min=2), default=9, show_default=True, help="Frames of a clip.")
 @click.option("--method", type=click.Choice(["motion", "uniform"]), default="motion", show_default=True)
+@click.option(
+    "--group",
+    "pattern",
+    metavar="REGEX",
+    help="Finds a clip's group (a video, a session) in its path, as the part (?P<group>...); groups stay whole.",
+)
 @workers_option
 @timeout_option(300)
 @max_failed_option
 def folder(
     clips: Path, key: str, out: Path, title: str | None, licence: str, val: float, seed: int, frames: int,
-    method: Method, workers: int, timeout: float, max_failed: float,
+    method: Method, pattern: str | None, workers: int, timeout: float, max_failed: float,
 ) -> None:  # fmt: skip
     """Classification, from a folder with a folder of clips per class.
 
@@ -50,14 +56,20 @@ def folder(
 
     \b
     lary-orch data manifest folder /data/my_clips --key my_clips --out my_clips_set
+    lary-orch data manifest folder /data/my_clips --key my_clips --out my_clips_set \\
+        --group '^[^/]+/(?P<group>[^/]+)/'
     """
+    from lary_schema.groups import Grouping
+
     from lary_data.clip_folder import write_clip_manifest
     from lary_data.manifest import SetFacts
     from lary_data.sample_frames import Sampler
 
     facts = SetFacts.parse({"key": key, "title": title or key, "license": licence, "val": val, "seed": seed}, "options")
+    if pattern is not None:
+        Grouping.parse({"column": "path", "pattern": pattern}, "--group")
     sampler = Sampler(clips, clips, None, frames, method, workers, timeout)
-    card, total, failed = write_clip_manifest(out, facts, sampler)
+    card, total, failed = write_clip_manifest(out, facts, sampler, pattern)
     _close(card, clips, "clips", total, failed, max_failed)
 
 
