@@ -1,0 +1,119 @@
+"""A clip's wholeness: its container before the first frame, and packets and frames while they are read."""
+
+from pathlib import Path
+from typing import NamedTuple
+
+import av
+
+from lary_worker.media.binary import DamagedError, Reader
+from lary_worker.media.matroska import check_matroska
+from lary_worker.media.mp4 import check_mp4
+from lary_worker.media.mpegts import check_transport, transport_layout
+from lary_worker.media.payload import payload_check
+from lary_worker.media.riff import check_avi
+
+_BOXES = frozenset({b"ftyp", b"moov", b"mdat", b"free", b"skip", b"wide", b"styp", b"pnot"})
+_ONE_PACKET_ONE_PICTURE = frozenset(
+    {"h264", "hevc", "vp8", "vp9", "av1", "mpeg1video", "mpeg2video", "mpeg4", "mjpeg", "ffv1"}
+)  # fmt: skip
+_PLACEHOLDER = 20
+"""Bytes of a packet in an AVI that stands for a picture which came with the packet before (packed B-frames)."""
+
+
+class Promise(NamedTuple):
+    """What a container says of itself."""
+
+    packets: dict[int, int]
+    """Stream -> packets with content, where that is promised."""
+    damage: DamagedError | None = None
+    """What is wrong with it, and from which byte on."""
+
+
+def check_container(path: Path) -> Promise:
+    """Walk a container's structure. A kind that is not known here promises nothing. Raises OSError."""
+    with Reader.open(path) as file:
+        beginning = file.bytes(0, min(file.size, 1024))
+        check = None
+        if beginning[4:8] in _BOXES:
+            check = check_mp4
+        elif beginning.startswith(b"\x1a\x45\xdf\xa3"):
+            check = check_matroska
+        elif beginning.startswith(b"RIFF") and beginning[8:12] == b"AVI ":
+            check = check_avi
+        elif transport_layout(beginning) is not None:
+            check = check_transport
+        try:
+            return Promise({} if check is None else check(file))
+        except DamagedError as error:
+            return Promise({}, error)
+
+
+class Ledger:
+    """Compares what is read with what was promised: every packet has to give its picture."""
+
+    def __init__(self, promise: Promise, stream: av.VideoStream) -> None:
+        context = stream.codec_context
+        self._promised = promise.packets.get(stream.index)
+        self._damage = promise.damage
+        self._codec = context.codec.canonical_name
+        self._check = payload_check(self._codec, context.extradata)
+        self._packets = 0
+        self._waiting: set[int] = set()
+        """Times of pictures that were read and not yet shown."""
+        self._shown: int | None = None
+        self._dts: int | None = None
+        self._counts = self._codec in _ONE_PACKET_ONE_PICTURE
+
+    def packet(self, packet: av.Packet) -> None:
+        """Take note of a packet before it is decoded. Raises DamagedError."""
+        if self._damage is not None and (packet.pos is None or packet.pos + packet.size > self._damage.at):
+            raise self._damage
+        if packet.is_corrupt:
+            raise DamagedError(0, f"packet {self._packets} is cut or damaged")
+        self._packets += 1
+        data = bytes(packet)
+        if self._check is not None:
+            self._check(data)
+        if packet.dts is not None:
+            if self._dts is not None and packet.dts < self._dts:
+                # Streams one after the other: times begin anew.
+                self._counts = False
+            self._dts = packet.dts
+        if self._counts and packet.pts is not None and not packet.is_discard and not _hidden(self._codec, data):
+            self._waiting.add(packet.pts)
+
+    def frame(self, frame: av.VideoFrame) -> None:
+        """Take note of a picture. Raises DamagedError where one that was due before it did not come."""
+        if frame.interlaced_frame:
+            # Two packets, one a field, may make one picture.
+            self._counts = False
+        if not self._counts or frame.pts is None:
+            return
+        if self._shown is not None:
+            lost = [pts for pts in self._waiting if self._shown < pts < frame.pts]
+            if lost:
+                raise DamagedError(0, f"{len(lost)} pictures before {frame.time:.3f} s cannot be decoded")
+        self._waiting.discard(frame.pts)
+        self._shown = frame.pts
+
+    def end(self) -> None:
+        """The file ended. Raises DamagedError where something promised did not come."""
+        if self._damage is not None:
+            raise self._damage
+        if self._promised is not None and self._packets < self._promised:
+            raise DamagedError(0, f"is damaged: {self._promised} frames are promised, {self._packets} can be read")
+        shown = self._shown
+        lost = [pts for pts in self._waiting if shown is None or pts > shown] if self._counts else []
+        if lost:
+            raise DamagedError(0, f"its last {len(lost)} pictures cannot be decoded")
+
+
+def _hidden(codec: str, data: bytes) -> bool:
+    """Whether a packet gives no picture of its own by what it says itself."""
+    if codec == "vp8":
+        return not data[0] & 0x10
+    if codec == "vp9":
+        superframe = data[-1] & 0xE0 == 0xC0
+        existing, shown = (0x04, 0x01) if data[0] & 0x30 == 0x30 else (0x08, 0x02)
+        return not superframe and not data[0] & existing and not data[0] & shown
+    return codec == "mpeg4" and len(data) < _PLACEHOLDER
