@@ -9,6 +9,7 @@ is not wanted, since later frames are predicted from it. Damage behind the last 
 (`docs/media.md`).
 """
 
+import errno
 from collections.abc import Generator, Sequence
 from contextlib import closing
 from pathlib import Path
@@ -18,14 +19,15 @@ import cv2
 import numpy as np
 from av.sidedata.sidedata import Type as SideData
 from av.stream import Disposition
+from lary_schema.files import is_lfs_pointer
 from lary_schema.jobs import Decoder
 from numpy.typing import NDArray
 
 from lary_worker.faults import RowFaultError, from_os_error
 from lary_worker.media.binary import DamagedError
-from lary_worker.media.pointer import is_pointer
 from lary_worker.media.still import check_image
-from lary_worker.media.whole import Ledger, check_container
+from lary_worker.media.strict import decode, make_strict
+from lary_worker.media.whole import Ledger, Promise, check_container, require_readable
 from lary_worker.orientation import UnfitMatrixError, oriented
 
 Frames = NDArray[np.uint8]
@@ -60,29 +62,52 @@ def decode_in_order(path: Path, name: str) -> Generator[av.VideoFrame, None, Non
     RowFaultError on reaching damage, and at the end where something that the container promises did not come.
     """
     _require_content(path, name)
-    position = -1
+    position, promise, end = -1, None, ""
     try:
-        promise = check_container(path)
         with av.open(str(path)) as container:
             stream = _video_stream(container, name)
+            promise = check_container(path, container.format.name)
             stream.codec_context.thread_count = _DECODER_THREADS
+            make_strict(stream)
             ledger = Ledger(promise, stream)
             for frame in _frames(container, stream, ledger):
                 position += 1
                 if frame.is_corrupt:
                     raise RowFaultError("decode_error", f"{name}: frame {position} is corrupt")
                 ledger.frame(frame)
+                end = _end(container, frame)
                 yield frame
+            ledger.end()
             if position < 0:
                 raise RowFaultError("decode_error", f"{name}: no frame in it")
-            ledger.end()
     except DamagedError as error:
-        raise RowFaultError("decode_error", f"{name}: {error}") from None
-    except OSError as error:
-        # PyAV's own errors of the volume are OSErrors, too.
-        raise from_os_error(error, name, f"{name}: {_reason(error)} after {position + 1} frames") from None
-    except (av.FFmpegError, ValueError) as error:
-        raise RowFaultError("decode_error", f"{name}: {_reason(error)} after {position + 1} frames") from None
+        where = f"; read up to frame {position}{end}" if error.is_cut and position >= 0 else ""
+        raise RowFaultError("decode_error", f"{name}: {error}{where}") from None
+    except (av.FFmpegError, OSError, ValueError) as error:
+        raise _fault(error, path, name, promise, f"after {position + 1} frames") from None
+
+
+def _end(container: av.container.InputContainer, frame: av.VideoFrame) -> str:
+    if not container.duration or frame.time is None:
+        return ""
+    return f", at {frame.time:.1f} s of {container.duration / 1e6:.1f} s"
+
+
+def _fault(error: Exception, path: Path, name: str, promise: Promise | None, where: str) -> RowFaultError:
+    """Whose fault it is that a clip cannot be read on: the volume's, or its own, and then what is wrong with it."""
+    volume = isinstance(error, OSError) and from_os_error(error, name).reason == "io_error"
+    try:
+        if volume:
+            require_readable(path)
+        damage = (promise or check_container(path)).damage
+    except OSError as found:
+        return from_os_error(found, name)
+    if getattr(error, "errno", None) == errno.ENOMEM:
+        return RowFaultError("out_of_memory", f"{name}: out of memory {where}")
+    if damage is None:
+        return RowFaultError("decode_error", f"{name}: {_reason(error)} {where}")
+    said = "" if volume else f"{_reason(error)} {where}: "
+    return RowFaultError("decode_error", f"{name}: {said}it {damage}")
 
 
 def upright(frame: av.VideoFrame, name: str) -> Frames:
@@ -104,18 +129,20 @@ def _video_stream(container: av.container.InputContainer, name: str) -> av.Video
     streams = [s for s in container.streams.video if not s.disposition & Disposition.attached_pic]
     if not streams:
         raise RowFaultError("decode_error", f"{name}: no video stream")
-    return next((stream for stream in streams if stream.disposition & Disposition.default), streams[0])
+    chosen = next((stream for stream in streams if stream.disposition & Disposition.default), streams[0])
+    if chosen.codec_context is None:
+        raise RowFaultError("decode_error", f"{name}: its video is coded in a way that is not known here")
+    return chosen
 
 
 def _frames(
     container: av.container.InputContainer, stream: av.VideoStream, ledger: Ledger
 ) -> Generator[av.VideoFrame, None, None]:
+    codec = stream.codec_context.codec.canonical_name
     for packet in container.demux(stream):
         if packet.size:
             ledger.packet(packet)
-        for frame in packet.decode():
-            assert isinstance(frame, av.VideoFrame)
-            yield frame
+        yield from decode(packet, codec)
 
 
 def _read_in_order(path: Path, name: str, indices: Sequence[int]) -> tuple[list[Frames], bool]:
@@ -151,14 +178,15 @@ def _read_decord(path: Path, name: str, indices: Sequence[int]) -> tuple[list[Fr
 def _read_image(path: Path, name: str) -> Frames:
     data = _content(path, name)
     try:
-        check_image(data)
         image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
+        if image is None:
+            raise RowFaultError("decode_error", f"{name}: not an image, or truncated")
+        # What the decoder took may still be grey where the file is cut.
+        check_image(data)
     except DamagedError as error:
-        raise RowFaultError("decode_error", f"{name}: not an image, or truncated: it {error}") from None
+        raise RowFaultError("decode_error", f"{name}: {error}") from None
     except cv2.error as error:
         raise RowFaultError("decode_error", f"{name}: {error.err}") from None
-    if image is None:
-        raise RowFaultError("decode_error", f"{name}: not an image, or truncated")
     rgb: Frames = cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
     return rgb
 
@@ -178,14 +206,15 @@ def _reason(error: Exception) -> str:
 def _require_content(path: Path, name: str) -> None:
     try:
         with path.open("rb") as file:
-            beginning = file.read(POINTER_BYTES)
+            empty = not file.read(1)
+        pointer = is_lfs_pointer(path)
     except OSError as error:
         raise from_os_error(error, name, missing=True) from None
     except ValueError:
         raise RowFaultError("bad_path", f"{name!r} is no file name") from None
-    if not beginning:
+    if empty:
         raise RowFaultError("decode_error", f"{name}: the file is empty")
-    if is_pointer(beginning):
+    if pointer:
         raise RowFaultError(
             "missing_file", f"{name}: is a Git LFS pointer and not the file itself; fetch it with `git lfs pull`"
         )

@@ -1,6 +1,18 @@
 """What can be wrong with one row, as it is kept in the store."""
 
+import errno
+
 from lary_schema.events import Reason
+
+_OF_THE_VOLUME = frozenset(
+    {
+        errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.EAGAIN, errno.EINTR, errno.EBUSY, errno.ENODEV, errno.ENXIO,
+        errno.EMFILE, errno.ENFILE, errno.ENOTCONN, errno.ESHUTDOWN, errno.ECONNRESET, errno.ECONNABORTED,
+        errno.ECONNREFUSED, errno.EHOSTDOWN, errno.EHOSTUNREACH, errno.ENETDOWN, errno.ENETUNREACH, errno.EREMOTEIO,
+        errno.ENOLCK, errno.EDEADLK,
+    }
+)  # fmt: skip
+"""What a disk, a file server or this machine answers at one time and not at another."""
 
 
 class RowFaultError(Exception):
@@ -14,6 +26,19 @@ class RowFaultError(Exception):
         super().__init__(detail)
         self.reason: Reason = reason
         self.detail = detail
+
+
+def from_os_error(error: OSError, name: str, detail: str | None = None, *, missing: bool = False) -> RowFaultError:
+    """The fault of a file that the system could not open or read; `name` is the CSV's own text.
+
+    `missing`: it was to be opened, so that what is not the volume's fault means that it is not there.
+    """
+    said = error.strerror or type(error).__name__
+    if error.errno == errno.ENOMEM:
+        return RowFaultError("out_of_memory", f"{name}: {said}")
+    if error.errno in _OF_THE_VOLUME:
+        return RowFaultError("io_error", f"{name}: {said}")
+    return RowFaultError("missing_file" if missing else "decode_error", detail or f"{name}: {said}")
 
 
 def detail_of(error: BaseException) -> str:

@@ -51,8 +51,8 @@ def _signs(matrix: Sequence[int]) -> tuple[tuple[int, int], tuple[int, int]]:
     if np.abs(entries - nearest).max() > _TOLERANCE or abs(int(np.linalg.det(nearest).round())) != 1:
         angle = math.degrees(math.atan2(b / y, a / x))
         raise UnfitMatrixError(
-            f"its display matrix ({a / 65536:g} {b / 65536:g} {c / 65536:g} {d / 65536:g}, about {angle:.4g} degrees) is "
-            "no turn by right angles and no flip"
+            f"its display matrix ({a / 65536:g} {b / 65536:g} {c / 65536:g} {d / 65536:g}, about {angle:.4g} degrees) "
+            "is no turn by right angles and no flip"
         )
     (a, b), (c, d) = nearest.tolist()
     return (a, b), (c, d)

@@ -10,11 +10,15 @@ _AHEAD = 1 << 16
 
 
 class DamagedError(ValueError):
-    """A file is not what its own container says. `at`: the byte from which on nothing is sure."""
+    """A file is not what its own container says.
 
-    def __init__(self, at: int, message: str) -> None:
+    `at`: the byte from which on nothing is sure. `is_cut`: the file ends there, and all before is as it was.
+    """
+
+    def __init__(self, at: int, message: str, *, is_cut: bool = False) -> None:
         super().__init__(message)
         self.at = at
+        self.is_cut = is_cut
 
 
 class Reader:
@@ -35,10 +39,11 @@ class Reader:
         finally:
             os.close(fd)
 
-    def bytes(self, at: int, count: int) -> bytes:
+    def take(self, at: int, count: int) -> bytes:
         """`count` bytes from `at` on. Raises DamagedError where the file ends before."""
         if at < 0 or at + count > self.size:
-            raise DamagedError(min(at, self.size), f"is cut: byte {at + count} is promised, it has {self.size}")
+            what = f"is cut: byte {at + count} is promised, it has {self.size}"
+            raise DamagedError(min(at, self.size), what, is_cut=True)
         offset = at - self._start
         if offset < 0 or offset + count > len(self._block):
             self._start, self._block = at, self._read(at, max(count, min(_AHEAD, self.size - at)))
@@ -47,7 +52,7 @@ class Reader:
 
     def number(self, at: int, count: int = 4) -> int:
         """A big-endian number."""
-        return int.from_bytes(self.bytes(at, count))
+        return int.from_bytes(self.take(at, count))
 
     def _read(self, at: int, count: int) -> bytes:
         parts: list[bytes] = []

@@ -50,20 +50,32 @@ class _Segment:
         self._segment = segment
         self._blocks = blocks
         self._tracks = tracks
+        self._before = segment.head
 
     def walk(self) -> int:
-        """The segment's end."""
+        """The segment's end. Raises DamagedError."""
+        try:
+            return self._walk()
+        except DamagedError as error:
+            if error.is_cut:
+                raise
+            # What destroyed an element's beginning may have begun in the one before.
+            raise DamagedError(min(error.at, self._before), str(error)) from None
+
+    def _walk(self) -> int:
         file, stop = self._file, self._segment.stop
-        if stop is not None and stop > file.size:
-            self._cut(stop)
+        limit = file.size if stop is None else min(stop, file.size)
         at = self._segment.start
-        while at < (file.size if stop is None else stop):
+        while at < limit:
             element = _element(file, at)
             if stop is None and element.id == _EBML:
                 # Live streams one after the other.
                 return at
             _require(element.id in _TOP, at)
-            at = self._level_one(element, file.size if stop is None else stop)
+            after = self._level_one(element, limit)
+            self._before, at = at, after
+        if stop is not None and stop > file.size:
+            raise _cut(at, stop, file.size)
         return at
 
     def _level_one(self, element: Element, limit: int) -> int:
@@ -76,13 +88,20 @@ class _Segment:
         return stop
 
     def _cluster(self, cluster: Element, limit: int) -> int:
-        stop = limit if cluster.stop is None else _inside(self._file, cluster, limit)
+        stop = limit if cluster.stop is None else min(cluster.stop, limit)
+        after = self._blocks_of(cluster, stop)
+        if cluster.stop is not None and cluster.stop > stop:
+            raise _cut(after, cluster.stop, self._file.size)
+        # Last, since a block that is broken says more about where.
         if cluster.stop is not None:
             _check_crc(self._file, cluster.start, stop, cluster.head)
+        return after
+
+    def _blocks_of(self, cluster: Element, stop: int) -> int:
         at = cluster.start
         while at < stop:
             element = _element(self._file, at)
-            if cluster.stop is None and element.id in _TOP | {_EBML} and element.id not in (_CRC, _VOID):
+            if cluster.stop is None and element.id in (_TOP | {_EBML}) - _IN_CLUSTER:
                 return at
             _require(element.id in _IN_CLUSTER, at)
             after = _inside(self._file, element, stop)
@@ -90,7 +109,7 @@ class _Segment:
                 self._group(element.start, after)
             elif element.id in _BLOCKS:
                 self._block(element.start, after)
-            at = after
+            self._before, at = at, after
         return at
 
     def _group(self, at: int, stop: int) -> None:
@@ -109,14 +128,9 @@ class _Segment:
         laces = self._file.number(start + 3, 1) + 1 if flags & 0x06 else 1
         self._blocks[number or 0] += laces
 
-    def _cut(self, stop: int) -> None:
-        """Where the last whole element of a cut file ends: what lies before is as it was."""
-        message = f"is cut: byte {stop} is promised, it has {self._file.size}"
-        try:
-            at = _Segment(self._file, self._segment._replace(stop=None), Counter(), []).walk()
-        except DamagedError as error:
-            at = error.at
-        raise DamagedError(at, message)
+
+def _cut(at: int, stop: int, size: int) -> DamagedError:
+    return DamagedError(at, f"is cut: byte {stop} is promised, it has {size}", is_cut=True)
 
 
 def _require(right: bool, at: int) -> None:
@@ -129,9 +143,9 @@ def _inside(file: Reader, element: Element, limit: int) -> int:
     if element.stop is None:
         raise DamagedError(element.head, f"is damaged at byte {element.head}: an element without a size")
     if element.stop > limit:
-        cut = limit == file.size
-        what = f"is cut: byte {element.stop} is promised, it has {limit}" if cut else "is damaged: an element is too large"
-        raise DamagedError(element.head, what if cut else f"{what} at byte {element.head}")
+        if limit == file.size:
+            raise _cut(element.head, element.stop, limit)
+        raise DamagedError(element.head, f"is damaged at byte {element.head}: an element is larger than the one around")
     return element.stop
 
 
@@ -151,7 +165,7 @@ def _number(file: Reader, at: int, *, keep_marker: bool) -> tuple[int | None, in
         value = file.number(at, length)
     except DamagedError as error:
         # Of a number that is cut in two, the element before it is the last whole one.
-        raise DamagedError(at, str(error)) from None
+        raise DamagedError(at, str(error), is_cut=error.is_cut) from None
     if keep_marker:
         return value, at + length
     value &= (1 << 7 * length) - 1
@@ -160,10 +174,10 @@ def _number(file: Reader, at: int, *, keep_marker: bool) -> tuple[int | None, in
 
 def _check_crc(file: Reader, start: int, stop: int, head: int) -> None:
     """Compare an element's content with its CRC-32, where that is its first child, as the format wants it."""
-    if stop - start < 6 or stop - start > _CRC_MAX or file.bytes(start, 2) != b"\xbf\x84":
+    if stop - start < 6 or stop - start > _CRC_MAX or file.take(start, 2) != b"\xbf\x84":
         return
-    promised = int.from_bytes(file.bytes(start + 2, 4), "little")
-    if zlib.crc32(file.bytes(start + 6, stop - start - 6)) != promised:
+    promised = int.from_bytes(file.take(start + 2, 4), "little")
+    if zlib.crc32(file.take(start + 6, stop - start - 6)) != promised:
         raise DamagedError(head, f"is damaged between byte {start} and {stop}: the CRC-32 there is another")
 
 

@@ -46,24 +46,26 @@ def check_mp4(file: Reader) -> dict[int, int]:
 
 
 def _top_level(file: Reader) -> Iterator[Box]:
-    at, kinds = 0, set[bytes]()
+    at, before, kinds = 0, 0, set[bytes]()
     while at < file.size:
         try:
             box = _box(file, at, file.size)
-        except DamagedError:
+        except DamagedError as error:
             # Whatever follows a complete file (a camera's own data, padding) is no part of it.
             if {b"moov", b"mdat"} <= kinds and b"moof" not in kinds:
                 return
-            raise
+            # What destroyed a box's beginning may have begun in the one before.
+            raise DamagedError(before, str(error)) from None
         kinds.add(box.kind)
         yield box
+        before = at
         at = box.stop
 
 
 def _box(file: Reader, at: int, limit: int) -> Box:
     if at + 8 > limit:
         raise DamagedError(at, f"has {limit - at} bytes at byte {at} that are no box")
-    size, kind, start = file.number(at), file.bytes(at + 4, 4), at + 8
+    size, kind, start = file.number(at), file.take(at + 4, 4), at + 8
     if size == 1:
         size, start = file.number(at + 8, 8), at + 16
     elif size == 0:
@@ -76,7 +78,7 @@ def _box(file: Reader, at: int, limit: int) -> Box:
 def _require_whole(boxes: list[Box], size: int) -> None:
     last = boxes[-1]
     if last.stop > size:
-        raise DamagedError(last.head, f"is cut: its last box ends at byte {last.stop}, it has {size}")
+        raise DamagedError(size, f"is cut: its last box ends at byte {last.stop}, it has {size}")
 
 
 class _Tree:
@@ -110,7 +112,7 @@ class _Tree:
 
     def handler(self, track: Box) -> bytes:
         found = self.find(track, b"mdia", b"hdlr")
-        return b"" if found is None else self._file.bytes(found.start + 8, 4)
+        return b"" if found is None else self._file.take(found.start + 8, 4)
 
     def is_edited(self, track: Box) -> bool:
         """Whether an edit list leaves out or repeats samples."""
@@ -131,7 +133,7 @@ class _Tree:
         start = found.start + 8 + skip
         if start + count * columns * width > found.stop:
             raise DamagedError(0, f"is damaged in its index: table {kind.decode()} is larger than its box")
-        values = np.frombuffer(self._file.bytes(start, count * columns * width), f">u{width}")
+        values = np.frombuffer(self._file.take(start, count * columns * width), f">u{width}")
         return values.astype(np.int64).reshape(count, columns)
 
     def sizes(self, stbl: Box) -> NDArray[np.int64]:
@@ -150,7 +152,7 @@ class _Tree:
             return np.zeros(0, np.int64)
         bits, count = self._file.number(found.start + 7, 1), self._file.number(found.start + 8)
         if bits == 4:
-            packed = np.frombuffer(self._file.bytes(found.start + 12, (count + 1) // 2), np.uint8)
+            packed = np.frombuffer(self._file.take(found.start + 12, (count + 1) // 2), np.uint8)
             return np.stack([packed >> 4, packed & 15], -1).reshape(-1)[:count].astype(np.int64)
         return self.table(stbl, b"stz2", 1, width=bits // 8, skip=4)[:, 0]
 
@@ -190,11 +192,8 @@ def _chunk_counts(runs: NDArray[np.int64], chunks: int) -> NDArray[np.int64]:
 def _check_chunks(
     starts: NDArray[np.int64], stops: NDArray[np.int64], number: int, media: list[tuple[int, int]], size: int
 ) -> None:
-    beyond = stops > size
-    if beyond.any():
-        raise DamagedError(
-            int(min(starts[beyond].min(), size)), f"is cut: byte {int(stops.max())} is promised, it has {size}"
-        )
+    if (stops > size).any():
+        raise DamagedError(size, f"is cut: byte {int(stops.max())} is promised, it has {size}")
     inside = np.zeros(len(starts), bool)
     for start, stop in media:
         inside |= (starts >= start) & (stops <= stop)
@@ -227,11 +226,11 @@ def _check_run(file: Reader, moof: Box, run: Box, base: int, default: int | None
         raise DamagedError(moof.head, f"is damaged at byte {run.head}: a run of samples is larger than its box")
     if not flags & 1:
         return
-    start = base + int.from_bytes(file.bytes(run.start + 8, 4), signed=True)
+    start = base + int.from_bytes(file.take(run.start + 8, 4), signed=True)
     if 0x200 in columns:
-        rows = np.frombuffer(file.bytes(at, 4 * count * len(columns)), ">u4").reshape(count, len(columns))
+        rows = np.frombuffer(file.take(at, 4 * count * len(columns)), ">u4").reshape(count, len(columns))
         length = int(rows[:, columns.index(0x200)].sum(dtype=np.int64))
     else:
         length = count * (default or 0)
     if start + length > file.size:
-        raise DamagedError(moof.head, f"is cut: byte {start + length} is promised, it has {file.size}")
+        raise DamagedError(file.size, f"is cut: byte {start + length} is promised, it has {file.size}")

@@ -12,23 +12,26 @@ _SYNC = 0x47
 _LAYOUTS = ((188, 0), (192, 4), (204, 0))
 """Size of a packet and where in it the 188 bytes begin: plain, M2TS with times, with parity."""
 _BLOCK = 1 << 14
-_NULL, _TABLES = 0x1FFF, 0
+_NULL = 0x1FFF
+_TABLES = range(0x20)
+"""Streams of tables, which say what the others are."""
 
 
 def transport_layout(beginning: bytes) -> tuple[int, int] | None:
     """The layout of a transport stream, or None for another file."""
     for size, offset in _LAYOUTS:
-        if len(beginning) >= offset + 1 and all(byte == _SYNC for byte in beginning[offset :: size][:5]):
+        if len(beginning) >= offset + 1 and all(byte == _SYNC for byte in beginning[offset::size][:5]):
             return size, offset
     return None
 
 
-def check_transport(file: Reader) -> dict[int, int]:
-    """A transport stream promises no number of frames. Raises DamagedError, always at its first byte.
+def check_transport(file: Reader) -> bool:
+    """Whether it is several streams one after the other; it promises no number of frames.
 
-    Its pictures are spread over packets, and where one ends is known by the next alone: so no part is sure.
+    Raises DamagedError, always at its first byte: pictures are spread over packets, and where one ends is known by
+    the next alone, so that no part of a damaged stream is sure.
     """
-    layout = transport_layout(file.bytes(0, min(file.size, 1024)))
+    layout = transport_layout(file.take(0, min(file.size, 1024)))
     if layout is None:
         raise DamagedError(0, "is damaged at its beginning: no packet of a transport stream")
     if file.size % layout[0]:
@@ -36,17 +39,20 @@ def check_transport(file: Reader) -> dict[int, int]:
     last: dict[int, _Seen] = {}
     tables = -1
     """Packet at which the program's tables were counted anew: a stream that was appended begins there."""
+    joined = False
     for first, block in _blocks(file, *layout):
         _check_marks(block, first, layout[0])
         for at, row in enumerate(_headers(block), first):
             before = last.get(row.pid)
             if before is not None and not _follows(row, before):
-                if row.pid == _TABLES:
+                if row.pid in _TABLES:
                     tables = at
-                elif not (row.starts and tables > before.at):
+                elif row.starts and tables > before.at:
+                    joined = True
+                else:
                     raise DamagedError(0, f"is damaged: packets are missing before byte {at * layout[0]}")
             last[row.pid] = _Seen(row.counter, row.payload, at)
-    return {}
+    return joined
 
 
 class _Header(NamedTuple):
@@ -76,7 +82,7 @@ def _blocks(file: Reader, size: int, offset: int) -> Iterator[tuple[int, NDArray
     """Number of the first packet, and (packets, 188)."""
     for first in range(0, file.size // size, _BLOCK):
         count = min(_BLOCK, file.size // size - first)
-        packets = np.frombuffer(file.bytes(first * size, count * size), np.uint8).reshape(count, size)
+        packets = np.frombuffer(file.take(first * size, count * size), np.uint8).reshape(count, size)
         yield first, packets[:, offset : offset + 188]
 
 

@@ -24,7 +24,7 @@ def check_avi(file: Reader) -> dict[int, int]:
     """Stream -> number of its chunks with content. Raises DamagedError."""
     walk = _Walk(file)
     at = 0
-    while at + 12 <= file.size and file.bytes(at, 4) == b"RIFF":
+    while at + 12 <= file.size and file.take(at, 4) == b"RIFF":
         at = walk.riff(at)
     if not walk.chunks:
         raise DamagedError(0, "has no frame in it: its recording was not finished, or it is cut")
@@ -42,20 +42,17 @@ class _Walk:
         self._index: Chunk | None = None
         self._complete = True
         self._first_riff: list[int] = []
+        self._before = 0
 
     def riff(self, at: int) -> int:
+        """The end of one RIFF, with all that is in it."""
         size = _little(self._file, at + 4)
         open_end = size in _UNKNOWN
         stop = self._file.size if open_end else at + 8 + size
         self._complete = self._complete and not open_end
+        self._children(at + 12, min(stop, self._file.size))
         if stop > self._file.size:
-            # What lies before the first chunk that is cut is as it was.
-            try:
-                self._children(at + 12, self._file.size)
-            except DamagedError as error:
-                raise DamagedError(error.at, _cut(stop, self._file.size)) from None
-            raise DamagedError(self._file.size, _cut(stop, self._file.size))
-        self._children(at + 12, stop)
+            raise _cut(self._file.size, stop, self._file.size)
         self._first_riff = self._first_riff or [self.chunks[s] for s in range(self._streams)]
         return stop + stop % 2
 
@@ -69,7 +66,7 @@ class _Walk:
         if self._index is None:
             return
         length = (self._index.stop - self._index.start) // 16
-        table = np.frombuffer(self._file.bytes(self._index.start, length * 16), "<u4").reshape(length, 4)
+        table = np.frombuffer(self._file.take(self._index.start, length * 16), "<u4").reshape(length, 4)
         listed = Counter(_stream(kind.tobytes()) for kind in table[:, 0].astype("<u4"))
         for stream, count in enumerate(self._first_riff):
             if listed[stream] != count:
@@ -79,50 +76,54 @@ class _Walk:
         while at + 8 <= stop:
             chunk = self._chunk(at, stop)
             if chunk.kind == b"LIST":
-                self._list(chunk, in_movi)
+                self._list(chunk, in_movi, stop)
+            elif chunk.stop > stop:
+                self._too_large(chunk, stop)
             elif in_movi:
                 self._media(chunk)
             elif chunk.kind == b"idx1":
                 self._index = chunk
             elif chunk.kind == b"strh":
                 self._header(chunk)
+            self._before = at
             at = chunk.stop + chunk.stop % 2
-        if at < stop and stop - at >= 8:
-            raise DamagedError(at, f"is damaged at byte {at}")
 
     def _chunk(self, at: int, limit: int) -> Chunk:
-        kind, size = self._file.bytes(at, 4), _little(self._file, at + 4)
+        kind, size = self._file.take(at, 4), _little(self._file, at + 4)
         if not all(32 <= byte < 127 for byte in kind):
-            raise DamagedError(at, f"is damaged at byte {at}: no chunk begins there")
-        stop = at + 8 + size
-        if kind == b"LIST" and size in _UNKNOWN:
-            stop = limit
-        if stop > limit:
-            what = _cut(stop, limit) if limit == self._file.size else f"is damaged at byte {at}: a chunk is too large"
-            raise DamagedError(at, what)
-        return Chunk(kind, at, at + 8, stop)
+            # What destroyed a chunk's beginning may have begun in the one before.
+            raise DamagedError(self._before, f"is damaged at byte {at}: no chunk begins there")
+        open_end = kind == b"LIST" and size in _UNKNOWN
+        return Chunk(kind, at, at + 8, limit if open_end else at + 8 + size)
 
-    def _list(self, chunk: Chunk, in_movi: bool) -> None:
-        kind = self._file.bytes(chunk.start, 4)
+    def _too_large(self, chunk: Chunk, limit: int) -> None:
+        if limit == self._file.size:
+            raise _cut(chunk.head, chunk.stop, limit)
+        raise DamagedError(self._before, f"is damaged at byte {chunk.head}: a chunk is larger than the one around")
+
+    def _list(self, chunk: Chunk, in_movi: bool, limit: int) -> None:
+        kind, stop = self._file.take(chunk.start, 4), min(chunk.stop, limit)
         if kind in (b"hdrl", b"strl", b"odml", b"INFO"):
-            self._children(chunk.start + 4, chunk.stop)
+            self._children(chunk.start + 4, stop)
         elif kind == b"movi" or (in_movi and kind == b"rec "):
-            self._children(chunk.start + 4, chunk.stop, in_movi=True)
+            self._children(chunk.start + 4, stop, in_movi=True)
         elif in_movi:
-            raise DamagedError(chunk.head, f"is damaged at byte {chunk.head}: no chunk that belongs there")
+            raise DamagedError(self._before, f"is damaged at byte {chunk.head}: no chunk that belongs there")
+        if chunk.stop > limit:
+            self._too_large(chunk._replace(head=limit), limit)
 
     def _media(self, chunk: Chunk) -> None:
         if chunk.kind.startswith(b"ix") or chunk.kind in (b"JUNK", b"idx1"):
             return
         stream = _stream(chunk.kind)
         if not 0 <= stream < self._streams:
-            raise DamagedError(chunk.head, f"is damaged at byte {chunk.head}: no chunk that belongs there")
+            raise DamagedError(self._before, f"is damaged at byte {chunk.head}: no chunk that belongs there")
         self.chunks[stream] += 1
         self.filled[stream] += chunk.stop > chunk.start
 
     def _header(self, chunk: Chunk) -> None:
         length = _little(self._file, chunk.start + 32)
-        if self._file.bytes(chunk.start, 4) == b"vids" and length not in _UNKNOWN:
+        if self._file.take(chunk.start, 4) == b"vids" and length not in _UNKNOWN:
             self._promised[self._streams] = length
         self._streams += 1
 
@@ -133,8 +134,8 @@ def _stream(kind: bytes) -> int:
 
 
 def _little(file: Reader, at: int) -> int:
-    return int.from_bytes(file.bytes(at, 4), "little")
+    return int.from_bytes(file.take(at, 4), "little")
 
 
-def _cut(promised: int, size: int) -> str:
-    return f"is cut: byte {promised} is promised, it has {size}"
+def _cut(at: int, promised: int, size: int) -> DamagedError:
+    return DamagedError(at, f"is cut: byte {promised} is promised, it has {size}", is_cut=True)

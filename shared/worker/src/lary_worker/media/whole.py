@@ -27,25 +27,43 @@ class Promise(NamedTuple):
     """Stream -> packets with content, where that is promised."""
     damage: DamagedError | None = None
     """What is wrong with it, and from which byte on."""
+    joined: bool = False
+    """Whether it is several streams one after the other, where the demuxer takes each joint for damage."""
 
 
-def check_container(path: Path) -> Promise:
-    """Walk a container's structure. A kind that is not known here promises nothing. Raises OSError."""
+def check_container(path: Path, kind: str = "") -> Promise:
+    """Walk a container's structure. `kind`: libavformat's name for it, which counts where the beginning is damaged.
+
+    A container that is not known here promises nothing. Raises OSError.
+    """
     with Reader.open(path) as file:
-        beginning = file.bytes(0, min(file.size, 1024))
-        check = None
-        if beginning[4:8] in _BOXES:
-            check = check_mp4
-        elif beginning.startswith(b"\x1a\x45\xdf\xa3"):
-            check = check_matroska
-        elif beginning.startswith(b"RIFF") and beginning[8:12] == b"AVI ":
-            check = check_avi
-        elif transport_layout(beginning) is not None:
-            check = check_transport
         try:
-            return Promise({} if check is None else check(file))
+            return _promise(file, kind)
         except DamagedError as error:
             return Promise({}, error)
+
+
+def _promise(file: Reader, kind: str) -> Promise:
+    beginning = file.take(0, min(file.size, 1024))
+    if beginning[4:8] in _BOXES or kind.startswith("mov,mp4"):
+        return Promise(check_mp4(file))
+    if beginning.startswith(b"\x1a\x45\xdf\xa3") or kind.startswith("matroska"):
+        return Promise(check_matroska(file))
+    if (beginning.startswith(b"RIFF") and beginning[8:12] == b"AVI ") or kind == "avi":
+        return Promise(check_avi(file))
+    if transport_layout(beginning) is not None or kind == "mpegts":
+        return Promise({}, joined=check_transport(file))
+    return Promise({})
+
+
+def require_readable(path: Path) -> None:
+    """Read a file to its end. Raises OSError.
+
+    For telling a volume's error from the decoder's: libavformat says EIO of damaged files, too.
+    """
+    with path.open("rb") as file:
+        while file.read(1 << 20):
+            pass
 
 
 class Ledger:
@@ -54,7 +72,7 @@ class Ledger:
     def __init__(self, promise: Promise, stream: av.VideoStream) -> None:
         context = stream.codec_context
         self._promised = promise.packets.get(stream.index)
-        self._damage = promise.damage
+        self._damage, self._joined = promise.damage, promise.joined
         self._codec = context.codec.canonical_name
         self._check = payload_check(self._codec, context.extradata)
         self._packets = 0
@@ -62,14 +80,17 @@ class Ledger:
         """Times of pictures that were read and not yet shown."""
         self._shown: int | None = None
         self._dts: int | None = None
+        # An AVI has no times of pictures, so there they are counted at the end.
+        self._timed = stream.container is not None and stream.container.format.name != "avi"
         self._counts = self._codec in _ONE_PACKET_ONE_PICTURE
+        self._due = self._came = 0
 
     def packet(self, packet: av.Packet) -> None:
         """Take note of a packet before it is decoded. Raises DamagedError."""
         if self._damage is not None and (packet.pos is None or packet.pos + packet.size > self._damage.at):
             raise self._damage
-        if packet.is_corrupt:
-            raise DamagedError(0, f"packet {self._packets} is cut or damaged")
+        if packet.is_corrupt and not self._joined:
+            raise self._damage or DamagedError(0, f"packet {self._packets} is cut or damaged")
         self._packets += 1
         data = bytes(packet)
         if self._check is not None:
@@ -79,15 +100,18 @@ class Ledger:
                 # Streams one after the other: times begin anew.
                 self._counts = False
             self._dts = packet.dts
-        if self._counts and packet.pts is not None and not packet.is_discard and not _hidden(self._codec, data):
-            self._waiting.add(packet.pts)
+        if not packet.is_discard and not _hidden(self._codec, data):
+            self._due += 1
+            if self._timed and packet.pts is not None:
+                self._waiting.add(packet.pts)
 
     def frame(self, frame: av.VideoFrame) -> None:
         """Take note of a picture. Raises DamagedError where one that was due before it did not come."""
         if frame.interlaced_frame:
             # Two packets, one a field, may make one picture.
             self._counts = False
-        if not self._counts or frame.pts is None:
+        self._came += 1
+        if not self._counts or not self._timed or frame.pts is None:
             return
         if self._shown is not None:
             lost = [pts for pts in self._waiting if self._shown < pts < frame.pts]
@@ -102,8 +126,11 @@ class Ledger:
             raise self._damage
         if self._promised is not None and self._packets < self._promised:
             raise DamagedError(0, f"is damaged: {self._promised} frames are promised, {self._packets} can be read")
-        shown = self._shown
-        lost = [pts for pts in self._waiting if shown is None or pts > shown] if self._counts else []
+        if not self._counts:
+            return
+        if not self._timed and self._came < self._due:
+            raise DamagedError(0, f"{self._due - self._came} of its {self._due} pictures cannot be decoded")
+        lost = [pts for pts in self._waiting if self._shown is None or pts > self._shown]
         if lost:
             raise DamagedError(0, f"its last {len(lost)} pictures cannot be decoded")
 
