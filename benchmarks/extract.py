@@ -18,11 +18,11 @@ import torch
 from common import arguments, report
 from lary_orch.catalog.cards import Catalog
 from lary_orch.catalog.protocol_cards import load_protocol
+from lary_orch.plan.files import write_job
 from lary_orch.plan.jobs import Request
 from lary_orch.plan.planner import make_plan
-from lary_orch.run.launch import make_work
-from lary_orch.runtimes.base import Task
 from lary_orch.runtimes.choose import process_runtime
+from lary_orch.runtimes.devices import Slot
 from lary_orch.workspace import Workspace
 from lary_schema.events import Finished, from_line
 from lary_worker.registry import make_model
@@ -49,8 +49,8 @@ def extraction(model: str, folder: Path, workers: int) -> Finished:
         (model,), ("many",), load_protocol("smoke"), workers=workers, control=False, threads=torch.get_num_threads()
     )
     plan = make_plan(request, workspace, Catalog.load([folder / "cards"]), runtime, lambda _: None)
-    work = make_work(plan.extracts[0], workspace, plan.run)
-    running = runtime.start(Task(work.id, plan.run, work.prepared, "extract", work.mounts), folder / f"{model}.log")
+    write_job(plan.extracts[0], workspace)
+    running = runtime.start(plan.extracts[0], Slot(), folder / f"{model}.log")
     events = [from_line(line) for line in running.lines()]
     if running.wait() or not isinstance(events[-1], Finished):
         sys.exit((folder / f"{model}.log").read_text())

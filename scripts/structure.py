@@ -100,15 +100,20 @@ def _links(name: str, tree: ast.Module, modules: Mapping[str, ast.Module], packa
     for target in imported(tree):
         if target.split(".")[0] != package:
             continue
-        while target not in modules:
-            target = target.rpartition(".")[0]
-        if target != name:
-            yield name, target
+        found = next(prefix for prefix in _prefixes(target) if prefix in modules)
+        if found != name:
+            yield name, found
+
+
+def _prefixes(dotted: str) -> Iterator[str]:
+    """`a.b.c`, `a.b`, `a`."""
+    parts = dotted.split(".")
+    yield from (".".join(parts[:count]) for count in range(len(parts), 0, -1))
 
 
 def _room(module: str, package: str) -> str:
     """The room that a module stands in; empty for the package's own `__init__`."""
-    return (module.removeprefix(package).split(".") + [""])[1]
+    return module.removeprefix(package).removeprefix(".").split(".")[0]
 
 
 def _lifted(links: Iterable[Arrow], package: str) -> set[Arrow]:

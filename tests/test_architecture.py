@@ -15,7 +15,7 @@ OURS = {
     "lary_demo": {"lary_schema"},
     "lary_conformance": {"lary_schema", "lary_demo", "lary_orch"},
     "lary_slurm": {"lary_schema", "lary_results", "lary_orch"},
-    "lary_orch": {"lary_schema", "lary_results", "lary_demo", "lary_slurm"},
+    "lary_orch": {"lary_schema", "lary_results", "lary_demo"},
 }
 MODEL_IMAGE = {"lary_schema", "lary_worker"}
 """What the package of a model image may import of ours."""

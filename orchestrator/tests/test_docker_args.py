@@ -5,8 +5,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from lary_orch.runtimes.base import Device, ImageSource, Prepared, Task
+from lary_orch.catalog.source import ImageSource
+from lary_orch.plan.verbs import VERBS
+from lary_orch.runtimes.devices import Device, Slot
 from lary_orch.runtimes.docker_args import PIDS, TMP_BYTES, Host, question_arguments, task_arguments
+from lary_orch.runtimes.jobs import Job, Prepared
 from lary_orch.weights.convert import Conversion, container_arguments
 from lary_schema.cards import ImageCard
 from lary_schema.mounts import Mounts
@@ -17,9 +20,20 @@ PREPARED = Prepared(ImageSource(CARD, None), "lary/toy:0", "sha256:beef", "sha25
 LABELS = {"lary.run": "smoke-1", "lary.job": "a"}
 
 
-def _task(**fields: Any) -> Task:
+def _job(verb: str = "extract", **fields: Any) -> Job:
     mounts = Mounts(**{name: Path("/host") / name for name in Mounts.model_fields})
-    return replace(Task("a", "smoke-1", PREPARED, "extract", mounts), **fields)
+    declared = VERBS[verb]
+    start = Job(
+        id="a",
+        verb=verb,
+        title="a",
+        mounts=mounts,
+        image=PREPARED,
+        run="smoke-1",
+        reads=declared.reads,
+        writes=declared.writes,
+    )
+    return replace(start, **fields)
 
 
 def _mounted(arguments: dict[str, Any]) -> dict[str, tuple[str, bool]]:
@@ -28,7 +42,7 @@ def _mounted(arguments: dict[str, Any]) -> dict[str, tuple[str, bool]]:
 
 def test_the_whole_value() -> None:
     """Every key, so that a limit cannot be lost unseen."""
-    assert task_arguments(_task(cpus=3), HOST, LABELS) == {
+    assert task_arguments(_job(), Slot(cpus=3), HOST, LABELS) == {
         "image": "sha256:beef",
         "command": ["extract", "--job", "/job/job.json"],
         "user": "1000:1001",
@@ -76,7 +90,7 @@ def test_a_conversion_sees_its_file_and_an_empty_folder(tmp_path: Path) -> None:
     (tmp_path / "link.ckpt").symlink_to("real.ckpt")
     asked = Conversion(tmp_path / "link.ckpt", tmp_path / "x" / "new.safetensors", ("--entry", "net"))
     arguments, folders = container_arguments(asked, tmp_path / "x" / "draft")
-    task = task_arguments(_task(cpus=3), HOST, LABELS)
+    task = task_arguments(_job(), Slot(cpus=3), HOST, LABELS)
     kept = {"image", "user", "group_add", "working_dir", "labels", "network_mode", "read_only", "tmpfs", "cap_drop"}
     kept |= {"security_opt", "pids_limit", "init", "log_config", "auto_remove", "stdin_open"}
     kept |= {"mem_limit", "memswap_limit"}
@@ -94,32 +108,32 @@ def test_a_conversion_sees_its_file_and_an_empty_folder(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("verb", ["classify", "regress"])
 def test_a_probe_reads_latents_and_writes_its_results_alone(verb: str) -> None:
-    mounted = _mounted(task_arguments(_task(verb=verb), HOST, LABELS))
+    mounted = _mounted(task_arguments(_job(verb), Slot(), HOST, LABELS))
     assert [target for target, (_, read_only) in mounted.items() if not read_only] == ["/out"]
     assert mounted["/latents"] == ("/host/latents", True)
 
 
 def test_a_gpu_is_named_by_its_uuid_and_no_other_is_seen() -> None:
-    arguments = task_arguments(_task(device=Device("cuda", ("GPU-7", "GPU-8"), "H")), HOST, LABELS)
+    arguments = task_arguments(_job(), Slot(Device("cuda", ("GPU-7", "GPU-8"), "H")), HOST, LABELS)
     assert arguments["device_requests"] == [{"device_ids": ["GPU-7", "GPU-8"], "capabilities": [["gpu"]]}]
     assert "NVIDIA_VISIBLE_DEVICES" not in arguments["environment"]
 
 
 def test_a_tasks_own_limits_count_before_the_hosts() -> None:
-    arguments = task_arguments(_task(memory_bytes=1 << 20, shm_bytes=5, env={"X": "1"}), HOST, LABELS)
+    arguments = task_arguments(_job(memory_bytes=1 << 20, shm_bytes=5, env={"X": "1"}), Slot(), HOST, LABELS)
     assert (arguments["mem_limit"], arguments["memswap_limit"], arguments["shm_size"]) == (1 << 20, 1 << 20, 5)
     assert arguments["environment"]["X"] == "1"
     assert "nano_cpus" not in arguments
 
 
 def test_an_image_without_a_digest_goes_by_its_reference() -> None:
-    task = _task(prepared=replace(PREPARED, digest=None))
-    assert task_arguments(task, HOST, LABELS)["image"] == "lary/toy:0"
+    job = _job(image=replace(PREPARED, digest=None))
+    assert task_arguments(job, Slot(), HOST, LABELS)["image"] == "lary/toy:0"
 
 
 def test_a_question_is_as_isolated_and_sees_no_folder() -> None:
     asked = question_arguments(PREPARED, ("describe", "--model", "x"), HOST, LABELS)
-    job = task_arguments(_task(), HOST, LABELS)
+    job = task_arguments(_job(), Slot(), HOST, LABELS)
     assert "mounts" not in asked
     assert asked["command"] == ["describe", "--model", "x"]
     assert {k: v for k, v in asked.items() if k != "command"}.items() <= job.items()

@@ -6,7 +6,7 @@ from pathlib import Path
 import lary_orch
 import pytest
 from lary_orch.catalog.cards import Catalog
-from lary_orch.runtimes.base import ImageSource
+from lary_orch.catalog.source import ImageSource
 from lary_orch.runtimes.images import Built, Recipes, choose, how_to_get, ordered, reference, sources_of, state, tag
 from lary_schema.base import ContractError
 from lary_schema.cards import ImageCard

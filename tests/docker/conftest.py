@@ -11,10 +11,12 @@ from typing import Any, NoReturn
 
 import pytest
 from lary_orch.catalog.cards import Catalog
-from lary_orch.runtimes.base import ImageSource, Prepared, Task
+from lary_orch.catalog.source import ImageSource
+from lary_orch.plan.verbs import VERBS
 from lary_orch.runtimes.docker import JOB, OWNER, DockerRuntime, connect
 from lary_orch.runtimes.image_builder import build
 from lary_orch.runtimes.images import Recipe, Recipes
+from lary_orch.runtimes.jobs import Job, Prepared
 from lary_schema.base import ContractError
 from lary_schema.cards import ImageCard
 from lary_schema.mounts import Mounts
@@ -170,14 +172,25 @@ def fake(images: None, client: Any, tmp_path_factory: pytest.TempPathFactory) ->
 
 
 @pytest.fixture
-def make_task(tmp_path: Path, fake: Prepared) -> Callable[..., Task]:
+def make_task(tmp_path: Path, fake: Prepared) -> Callable[..., Job]:
     """`make_task(["say hello", "exit 3"], verb="classify")`."""
 
-    def make(steps: Sequence[str], verb: str = "extract", **fields: Any) -> Task:
+    def make(steps: Sequence[str], verb: str = "extract", **fields: Any) -> Job:
         folders = {name: tmp_path / name for name in Mounts.model_fields}
         for folder in folders.values():
             folder.mkdir(exist_ok=True)
         (folders["job"] / "job.json").write_text(json.dumps(steps))
-        return Task("fake-job", "test-run", fake, verb, Mounts(**folders), **fields)
+        declared = VERBS[verb]
+        return Job(
+            id="fake-job",
+            verb=verb,
+            title="fake-job",
+            mounts=Mounts(**folders),
+            image=fake,
+            run="test-run",
+            reads=declared.reads,
+            writes=declared.writes,
+            **fields,
+        )
 
     return make

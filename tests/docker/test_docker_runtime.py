@@ -7,15 +7,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from lary_orch.runtimes.base import ImageSource, Prepared, Task
+from lary_orch.catalog.source import ImageSource
+from lary_orch.runtimes.devices import Slot
 from lary_orch.runtimes.docker import JOB, ORCHESTRATOR, OWNER, RUN, UNKNOWN_EXIT, DockerRuntime
+from lary_orch.runtimes.jobs import Job, Prepared
 from lary_schema.base import ContractError, ExitCode
 from lary_schema.cards import ImageCard
 from lary_schema.events import Failed, Warned, from_line
 
 pytestmark = pytest.mark.docker
 
-MakeTask = Callable[..., Task]
+MakeTask = Callable[..., Job]
 MEMORY = 96 << 20
 
 
@@ -24,8 +26,8 @@ def _containers(client: Any, owner: Path) -> list[Any]:
     return found
 
 
-def _run(runtime: DockerRuntime, task: Task, tmp_path: Path) -> tuple[int, list[str], str]:
-    running = runtime.start(task, tmp_path / "logs" / "stderr.log")
+def _run(runtime: DockerRuntime, task: Job, tmp_path: Path) -> tuple[int, list[str], str]:
+    running = runtime.start(task, Slot(), tmp_path / "logs" / "stderr.log")
     lines = list(running.lines())
     code = running.wait()
     return code, lines, (tmp_path / "logs" / "stderr.log").read_text()
@@ -53,7 +55,7 @@ def test_what_a_container_can_reach(
     assert facts["environ"]["HOME"] == "/tmp"
 
 
-def _open(task: Task) -> Task:
+def _open(task: Job) -> Job:
     """Let any user write where the mounts do."""
     for folder in (task.mounts.latents, task.mounts.out, task.mounts.data):
         folder.chmod(0o777)
@@ -63,7 +65,7 @@ def _open(task: Task) -> Task:
 def test_what_the_engine_says_of_a_container(
     client: Any, runtime: DockerRuntime, make_task: MakeTask, tmp_path: Path
 ) -> None:
-    running = runtime.start(make_task(["sleep"], memory_bytes=MEMORY, cpus=1), tmp_path / "stderr.log")
+    running = runtime.start(make_task(["sleep"], memory_bytes=MEMORY), Slot(cpus=1), tmp_path / "stderr.log")
     lines = running.lines()
     assert next(lines) == "asleep\n"
     [container] = _containers(client, tmp_path)
@@ -86,7 +88,7 @@ def test_what_the_engine_says_of_a_container(
 def test_stop_is_polite_first(
     runtime: DockerRuntime, make_task: MakeTask, tmp_path: Path, steps: list[str], code: int
 ) -> None:
-    running = runtime.start(make_task(steps), tmp_path / "stderr.log")
+    running = runtime.start(make_task(steps), Slot(), tmp_path / "stderr.log")
     lines = running.lines()
     next(lines)
     running.stop(grace_s=1)
@@ -117,7 +119,7 @@ def test_a_child_killed_for_memory_is_told_and_the_jobs_own_end_counts(
 def test_a_container_that_somebody_removed(
     client: Any, runtime: DockerRuntime, make_task: MakeTask, tmp_path: Path
 ) -> None:
-    running = runtime.start(make_task(["sleep"]), tmp_path / "stderr.log")
+    running = runtime.start(make_task(["sleep"]), Slot(), tmp_path / "stderr.log")
     lines = running.lines()
     next(lines)
     [container] = _containers(client, tmp_path)
@@ -129,7 +131,7 @@ def test_a_container_that_somebody_removed(
 def test_sweep_takes_the_orphans_and_spares_the_living(
     client: Any, runtime: DockerRuntime, make_task: MakeTask, tmp_path: Path
 ) -> None:
-    living = runtime.start(make_task(["sleep"]), tmp_path / "stderr.log")
+    living = runtime.start(make_task(["sleep"]), Slot(), tmp_path / "stderr.log")
     lines = living.lines()
     next(lines)
     [container] = _containers(client, tmp_path)
@@ -167,4 +169,4 @@ def test_a_missing_folder_is_told_and_leaves_no_container(
     task = make_task(["exit 0"])
     task.mounts.latents.rmdir()
     with pytest.raises(ContractError, match="bind source path does not exist"):
-        runtime.start(task, tmp_path / "stderr.log")
+        runtime.start(task, Slot(), tmp_path / "stderr.log")

@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 import torch
-from lary_orch.runtimes.base import Prepared
+from lary_orch.runtimes.base import Folder
 from lary_orch.runtimes.docker import DockerRuntime
-from lary_orch.runtimes.docker_args import Folder
+from lary_orch.runtimes.jobs import Prepared
 from safetensors.torch import load_file
 
 pytestmark = pytest.mark.docker

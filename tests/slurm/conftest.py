@@ -13,17 +13,16 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import pytest
-from lary_orch.run.scheduler import Outcome, Work
-from lary_orch.runtimes.base import ImageSource, Prepared
+from lary_orch.runtimes.base import Outcome
 from lary_orch.runtimes.devices import Slot
-from lary_schema.cards import ImageCard
+from lary_orch.runtimes.jobs import Output, Task
 from lary_schema.events import Event
 from lary_schema.mounts import Mounts
 from lary_schema.runs import RunPaths
 from lary_slurm.client import Slurm
 from lary_slurm.follow import Follower
 from lary_slurm.profile import Profile
-from lary_slurm.state import GroupEntry, Session, SessionPaths, TaskEntry
+from lary_slurm.state import GroupEntry, Session, SessionPaths
 
 CLUSTER = "LARY_SLURM_CLUSTER"
 COMMAND = Path(sys.executable).with_name("lary-orch")
@@ -227,20 +226,39 @@ class Seen:
     events: list[Event] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
-    def launched(self, work: Work, slot: Slot, attempt: int) -> None:
-        self.launches.append((work.id, attempt))
+    def launched(self, task: Task, slot: Slot, attempt: int) -> None:
+        self.launches.append((task.id, attempt))
 
-    def event(self, work: Work, event: Event) -> None:
+    def event(self, task: Task, event: Event) -> None:
         self.events.append(event)
 
-    def relaunch(self, work: Work, code: int, message: str) -> None:
-        self.relaunches.append((work.id, message))
+    def relaunch(self, task: Task, code: int, message: str) -> None:
+        self.relaunches.append((task.id, message))
 
     def ended(self, outcome: Outcome) -> None:
         self.ends.append(outcome)
 
     def note(self, text: str) -> None:
         self.notes.append(text)
+
+
+@dataclass(frozen=True, kw_only=True)
+class FakeTask(Task):
+    """A task whose output is a file of its job's folder."""
+
+    fakes: Any = None
+
+    def missing(self) -> str | None:
+        return self.fakes.lacks(self.id)  # type: ignore[no-any-return]
+
+
+class Driven(Follower):
+    """A follower that a test drives."""
+
+    def follow(self) -> bool:
+        while not self.poll():
+            pass
+        return True
 
 
 @dataclass
@@ -283,9 +301,15 @@ class Fakes:
             profile=self.profile,
             groups=tuple(GroupEntry(name=name, command=command, options=self.profile.options()) for name in groups),
             tasks=tuple(
-                TaskEntry.model_validate(
-                    {"id": job, "verb": verb, "title": job, "group": _group(job), "needs": needs}
-                    | {"mounts": self.mounts(job)}
+                FakeTask(
+                    id=job,
+                    verb=verb,
+                    title=job,
+                    mounts=self.mounts(job),
+                    group=_group(job),
+                    needs=tuple(needs),
+                    outputs=(Output("out", "nothing", job),),
+                    fakes=self,
                 )
                 for job, verb, needs in self.jobs
             ),
@@ -296,14 +320,10 @@ class Fakes:
         folder = self.run.job(job)
         return Mounts(data=folder, weights=folder, latents=folder, job=folder, out=folder)
 
-    def follower(self, session: Session, place: SessionPaths, seen: Seen, **options: Any) -> Follower:
-        card = ImageCard(name="fake", kind="model", module="fake")
-        prepared = Prepared(ImageSource(card, None), "fake", None, "")
-        works = {
-            job: Work(job, verb, job, prepared, self.mounts(job), needs, lacks=lambda job=job: self.lacks(job))  # type: ignore[misc]
-            for job, verb, needs in self.jobs
-        }
-        return Follower(self.client, session, place, self.run, works, seen, **options)
+    def follower(self, session: Session, place: SessionPaths, seen: Seen, **options: Any) -> "Driven":
+        follower = Driven(self.client, session, place, self.run, **options)
+        follower.submit(seen)
+        return follower
 
     def lacks(self, job: str) -> str | None:
         return None if (self.run.job(job) / "done").exists() else f"{job} left nothing"

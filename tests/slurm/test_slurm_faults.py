@@ -16,7 +16,7 @@ def _follow(fakes: Any, **options: Any) -> tuple[Any, dict[str, Any]]:
     session, place = fakes.session(**options)
     follower = fakes.follower(session, place, seen)
     assert follower.follow()
-    return seen, {outcome.work.id: outcome for outcome in follower.outcomes}
+    return seen, {outcome.task.id: outcome for outcome in follower.outcomes}
 
 
 def test_arrays_are_cut_and_probes_wait_for_all_of_them(fakes: Any, cluster: Any) -> None:
@@ -52,7 +52,7 @@ def test_killed_tasks_run_again_and_final_codes_do_not(fakes: Any, cluster: Any)
     assert key is not None
     cluster("scancel", "--signal=KILL", "--full", f"{key[0]}_{key[1]}")
     assert follower.follow()
-    ends = {outcome.work.id: (outcome.state, outcome.code, outcome.attempts) for outcome in follower.outcomes}
+    ends = {outcome.task.id: (outcome.state, outcome.code, outcome.attempts) for outcome in follower.outcomes}
     assert ends == {
         "extract.p0": ("done", 0, 2),
         "extract.p1": ("failed", ExitCode.WEIGHTS, 1),
@@ -62,7 +62,7 @@ def test_killed_tasks_run_again_and_final_codes_do_not(fakes: Any, cluster: Any)
         "hopeless": ("skipped", 0, 0),
     }
     assert {job: fakes.ran(job) for job in ends} == {job: attempts for job, (_, _, attempts) in ends.items()}
-    said = next(outcome.message for outcome in follower.outcomes if outcome.work.id == "extract.p1")
+    said = next(outcome.message for outcome in follower.outcomes if outcome.task.id == "extract.p1")
     assert said == "no weights here"
 
 

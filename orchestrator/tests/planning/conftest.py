@@ -10,9 +10,12 @@ import pytest
 import yaml
 from lary_orch.catalog.cards import Catalog
 from lary_orch.catalog.protocol_cards import load_protocol
+from lary_orch.catalog.source import ImageSource
 from lary_orch.plan.jobs import Plan, Request
 from lary_orch.plan.planner import make_plan
-from lary_orch.runtimes.base import ImageSource, Prepared, Running, Say, Task
+from lary_orch.runtimes.base import Running, Say
+from lary_orch.runtimes.devices import Slot
+from lary_orch.runtimes.jobs import Job, Prepared
 from lary_orch.workspace import Workspace
 from lary_schema.atomic import publish_text
 from lary_schema.base import ContractError
@@ -51,11 +54,14 @@ class FakeRuntime:
         hashed = found.model_copy(update={"code_sha256": self.code})
         return card.model_copy(update={"models": (hashed,)}).to_json()
 
-    def start(self, task: Task, stderr: Path) -> Running:
+    def start(self, job: Job, slot: Slot, stderr: Path) -> Running:
         raise AssertionError("planning starts nothing")
 
     def sweep(self) -> list[str]:
         return []
+
+    def preview(self, paths: object, jobs: object, say: Say) -> None:
+        """Nothing is submitted."""
 
 
 @dataclass
@@ -148,11 +154,10 @@ class World:
         """Write a result for every probe; `values` by control, `failed` rows in each split."""
         written = []
         for probe in plan.probes:
-            assert isinstance(probe.job, ProbeJob)
-            assert probe.out is not None
-            value = (values or {}).get(probe.job.control, 0.75)
-            publish_text(probe.out / "result.json", make_result(probe.job, value, failed).to_json())
-            written.append(probe.out / "result.json")
+            assert isinstance(probe.document, ProbeJob)
+            value = (values or {}).get(probe.document.control, 0.75)
+            publish_text(probe.mounts.out / "result.json", make_result(probe.document, value, failed).to_json())
+            written.append(probe.mounts.out / "result.json")
         return written
 
     def only_problem(self, models: Sequence[str] = ("frame-diff",), **fields: Any) -> ContractError:

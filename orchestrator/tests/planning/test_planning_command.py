@@ -6,8 +6,7 @@ from typing import Any
 import pytest
 from click.testing import CliRunner, Result
 from lary_orch.cli import plan
-from lary_orch.runtimes.base import Device
-from lary_orch.runtimes.devices import Slot
+from lary_orch.runtimes.devices import Device, Slot
 from lary_schema.base import ExitCode
 from lary_schema.jobs import JOB
 
@@ -15,7 +14,7 @@ from lary_schema.jobs import JOB
 @pytest.fixture
 def invoke(world: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
     place = (world.runtime, [Slot(Device("cuda", ("GPU-1",), "H"), 4)] * 2)
-    monkeypatch.setattr("lary_orch.runtimes.choose.open_place", lambda **options: place)
+    monkeypatch.setattr("lary_orch.runtimes.choose.open_runtime", lambda *options: place)
 
     def run(*arguments: str) -> Result:
         where = ["--workspace", str(world.workspace.root), "--catalog", str(world.cards)]

@@ -97,10 +97,10 @@ def test_a_large_csv_is_planned_in_little_memory(world: Any, tmp_path: Path) -> 
 
 def test_the_column_of_the_groups_is_looked_for_and_given_to_the_probe(world: Any) -> None:
     world.toy()
-    assert all(planned.job.group is None for planned in world.plan().probes)
+    assert all(planned.document.group is None for planned in world.plan().probes)
     world.dataset(group="verb")
     assert "no column 'verb'" in str(world.only_problem())
     world.dataset(group={"column": "src_img", "pattern": "(?P<group>[0-9]+)"})
     probes = world.plan().probes
     assert probes
-    assert {planned.job.group.column for planned in probes} == {"src_img"}
+    assert {planned.document.group.column for planned in probes} == {"src_img"}

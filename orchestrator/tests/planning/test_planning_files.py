@@ -21,11 +21,11 @@ def test_a_job_folder_holds_the_job_and_its_csvs(world: Any) -> None:
     world.toy()
     plan = world.plan()
     probe, extract = plan.probes[0], plan.extracts[0]
-    folder = write_job(probe, world.workspace, plan.run)
+    folder = write_job(probe, world.workspace)
     assert folder == world.workspace.run(plan.run).job(probe.id)
-    assert json.loads((folder / "job.json").read_text()) == probe.job.model_dump(mode="json")
+    assert json.loads((folder / "job.json").read_text()) == probe.document.model_dump(mode="json")
     assert sorted(p.name for p in (folder / "metadata").iterdir()) == ["train.csv", "val.csv"]
-    other = write_job(extract, world.workspace, plan.run)
+    other = write_job(extract, world.workspace)
     assert [p.name for p in (other / "metadata").iterdir()] == ["train.csv"]
     assert (other / "metadata/train.csv").samefile(folder / "metadata/train.csv"), "one copy for all jobs"
     assert file_sha256(folder / "metadata/train.csv") == plan.stores[0].source.sha256
@@ -34,7 +34,7 @@ def test_a_job_folder_holds_the_job_and_its_csvs(world: Any) -> None:
 def test_the_users_csv_may_be_edited_under_a_run(world: Any) -> None:
     world.toy()
     plan = world.plan()
-    copy = write_job(plan.extracts[0], world.workspace, plan.run) / "metadata/train.csv"
+    copy = write_job(plan.extracts[0], world.workspace) / "metadata/train.csv"
     world.csv("train", text="other")
     assert file_sha256(copy) == plan.stores[0].source.sha256
     assert not copy.stat().st_mode & 0o222
@@ -45,7 +45,7 @@ def test_a_csv_that_changed_since_planning_is_refused(world: Any) -> None:
     plan = world.plan()
     path = world.csv("train", rows=11)
     with pytest.raises(ContractError, match="changed while the run was planned") as caught:
-        write_job(plan.extracts[0], world.workspace, plan.run)
+        write_job(plan.extracts[0], world.workspace)
     assert str(path) in str(caught.value)
     assert list(world.workspace.cache.rglob("*.partial")) == []
 
@@ -53,9 +53,9 @@ def test_a_csv_that_changed_since_planning_is_refused(world: Any) -> None:
 def test_writing_a_job_again_changes_nothing(world: Any) -> None:
     world.toy()
     plan = world.plan()
-    folder = write_job(plan.extracts[0], world.workspace, plan.run)
+    folder = write_job(plan.extracts[0], world.workspace)
     before = {p: p.read_bytes() for p in folder.rglob("*") if p.is_file()}
-    write_job(plan.extracts[0], world.workspace, plan.run)
+    write_job(plan.extracts[0], world.workspace)
     assert {p: p.read_bytes() for p in folder.rglob("*") if p.is_file()} == before
 
 
@@ -66,7 +66,7 @@ def test_a_disk_without_hard_links_gets_copies(world: Any, monkeypatch: pytest.M
     monkeypatch.setattr(Path, "hardlink_to", refuse)
     world.toy()
     plan = world.plan()
-    folder = write_job(plan.extracts[0], world.workspace, plan.run)
+    folder = write_job(plan.extracts[0], world.workspace)
     assert file_sha256(folder / "metadata/train.csv") == plan.stores[0].source.sha256
 
 
@@ -77,7 +77,7 @@ def test_reopened_shards_lose_their_markers(world: Any) -> None:
     plan = world.plan(retry_failed=True)
     paths = Store(world.workspace.latents / first.stores[0].layout.path)
     assert paths.marker(0).is_file(), "planning alone changes no store"
-    write_job(plan.extracts[0], world.workspace, plan.run)
+    write_job(plan.extracts[0], world.workspace)
     assert [paths.marker(shard).is_file() for shard in (0, 1)] == [False, True]
 
 
@@ -208,11 +208,11 @@ def test_an_extract_job_names_its_weights(world: Any, image_folder: Callable[...
     spec = {"name": "model", "path": "a.pt", "license": "MIT"}
     image_folder("heavy", "heavy-model", below=world.cards, weights=[spec])
     file = put(world.workspace.weights / "a.pt")
-    job = world.plan(("heavy-model",)).extracts[0].job
+    job = world.plan(("heavy-model",)).extracts[0].document
     assert isinstance(job, ExtractJob)
     assert [(w.name, w.path, w.sha256) for w in job.weights] == [("model", "a.pt", file_sha256(file))]
     assert job.values.weights == {"model": file_sha256(file)}
     put(file, b"others")
-    changed = world.plan(("heavy-model",)).extracts[0].job
+    changed = world.plan(("heavy-model",)).extracts[0].document
     assert isinstance(changed, ExtractJob)
     assert changed.store.fingerprint != job.store.fingerprint

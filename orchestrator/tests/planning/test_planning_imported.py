@@ -47,9 +47,9 @@ def test_only_the_probe_is_planned_for_a_model_that_no_image_serves(world: Any) 
     (probe,) = plan.probes
     assert probe.id == "classify.toy.stranger.imported"
     assert probe.needs == ()
-    assert isinstance(probe.job, ProbeJob)
-    assert (probe.job.model, probe.job.variant, probe.job.time_axis) == ("stranger", "imported", False)
-    found = [split.store.fingerprint for split in (probe.job.train, *probe.job.evaluate)]
+    assert isinstance(probe.document, ProbeJob)
+    assert (probe.document.model, probe.document.variant, probe.document.time_axis) == ("stranger", "imported", False)
+    found = [split.store.fingerprint for split in (probe.document.train, *probe.document.evaluate)]
     assert found == [store.layout.fingerprint for store in made.stores]
     assert world.runtime.prepared == ["probe"]
 
@@ -62,7 +62,7 @@ def test_beside_an_extracted_variant(world: Any) -> None:
         "classify.toy.frame-diff.imported",
         "classify.toy.frame-diff.corrected",
     ]
-    assert {job.job.values.variant for job in plan.extracts} == {"corrected"}
+    assert {job.document.values.variant for job in plan.extracts} == {"corrected"}
 
 
 def test_a_finished_probe_is_not_run_again(world: Any) -> None:

@@ -19,7 +19,7 @@ from lary_schema.store.layout import Store
 
 
 def probe_jobs(plan: Plan) -> list[ProbeJob]:
-    return [planned.job for planned in plan.probes if isinstance(planned.job, ProbeJob)]
+    return [planned.document for planned in plan.probes if isinstance(planned.document, ProbeJob)]
 
 
 def fingerprints(plan: Plan) -> list[str]:
@@ -54,14 +54,14 @@ def test_what_a_job_is_told(world: Any) -> None:
     world.toy(train=10)
     plan = world.plan(device="cuda", threads=3, workers=4, batch_size=5, max_failed=0.5, row_timeout_s=9)
     planned = plan.extracts[0]
-    job = planned.job
+    job = planned.document
     assert isinstance(job, ExtractJob)
     assert (job.device, job.threads, job.workers, job.batch_size, job.max_failed) == ("cuda", 3, 4, 5, 0.5)
     assert job.row_timeout_s == 9
     assert (job.store.rows, job.source.metadata.rows, job.source.metadata.path) == (10, 10, "metadata/train.csv")
-    assert job.source.host_data == str(world.workspace.data) == str(planned.data)
+    assert job.source.host_data == str(world.workspace.data) == str(planned.mounts.data)
     assert job.image == "lary/baseline:test"
-    assert planned.weights == world.workspace.weights
+    assert planned.mounts.weights == world.workspace.weights
     assert job.values.spec.time_axis is False
     assert probe_jobs(plan)[0].time_axis is False
     assert ExtractJob.model_validate_json(job.to_json()) == job
@@ -70,7 +70,7 @@ def test_what_a_job_is_told(world: Any) -> None:
 def test_out_folders_differ_by_variant_and_control(world: Any) -> None:
     world.toy()
     plan = world.plan(control=True)
-    places = [job.out.relative_to(world.workspace.results).as_posix() for job in plan.probes if job.out]
+    places = [job.mounts.out.relative_to(world.workspace.results).as_posix() for job in plan.probes]
     assert places == [
         f"{plan.run}/frame-diff/toy/classify-corrected",
         f"{plan.run}/frame-diff/toy/classify-corrected-shuffled",
@@ -114,7 +114,7 @@ def test_another_state_of_the_image_is_asked_anew_and_makes_other_stores(world: 
 def test_partitions_go_to_the_slots(world: Any) -> None:
     world.toy(train=10, val=2)
     plan = world.plan(slots=3, shard_rows=2)
-    shards = [job.job.shards for job in plan.extracts if isinstance(job.job, ExtractJob)]
+    shards = [job.document.shards for job in plan.extracts if isinstance(job.document, ExtractJob)]
     assert shards == [(0,), (1, 2), (3, 4), (0,)]
     assert [job.id.rsplit(".")[-1] for job in plan.extracts] == ["p0", "p1", "p2", "p0"]
 
@@ -209,8 +209,8 @@ def test_a_killed_extraction_goes_on_with_its_own_shards(world: Any) -> None:
     train = Store(world.workspace.latents / plan.stores[0].layout.path)
     train.marker(3).unlink()
     (job,) = world.plan(shard_rows=7).extracts
-    assert isinstance(job.job, ExtractJob)
-    assert (job.job.shards, job.job.store.shard_rows, job.reopen) == ((3,), 2, ())
+    assert isinstance(job.document, ExtractJob)
+    assert (job.document.shards, job.document.store.shard_rows, job.reopen) == ((3,), 2, ())
 
 
 def test_a_shard_that_lost_its_file_is_written_again(world: Any) -> None:
@@ -220,8 +220,8 @@ def test_a_shard_that_lost_its_file_is_written_again(world: Any) -> None:
     root = world.workspace.latents / plan.stores[0].layout.path
     (root / "tokens/c/1/0/0/0").unlink()
     (job,) = world.plan().extracts
-    assert isinstance(job.job, ExtractJob)
-    assert job.job.shards == job.reopen == (1,)
+    assert isinstance(job.document, ExtractJob)
+    assert job.document.shards == job.reopen == (1,)
 
 
 def test_retrying_failed_rows_redoes_their_shards_and_the_probe(world: Any) -> None:
@@ -233,8 +233,8 @@ def test_retrying_failed_rows_redoes_their_shards_and_the_probe(world: Any) -> N
     assert [job.verb for job in stale.todo] == ["classify"], "the result knew of no failed row"
     retried = world.plan(max_failed=0.5, retry_failed=True)
     (job,) = retried.extracts
-    assert isinstance(job.job, ExtractJob)
-    assert job.job.shards == job.reopen == (2,)
+    assert isinstance(job.document, ExtractJob)
+    assert job.document.shards == job.reopen == (2,)
     assert retried.probes[0].result is None
 
 
@@ -244,8 +244,8 @@ def test_transient_failures_are_tried_again_by_themselves(world: Any, reason: Re
     plan = world.plan(shard_rows=2, max_failed=0.5)
     world.finish_stores(plan, {"train": [5]}, reason)
     (job,) = world.plan(max_failed=0).extracts
-    assert isinstance(job.job, ExtractJob)
-    assert job.job.shards == job.reopen == (2,)
+    assert isinstance(job.document, ExtractJob)
+    assert job.document.shards == job.reopen == (2,)
 
 
 def test_a_finished_store_with_too_many_failures_stays_a_fault(world: Any) -> None:
@@ -346,12 +346,11 @@ def test_generated_sets_are_made_in_the_workspace(world: Any, monkeypatch: pytes
     monkeypatch.setattr("lary_orch.plan.planner.make_generated", ensure)
     plan = world.plan(datasets=("made",))
     assert made == [("demo_arm", world.workspace.generated)]
-    assert plan.extracts[0].data == world.workspace.generated
+    assert plan.extracts[0].mounts.data == world.workspace.generated
 
 
 def test_a_slot_fills_in_device_and_threads(world: Any) -> None:
-    from lary_orch.runtimes.base import Device
-    from lary_orch.runtimes.devices import Slot
+    from lary_orch.runtimes.devices import Device, Slot
 
     request = world.request().on([Slot(Device("cuda", ("GPU-1",), "H"), 4)] * 2)
     assert (request.device, request.slots, request.threads) == ("cuda", 2, 4)
@@ -359,16 +358,15 @@ def test_a_slot_fills_in_device_and_threads(world: Any) -> None:
 
 
 def test_a_probe_shared_by_processes_takes_their_slots(world: Any) -> None:
-    from lary_orch.runtimes.base import Device
-    from lary_orch.runtimes.devices import Slot
+    from lary_orch.runtimes.devices import Device, Slot
 
     world.toy()
     slots = [Slot(Device(), 3)] * 2
     wanted = world.request(probing=Probing(processes=2))
     plan = make_plan(wanted.on(slots), world.workspace, world.catalog(), world.runtime, lambda line: None)
-    assert [(job.slots, job.job.threads) for job in plan.probes] == [(2, 6)]
+    assert [(job.slots, job.document.threads) for job in plan.probes] == [(2, 6)]
     assert {job.slots for job in plan.extracts} == {1}
     alone = make_plan(world.request().on(slots), world.workspace, world.catalog(), world.runtime, lambda line: None)
-    assert plan.probes[0].job.fingerprint == alone.probes[0].job.fingerprint
+    assert plan.probes[0].document.fingerprint == alone.probes[0].document.fingerprint
     with pytest.raises(ContractError, match="--probe-processes 3: jobs have 2 slots here"):
         world.request(probing=Probing(processes=3)).on(slots)

@@ -86,7 +86,7 @@ def test_regression_goes_down_and_the_best_stands_first(world: Any) -> None:
     world.csv("val")
     made = world.plan(("frame-diff", "pixels"))
     world.finish_probes(made, {"none": 0.9})
-    publish_text(made.probes[1].out / "result.json", _worse(made.probes[1].out, 0.4))
+    publish_text(made.probes[1].mounts.out / "result.json", _worse(made.probes[1].mounts.out, 0.4))
     lines = board(world).splitlines()
     assert "toy/val MSE ↓" in lines[2]
     assert lines[4].startswith("pixels ")
@@ -159,7 +159,7 @@ def test_status_of_a_run_under_way(world: Any) -> None:
     made = world.plan(("frame-diff", "unknown"), shard_rows=2)
     write_plan(made, world.workspace)
     for job in made.extracts:
-        write_job(job, world.workspace, made.run)
+        write_job(job, world.workspace)
     world.finish_stores(made, {"train": [3]})
     state = json.loads(invoke(status, world, "--json", "--failures"))
     train = state["stores"][0]
@@ -182,7 +182,7 @@ def test_status_shows_scores_and_not_those_of_another_job(world: Any) -> None:
     world.finish_stores(made)
     (path,) = world.finish_probes(made)
     assert "val 0.7500" in invoke(status, world)
-    publish_text(path, path.read_text().replace(made.probes[0].job.fingerprint, "0" * 64))
+    publish_text(path, path.read_text().replace(made.probes[0].document.fingerprint, "0" * 64))
     assert "to do" in invoke(status, world)
 
 

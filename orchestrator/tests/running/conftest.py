@@ -4,12 +4,15 @@ import json
 import os
 import sys
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
-from lary_orch.run.scheduler import Work
-from lary_orch.runtimes.base import Device, ImageSource, Prepared
-from lary_orch.runtimes.devices import Slot
+from lary_orch.catalog.source import ImageSource
+from lary_orch.plan.verbs import VERBS
+from lary_orch.runtimes.devices import Device, Slot
+from lary_orch.runtimes.jobs import Job, Prepared
 from lary_orch.runtimes.process import ProcessRuntime
 from lary_schema.cards import ImageCard
 from lary_schema.mounts import Mounts
@@ -107,18 +110,39 @@ def slot() -> Slot:
     return Slot(Device(), 1)
 
 
+@dataclass(frozen=True, kw_only=True)
+class FakeJob(Job):
+    """A job whose outputs are missing as a test says."""
+
+    lacks: Callable[[], str | None] = lambda: None
+
+    def missing(self) -> str | None:
+        return self.lacks()
+
+
 @pytest.fixture
-def make_work(tmp_path: Path, prepared: Prepared, paths: RunPaths) -> Callable[..., Work]:
+def make_work(tmp_path: Path, prepared: Prepared, paths: RunPaths) -> Callable[..., Job]:
     """`make_work("a", ["start", "exit 1"], ["start"], needs=("b",))`: a list of steps per attempt."""
 
-    def make(job_id: str, *attempts: list[str], **fields: object) -> Work:
+    def make(job_id: str, *attempts: list[str], **fields: Any) -> Job:
         out = tmp_path / "out" / job_id
         out.mkdir(parents=True)
         job = paths.job(job_id)
         job.mkdir(parents=True)
         (job / "job.json").write_text(json.dumps({"id": job_id, "attempts": attempts or [["start"]]}))
         mounts = Mounts(data=tmp_path, weights=tmp_path, latents=tmp_path, job=job, out=out)
-        return Work(job_id, str(fields.pop("verb", "extract")), job_id, prepared, mounts, **fields)  # type: ignore[arg-type]
+        verb = VERBS[fields.pop("verb", "extract")]
+        return FakeJob(
+            id=job_id,
+            verb=verb.name,
+            title=job_id,
+            mounts=mounts,
+            image=prepared,
+            run="smoke-1",
+            reads=verb.reads,
+            writes=verb.writes,
+            **fields,
+        )
 
     return make
 

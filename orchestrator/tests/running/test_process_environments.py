@@ -6,8 +6,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from lary_orch.catalog.source import ImageSource
 from lary_orch.runtimes import environments
-from lary_orch.runtimes.base import ImageSource
 from lary_orch.runtimes.environments import (
     FROM_FIND_LINKS,
     MARKER,

@@ -9,22 +9,19 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from lary_orch.run.scheduler import Work
 from lary_orch.runtimes import orphans
-from lary_orch.runtimes.base import Device, Prepared, Task
+from lary_orch.runtimes.devices import Device, Slot
+from lary_orch.runtimes.jobs import Job, Prepared
 from lary_orch.runtimes.process import ProcessRuntime, ProcessTask, base_env, task_env
 from lary_schema.base import ContractError
 
-MakeWork = Callable[..., Work]
+MakeWork = Callable[..., Job]
 Alive = Callable[[int], bool]
+NO_SHARE = Slot()
 
 
-def _task(work: Work, **fields: object) -> Task:
-    return Task(work.id, "smoke-1", work.prepared, work.verb, work.mounts, **fields)  # type: ignore[arg-type]
-
-
-def _start(runtime: ProcessRuntime, work: Work, tmp_path: Path, **fields: object) -> ProcessTask:
-    return runtime.start(_task(work, **fields), tmp_path / "logs" / "stderr.log")
+def _start(runtime: ProcessRuntime, work: Job, tmp_path: Path, slot: Slot = NO_SHARE) -> ProcessTask:
+    return runtime.start(work, slot, tmp_path / "logs" / "stderr.log")
 
 
 def _wait_for(path: Path) -> Path:
@@ -83,10 +80,8 @@ def test_the_environment_of_a_task(
     runtime: ProcessRuntime, make_work: MakeWork, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("SECRET_TOKEN", "x")
-    work = make_work("a", ["start"])
-    task = _start(
-        runtime, work, tmp_path, device=Device("cuda", ("GPU-1", "GPU-2"), "H100"), cpus=3, env={"EXTRA": "1"}
-    )
+    work = make_work("a", ["start"], env={"EXTRA": "1"})
+    task = _start(runtime, work, tmp_path, Slot(Device("cuda", ("GPU-1", "GPU-2"), "H100"), 3))
     list(task.lines())
     assert task.wait() == 0
     env = json.loads((work.mounts.out / "attempt-0").read_text())
@@ -100,7 +95,7 @@ def test_the_environment_of_a_task(
 
 
 def test_a_cpu_task_sees_no_gpu_and_the_network_is_off(make_work: MakeWork) -> None:
-    env = task_env(base_env({"HOME": "/h", "CUDA_VISIBLE_DEVICES": "0"}), _task(make_work("a")), "owner")
+    env = task_env(base_env({"HOME": "/h", "CUDA_VISIBLE_DEVICES": "0"}), make_work("a"), NO_SHARE, "owner")
     assert env["CUDA_VISIBLE_DEVICES"] == ""
     assert env["HF_HUB_OFFLINE"] == "1"
     assert env["HOME"] == "/h"

@@ -6,15 +6,16 @@ from pathlib import Path
 import pytest
 from lary_orch.run import progress
 from lary_orch.run.progress import LiveBars, PlainLines, amounts, watching
-from lary_orch.run.scheduler import Outcome, Watch, Work
+from lary_orch.runtimes.base import Outcome, Watch
 from lary_orch.runtimes.devices import Slot
+from lary_orch.runtimes.jobs import Job
 from lary_schema.events import BatchHalved, Failed, Finished, Progress, Split, Started, Warned
 from rich.console import Console
 
-MakeWork = Callable[..., Work]
+MakeWork = Callable[..., Job]
 
 
-def _play(watch: Watch, work: Work, slot: Slot) -> None:
+def _play(watch: Watch, work: Job, slot: Slot) -> None:
     """A job that dies once, then does its work; a second one that is skipped."""
     watch.launched(work, slot, 1)
     watch.event(work, Started(job="a", total=900, skipped=100, device="cpu", pid=1))
@@ -32,7 +33,7 @@ def _play(watch: Watch, work: Work, slot: Slot) -> None:
 
 
 @pytest.fixture
-def work(make_work: MakeWork) -> Work:
+def work(make_work: MakeWork) -> Job:
     return make_work("a")
 
 
@@ -42,7 +43,7 @@ def test_what_a_rate_looks_like() -> None:
     assert amounts(Finished(job="a", done=1, per_second=12345), "steps") == "12,345 steps/s"
 
 
-def test_plain_lines(work: Work, slot: Slot, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_plain_lines(work: Job, slot: Slot, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(progress, "PLAIN_EVERY_S", 0)
     out = io.StringIO()
     _play(PlainLines(out), work, slot)
@@ -60,7 +61,7 @@ def test_plain_lines(work: Work, slot: Slot, monkeypatch: pytest.MonkeyPatch) ->
     ]
 
 
-def test_plain_lines_are_few(work: Work, slot: Slot) -> None:
+def test_plain_lines_are_few(work: Job, slot: Slot) -> None:
     out = io.StringIO()
     watch = PlainLines(out)
     watch.launched(work, slot, 1)
@@ -69,7 +70,7 @@ def test_plain_lines_are_few(work: Work, slot: Slot) -> None:
     assert len(out.getvalue().splitlines()) == 1
 
 
-def test_json_lines(work: Work, slot: Slot) -> None:
+def test_json_lines(work: Job, slot: Slot) -> None:
     out = io.StringIO()
     with watching(2, out, as_json=True) as watch:
         _play(watch, work, slot)
@@ -81,7 +82,7 @@ def test_json_lines(work: Work, slot: Slot) -> None:
 
 
 @pytest.mark.parametrize("width", [80, 160])
-def test_bars(work: Work, slot: Slot, width: int) -> None:
+def test_bars(work: Job, slot: Slot, width: int) -> None:
     out = io.StringIO()
     with LiveBars(Console(file=out, force_terminal=True, width=width, height=24), 2) as watch:
         _play(watch, work, slot)

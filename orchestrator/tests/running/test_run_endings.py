@@ -9,13 +9,14 @@ import pytest
 from lary_orch.plan.jobs import Problem
 from lary_orch.run import failures as endings
 from lary_orch.run.failures import report_failures, run_code
-from lary_orch.run.scheduler import Outcome, Work
+from lary_orch.runtimes.base import Outcome
+from lary_orch.runtimes.jobs import Job
 from lary_results.remedies import REMEDIES
 from lary_schema.base import ContractError, WeightsError
 from lary_schema.events import Reason
 from lary_schema.runs import PlanFile
 
-MakeWork = Callable[..., Work]
+MakeWork = Callable[..., Job]
 EMPTY = PlanFile(run="smoke-1", protocol="smoke", latents="/l", stores=(), probes=(), problems=())
 
 
@@ -26,7 +27,7 @@ def test_every_reason_has_a_remedy() -> None:
 def test_codes(make_work: MakeWork) -> None:
     three, five = (Outcome(make_work(str(code)), "failed", code) for code in (3, 5))
     weights = Problem("model x", WeightsError("none"))
-    assert run_code([], [Outcome(three.work, "done"), replace(five, state="skipped", code=0)], None) == 0
+    assert run_code([], [Outcome(three.task, "done"), replace(five, state="skipped", code=0)], None) == 0
     assert run_code([], [three, three], None) == 3
     assert run_code([], [three, five], None) == 1
     assert run_code([weights], [], None) == 4

@@ -5,18 +5,24 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
-from lary_orch.run.scheduler import Outcome, Scheduler, Work, explain, one_at_a_time
-from lary_orch.runtimes.base import Device, Running, Task
-from lary_orch.runtimes.devices import Slot, joined
+from lary_orch.run.attempts import explain
+from lary_orch.run.drive import drive
+from lary_orch.run.scheduler import Scheduler, one_at_a_time
+from lary_orch.runtimes.base import Outcome, Running
+from lary_orch.runtimes.devices import Device, Slot, joined
+from lary_orch.runtimes.jobs import Job
 from lary_orch.runtimes.process import ProcessRuntime
 from lary_schema.base import ContractError, WeightsError
 from lary_schema.events import Event
 from lary_schema.runs import RunPaths
 
-MakeWork = Callable[..., Work]
+MakeWork = Callable[..., Job]
 
 
 class Recorder:
@@ -25,17 +31,17 @@ class Recorder:
     def __init__(self) -> None:
         self.calls: list[tuple[str, str]] = []
 
-    def launched(self, work: Work, slot: Slot, attempt: int) -> None:
+    def launched(self, work: Job, slot: Slot, attempt: int) -> None:
         self.calls.append(("launched", work.id))
 
-    def event(self, work: Work, event: Event) -> None:
+    def event(self, work: Job, event: Event) -> None:
         self.calls.append((event.event, work.id))
 
-    def relaunch(self, work: Work, code: int, message: str) -> None:
+    def relaunch(self, work: Job, code: int, message: str) -> None:
         self.calls.append(("relaunch", message))
 
     def ended(self, outcome: Outcome) -> None:
-        self.calls.append((outcome.state, outcome.work.id))
+        self.calls.append((outcome.state, outcome.task.id))
 
     def note(self, text: str) -> None:
         self.calls.append(("note", text))
@@ -49,13 +55,27 @@ def watch() -> Recorder:
     return Recorder()
 
 
+class Driven:
+    """A scheduler that is driven to its end."""
+
+    def __init__(self, runtime: Any, slots: list[Slot], paths: RunPaths, watch: Recorder, **options: Any) -> None:
+        self._make = partial(Scheduler, runtime.start, slots, paths, **options)
+        self._run = paths.root.name
+        self._watch = watch
+        self.interrupted: signal.Signals | None = None
+
+    def run(self, work: list[Job]) -> list[Outcome]:
+        outcomes, self.interrupted = drive(self._make(work), self._run, lambda jobs: nullcontext(self._watch), print)
+        return outcomes
+
+
 @pytest.fixture
-def scheduler(runtime: ProcessRuntime, slot: Slot, paths: RunPaths, watch: Recorder) -> Scheduler:
-    return Scheduler(runtime, [slot], paths, watch)
+def scheduler(runtime: ProcessRuntime, slot: Slot, paths: RunPaths, watch: Recorder) -> Driven:
+    return Driven(runtime, [slot], paths, watch)
 
 
 def test_a_job_that_dies_is_started_again(
-    scheduler: Scheduler, make_work: MakeWork, watch: Recorder, paths: RunPaths
+    scheduler: Driven, make_work: MakeWork, watch: Recorder, paths: RunPaths
 ) -> None:
     work = make_work("a", ["start", "kill"], ["start", "exit 1"], ["start"])
     (outcome,) = scheduler.run([work])
@@ -65,19 +85,19 @@ def test_a_job_that_dies_is_started_again(
     assert "finished" not in paths.events("a", 1).read_text()
 
 
-def test_attempts_are_limited(scheduler: Scheduler, make_work: MakeWork) -> None:
+def test_attempts_are_limited(scheduler: Driven, make_work: MakeWork) -> None:
     (outcome,) = scheduler.run([make_work("a", ["kill"])])
     assert (outcome.state, outcome.attempts, outcome.code) == ("failed", 3, 137)
 
 
 @pytest.mark.parametrize("code", [2, 3, 4, 5])
-def test_a_decided_end_is_final(scheduler: Scheduler, make_work: MakeWork, code: int) -> None:
+def test_a_decided_end_is_final(scheduler: Driven, make_work: MakeWork, code: int) -> None:
     (outcome,) = scheduler.run([make_work("a", ["row 7", "error the disk is no disk", f"exit {code}"])])
     assert (outcome.state, outcome.attempts, outcome.code) == ("failed", 1, code)
     assert outcome.message == "the disk is no disk"
 
 
-def test_dependents_of_a_failure_are_skipped_and_the_others_finish(scheduler: Scheduler, make_work: MakeWork) -> None:
+def test_dependents_of_a_failure_are_skipped_and_the_others_finish(scheduler: Driven, make_work: MakeWork) -> None:
     bad, good = make_work("bad", ["exit 4"]), make_work("good")
     after_bad, after_good = make_work("pb", needs=("bad", "good")), make_work("pg", needs=("good",))
     last = make_work("last", needs=("pb",))
@@ -87,7 +107,7 @@ def test_dependents_of_a_failure_are_skipped_and_the_others_finish(scheduler: Sc
 
 
 def test_a_probe_starts_as_soon_as_its_stores_are_complete(
-    scheduler: Scheduler, make_work: MakeWork, watch: Recorder
+    scheduler: Driven, make_work: MakeWork, watch: Recorder
 ) -> None:
     work = [make_work("e1"), make_work("e2"), make_work("p1", verb="classify", needs=("e1",))]
     scheduler.run(work)
@@ -100,18 +120,18 @@ def test_a_wide_job_waits_for_its_slots_and_is_not_overtaken(
     slots = [Slot(Device("cpu", (name,)), 2) for name in ("A", "B")]
     # One slot is free while `first` runs: `wide` waits for the other one, and `last` must not take it meanwhile.
     work = [make_work("first"), make_work("wide", slots=2), make_work("last")]
-    outcomes = Scheduler(runtime, slots, paths, watch).run(work)
+    outcomes = Driven(runtime, slots, paths, watch).run(work)
     assert [o.state for o in outcomes] == ["done"] * 3
     assert watch.order("launched") == ["first", "wide", "last"]
     assert joined(slots) == Slot(Device("cpu", ("A", "B"), "2 x cpu"), 4)
 
 
-def test_a_job_wider_than_the_machine_is_refused(scheduler: Scheduler, make_work: MakeWork) -> None:
+def test_a_job_wider_than_the_machine_is_refused(scheduler: Driven, make_work: MakeWork) -> None:
     with pytest.raises(ValueError, match=r"\['p'\] take more slots than the 1 there are"):
         scheduler.run([make_work("p", slots=2)])
 
 
-def test_an_image_that_says_done_and_is_not(scheduler: Scheduler, make_work: MakeWork) -> None:
+def test_an_image_that_says_done_and_is_not(scheduler: Driven, make_work: MakeWork) -> None:
     (outcome,) = scheduler.run([make_work("a", lacks=lambda: "shards 3 and 4 are missing")])
     assert (outcome.state, outcome.attempts, outcome.message) == ("failed", 3, "shards 3 and 4 are missing")
 
@@ -119,7 +139,7 @@ def test_an_image_that_says_done_and_is_not(scheduler: Scheduler, make_work: Mak
 def test_a_silent_job_is_stopped_and_started_again(
     runtime: ProcessRuntime, slot: Slot, paths: RunPaths, watch: Recorder, make_work: MakeWork
 ) -> None:
-    scheduler = Scheduler(runtime, [slot], paths, watch, stall_margin_s=0)
+    scheduler = Driven(runtime, [slot], paths, watch, stall_margin_s=0)
     (outcome,) = scheduler.run([make_work("a", ["sleep"], ["exit 4"], stall_timeout_s=0.7)])
     assert watch.order("relaunch") == ["stalled: no progress for too long"]
     assert (outcome.attempts, outcome.code) == (2, 4)
@@ -133,7 +153,7 @@ class _NoRuntime:
     def __init__(self, error: Exception | None) -> None:
         self._error = error
 
-    def start(self, task: Task, stderr: Path) -> Running:
+    def start(self, job: Job, slot: Slot, stderr: Path) -> Running:
         if self._error is not None:
             raise self._error
         return _Broken()
@@ -155,19 +175,19 @@ class _Broken:
 def test_a_start_that_fails_is_the_jobs_failure(
     slot: Slot, paths: RunPaths, watch: Recorder, make_work: MakeWork
 ) -> None:
-    scheduler = Scheduler(_NoRuntime(WeightsError("no weights")), [slot], paths, watch)  # type: ignore[arg-type]
+    scheduler = Driven(_NoRuntime(WeightsError("no weights")), [slot], paths, watch)
     outcomes = scheduler.run([make_work("a"), make_work("b")])
     assert [(o.state, o.code, o.message) for o in outcomes] == [("failed", 4, "no weights")] * 2
 
 
 def test_a_broken_runtime_hangs_nothing(slot: Slot, paths: RunPaths, watch: Recorder, make_work: MakeWork) -> None:
-    scheduler = Scheduler(_NoRuntime(None), [slot], paths, watch, attempts=1)  # type: ignore[arg-type]
+    scheduler = Driven(_NoRuntime(None), [slot], paths, watch, attempts=1)
     (outcome,) = scheduler.run([make_work("a")])
     assert (outcome.state, outcome.code) == ("failed", 1)
     assert outcome.message == "its output cannot be followed: the log's disk is full"
 
 
-def test_a_need_that_nobody_meets_is_refused(scheduler: Scheduler, make_work: MakeWork) -> None:
+def test_a_need_that_nobody_meets_is_refused(scheduler: Driven, make_work: MakeWork) -> None:
     with pytest.raises(ValueError, match=r"\['x'\]"):
         scheduler.run([make_work("a", needs=("x",))])
 
@@ -175,7 +195,7 @@ def test_a_need_that_nobody_meets_is_refused(scheduler: Scheduler, make_work: Ma
 def test_two_slots_run_two_jobs_at_once(
     runtime: ProcessRuntime, slot: Slot, paths: RunPaths, watch: Recorder, make_work: MakeWork
 ) -> None:
-    Scheduler(runtime, [slot, slot], paths, watch).run([make_work("a"), make_work("b")])
+    Driven(runtime, [slot, slot], paths, watch).run([make_work("a"), make_work("b")])
     assert [call for call, _ in watch.calls][:2] == ["launched", "launched"]
 
 
@@ -188,7 +208,7 @@ def test_codes_in_words() -> None:
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_an_interrupt_stops_everything(
-    scheduler: Scheduler, make_work: MakeWork, watch: Recorder, number: signal.Signals, alive: Callable[[int], bool]
+    scheduler: Driven, make_work: MakeWork, watch: Recorder, number: signal.Signals, alive: Callable[[int], bool]
 ) -> None:
     first, second = make_work("a", ["start", "child", "sleep"]), make_work("b")
     sleeping = first.mounts.out / "sleeping"
@@ -206,7 +226,7 @@ def test_an_interrupt_stops_everything(
     assert watch.order("launched") == ["a"]
 
 
-def test_a_second_interrupt_forces(scheduler: Scheduler, make_work: MakeWork, watch: Recorder) -> None:
+def test_a_second_interrupt_forces(scheduler: Driven, make_work: MakeWork, watch: Recorder) -> None:
     work = make_work("a", ["deaf", "sleep"])
 
     def interrupt() -> None:
@@ -227,7 +247,7 @@ def test_a_second_interrupt_forces(scheduler: Scheduler, make_work: MakeWork, wa
 class _Unread(Recorder):
     """Its reader went away."""
 
-    def event(self, work: Work, event: Event) -> None:
+    def event(self, work: Job, event: Event) -> None:
         raise BrokenPipeError
 
 
@@ -236,7 +256,7 @@ def test_nothing_is_left_running_when_the_run_breaks(
 ) -> None:
     work = make_work("a", ["deaf", "child", "start", "sleep"])
     with pytest.raises(BrokenPipeError):
-        Scheduler(runtime, [slot], paths, _Unread()).run([work])
+        Driven(runtime, [slot], paths, _Unread()).run([work])
     assert not alive(int((work.mounts.out / "child").read_text()))
 
 

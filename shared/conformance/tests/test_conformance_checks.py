@@ -14,8 +14,11 @@ from lary_conformance.case import Verdict, judge
 from lary_conformance.fixture import BAD_ROW, ROWS, make_rows
 from lary_conformance.subject import open_subject
 from lary_orch.catalog.cards import Catalog, repository
-from lary_orch.runtimes.base import ImageSource, Prepared, Say, Task
+from lary_orch.catalog.source import ImageSource
+from lary_orch.runtimes.base import Say
 from lary_orch.runtimes.choose import process_runtime
+from lary_orch.runtimes.devices import Slot
+from lary_orch.runtimes.jobs import Job, Prepared
 from lary_orch.workspace import Workspace
 from lary_schema.base import ContractError
 from lary_schema.cards import ImageCard
@@ -68,7 +71,7 @@ class Liar:
         hashed = tuple(model.model_copy(update={"code_sha256": "c0de"}) for model in models)
         return self.answer(card.model_copy(update={"models": hashed, "libraries": {"torch": "0"}}))
 
-    def start(self, task: Task, stderr: Path) -> CannedTask:
+    def start(self, job: Job, slot: Slot, stderr: Path) -> CannedTask:
         stderr.write_text("nothing to say")
         return CannedTask(self.said, self.code)
 
@@ -107,7 +110,7 @@ def test_an_image_that_does_nothing_fails_every_check_of_what_it_does(baseline: 
 
 
 @pytest.mark.parametrize(
-    ("as_us", "as_stranger", "states", "asked"),
+    ("as_us", "as_unknown", "states", "asked"),
     [
         (None, None, {"selftest": "ok", "isolation": "ok"}, 0),
         (None, "selftest: read-only", {"selftest": "ok", "isolation": "failed"}, 1),
@@ -118,20 +121,20 @@ def test_a_selftest_under_isolation_answers_both_questions(
     baseline: ImageSource,
     tmp_path: Path,
     as_us: str | None,
-    as_stranger: str | None,
+    as_unknown: str | None,
     states: dict[str, str],
     asked: int,
 ) -> None:
-    ours, stranger = Liar(selftest=as_us), Liar(selftest=as_stranger)
-    subject = open_subject(ours, baseline, tmp_path, tmp_path, chosen=(KEY,), stranger=stranger)
+    ours, unknown = Liar(selftest=as_us), Liar(selftest=as_unknown)
+    subject = open_subject(ours, baseline, tmp_path, tmp_path, chosen=(KEY,), unknown_user=unknown)
     found = {
         verdict.check: verdict for question in (answers, isolation) for verdict in map(judge, question.cases(subject))
     }
     assert {check: found[check].state for check in states} == states
-    assert stranger.asked.count("selftest") == 1
+    assert unknown.asked.count("selftest") == 1
     assert ours.asked.count("selftest") == asked
-    if as_stranger is not None:
-        assert found["isolation"].message == as_stranger
+    if as_unknown is not None:
+        assert found["isolation"].message == as_unknown
 
 
 def test_an_exit_code_alone_is_not_enough(baseline: ImageSource, tmp_path: Path) -> None:
@@ -188,8 +191,8 @@ class _Chatty:
     def ask(self, prepared: Prepared, *arguments: str) -> str:
         return str(self.inner.ask(prepared, *arguments))
 
-    def start(self, task: Task, stderr: Path) -> CannedTask:
-        running = self.inner.start(task, stderr)
+    def start(self, job: Job, slot: Slot, stderr: Path) -> CannedTask:
+        running = self.inner.start(job, slot, stderr)
         said = list(running.lines())
         return CannedTask([said[0], "chatter\n", *said[1:]], running.wait())
 

@@ -7,17 +7,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from lary_orch.run.scheduler import Outcome, Work
-from lary_orch.runtimes.base import ImageSource, Prepared
+from lary_orch.runtimes.base import Outcome
 from lary_orch.runtimes.devices import Slot
-from lary_schema.cards import ImageCard
+from lary_orch.runtimes.jobs import Output, Task
 from lary_schema.events import Event
 from lary_schema.mounts import Mounts
 from lary_schema.runs import RunPaths
 from lary_slurm.client import QueueEntry, SlurmAwayError
 from lary_slurm.follow import Follower
 from lary_slurm.profile import Profile
-from lary_slurm.state import GroupEntry, Session, SessionPaths, TaskEntry
+from lary_slurm.state import GroupEntry, Session, SessionPaths
 
 
 @dataclass
@@ -94,20 +93,46 @@ class Seen:
     events: list[Event] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
-    def launched(self, work: Work, slot: Slot, attempt: int) -> None:
-        self.told.append(f"{work.id} {attempt}")
+    def launched(self, task: Task, slot: Slot, attempt: int) -> None:
+        self.told.append(f"{task.id} {attempt}")
 
-    def event(self, work: Work, event: Event) -> None:
+    def event(self, task: Task, event: Event) -> None:
         self.events.append(event)
 
-    def relaunch(self, work: Work, code: int, message: str) -> None:
-        self.told.append(f"{work.id} again: {message}")
+    def relaunch(self, task: Task, code: int, message: str) -> None:
+        self.told.append(f"{task.id} again: {message}")
 
     def ended(self, outcome: Outcome) -> None:
-        self.told.append(f"{outcome.work.id} {outcome.state}")
+        self.told.append(f"{outcome.task.id} {outcome.state}")
 
     def note(self, text: str) -> None:
         self.notes.append(text)
+
+
+@dataclass(frozen=True, kw_only=True)
+class FakeTask(Task):
+    """A task whose outputs are missing as the rig says."""
+
+    rig: Any = None
+
+    def missing(self) -> str | None:
+        return self.rig.lacks.get(self.id)  # type: ignore[no-any-return]
+
+
+class Stepped(Follower):
+    """A follower that a test drives."""
+
+    def follow(self) -> bool:
+        while not self.poll():
+            pass
+        return True
+
+    def detach(self) -> bool:
+        """True where nothing was left to do."""
+        while not self.poll():
+            if self.handed_over():
+                return False
+        return True
 
 
 @dataclass
@@ -133,9 +158,15 @@ class Rig:
             profile=self.profile,
             groups=tuple(GroupEntry(name=name, command=("true",), options=()) for name in ("extract", "probe")),
             tasks=tuple(
-                TaskEntry.model_validate(
-                    {"id": job, "verb": "extract" if ".p" in job else "classify", "title": job, "needs": needs}
-                    | {"group": job.partition(".")[0], "mounts": self.mounts}
+                FakeTask(
+                    id=job,
+                    verb="extract" if ".p" in job else "classify",
+                    title=job,
+                    mounts=self.mounts,
+                    group=job.partition(".")[0],
+                    needs=needs,
+                    outputs=(Output("out", "nothing", job),),
+                    rig=self,
                 )
                 for job, needs in self.jobs.items()
             ),
@@ -147,23 +178,11 @@ class Rig:
     def mounts(self) -> Mounts:
         return Mounts(**dict.fromkeys(Mounts.model_fields, self.root))
 
-    def follow(self) -> Follower:
+    def follow(self) -> "Stepped":
         """A new one, that knows nothing but the files."""
-        prepared = Prepared(ImageSource(ImageCard(name="fake", kind="model", module="fake"), None), "", None, "")
-        works = {
-            job: Work(job, "extract", job, prepared, self.mounts, needs, lacks=lambda job=job: self.lacks.get(job))  # type: ignore[misc]
-            for job, needs in self.jobs.items()
-        }
-        return Follower(
-            self.queue,
-            self.session,
-            self.place,
-            self.run,
-            works,
-            self.seen,
-            clock=self.clock,
-            wait=self.clock.wait,
-        )
+        follower = Stepped(self.queue, self.session, self.place, self.run, clock=self.clock, wait=self.clock.wait)
+        follower.submit(self.seen)
+        return follower
 
     def begin(self, job: str, attempt: int = 1) -> None:
         self.place.task(job, attempt, "start").write_text('{"node": "n1"}')
@@ -179,7 +198,7 @@ class Rig:
             self.clock.wait(1)
 
     def ends(self) -> dict[str, tuple[str, int, int]]:
-        return {end.work.id: (end.state, end.code, end.attempts) for end in self.follower.outcomes}
+        return {end.task.id: (end.state, end.code, end.attempts) for end in self.follower.outcomes}
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ import tarfile
 from pathlib import Path
 
 import pytest
-from lary_orch.runtimes.base import ImageSource
+from lary_orch.catalog.source import ImageSource
 from lary_schema.base import ContractError
 from lary_schema.cards import ImageCard
 from lary_slurm.archive import write_archive

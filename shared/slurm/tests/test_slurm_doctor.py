@@ -1,5 +1,6 @@
 """What `doctor --runtime slurm` finds, on clusters played by scripts."""
 
+import importlib
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -11,6 +12,7 @@ from lary_orch.catalog.cards import Catalog
 from lary_orch.doctor.check import Context, Finding
 from lary_orch.workspace import Workspace
 from lary_slurm.checks import client, job, memory, partition
+from lary_slurm.plugin import PLUGIN
 
 CONFIG = """\
 MaxArraySize            = 1001
@@ -45,7 +47,9 @@ def context(tmp_path: Path) -> Callable[..., Context]:
     def make(profile: str = "") -> Context:
         path = tmp_path / "profile.yaml"
         path.write_text(profile)
-        return Context(Workspace.locate(tmp_path / "w", env={}), Catalog.load(env={}), runtime="slurm", profile=path)
+        return Context(
+            Workspace.locate(tmp_path / "w", env={}), Catalog.load(env={}), runtime="slurm", own={"profile": path}
+        )
 
     return make
 
@@ -125,10 +129,10 @@ def test_job_on_a_node_that_has_another_volume(commands: Commands, context: Cont
 
 
 def test_the_cluster_is_looked_at_for_slurm_alone(context: Contexts) -> None:
-    names = {check.NAME for check in doctor.CLUSTER}
+    names = {check.NAME for check in map(importlib.import_module, PLUGIN.checks)}
     assert not names & {check.NAME for check in doctor.CHECKS}
 
 
 def test_every_file_of_checks_is_asked() -> None:
     names = {p.stem for p in Path(checks.__file__).parent.glob("*.py")} - {"__init__"}
-    assert {check.NAME for check in doctor.CLUSTER} == {f"slurm_{name}" for name in names}
+    assert {check.NAME for check in map(importlib.import_module, PLUGIN.checks)} == {f"slurm_{name}" for name in names}

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from lary_schema.base import ContractError
 from lary_slurm.client import SlurmError
-from lary_slurm.execute import join
+from lary_slurm.follow import join
 from lary_slurm.stop import cancel
 
 
@@ -201,7 +201,8 @@ def test_another_follower_goes_on_where_the_first_left(rig: Any) -> None:
     rig.begin("extract.p1")
     rig.queue.states["probe"] = "CANCELLED"
     found = join(rig.queue, rig.run)
-    assert found == (rig.session, rig.place)
+    assert found is not None
+    assert (found[0].to_json(), found[1]) == (rig.session.to_json(), rig.place)
     rig.follower = rig.follow()
     rig.pass_time(40)
     assert rig.queue.arrays[102] == ("extract.p0",)

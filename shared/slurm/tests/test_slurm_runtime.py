@@ -4,9 +4,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from lary_orch.run.scheduler import Work
-from lary_orch.runtimes.base import ImageSource, Prepared
-from lary_orch.runtimes.choose import open_place
+from lary_orch.catalog.source import ImageSource
+from lary_orch.plan.verbs import VERBS
+from lary_orch.runtimes.choose import open_runtime
+from lary_orch.runtimes.jobs import Job, Prepared
+from lary_orch.runtimes.plugins import Wanted
 from lary_orch.workspace import Workspace
 from lary_schema.base import ContractError
 from lary_schema.cards import ImageCard
@@ -41,12 +43,24 @@ def _runtime(profile: Profile, client: Any = None) -> SlurmRuntime:
     return SlurmRuntime(client, profile, Interpreter(), Path("/vol"))
 
 
-def _works(root: Path, parts: int = 3) -> list[Work]:
-    def work(job: str, verb: str, card: ImageCard, **fields: Any) -> Work:
+def _works(root: Path, parts: int = 3) -> list[Job]:
+    def work(job: str, verb: str, card: ImageCard, **fields: Any) -> Job:
         folder = root / "runs" / "r" / "jobs" / job
         out = root / "results" / job if verb != "extract" else folder
         mounts = Mounts(data=root, weights=root / "none", latents=root / "latents", job=folder, out=out)
-        return Work(job, verb, job, Prepared(ImageSource(card, None), "env", "sha256:abc", ""), mounts, **fields)
+        declared = VERBS[verb]
+        return Job(
+            id=job,
+            verb=verb,
+            title=job,
+            mounts=mounts,
+            group=job.rpartition(".p")[0] or job,
+            image=Prepared(ImageSource(card, None), "env", "sha256:abc", ""),
+            run="r",
+            reads=declared.reads,
+            writes=declared.writes,
+            **fields,
+        )
 
     extracts = [work(f"extract.a.p{n}", "extract", CARD) for n in range(parts)]
     needs = tuple(job.id for job in extracts)
@@ -89,7 +103,7 @@ def test_preview_is_what_would_be_submitted(tmp_path: Path) -> None:
 
     said: list[str] = []
     runtime = _runtime(Profile(max_array=2, at_once=1, setup=("ulimit -c 0",)), Away())
-    shown = preview(runtime, "r", _works(tmp_path), Workspace.locate(tmp_path, env={}), said.append)
+    shown = preview(runtime, Workspace.locate(tmp_path, env={}).run("r"), _works(tmp_path), said.append)
     assert said == ["scontrol: not found; taking arrays of 1001 tasks"]
     folder = f"{tmp_path}/runs/r/slurm/NEXT/submissions"
     assert [entry["command"] for entry in shown] == [
@@ -124,16 +138,15 @@ def test_containers_come_from_exported_files(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("options", [{"gpus": ("0",)}, {"cpu_slots": 2}, {"device": "cpu"}])
 def test_one_machines_options_do_not_go_with_a_cluster(tmp_path: Path, options: dict[str, Any]) -> None:
-    given: dict[str, Any] = {"device": "auto", "gpus": (), "cpu_slots": None, "profile": None, **options}
-    place = {"workspace": Workspace.locate(tmp_path, env={}), "say": print, "images": [], "environment": "current"}
+    wanted = Wanted("slurm", "current", **options)
     with pytest.raises(ContractError, match="the profile says it"):
-        open_place(runtime="slurm", **place, **given)
+        open_runtime(wanted, Workspace.locate(tmp_path, env={}), [], print)
 
 
 def test_a_profile_goes_with_slurm_alone(tmp_path: Path) -> None:
-    place = {"workspace": Workspace.locate(tmp_path, env={}), "say": print, "images": [], "environment": "current"}
+    wanted = Wanted("process", "current", device="cpu", own={"profile": tmp_path})
     with pytest.raises(ContractError, match="--profile goes with --runtime slurm"):
-        open_place(runtime="process", device="cpu", gpus=(), cpu_slots=None, profile=tmp_path, **place)  # type: ignore[arg-type]
+        open_runtime(wanted, Workspace.locate(tmp_path, env={}), [], print)
 
 
 def test_export_writes_once_and_again_for_another_image(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,7 +10,7 @@ from typing import Any, Self
 from lary_schema.base import ContractError
 from lary_schema.cards import DatasetCard, ImageCard, ModelCard, read_yaml
 
-from lary_orch.runtimes.base import ImageSource
+from lary_orch.catalog.source import ImageSource
 
 BUILT_IN = Path(__file__).parent / "datasets"
 YAML_SUFFIXES = {".yaml", ".yml"}

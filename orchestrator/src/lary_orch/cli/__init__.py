@@ -52,18 +52,15 @@ class LazyGroup(click.Group):
 
 
 def _contributed(name: str) -> click.Command:
-    from importlib.metadata import entry_points
+    from lary_orch.cli.contributed import find
 
-    found = [point.load() for point in entry_points(group="lary.commands", name=name)]
-    if not found:
-        package = CONTRIBUTED[name]
-        raise click.ClickException(
-            f"`lary-orch {name}` comes with {package}, which is not installed here: `pip install -e "
-            f"shared/{package.removeprefix('lary-')}` from a checkout"
-        )
-    command = found[0]
-    assert isinstance(command, click.Command)
-    return command
+    if (command := find(name)) is not None:
+        return command
+    package = CONTRIBUTED[name]
+    raise click.ClickException(
+        f"`lary-orch {name}` comes with {package}, which is not installed here: `pip install -e "
+        f"shared/{package.removeprefix('lary-')}` from a checkout"
+    )
 
 
 @click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})

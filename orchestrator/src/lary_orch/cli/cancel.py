@@ -20,17 +20,15 @@ def command(run: str | None, workspace: Workspace) -> None:
     lary-orch cancel clean-1a2b3c4d
     """
     from lary_results.run_state import find_plan
-    from lary_slurm.client import Slurm
-    from lary_slurm.state import Session, SessionPaths
-    from lary_slurm.stop import cancel
+
+    from lary_orch.runtimes.plugins import plugins
 
     name = find_plan(workspace.runs, run).run
-    place = SessionPaths.newest(workspace.run(name))
-    if place is None:
-        click.echo(f"run {name}: nothing of it was ever on a cluster")
-        return
-    cancel(Slurm(), Session.read(place.document), place, _say)
-    click.echo(f"run {name}: cancelled; none of its tasks is in the queue any more")
+    for plugin in plugins().values():
+        if plugin.detached is not None and (done := plugin.detached().cancel(workspace.run(name), _say)):
+            click.echo(f"run {name}: {done}")
+            return
+    click.echo(f"run {name}: nothing of it was ever on a cluster")
 
 
 def _say(line: str) -> None:

@@ -59,13 +59,15 @@ def command(
 
 
 def _sweep(workspace: Workspace) -> None:
-    from lary_orch.runtimes.choose import docker_runtime, process_runtime
+    from lary_orch.runtimes.choose import local, local_names
 
-    lines = process_runtime(workspace, "own").sweep()
-    try:
-        lines += docker_runtime(workspace).sweep()
-    except ContractError as error:
-        lines.append(f"containers are not looked for: {str(error).splitlines()[0]}")
+    lines = []
+    for name in reversed(local_names()):
+        try:
+            lines += local(name, workspace).sweep()
+        except ContractError as error:
+            what = "containers" if name == "docker" else f"jobs of runtime {name}"
+            lines.append(f"{what} are not looked for: {str(error).splitlines()[0]}")
     for line in lines:
         click.echo(line)
 

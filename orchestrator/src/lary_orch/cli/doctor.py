@@ -3,13 +3,13 @@
 import json
 import sys
 from dataclasses import asdict
-from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import click
 
 from lary_orch.catalog.cards import Catalog
-from lary_orch.cli.options import catalog_options, json_option, option, profile_option, workspace_options
+from lary_orch.cli.options import catalog_options, json_option, option, runtime_name_options, workspace_options
+from lary_orch.runtimes.plugins import Wanted
 from lary_orch.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -19,21 +19,14 @@ if TYPE_CHECKING:
 @click.command()
 @option("-m", "--model", "models", multiple=True, help="Check for this model; repeatable.")
 @option("-d", "--dataset", "datasets", multiple=True, help="Check for this dataset; repeatable.")
-@option(
-    "--runtime",
-    type=click.Choice(["auto", "process", "docker", "slurm"]),
-    default="auto",
-    help="What jobs shall run in; auto takes a missing engine lightly.",
-)
-@profile_option
+@runtime_name_options
 @catalog_options
 @workspace_options
 @json_option
 def command(
     models: tuple[str, ...],
     datasets: tuple[str, ...],
-    runtime: Literal["auto", "process", "docker", "slurm"],
-    profile: Path | None,
+    wanted: Wanted,
     catalog: Catalog,
     workspace: Workspace,
     as_json: bool,
@@ -51,7 +44,7 @@ def command(
     from lary_orch.doctor import examine
     from lary_orch.doctor.check import Context
 
-    findings = list(examine(Context(workspace, catalog, models, datasets, runtime, profile)))
+    findings = list(examine(Context(workspace, catalog, models, datasets, wanted.runtime, wanted.own)))
     if as_json:
         click.echo(json.dumps([{"check": name, **asdict(finding)} for name, finding in findings], indent=2))
     else:

@@ -1,15 +1,13 @@
 """`lary-orch images`: build, list and prune container images."""
 
-from pathlib import Path
-
 import click
-from lary_schema.base import ContractError
 
 from lary_orch.catalog.cards import Catalog, repository
-from lary_orch.cli.options import FOLDER, catalog_options, json_option, option
+from lary_orch.cli.contributed import group_of
+from lary_orch.cli.options import catalog_options, json_option, option
 
 
-@click.group()
+@click.group(cls=group_of("images"))
 def command() -> None:
     """Build, list, export and prune container images.
 
@@ -79,31 +77,6 @@ def ls(catalog: Catalog, as_json: bool) -> None:
         return
     rows = [(i.tags[0] if i.tags else f"({i.name})", i.id[7:19], size_text(i.size), text) for i, text in found]
     show(Table("Images", ("image", "id", "size", "state"), rows, right=frozenset({2})), sys.stdout)
-
-
-@command.command()
-@click.argument("names", nargs=-1)
-@option("--to", "folder", type=FOLDER, required=True, help="Folder on the cluster's shared volume.")
-@catalog_options
-def export(catalog: Catalog, names: tuple[str, ...], folder: Path) -> None:
-    """Write images to files, for a cluster that reaches no registry.
-
-    An OCI archive per image, which Podman loads; also Apptainer's and Enroot's image where `apptainer`
-    or `enroot` is on this machine. NAMES are images; without any, all that the catalog has.
-    """
-    from lary_results.tables import size_text
-    from lary_slurm.export import export as export_one
-
-    from lary_orch.runtimes.docker import connect
-
-    client, sources = connect(), {source.card.name: source for _, source in catalog.images}
-    unknown = [name for name in names if name not in sources]
-    if unknown:
-        raise ContractError(f"no image {', '.join(unknown)}; there are {', '.join(sorted(sources))}")
-    for name in names or sorted(sources):
-        exported = export_one(client, sources[name], folder, _log)
-        archive = folder / f"{name}.tar"
-        click.echo(f"{archive}  {exported.ref}  {exported.id[7:19]}  {size_text(archive.stat().st_size)}")
 
 
 @command.command()

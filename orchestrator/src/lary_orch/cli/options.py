@@ -11,6 +11,8 @@ from lary_orch.catalog.cards import Catalog
 from lary_orch.catalog.protocol_cards import load_protocol
 from lary_orch.plan.jobs import Probing, Request
 from lary_orch.plan.stores import Feeding
+from lary_orch.runtimes.devices import DeviceChoice
+from lary_orch.runtimes.plugins import Wanted, own_options, plugins
 from lary_orch.workspace import Workspace
 
 Function = Callable[..., Any]
@@ -84,35 +86,62 @@ environment_option = option(
     help="Of the process runtime: an environment per image, or the interpreter that runs this.",
 )
 
-profile_option = option(
-    "--profile",
-    type=click.Path(dir_okay=False, path_type=Path),
-    help="Of the slurm runtime: YAML of what jobs ask for [LARY_SLURM_PROFILE].",
-)
 
-runtime_options = together(
-    [
-        option(
-            "--runtime",
-            type=click.Choice(["auto", "process", "docker", "slurm"]),
-            default="auto",
-            help="Where jobs run: auto takes docker where an engine answers and the images are built.",
-        ),
-        environment_option,
-        option(
-            "--device",
-            type=click.Choice(["auto", "cpu", "cuda"]),
-            default="auto",
-            help="What jobs compute on: auto takes the GPUs where there are some.",
-        ),
-        option("--gpus", multiple=True, help="GPUs to use, by index or UUID; repeatable [all]."),
-        option(
-            "--cpu-slots", type=click.IntRange(1), help="Jobs at once where no GPU is used [one per core, at most 4]."
-        ),
-        profile_option,
-    ]
-)
-"""Hands over `runtime`, `environment`, `device`, `gpus`, `cpu_slots`, `profile` as given."""
+def _own(function: Function) -> Function:
+    """The options that runtimes bring."""
+    return together([option(own.flag, **own.attributes) for own in own_options()])(function)
+
+
+def _runtime(help_text: str) -> Decorator:
+    names = ["auto", *plugins()]
+    return option("--runtime", type=click.Choice(names), default="auto", help=help_text)
+
+
+def _taken(given: dict[str, Any], **fields: Any) -> Wanted:
+    own = {one.name: given.pop(one.name) for one in own_options()}
+    return Wanted(runtime=given.pop("runtime"), own=own, **fields)
+
+
+def runtime_name_options(function: Function) -> Function:
+    """Hands over `wanted: Wanted` of the runtime's name and the runtimes' own options."""
+
+    @functools.wraps(function)
+    def named(*args: Any, **given: Any) -> Any:
+        return function(*args, wanted=_taken(given), **given)
+
+    return _runtime("What jobs shall run in; auto takes a missing engine lightly.")(_own(named))
+
+
+def runtime_options(function: Function) -> Function:
+    """Hands over `wanted: Wanted`."""
+
+    @functools.wraps(function)
+    def chosen(
+        *args: Any, environment: str, device: DeviceChoice, gpus: tuple[str, ...], cpu_slots: int | None, **given: Any
+    ) -> Any:
+        wanted = _taken(given, environment=environment, device=device, gpus=gpus, cpu_slots=cpu_slots)
+        return function(*args, wanted=wanted, **given)
+
+    return together(
+        [
+            _runtime("Where jobs run: auto takes docker where an engine answers and the images are built."),
+            environment_option,
+            option(
+                "--device",
+                type=click.Choice(["auto", "cpu", "cuda"]),
+                default="auto",
+                help="What jobs compute on: auto takes the GPUs where there are some.",
+            ),
+            option("--gpus", multiple=True, help="GPUs to use, by index or UUID; repeatable [all]."),
+            option(
+                "--cpu-slots",
+                type=click.IntRange(1),
+                help="Jobs at once where no GPU is used [one per core, at most 4].",
+            ),
+            _own,
+        ]
+    )(chosen)
+
 
 _MATRIX = together(
     [

@@ -2,19 +2,18 @@
 
 import json
 import sys
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
-from lary_schema.jobs import ExtractJob
+from lary_schema.jobs import ExtractJob, ProbeJob
 from lary_schema.store.layout import row_bytes
 
 from lary_orch.catalog.cards import Catalog
 from lary_orch.cli.options import catalog_options, json_option, request_options, runtime_options, workspace_options
-from lary_orch.plan.jobs import Plan, PlannedJob, Request
+from lary_orch.plan.jobs import Plan, Request
+from lary_orch.runtimes.jobs import Job
+from lary_orch.runtimes.plugins import Wanted
 from lary_orch.workspace import Workspace
-
-if TYPE_CHECKING:
-    from lary_slurm.runtime import SlurmRuntime
 
 
 @click.command()
@@ -23,7 +22,7 @@ if TYPE_CHECKING:
 @workspace_options
 @runtime_options
 @json_option
-def command(request: Request, catalog: Catalog, workspace: Workspace, as_json: bool, **place: Any) -> None:
+def command(request: Request, catalog: Catalog, workspace: Workspace, wanted: Wanted, as_json: bool) -> None:
     """Show the jobs that `run` would launch, and their JSON.
 
     Launches none of them. Images are made ready, since their own `describe` gives the facts; demo
@@ -34,33 +33,23 @@ def command(request: Request, catalog: Catalog, workspace: Workspace, as_json: b
     lary-orch plan -m vjepa2 -d calvin --runtime docker --json
     lary-orch plan -m vjepa2 -d calvin --runtime slurm        with the scripts for sbatch
     """
-    from lary_slurm.runtime import SlurmRuntime
-
     from lary_orch.plan.planner import make_plan
-    from lary_orch.runtimes.choose import needed_images, open_place
+    from lary_orch.runtimes.choose import needed_images, open_runtime
 
     images = needed_images(catalog, request.models if request.extracts else ())
-    runtime, slots = open_place(workspace=workspace, say=_say, images=images, **place)
+    runtime, slots = open_runtime(wanted, workspace, images, _say)
     plan = make_plan(request.on(slots), workspace, catalog, runtime, _say)
-    scripts = _scripts(runtime, plan, workspace) if isinstance(runtime, SlurmRuntime) else []
+    scripts = runtime.preview(workspace.run(plan.run), plan.todo, _say)
     if as_json:
-        submissions = {"submissions": scripts} if isinstance(runtime, SlurmRuntime) else {}
+        submissions = {"submissions": scripts} if scripts is not None else {}
         click.echo(json.dumps(_document(plan) | submissions, indent=2, ensure_ascii=False))
     else:
         _show(plan)
-        for submission in scripts:
+        for submission in scripts or ():
             click.echo(f"\n{' '.join(submission['command'])}\n{submission['script']}", nl=False)
     for problem in plan.problems:
         click.echo(f"error: {problem}", err=True)
     sys.exit(plan.exit_code)
-
-
-def _scripts(runtime: "SlurmRuntime", plan: Plan, workspace: Workspace) -> list[dict[str, Any]]:
-    from lary_slurm.preview import preview
-
-    from lary_orch.run.launch import as_work
-
-    return preview(runtime, plan.run, [as_work(job, workspace, plan.run) for job in plan.todo], workspace, _say)
 
 
 def _say(line: str) -> None:
@@ -70,7 +59,7 @@ def _say(line: str) -> None:
 def _document(plan: Plan) -> dict[str, Any]:
     return {
         "run": plan.run,
-        "jobs": [planned.job.model_dump(mode="json") for planned in plan.todo],
+        "jobs": [planned.document.model_dump(mode="json") for planned in plan.todo if planned.document],
         "finished": {probe.id: str(probe.result) for probe in plan.probes if probe.result is not None},
         "problems": [{"what": p.what, "message": str(p.error), "code": int(p.code)} for p in plan.problems],
     }
@@ -94,11 +83,13 @@ def _show(plan: Plan) -> None:
     show(table, sys.stdout)
 
 
-def _cells(planned: PlannedJob) -> tuple[str, ...]:
+def _cells(planned: Job) -> tuple[str, ...]:
     from lary_results.tables import size_text
 
-    job = planned.job
-    if not isinstance(job, ExtractJob):
+    job = planned.document
+    if isinstance(job, ProbeJob):
         return (planned.id, str(job.train.store.rows), "-", "-")
+    if not isinstance(job, ExtractJob):
+        return (planned.id, "-", "-", "-")
     rows = sum(len(job.store.shard_range(shard)) for shard in job.shards)
     return (planned.id, str(rows), str(len(job.shards)), size_text(rows * row_bytes(job.values.spec, job.values.dtype)))

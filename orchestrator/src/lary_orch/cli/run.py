@@ -2,7 +2,6 @@
 
 import signal
 import sys
-from typing import Any
 
 import click
 
@@ -17,6 +16,7 @@ from lary_orch.cli.options import (
     workspace_options,
 )
 from lary_orch.plan.jobs import Request
+from lary_orch.runtimes.plugins import Wanted
 from lary_orch.workspace import Workspace
 
 
@@ -26,10 +26,16 @@ from lary_orch.workspace import Workspace
 @workspace_options
 @runtime_options
 @attempts_option
-@option("--detach", is_flag=True, help="Of the slurm runtime: submit, and do not wait.")
+@option("--detach", is_flag=True, help="Of a runtime with a queue (slurm): submit, and do not wait.")
 @json_option
 def command(
-    request: Request, catalog: Catalog, workspace: Workspace, attempts: int, as_json: bool, **place: Any
+    request: Request,
+    catalog: Catalog,
+    workspace: Workspace,
+    wanted: Wanted,
+    attempts: int,
+    detach: bool,
+    as_json: bool,
 ) -> None:
     """Run the plan: extract latents, probe them, print the table.
 
@@ -47,7 +53,9 @@ def command(
 
     exit_at_sigterm()
     try:
-        code = run(request, catalog, workspace, attempts=attempts, as_json=as_json, out=sys.stdout, **place)
+        code = run(
+            request, catalog, workspace, wanted, attempts=attempts, as_json=as_json, out=sys.stdout, detach=detach
+        )
     except KeyboardInterrupt:
         click.echo("stopped", err=True)
         code = 128 + signal.SIGINT

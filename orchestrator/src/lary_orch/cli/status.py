@@ -2,12 +2,17 @@
 
 import json
 import sys
-from typing import Any
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
 
 import click
+from lary_schema.runs import RunPaths
 
 from lary_orch.cli.options import json_option, option, workspace_options
 from lary_orch.workspace import Workspace
+
+if TYPE_CHECKING:
+    from lary_orch.runtimes.plugins import Detached
 
 
 @click.command()
@@ -30,9 +35,9 @@ def command(run: str | None, workspace: Workspace, failures: bool, as_json: bool
     plan = find_plan(workspace.runs, run)
     state = run_state(plan)
     rows = list(failed_rows(plan)) if failures else []
-    cluster = _cluster_state(workspace, plan.run)
-    if cluster is not None:
-        state["cluster"] = cluster
+    detached = list(_detached(workspace.run(plan.run)))
+    for known, found in detached:
+        state[known.key] = found
     if as_json:
         listed = {"failures": rows} if failures else {}
         click.echo(json.dumps(state | listed, indent=2, ensure_ascii=False))
@@ -40,17 +45,16 @@ def command(run: str | None, workspace: Workspace, failures: bool, as_json: bool
     for table in [*state_tables(state), *([failure_table(rows)] if failures else [])]:
         show(table, sys.stdout)
         click.echo()
-    if cluster is not None:
-        from lary_slurm.report import cluster_table
-
-        show(cluster_table(cluster), sys.stdout)
+    for known, found in detached:
+        show(known.table(found), sys.stdout)
 
 
-def _cluster_state(workspace: Workspace, run: str) -> dict[str, Any] | None:
-    """Of a run of the slurm runtime: its tasks."""
-    if not (workspace.run(run).root / "slurm").is_dir():
-        return None
-    from lary_slurm.client import Slurm
-    from lary_slurm.report import cluster_state
+def _detached(run: RunPaths) -> Iterator[tuple["Detached", dict[str, Any]]]:
+    """What runtimes know of a run whose jobs may go on by themselves."""
+    from lary_orch.runtimes.plugins import plugins
 
-    return cluster_state(workspace.run(run), Slurm())
+    for plugin in plugins().values():
+        if plugin.detached is not None:
+            known = plugin.detached()
+            if (found := known.state(run)) is not None:
+                yield known, found

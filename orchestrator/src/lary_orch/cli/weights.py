@@ -144,7 +144,8 @@ def convert(
     checkpoint, or holds a tensor that cannot be written. A container sees SOURCE and an empty folder, and no
     network.
     """
-    from lary_orch.runtimes.choose import open_place
+    from lary_orch.runtimes.choose import open_runtime
+    from lary_orch.runtimes.plugins import Wanted
     from lary_orch.weights.convert import Conversion, summary
     from lary_orch.weights.convert import convert as convert_file
 
@@ -152,18 +153,10 @@ def convert(
         click.echo(line, err=True)
 
     image = catalog.image_for(CONVERTER)
-    place, _ = open_place(
-        workspace=workspace,
-        say=say,
-        images=[image],
-        runtime=runtime,
-        environment=environment,
-        device="cpu",
-        gpus=(),
-        cpu_slots=1,
-    )
+    wanted = Wanted(runtime, environment, device="cpu", cpu_slots=1)
+    chosen, _ = open_runtime(wanted, workspace, [image], say)
     options = ["--i-trust-this-file"] * trusted + (["--entry", entry] if entry else [])
-    answer = convert_file(Conversion(source, target, tuple(options)), image, place, say)
+    answer = convert_file(Conversion(source, target, tuple(options)), image, chosen, say)
     click.echo(answer, nl=False)
     say(summary(answer))
 

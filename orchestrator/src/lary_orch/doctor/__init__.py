@@ -1,8 +1,8 @@
 """`lary-orch doctor`: one check per file, behind one interface (`check.Check`)."""
 
+import importlib
 from collections.abc import Iterator
-
-from lary_slurm.checks import client, job, memory, partition
+from typing import cast
 
 from lary_orch.doctor import (
     datasets,
@@ -18,16 +18,16 @@ from lary_orch.doctor import (
     weights,
 )
 from lary_orch.doctor.check import Check, Context, Finding
+from lary_orch.runtimes.plugins import plugin
 
 CHECKS: tuple[Check, ...] = (
     *(python, uv, engine, images, gpu),
     *(disk, mounts, shm, weights, datasets, leftovers),
 )
-CLUSTER: tuple[Check, ...] = (client, partition, memory, job)
-"""Of the slurm runtime alone."""
 
 
 def examine(context: Context) -> Iterator[tuple[str, Finding]]:
-    """The checks' names and findings, in order."""
-    checks = (*CHECKS, *CLUSTER) if context.runtime == "slurm" else CHECKS
+    """The checks' names and findings, in order: those of any machine, then the wanted runtime's own."""
+    own = plugin(context.runtime).checks if context.runtime != "auto" else ()
+    checks = (*CHECKS, *(cast(Check, importlib.import_module(name)) for name in own))
     yield from ((check.NAME, check.run(context)) for check in checks)

@@ -1,9 +1,9 @@
 """What a check is: a module with NAME and run()."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from functools import cached_property
-from pathlib import Path
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
 from lary_orch.catalog.cards import Catalog
 from lary_orch.doctor.engine_facts import Engine, find_engine
@@ -30,9 +30,9 @@ class Context:
     catalog: Catalog
     models: tuple[str, ...] = ()
     datasets: tuple[str, ...] = ()
-    runtime: Literal["auto", "process", "docker", "slurm"] = "auto"
-    profile: Path | None = None
-    """Of the slurm runtime."""
+    runtime: str = "auto"
+    own: Mapping[str, Any] = field(default_factory=dict)
+    """The options of the runtimes' own, by name."""
 
     @cached_property
     def engine(self) -> Engine | str:

@@ -1,9 +1,9 @@
 """Are the container images built, in this version and from these sources?"""
 
 from lary_orch.catalog.cards import repository
+from lary_orch.catalog.source import ImageSource
 from lary_orch.doctor.check import Context, Finding, worst
 from lary_orch.doctor.engine_facts import Engine
-from lary_orch.runtimes.base import ImageSource
 from lary_orch.runtimes.images import SOURCE_LABEL, Recipes, how_to_get, reference
 
 NAME = "images"

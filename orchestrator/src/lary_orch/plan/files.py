@@ -8,42 +8,43 @@ from pathlib import Path
 from lary_results.files import RESULT_FILE
 from lary_schema.atomic import PARTIAL_SUFFIX, publish_text
 from lary_schema.base import ContractError
-from lary_schema.jobs import ExtractJob, ProbeJob
+from lary_schema.jobs import ProbeJob
 from lary_schema.runs import PlanFile, RunPaths, RunProbe, RunStore
 from lary_schema.store.layout import Store
 
 from lary_orch.catalog.splits import SplitSource
-from lary_orch.plan.jobs import Plan, PlannedJob
+from lary_orch.plan.jobs import Plan
 from lary_orch.plan.stores import PlannedStore
-from lary_orch.runtimes.base import JOB_FILE
+from lary_orch.runtimes.jobs import JOB_FILE, Job
 from lary_orch.workspace import Workspace
 
 COPY_BYTES = 1 << 20
 
 
-def write_job(planned: PlannedJob, workspace: Workspace, run: str) -> Path:
+def write_job(job: Job, workspace: Workspace) -> Path:
     """Make the job's folder (its job mount) and give its path; reopen the shards that must be redone.
 
     Raises ContractError where a CSV changed since it was planned.
     """
-    folder = workspace.run(run).job(planned.id)
-    for split in planned.metadata:
+    folder = job.mounts.job
+    for split in job.files:
         _link(snapshot(split, workspace.cache), folder / split.source.metadata.path)
-    publish_text(folder / JOB_FILE, planned.job.to_json())
-    if isinstance(planned.job, ExtractJob):
-        paths = Store(workspace.latents / planned.job.store.path)
-        for shard in planned.reopen:
-            paths.marker(shard).unlink(missing_ok=True)
+    if job.document is not None:
+        publish_text(folder / JOB_FILE, job.document.to_json())
+    for output in job.outputs:
+        for shard in job.reopen:
+            Store(workspace.latents / output.path).marker(shard).unlink(missing_ok=True)
+    for name in ("out", "latents"):
+        getattr(job.mounts, name).mkdir(parents=True, exist_ok=True)
     return folder
 
 
 def write_plan(plan: Plan, workspace: Workspace) -> RunPaths:
     """Publish `plan.json`; the run's folders."""
     paths = workspace.run(plan.run)
-    protocol = plan.run.rsplit("-", 1)[0]
     document = PlanFile(
         run=plan.run,
-        protocol=protocol,
+        protocol=plan.protocol,
         latents=str(workspace.latents),
         stores=tuple(_store_entry(store, workspace) for store in plan.stores),
         probes=tuple(_probe_entry(probe) for probe in plan.probes),
@@ -69,10 +70,9 @@ def _store_entry(store: PlannedStore, workspace: Workspace) -> RunStore:
     )
 
 
-def _probe_entry(planned: PlannedJob) -> RunProbe:
-    job = planned.job
+def _probe_entry(planned: Job) -> RunProbe:
+    job = planned.document
     assert isinstance(job, ProbeJob)
-    assert planned.out is not None
     return RunProbe(
         id=job.id,
         model=job.model,
@@ -80,7 +80,7 @@ def _probe_entry(planned: PlannedJob) -> RunProbe:
         dataset=job.dataset,
         control=job.control,
         fingerprint=job.fingerprint,
-        result=str(planned.result or planned.out / RESULT_FILE),
+        result=str(planned.result or planned.mounts.out / RESULT_FILE),
     )
 
 

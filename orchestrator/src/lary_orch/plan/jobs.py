@@ -1,18 +1,16 @@
-"""The words of planning: what is asked for, and the jobs that come of it."""
+"""What is asked for, and the plan that comes of it."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Literal, Self
 
 from lary_schema.base import ContractError, ExitCode
 from lary_schema.cards import ProtocolCard
-from lary_schema.jobs import IMPORTED, ExtractJob, ProbeJob, Tracker
+from lary_schema.jobs import IMPORTED, Tracker
 
-from lary_orch.catalog.splits import SplitSource
 from lary_orch.plan.stores import Feeding, PlannedStore
-from lary_orch.runtimes.base import Prepared
 from lary_orch.runtimes.devices import Slot
+from lary_orch.runtimes.jobs import Job
 
 
 @dataclass(frozen=True)
@@ -96,72 +94,21 @@ class Problem:
 
 
 @dataclass(frozen=True)
-class PlannedJob:
-    """A job, the image that does it, and the host's folders behind its mounts."""
-
-    job: ExtractJob | ProbeJob
-    prepared: Prepared
-    data: Path
-    """Host folder of the data mount."""
-    weights: Path
-    """Host folder of the weights mount; a probe has no use for it."""
-    metadata: tuple[SplitSource, ...]
-    """The CSVs that belong into the job mount."""
-    out: Path | None = None
-    """Host folder of a probe's out mount, where `result.json` appears."""
-    needs: tuple[str, ...] = ()
-    """Jobs that have to be done before."""
-    reopen: tuple[int, ...] = ()
-    """Shards of an extraction that lose their done marker before it starts (damaged, or retried)."""
-    result: Path | None = None
-    """A probe's `result.json` where an equal job wrote it, in this run or in another one: nothing to do."""
-
-    @property
-    def id(self) -> str:
-        return self.job.id
-
-    @property
-    def slots(self) -> int:
-        """How many it takes at once."""
-        return self.job.processes if isinstance(self.job, ProbeJob) else 1
-
-    @property
-    def verb(self) -> Literal["extract", "classify", "regress"]:
-        """The image's command."""
-        return self.job.kind
-
-    @property
-    def title(self) -> str:
-        """For people: what is done to what."""
-        if isinstance(self.job, ExtractJob):
-            values = self.job.values
-            return f"{values.model} ({values.variant}) on {values.dataset}/{values.split}"
-        kind = "".join(f", {part}" for part in probe_kind(self.job))
-        return f"{self.job.model} ({self.job.variant}) on {self.job.dataset}{kind}"
-
-
-def probe_kind(job: ProbeJob) -> list[str]:
-    """What makes a probe another than its task's usual one: head, target, control."""
-    recipe = job.protocol.regress if job.kind == "regress" else None
-    head = [recipe.head] if recipe and recipe.head != "mlp" else []
-    target = [recipe.target] if recipe and recipe.target != "absolute" else []
-    return [*head, *target, *([job.control] if job.control != "none" else [])]
-
-
-@dataclass(frozen=True)
 class Plan:
     """All that a run consists of, done or not."""
 
     run: str
-    """Protocol key and the head of a hash over all stores and probes."""
+    """Protocol key and the beginning of a hash over all stores and probes."""
+    protocol: str
+    """The protocol's key."""
     stores: tuple[PlannedStore, ...]
-    extracts: tuple[PlannedJob, ...]
+    extracts: tuple[Job, ...]
     """Of the missing shards: a finished store has no job."""
-    probes: tuple[PlannedJob, ...]
+    probes: tuple[Job, ...]
     problems: tuple[Problem, ...]
 
     @property
-    def todo(self) -> tuple[PlannedJob, ...]:
+    def todo(self) -> tuple[Job, ...]:
         """The jobs to launch, in order."""
         return self.extracts + tuple(job for job in self.probes if job.result is None)
 

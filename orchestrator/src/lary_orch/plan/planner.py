@@ -8,23 +8,28 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from lary_results.files import by_fingerprint, failed_rows
 from lary_schema.base import ContractError, fingerprint
 from lary_schema.cards import DatasetCard, ModelCard
 from lary_schema.jobs import IMPORTED, ExtractJob, ProbeJob, ProbeSplit
+from lary_schema.mounts import Mounts
+from lary_schema.runs import RunPaths
 
 from lary_orch.catalog.cards import Catalog, repository
+from lary_orch.catalog.source import ImageSource
 from lary_orch.catalog.splits import SplitSource, find_split, stats_sha256, wanted_splits
 from lary_orch.plan.imported import ImportedModel, imported_store
-from lary_orch.plan.jobs import Plan, PlannedJob, Problem, Request, probe_kind
+from lary_orch.plan.jobs import Plan, Problem, Request
 from lary_orch.plan.protocol import for_task
 from lary_orch.plan.revision import code_revision
 from lary_orch.plan.stores import PlannedStore, check_alike, check_failed, make_values, partitions, plan_store
-from lary_orch.runtimes.base import ImageSource, Prepared, Runtime, Say
+from lary_orch.plan.verbs import EXTRACT, VERBS, Verb, probe_kind, store_group
+from lary_orch.runtimes.base import Runtime, Say
 from lary_orch.runtimes.describe import describe, describe_probe
 from lary_orch.runtimes.generated import make_generated
+from lary_orch.runtimes.jobs import Job, Prepared, link
 from lary_orch.weights.index import WeightSet, find_weights
 from lary_orch.workspace import Workspace
 
@@ -40,15 +45,17 @@ def make_plan(request: Request, workspace: Workspace, catalog: Catalog, runtime:
     models = list(planner.models())
     cells = list(planner.cells(models, list(planner.datasets())))
     extracts = [job for cell in cells for job in planner.extracts(cell)]
-    probes = list(planner.probes(cells, extracts))
+    probes = list(planner.probes(cells))
     stores = [store for cell in cells for store in cell.stores]
     hashes = [store.layout.fingerprint for store in stores] + [_probe_of(job).fingerprint for job in probes]
     run = f"{request.protocol.key}-{fingerprint(sorted(hashes))[:8]}"
+    jobs = link([_in_run(job, workspace.run(run)) for job in (*extracts, *probes)])
     return Plan(
         run=run,
+        protocol=request.protocol.key,
         stores=tuple(stores),
-        extracts=tuple(extracts),
-        probes=tuple(_named(job, run, workspace) for job in probes),
+        extracts=tuple(jobs[: len(extracts)]),
+        probes=tuple(jobs[len(extracts) :]),
         problems=tuple(planner.problems),
     )
 
@@ -173,18 +180,18 @@ class _Planner:
 
     # --- jobs -------------------------------------------------------------------------------------
 
-    def extracts(self, cell: _Cell) -> Iterator[PlannedJob]:
-        """The missing shards of a cell's stores, dealt out over the slots."""
+    def extracts(self, cell: _Cell) -> Iterator[Job]:
+        """The missing shards of a cell's stores, divided among the slots."""
         if isinstance(cell.model, ImportedModel):
             return
         for store in cell.stores:
             for number, shards in enumerate(partitions(store.missing, self._request.slots)):
                 yield self._extract(cell.model, store, number, shards)
 
-    def _extract(self, model: _PlannedModel, store: PlannedStore, number: int, shards: tuple[int, ...]) -> PlannedJob:
+    def _extract(self, model: _PlannedModel, store: PlannedStore, number: int, shards: tuple[int, ...]) -> Job:
         values, request = store.values, self._request
         job = ExtractJob(
-            id=f"extract.{values.dataset}.{values.split}.{values.model}.{values.variant}.p{number}",
+            id=f"{store_group(values)}.p{number}",
             image=model.prepared.ref,
             image_digest=model.prepared.digest,
             code_revision=self._revision,
@@ -202,9 +209,24 @@ class _Planner:
             max_failed=request.max_failed,
         )
         reopen = tuple(shard for shard in shards if shard in store.reopen)
-        return PlannedJob(job, model.prepared, store.source.data, model.weights.root, (store.source,), reopen=reopen)
+        mounts = self._mounts(store.source.data, model.weights.root)
+        return self._declared(EXTRACT, job, model.prepared, mounts, files=(store.source,), reopen=reopen)
 
-    def probes(self, cells: list[_Cell], extracts: list[PlannedJob]) -> Iterator[PlannedJob]:
+    @staticmethod
+    def _declared(
+        verb: Verb[Any], document: ExtractJob | ProbeJob, image: Prepared, mounts: Mounts, **fields: Any
+    ) -> Job:
+        """The job of a document; its run has no name yet."""
+        return verb.job(
+            document.id, document, image, mounts, run=UNNAMED, stall_timeout_s=document.stall_timeout_s, **fields
+        )
+
+    def _mounts(self, data: Path, weights: Path) -> Mounts:
+        """The folders of the job itself follow from its run's name."""
+        unnamed = self._workspace.run(UNNAMED).root
+        return Mounts(data=data, weights=weights, latents=self._workspace.latents, job=unnamed, out=unnamed)
+
+    def probes(self, cells: list[_Cell]) -> Iterator[Job]:
         """A probe per cell, and a shuffled control per dataset on its first model."""
         if not cells:
             return
@@ -216,13 +238,12 @@ class _Planner:
                 with self._noting(f"probe of {cell.model.key} ({cell.model.variant}) on {cell.dataset.card.key}"):
                     job = self._probe_job(cell, prepared, code, control)
                     result = finished.get(job.fingerprint)
-                    yield PlannedJob(
+                    yield self._declared(
+                        VERBS[job.kind],
                         job,
                         prepared,
-                        cell.dataset.splits[0].data,
-                        self._workspace.weights,
-                        cell.dataset.splits,
-                        needs=_needs(cell, extracts),
+                        self._mounts(cell.dataset.splits[0].data, self._workspace.weights),
+                        files=cell.dataset.splits,
                         result=result if result and _is_current(result, cell) else None,
                     )
 
@@ -275,11 +296,6 @@ def _controlled(cells: Sequence[_Cell], control: bool) -> Iterator[tuple[_Cell, 
         seen.add(cell.dataset.card.key)
 
 
-def _needs(cell: _Cell, extracts: Sequence[PlannedJob]) -> tuple[str, ...]:
-    paths = {store.layout.path for store in cell.stores}
-    return tuple(job.id for job in extracts if isinstance(job.job, ExtractJob) and job.job.store.path in paths)
-
-
 def _is_current(result: Path, cell: _Cell) -> bool:
     """Whether the stores are as the result saw them: whole, and with as many failed rows.
 
@@ -290,13 +306,16 @@ def _is_current(result: Path, cell: _Cell) -> bool:
     return not any(store.missing for store in cell.stores) and failed_rows(result) == failed
 
 
-def _probe_of(planned: PlannedJob) -> ProbeJob:
-    assert isinstance(planned.job, ProbeJob)
-    return planned.job
+def _probe_of(planned: Job) -> ProbeJob:
+    assert isinstance(planned.document, ProbeJob)
+    return planned.document
 
 
-def _named(planned: PlannedJob, run: str, workspace: Workspace) -> PlannedJob:
-    """A probe with its run's name, and the folder that follows from it."""
-    job = _probe_of(planned)
-    out = workspace.run(run).out(job.model, job.dataset, "-".join((job.kind, job.variant, *probe_kind(job))))
-    return replace(planned, job=job.model_copy(update={"run": run}), out=out)
+def _in_run(planned: Job, run: RunPaths) -> Job:
+    """A job with its run's name, and the folders that follow from it."""
+    folder = run.job(planned.id)
+    out = folder
+    if isinstance(job := planned.document, ProbeJob):
+        planned = replace(planned, document=job.model_copy(update={"run": run.root.name}))
+        out = run.out(job.model, job.dataset, "-".join((job.kind, job.variant, *probe_kind(job))))
+    return planned.in_run(run.root.name, planned.mounts.model_copy(update={"job": folder, "out": out}))

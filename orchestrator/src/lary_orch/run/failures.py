@@ -11,7 +11,7 @@ from lary_results.run_state import failed_rows
 from lary_schema.runs import PlanFile
 
 from lary_orch.plan.jobs import Problem
-from lary_orch.run.scheduler import Outcome
+from lary_orch.runtimes.base import Outcome
 
 SHOWN_ROWS = 10
 LOG_LINES = 5
@@ -35,12 +35,12 @@ def report_failures(plan: PlanFile, problems: Sequence[Problem], outcomes: Seque
 def _job_lines(outcomes: Sequence[Outcome]) -> Iterable[str]:
     for outcome in outcomes:
         if outcome.state == "failed":
-            yield f"failed: {outcome.work.verb} {outcome.work.title}: {outcome.message} (exit {outcome.code})"
+            yield f"failed: {outcome.task.verb} {outcome.task.title}: {outcome.message} (exit {outcome.code})"
             if outcome.stderr is not None:
                 yield from (f"    | {line}" for line in _tail(outcome.stderr))
                 yield f"    log: {outcome.stderr}"
         elif outcome.state == "skipped":
-            yield f"skipped: {outcome.work.verb} {outcome.work.title}: {outcome.message}"
+            yield f"skipped: {outcome.task.verb} {outcome.task.title}: {outcome.message}"
 
 
 def _tail(log: Path) -> list[str]:

@@ -13,8 +13,9 @@ from rich.progress import Progress as Bars
 from rich.table import Column
 from rich.text import Text
 
-from lary_orch.run.scheduler import Outcome, Watch, Work
+from lary_orch.runtimes.base import Outcome, Watch
 from lary_orch.runtimes.devices import Slot
+from lary_orch.runtimes.jobs import Task
 
 PLAIN_EVERY_S = 10.0
 """At most one line per job in this time where no terminal shows bars."""
@@ -53,7 +54,7 @@ def split(seconds: Split) -> str:
     return " (" + ", ".join(f"{name} {100 * value / total:.0f} %" for name, value in parts.items()) + ")"
 
 
-def spoken(event: Event) -> str | None:
+def notice(event: Event) -> str | None:
     """The sentence of an event that people should see at once, or None."""
     if isinstance(event, Warned):
         return event.message
@@ -84,7 +85,7 @@ class _Memory:
             self.finished[event.job] = event
 
     def closing(self, outcome: Outcome) -> str:
-        job = outcome.work.id
+        job = outcome.task.id
         return closing(outcome, self.finished.get(job), self.unit.get(job, "rows"))
 
 
@@ -94,21 +95,21 @@ class JsonLines:
     def __init__(self, out: TextIO) -> None:
         self._out = out
 
-    def launched(self, work: Work, slot: Slot, attempt: int) -> None:
+    def launched(self, job: Task, slot: Slot, attempt: int) -> None:
         """The job's own `started` event says it."""
 
-    def event(self, work: Work, event: Event) -> None:
+    def event(self, job: Task, event: Event) -> None:
         # A job's last word is repeated by `ended`, with the code that the scheduler decides by.
         if not isinstance(event, Failed):
             self._write(to_line(event))
 
-    def relaunch(self, work: Work, code: int, message: str) -> None:
-        self._write(to_line(Warned(job=work.id, message=f"{message}; relaunched")))
+    def relaunch(self, job: Task, code: int, message: str) -> None:
+        self._write(to_line(Warned(job=job.id, message=f"{message}; relaunched")))
 
     def ended(self, outcome: Outcome) -> None:
         if outcome.state != "done":
             message = f"{outcome.state}: {outcome.message}"
-            self._write(to_line(Failed(job=outcome.work.id, code=outcome.code, message=message)))
+            self._write(to_line(Failed(job=outcome.task.id, code=outcome.code, message=message)))
 
     def note(self, text: str) -> None:
         self._write(json.dumps({"event": "note", "time": time.time(), "message": text}) + "\n")
@@ -127,33 +128,33 @@ class PlainLines:
         self._memory = _Memory()
         self._last: dict[str, float] = {}
 
-    def launched(self, work: Work, slot: Slot, attempt: int) -> None:
-        self._last[work.id] = time.monotonic()
-        self._say(work, f"started on {slot.device.name}" + (f", attempt {attempt}" if attempt > 1 else ""))
+    def launched(self, job: Task, slot: Slot, attempt: int) -> None:
+        self._last[job.id] = time.monotonic()
+        self._say(job, f"started on {slot.device.name}" + (f", attempt {attempt}" if attempt > 1 else ""))
 
-    def event(self, work: Work, event: Event) -> None:
+    def event(self, job: Task, event: Event) -> None:
         self._memory.keep(event)
-        if text := spoken(event):
-            self._say(work, text)
-        if isinstance(event, Progress) and time.monotonic() - self._last.get(work.id, 0) >= PLAIN_EVERY_S:
-            self._last[work.id] = time.monotonic()
-            unit = self._memory.unit.get(work.id, "rows")
-            self._say(work, f"{event.done:,}/{event.total:,} {unit}, {amounts(event, unit)} {event.note}".rstrip())
+        if text := notice(event):
+            self._say(job, text)
+        if isinstance(event, Progress) and time.monotonic() - self._last.get(job.id, 0) >= PLAIN_EVERY_S:
+            self._last[job.id] = time.monotonic()
+            unit = self._memory.unit.get(job.id, "rows")
+            self._say(job, f"{event.done:,}/{event.total:,} {unit}, {amounts(event, unit)} {event.note}".rstrip())
 
-    def relaunch(self, work: Work, code: int, message: str) -> None:
-        self._say(work, f"{message}; starting it again")
+    def relaunch(self, job: Task, code: int, message: str) -> None:
+        self._say(job, f"{message}; starting it again")
 
     def ended(self, outcome: Outcome) -> None:
         mark, _ = MARKS.get(outcome.state, STOPPED)
         text = self._memory.closing(outcome)
-        self._say(outcome.work, f"{mark}: {text}" if text else mark)
+        self._say(outcome.task, f"{mark}: {text}" if text else mark)
 
     def note(self, text: str) -> None:
         self._out.write(text + "\n")
         self._out.flush()
 
-    def _say(self, work: Work, text: str) -> None:
-        self.note(f"[{time.monotonic() - self._begin:5.0f}s] {work.verb:8} {work.title}: {text}")
+    def _say(self, job: Task, text: str) -> None:
+        self.note(f"[{time.monotonic() - self._begin:5.0f}s] {job.verb:8} {job.title}: {text}")
 
 
 class _Rate(ProgressColumn):
@@ -200,15 +201,15 @@ class LiveBars:
     def __exit__(self, *_: object) -> None:
         self._bars.stop()
 
-    def launched(self, work: Work, slot: Slot, attempt: int) -> None:
+    def launched(self, job: Task, slot: Slot, attempt: int) -> None:
         said = f"starting on {slot.device.name}" + (f", attempt {attempt}" if attempt > 1 else "")
-        self._tasks[work.id] = self._bars.add_task(_name(work), total=None, count="", said=said)
+        self._tasks[job.id] = self._bars.add_task(_name(job), total=None, count="", said=said)
 
-    def event(self, work: Work, event: Event) -> None:
+    def event(self, job: Task, event: Event) -> None:
         self._memory.keep(event)
-        task, unit = self._tasks[work.id], self._memory.unit.get(work.id, "rows")
-        if text := spoken(event):
-            self._line(work, "warning", "yellow", text)
+        task, unit = self._tasks[job.id], self._memory.unit.get(job.id, "rows")
+        if text := notice(event):
+            self._line(job, "warning", "yellow", text)
         if isinstance(event, Started):
             skipped = f"{event.skipped:,} done before" if event.skipped else ""
             self._bars.update(task, total=event.total, count=f"0/{event.total:,}", said=skipped)
@@ -217,15 +218,15 @@ class LiveBars:
             count = f"{event.done:,}/{event.total:,}"
             self._bars.update(task, completed=event.done, total=event.total, count=count, said=said)
 
-    def relaunch(self, work: Work, code: int, message: str) -> None:
-        self._bars.remove_task(self._tasks.pop(work.id))
-        self._line(work, "again", "yellow", message)
+    def relaunch(self, job: Task, code: int, message: str) -> None:
+        self._bars.remove_task(self._tasks.pop(job.id))
+        self._line(job, "again", "yellow", message)
 
     def ended(self, outcome: Outcome) -> None:
-        if outcome.work.id in self._tasks:
-            self._bars.remove_task(self._tasks.pop(outcome.work.id))
+        if outcome.task.id in self._tasks:
+            self._bars.remove_task(self._tasks.pop(outcome.task.id))
         mark, colour = MARKS.get(outcome.state, STOPPED)
-        self._line(outcome.work, mark, colour, self._memory.closing(outcome))
+        self._line(outcome.task, mark, colour, self._memory.closing(outcome))
         self._states.append(outcome.state)
         self._show_sum()
 
@@ -238,10 +239,10 @@ class LiveBars:
         said = f"{bad} not done" if bad else ""
         self._bars.update(self._all, completed=ended, count=f"{ended}/{total}", said=said)
 
-    def _line(self, work: Work, mark: str, colour: str, text: str) -> None:
+    def _line(self, job: Task, mark: str, colour: str, text: str) -> None:
         head = Text(f"{mark:8}", style=colour)
-        self._console.print(head + Text(f"{work.verb:8} {work.title}  ") + Text(text, style="dim"))
+        self._console.print(head + Text(f"{job.verb:8} {job.title}  ") + Text(text, style="dim"))
 
 
-def _name(work: Work) -> str:
-    return f"{work.verb:8} {work.title}"
+def _name(job: Task) -> str:
+    return f"{job.verb:8} {job.title}"

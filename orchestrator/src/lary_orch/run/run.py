@@ -3,27 +3,27 @@
 import json
 import sys
 from functools import partial
-from pathlib import Path
-from typing import Any, TextIO
+from typing import TextIO
 
 from lary_results import leaderboard, scores
 from lary_results.files import RESULT_FILE
 from lary_schema.base import ContractError
 from lary_schema.results import ProbeResult
 from lary_schema.runs import PlanFile
-from lary_slurm.execute import execute
-from lary_slurm.runtime import SlurmRuntime
 
 from lary_orch.catalog.cards import Catalog
 from lary_orch.catalog.protocol_cards import protocol_titles
-from lary_orch.plan.files import write_plan
+from lary_orch.plan.files import write_job, write_plan
 from lary_orch.plan.jobs import Plan, Request
 from lary_orch.plan.planner import make_plan
+from lary_orch.run.drive import drive
 from lary_orch.run.failures import report_failures, run_code
-from lary_orch.run.launch import make_work
 from lary_orch.run.progress import watching
-from lary_orch.run.scheduler import Scheduler, Work, one_at_a_time
-from lary_orch.runtimes.choose import needed_images, open_place
+from lary_orch.run.scheduler import one_at_a_time, one_by_one
+from lary_orch.runtimes.base import Opening
+from lary_orch.runtimes.choose import needed_images, open_runtime
+from lary_orch.runtimes.jobs import Job
+from lary_orch.runtimes.plugins import Wanted, detachable
 from lary_orch.workspace import Workspace
 
 
@@ -31,39 +31,31 @@ def run(
     request: Request,
     catalog: Catalog,
     workspace: Workspace,
+    wanted: Wanted,
     *,
     attempts: int,
     as_json: bool,
     out: TextIO,
     detach: bool = False,
-    **place: Any,
 ) -> int:
     """Plan, run what is missing, print the table and what failed; the exit code.
 
-    `place` are the options of `open_place`. Raises ContractError where nothing can be started at all.
+    Raises ContractError where nothing can be started at all.
     """
+    if detach and wanted.runtime not in detachable():
+        names = " or ".join(detachable()) or "RUNTIME (none is installed that can)"
+        raise ContractError(f"--detach goes with --runtime {names} alone: elsewhere a run's jobs end with it")
     images = needed_images(catalog, request.models if request.extracts else ())
-    if detach and place["runtime"] != "slurm":
-        raise ContractError("--detach goes with --runtime slurm alone: elsewhere a run's jobs end with it")
-    runtime, slots = open_place(workspace=workspace, say=_say, images=images, **place)
+    runtime, slots = open_runtime(wanted, workspace, images, _say)
     for line in runtime.sweep():
         _say(line)
     plan = make_plan(request.on(slots), workspace, catalog, runtime, _say)
     with one_at_a_time(workspace.run(plan.run)):
         paths = write_plan(plan, workspace)
         _say(_opening(plan))
-        make_works = partial(_works, plan, workspace)
-        watch_jobs = partial(watching, out=out, as_json=as_json)
-        if isinstance(runtime, SlurmRuntime):
-            outcomes, interrupted = execute(
-                runtime, paths, make_works, watch_jobs, _say, attempts=attempts, detach=detach
-            )
-        else:
-            work = make_works()
-            with watch_jobs(len(work)) as watch:
-                scheduler = Scheduler(runtime, slots, paths, watch, attempts)
-                outcomes = scheduler.run(work)
-            interrupted = scheduler.interrupted
+        opening = Opening(paths, attempts, slots, partial(_written, plan, workspace), _say, one_by_one)
+        watching_jobs = partial(watching, out=out, as_json=as_json)
+        outcomes, interrupted = drive(runtime.open(opening), plan.run, watching_jobs, _say, detach=detach)
     _show_scores(plan, out, as_json=as_json)
     report_failures(PlanFile.read(paths.plan), plan.problems, outcomes, sys.stderr)
     if interrupted is not None:
@@ -71,8 +63,11 @@ def run(
     return run_code(plan.problems, outcomes, interrupted)
 
 
-def _works(plan: Plan, workspace: Workspace) -> list[Work]:
-    return [make_work(planned, workspace, plan.run) for planned in plan.todo]
+def _written(plan: Plan, workspace: Workspace) -> list[Job]:
+    """The jobs that are to be done, their folders written."""
+    for job in plan.todo:
+        write_job(job, workspace)
+    return list(plan.todo)
 
 
 def _say(line: str) -> None:
@@ -92,7 +87,7 @@ def _opening(plan: Plan) -> str:
 
 def _show_scores(plan: Plan, out: TextIO, *, as_json: bool) -> None:
     """The table of this plan's results, wherever they lie; with `as_json` one last line on stdout."""
-    found = [probe.result or Path(probe.out or "") / RESULT_FILE for probe in plan.probes]
+    found = [probe.result or probe.mounts.out / RESULT_FILE for probe in plan.probes]
     listed = scores.collect((path, ProbeResult.read(path)) for path in found if path.is_file())
     if as_json:
         out.write(json.dumps({"event": "scores", "run": plan.run, "scores": scores.as_json(listed)}) + "\n")

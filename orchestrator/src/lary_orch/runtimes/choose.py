@@ -1,25 +1,18 @@
-"""The place of a run: which runtime, and which slots of this machine."""
-
-from __future__ import annotations
+"""Which runtime, and which slots of this machine."""
 
 from collections.abc import Iterable, Sequence
-from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import cast
 
 from lary_schema.base import ContractError
 
 from lary_orch.catalog.cards import Catalog, repository
-from lary_orch.runtimes.base import ImageSource, LocalRuntime, Say
+from lary_orch.catalog.source import ImageSource
+from lary_orch.runtimes.base import LocalRuntime, Runtime, Say
 from lary_orch.runtimes.devices import DeviceChoice, Slot, cpu_count, find_gpus, make_slots
 from lary_orch.runtimes.environments import Checkout, CurrentEnvironment, OwnEnvironments
+from lary_orch.runtimes.plugins import Plugin, Wanted, check_options, plugin, plugins
 from lary_orch.runtimes.process import Interpreters, ProcessRuntime
 from lary_orch.workspace import Workspace
-
-if TYPE_CHECKING:
-    # Its import takes as long as the rest of the command line.
-    from lary_slurm.runtime import SlurmRuntime
-
-    from lary_orch.runtimes.docker import DockerRuntime
 
 
 def process_runtime(workspace: Workspace, environment: str) -> ProcessRuntime:
@@ -39,73 +32,67 @@ def open_slots(device: DeviceChoice, gpus: Sequence[str], cpu_slots: int | None)
     return make_slots(device, found, gpus, cpu_slots, cpu_count())
 
 
-def docker_runtime(workspace: Workspace) -> DockerRuntime:
-    """Jobs as containers. Raises ContractError where no engine answers."""
+def _process(wanted: Wanted, workspace: Workspace) -> Runtime:
+    return process_runtime(workspace, wanted.environment)
+
+
+def _docker(_: Wanted, workspace: Workspace) -> Runtime:
+    # Its import takes as long as the rest of the command line.
     from lary_orch.runtimes.docker import DockerRuntime
     from lary_orch.runtimes.images import Recipes
 
     return DockerRuntime(str(workspace.root), Recipes(repository()))
 
 
-def slurm_runtime(workspace: Workspace, environment: str, profile: Path | None) -> SlurmRuntime:
-    """Jobs as tasks of a cluster. Raises ContractError for a bad profile."""
-    from lary_slurm.client import Slurm
-    from lary_slurm.profile import load_profile
-    from lary_slurm.runtime import SlurmRuntime
-
-    return SlurmRuntime(Slurm(), load_profile(profile), interpreters(workspace, environment), workspace.root)
+DOCKER = Plugin("docker", _docker, auto=1, fits="a container engine answers and has the images")
+PROCESS = Plugin("process", _process, auto=2, fits="no other runtime can be used here")
 
 
-def open_place(
-    *,
-    workspace: Workspace,
-    say: Say,
-    images: Iterable[ImageSource],
-    runtime: str,
-    environment: str,
-    device: DeviceChoice,
-    gpus: Sequence[str],
-    cpu_slots: int | None,
-    profile: Path | None = None,
-) -> tuple[LocalRuntime | SlurmRuntime, list[Slot]]:
-    """What the options `--runtime --env --device --gpus --cpu-slots --profile` stand for.
+def local(name: str, workspace: Workspace, environment: str = "own") -> LocalRuntime:
+    """A runtime that starts each job by itself. Raises ContractError where it cannot be used here."""
+    found = plugin(name)
+    if found.auto is None:
+        raise ContractError(f"runtime {name} starts no single job; use one of {', '.join(local_names())}")
+    return cast(LocalRuntime, found.open(Wanted(name, environment), workspace))
 
-    Says what `auto` took, and why. `images` are those that the run needs. Raises ContractError for `docker`
-    where no engine answers, and for options that do not go together.
+
+def local_names() -> list[str]:
+    return [name for name, found in plugins().items() if found.auto is not None]
+
+
+def open_runtime(
+    wanted: Wanted, workspace: Workspace, images: Iterable[ImageSource], say: Say
+) -> tuple[Runtime, list[Slot]]:
+    """What the options stand for: a runtime, and how many jobs of which kind are planned for at once.
+
+    Says what `auto` took, and why. `images` are those that the run needs. Raises ContractError where the runtime
+    cannot be used here, and for options that do not go together.
     """
-    if runtime == "slurm":
-        if device != "auto" or gpus or cpu_slots is not None:
-            raise ContractError(
-                "--device, --gpus and --cpu-slots are of one machine; with --runtime slurm the profile says it "
-                "(gpus, gres, tasks; --profile FILE)"
-            )
-        cluster = slurm_runtime(workspace, environment, profile)
-        return cluster, cluster.slots()
-    if profile is not None:
-        raise ContractError("--profile goes with --runtime slurm alone")
-    slots = open_slots(device, gpus, cpu_slots)
-    if runtime == "docker":
-        return docker_runtime(workspace), slots
-    if runtime == "auto":
-        chosen, why = _choose(workspace, environment, images, gpu=any(s.device.kind == "cuda" for s in slots))
-        say(f"runtime {chosen.name}: {why}")
-        return chosen, slots
-    return process_runtime(workspace, environment), slots
+    check_options(wanted)
+    if wanted.runtime != "auto":
+        runtime = plugin(wanted.runtime).open(wanted, workspace)
+        return runtime, runtime.slots() or open_slots(wanted.device, wanted.gpus, wanted.cpu_slots)
+    slots = open_slots(wanted.device, wanted.gpus, wanted.cpu_slots)
+    chosen, why = _choose(wanted, workspace, list(images), gpu=any(slot.device.kind == "cuda" for slot in slots))
+    say(f"runtime {chosen.name}: {why}")
+    return chosen, slots
 
 
-def _choose(
-    workspace: Workspace, environment: str, images: Iterable[ImageSource], *, gpu: bool
-) -> tuple[LocalRuntime, str]:
-    if environment != "own":
-        return process_runtime(workspace, environment), f"--env {environment} is an option of it"
-    try:
-        docker = docker_runtime(workspace)
-        why_not = docker.lacks(images, gpu=gpu)
-    except ContractError:
-        why_not = "no container engine answers"
-    if why_not is None:
-        return docker, "a container engine answers and has the images"
-    return process_runtime(workspace, environment), why_not
+def _choose(wanted: Wanted, workspace: Workspace, images: Sequence[ImageSource], *, gpu: bool) -> tuple[Runtime, str]:
+    """The first runtime that has all it needs; why, or why not the one before it."""
+    if wanted.environment != "own":
+        return PROCESS.open(wanted, workspace), f"--env {wanted.environment} is an option of it"
+    why_not = ""
+    for found in sorted((p for p in plugins().values() if p.auto is not None), key=lambda p: p.auto or 0):
+        try:
+            runtime = found.open(wanted, workspace)
+            refusal = runtime.unfit(images, gpu=gpu)
+        except ContractError:
+            refusal = "no container engine answers"
+        if refusal is None:
+            return runtime, why_not or found.fits
+        why_not = refusal
+    raise ContractError(f"no runtime can be used here: {why_not}")
 
 
 def needed_images(catalog: Catalog, models: Iterable[str]) -> list[ImageSource]:

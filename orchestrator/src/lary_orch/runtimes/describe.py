@@ -8,7 +8,8 @@ from lary_schema.base import ContractError
 from lary_schema.cards import ImageCard, ModelCard
 
 from lary_orch.cache import remembered
-from lary_orch.runtimes.base import Prepared, Runtime
+from lary_orch.runtimes.base import Runtime
+from lary_orch.runtimes.jobs import Prepared
 
 
 def describe(runtime: Runtime, prepared: Prepared, key: str, cache: Path) -> ModelCard:
@@ -35,6 +36,11 @@ def _ask(runtime: Runtime, prepared: Prepared, cache: Path, *arguments: str) -> 
     key = [runtime.name, prepared.source.card.name, prepared.identity, *arguments]
     answer = remembered(cache, "describe", key, lambda: _json(runtime.ask(prepared, "describe", *arguments), where))
     return ImageCard.parse(answer, where)
+
+
+def parse_card(text: str, where: str) -> ImageCard:
+    """The answer of `describe`. Raises ContractError where it is none."""
+    return ImageCard.parse(_json(text, where), where)
 
 
 def _json(text: str, where: str) -> Any:

@@ -9,8 +9,6 @@ from typing import Literal
 
 from lary_schema.base import ContractError
 
-from lary_orch.runtimes.base import Device
-
 DeviceChoice = Literal["auto", "cpu", "cuda"]
 
 QUERY = ("nvidia-smi", "--query-gpu=uuid,name,memory.total,memory.used", "--format=csv,noheader,nounits")
@@ -32,11 +30,23 @@ class Gpu:
 
 
 @dataclass(frozen=True)
-class Slot:
-    """A place for one task at a time: a device, and its share of the processor cores."""
+class Device:
+    """What a job may compute on."""
 
-    device: Device
-    cpus: int
+    kind: str = "cpu"
+    """`cpu` or `cuda`."""
+    uuids: tuple[str, ...] = ()
+    """Of the GPUs: one, or several that a probe's processes share."""
+    name: str = "cpu"
+
+
+@dataclass(frozen=True)
+class Slot:
+    """What one job at a time is given: a device, and its share of the processor cores."""
+
+    device: Device = Device()
+    cpus: int | None = None
+    """None: no share is set, the job may use all."""
 
 
 def joined(slots: Sequence[Slot]) -> Slot:
@@ -44,7 +54,7 @@ def joined(slots: Sequence[Slot]) -> Slot:
     devices = [slot.device for slot in slots]
     uuids = tuple(uuid for device in devices for uuid in device.uuids)
     name = devices[0].name if len(devices) == 1 else f"{len(devices)} x {devices[0].name}"
-    return Slot(Device(devices[0].kind, uuids, name), sum(slot.cpus for slot in slots))
+    return Slot(Device(devices[0].kind, uuids, name), sum(slot.cpus or 0 for slot in slots) or None)
 
 
 def find_gpus() -> list[Gpu]:

@@ -20,17 +20,21 @@ from docker.utils.socket import SocketError
 from lary_results.tables import size_text
 from lary_schema.base import CONTRACT_VERSION, ContractError, ExitCode
 from lary_schema.events import Failed, Warned, to_line
+from lary_schema.runs import RunPaths
 from requests.exceptions import RequestException
 
+from lary_orch.catalog.source import ImageSource
 from lary_orch.runtimes import orphans
-from lary_orch.runtimes.base import ImageSource, Prepared, Say, Task
-from lary_orch.runtimes.docker_args import Folder, Host, question_arguments, task_arguments
+from lary_orch.runtimes.base import ASK_TIMEOUT_S, Execution, Folder, Opening, Say
+from lary_orch.runtimes.describe import parse_card
+from lary_orch.runtimes.devices import Slot
+from lary_orch.runtimes.docker_args import Host, bare_arguments, question_arguments, task_arguments
 from lary_orch.runtimes.images import CONTRACT_LABEL, SOURCE_LABEL, Recipes, how_to_get, reference
+from lary_orch.runtimes.jobs import Job, Prepared
 from lary_orch.runtimes.output import BoundedLog, Lines
 from lary_orch.runtimes.refusals import refusal
 
 API_TIMEOUT_S = 60
-ASK_TIMEOUT_S = 300
 ENGINE_BACK_S = 60.0
 """How long a vanished engine is waited for: a restart after an update takes some seconds."""
 POLL_S = 0.5
@@ -92,6 +96,7 @@ class DockerRuntime:
     """
 
     name = "docker"
+    isolates = True
 
     def __init__(self, owner: str, recipes: Recipes) -> None:
         self._owner = owner
@@ -122,7 +127,7 @@ class DockerRuntime:
             say(f"image {ref} was not built from {image.folder} as it is now; `{how_to_get(image)}` does so")
         return Prepared(image, ref, found.id, found.id)
 
-    def lacks(self, images: Iterable[ImageSource], *, gpu: bool) -> str | None:
+    def unfit(self, images: Iterable[ImageSource], *, gpu: bool) -> str | None:
         """Why jobs of these images cannot run on this engine; None where they can."""
         with told("docker"):
             missing = [reference(image.card) for image in images if self._find(reference(image.card)) is None]
@@ -135,8 +140,20 @@ class DockerRuntime:
     def ask(
         self, prepared: Prepared, *arguments: str, folders: Sequence[Folder] = (), limit_s: float = ASK_TIMEOUT_S
     ) -> str:
-        what = f"{prepared.ref} {' '.join(arguments)}"
         created = question_arguments(prepared, arguments, self._host, self._labels("-", arguments[0]), folders)
+        return self._answer(created, f"{prepared.ref} {' '.join(arguments)}", limit_s, how_to_get(prepared.source))
+
+    def adopt(self, ref: str) -> Prepared:
+        with told(f"image {ref}"):
+            found = self._find(ref)
+        if found is None:
+            raise ContractError(f"image {ref} is not on this machine; get it by `docker pull {ref}`")
+        created = bare_arguments(found.id, ("describe",), self._host, self._labels("-", "describe"))
+        answer = self._answer(created, f"{ref} describe", ASK_TIMEOUT_S, f"`docker pull {ref}`")
+        card = parse_card(answer, f"describe of {ref}").model_copy(update={"ref": ref})
+        return Prepared(ImageSource(card, None), ref, found.id, found.id)
+
+    def _answer(self, created: dict[str, Any], what: str, limit_s: float, source: str) -> str:
         with tempfile.TemporaryDirectory() as folder:
             log = Path(folder) / "stderr.log"
             running = self._launch(created, log, what)
@@ -149,16 +166,24 @@ class DockerRuntime:
                 running.stop(grace_s=0)
                 code = running.wait()
             if code:
-                said = log.read_text(encoding="utf-8", errors="replace")
-                hint = f"{how_to_get(prepared.source)} makes the image anew"
-                raise refusal(what, arguments, code, answer, said, hint)
+                errors = log.read_text(encoding="utf-8", errors="replace")
+                raise refusal(what, tuple(created["command"]), code, answer, errors, f"{source} makes the image anew")
         return answer
 
-    def start(self, task: Task, stderr: Path) -> "DockerTask":
-        created = task_arguments(task, self._host, self._labels(task.run, task.job_id))
+    def start(self, job: Job, slot: Slot, stderr: Path) -> "DockerTask":
+        created = task_arguments(job, slot, self._host, self._labels(job.run, job.id))
         # No weights folder is no fault of a model without weights; the image says what it misses.
         created["mounts"] = [m for m in created["mounts"] if not m["ReadOnly"] or Path(m["Source"]).exists()]
-        return self._launch(created, stderr, task.job_id)
+        return self._launch(created, stderr, job.id)
+
+    def slots(self) -> None:
+        """Those of this machine."""
+
+    def preview(self, paths: RunPaths, jobs: Sequence[Job], say: Say) -> None:
+        """Nothing is submitted."""
+
+    def open(self, opening: Opening) -> Execution:
+        return opening.one_by_one(opening, self.start)
 
     def sweep(self) -> list[str]:
         removed = []

@@ -5,24 +5,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lary_orch.runtimes.base import JOB_ENVIRONMENT, JOB_FILE, Device, Prepared, Task, thread_environment
+from lary_orch.runtimes.base import JOB_ENVIRONMENT, Folder, thread_environment
+from lary_orch.runtimes.devices import Device, Slot
+from lary_orch.runtimes.jobs import JOB_FILE, Job, Prepared
 
 PIDS = 4096
 """Processes and threads: decode processes times their libraries' threads on a large host, and no fork bomb."""
 TMP_BYTES = 1 << 30
 """Of /tmp, which lies in memory and counts against the memory limit."""
 ENVIRONMENT = JOB_ENVIRONMENT | {"HOME": "/tmp"}
-READ_ONLY = ("data", "weights", "job")
-
-
-@dataclass(frozen=True)
-class Folder:
-    """A file or folder of the host that a container sees."""
-
-    source: Path
-    target: str
-    """Its path in the container."""
-    read_only: bool = True
 
 
 @dataclass(frozen=True)
@@ -37,35 +28,46 @@ class Host:
     """Limit of a task that has none of its own: a leak ends the task, and not the machine."""
 
 
-def task_arguments(task: Task, host: Host, labels: Mapping[str, str]) -> dict[str, Any]:
+def task_arguments(job: Job, slot: Slot, host: Host, labels: Mapping[str, str]) -> dict[str, Any]:
     """Keyword arguments of `docker.models.containers.create` for one launch of a job."""
-    command = [task.verb, "--job", f"/job/{JOB_FILE}"]
-    limits: dict[str, Any] = {"shm_size": task.shm_bytes, "mem_limit": task.memory_bytes or host.memory_bytes}
-    # Without this a task may use as much swap again, and slows the whole machine down before it ends.
+    command = [job.verb, "--job", f"/job/{JOB_FILE}"]
+    limits: dict[str, Any] = {"shm_size": job.shm_bytes, "mem_limit": job.memory_bytes or host.memory_bytes}
+    # Without this a job may use as much swap again, and slows the whole machine down before it ends.
     limits["memswap_limit"] = limits["mem_limit"]
-    if task.cpus is not None:
-        limits["nano_cpus"] = task.cpus * 10**9
-    env = thread_environment(task.cpus) | _gpu_env(task.device) | task.env
-    isolated = _isolated(task.prepared, command, host, labels, env)
-    return isolated | limits | {"mounts": _mounts(task), "device_requests": _devices(task.device)}
+    if slot.cpus is not None:
+        limits["nano_cpus"] = slot.cpus * 10**9
+    env = thread_environment(slot.cpus) | _gpu_env(slot.device) | dict(job.env)
+    isolated = _isolated(_content(job.image), command, host, labels, env)
+    return isolated | limits | {"mounts": _mounts(job), "device_requests": _devices(slot.device)}
 
 
 def question_arguments(
     prepared: Prepared, arguments: Sequence[str], host: Host, labels: Mapping[str, str], folders: Sequence[Folder] = ()
 ) -> dict[str, Any]:
     """The same isolation for a command that is no job: `describe` and `selftest` see no folder, `convert` two."""
+    return bare_arguments(_content(prepared), arguments, host, labels, folders)
+
+
+def bare_arguments(
+    image: str, arguments: Sequence[str], host: Host, labels: Mapping[str, str], folders: Sequence[Folder] = ()
+) -> dict[str, Any]:
+    """The same for an image of which nothing is known but how it is called."""
     limits: dict[str, Any] = {"mem_limit": host.memory_bytes, "memswap_limit": host.memory_bytes}
     if folders:
         limits["mounts"] = [_bind(f.target, f.source, read_only=f.read_only) for f in folders]
-    return _isolated(prepared, list(arguments), host, labels, _gpu_env(Device())) | limits
+    return _isolated(image, list(arguments), host, labels, _gpu_env(Device())) | limits
+
+
+def _content(prepared: Prepared) -> str:
+    """By content: the tag may be given to another image while the run lasts."""
+    return prepared.digest or prepared.ref
 
 
 def _isolated(
-    prepared: Prepared, command: list[str], host: Host, labels: Mapping[str, str], env: dict[str, str]
+    image: str, command: list[str], host: Host, labels: Mapping[str, str], env: dict[str, str]
 ) -> dict[str, Any]:
     return {
-        # By content: the tag may be given to another image while the run lasts.
-        "image": prepared.digest or prepared.ref,
+        "image": image,
         "command": command,
         "user": f"{host.uid}:{host.gid}",
         "group_add": [str(group) for group in host.groups],
@@ -101,14 +103,9 @@ def _devices(device: Device) -> list[dict[str, Any]]:
     return [which | {"capabilities": [["gpu"]]}]
 
 
-def _mounts(task: Task) -> list[dict[str, Any]]:
-    """Bind mounts; of the two that are ever written, extract gets the latents and a probe its out folder."""
-    extracts = task.verb == "extract"
-    mounts = [_bind(f"/{name}", getattr(task.mounts, name), read_only=True) for name in READ_ONLY]
-    mounts.append(_bind("/latents", task.mounts.latents, read_only=not extracts))
-    if not extracts:
-        mounts.append(_bind("/out", task.mounts.out, read_only=False))
-    return mounts
+def _mounts(job: Job) -> list[dict[str, Any]]:
+    """Bind mounts: what the job declares, and its own folder; one of them may be written."""
+    return [_bind(f"/{name}", getattr(job.mounts, name), read_only=name != job.writes) for name in job.mounted]
 
 
 def _bind(target: str, source: Path, *, read_only: bool) -> dict[str, Any]:

@@ -19,8 +19,10 @@ from pathlib import Path
 from lary_schema.atomic import publish_text
 from lary_schema.base import ContractError, file_sha256, fingerprint
 
-from lary_orch.runtimes.base import ImageSource, Prepared, Say
+from lary_orch.catalog.source import ImageSource
+from lary_orch.runtimes.base import Say
 from lary_orch.runtimes.devices import find_gpus
+from lary_orch.runtimes.jobs import Prepared
 
 MARKER = "lary-environment.txt"
 """Written last into a finished environment: what it was made from."""

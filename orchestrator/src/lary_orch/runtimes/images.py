@@ -9,7 +9,7 @@ from lary_schema.cards import ImageCard
 
 import lary_orch
 from lary_orch.catalog.cards import Catalog
-from lary_orch.runtimes.base import ImageSource
+from lary_orch.catalog.source import ImageSource
 
 BASE = "base"
 NAME_LABEL, VERSION_LABEL, SOURCE_LABEL, CONTRACT_LABEL = "lary.image", "lary.version", "lary.source", "lary.contract"

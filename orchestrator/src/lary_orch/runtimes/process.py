@@ -9,20 +9,22 @@ import os
 import signal
 import subprocess
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
 
 from lary_schema.base import ContractError
+from lary_schema.runs import RunPaths
 
+from lary_orch.catalog.source import ImageSource
 from lary_orch.runtimes import orphans
-from lary_orch.runtimes.base import JOB_ENVIRONMENT, JOB_FILE, ImageSource, Prepared, Say, Task, thread_environment
+from lary_orch.runtimes.base import ASK_TIMEOUT_S, JOB_ENVIRONMENT, Execution, Folder, Opening, Say, thread_environment
+from lary_orch.runtimes.devices import Slot
+from lary_orch.runtimes.jobs import JOB_FILE, Job, Prepared
 from lary_orch.runtimes.refusals import refusal
 
 INHERITED = ("PATH", "HOME", "USER", "LOGNAME", "LANG", "LC_ALL", "LC_CTYPE", "TZ", "TMPDIR", "LD_LIBRARY_PATH")
 """What a job sees of the caller's environment, as far as it is set."""
-ASK_TIMEOUT_S = 300
-"""For `describe`: a first import of a large library from a slow network disk takes minutes."""
 
 
 class Interpreters(Protocol):
@@ -46,6 +48,7 @@ class ProcessRuntime:
     """Runs jobs as child processes. `owner` names the workspace, so that `sweep` finds its own alone."""
 
     name = "process"
+    isolates = False
 
     def __init__(self, interpreters: Interpreters, owner: str) -> None:
         self._interpreters = interpreters
@@ -54,7 +57,10 @@ class ProcessRuntime:
     def prepare(self, image: ImageSource, say: Say) -> Prepared:
         return self._interpreters.prepare(image, say)
 
-    def ask(self, prepared: Prepared, *arguments: str, limit_s: float = ASK_TIMEOUT_S) -> str:
+    def ask(
+        self, prepared: Prepared, *arguments: str, folders: Sequence[Folder] = (), limit_s: float = ASK_TIMEOUT_S
+    ) -> str:
+        """`folders` need no mount here."""
         command = [*self._command(prepared), *arguments]
         env = self._env(prepared) | {"CUDA_VISIBLE_DEVICES": ""}
         try:
@@ -74,18 +80,39 @@ class ProcessRuntime:
             raise refusal(" ".join(command), arguments, done.returncode, done.stdout, done.stderr, hint)
         return done.stdout
 
-    def start(self, task: Task, stderr: Path) -> "ProcessTask":
-        command = [*self._command(task.prepared), task.verb, "--job", str(task.mounts.job / JOB_FILE)]
-        env = task_env(self._env(task.prepared), task, self._owner)
+    def start(self, job: Job, slot: Slot, stderr: Path) -> "ProcessTask":
+        command = [*self._command(job.image), job.verb, "--job", str(job.mounts.job / JOB_FILE)]
+        env = task_env(self._env(job.image), job, slot, self._owner)
         try:
             return ProcessTask(_spawn(command, env, stderr))
         except OSError as error:
             raise ContractError(
-                f"{command[0]}: cannot be started: {error}. {self._interpreters.hint(task.prepared)}"
+                f"{command[0]}: cannot be started: {error}. {self._interpreters.hint(job.image)}"
             ) from None
 
     def sweep(self) -> list[str]:
         return orphans.sweep(self._owner)
+
+    def unfit(self, images: Iterable[ImageSource], *, gpu: bool) -> str | None:
+        """Nothing speaks against it: environments are made at first use."""
+        return None
+
+    def adopt(self, ref: str) -> Prepared:
+        raise ContractError(
+            f"{ref}: no folder of an image and no name in the catalog; --runtime docker takes a reference"
+        )
+
+    def as_user(self, uid: int, gid: int) -> None:
+        """A process cannot be somebody else."""
+
+    def slots(self) -> None:
+        """Those of this machine."""
+
+    def preview(self, paths: RunPaths, jobs: Sequence[Job], say: Say) -> None:
+        """Nothing is submitted."""
+
+    def open(self, opening: Opening) -> Execution:
+        return opening.one_by_one(opening, self.start)
 
     def _command(self, prepared: Prepared) -> list[str]:
         return [str(self._interpreters.python(prepared)), "-m", prepared.source.card.module]
@@ -100,11 +127,11 @@ def base_env(environ: Mapping[str, str], further: tuple[str, ...] = ()) -> dict[
     return kept | JOB_ENVIRONMENT
 
 
-def task_env(base: Mapping[str, str], task: Task, owner: str) -> dict[str, str]:
-    """The whole environment of a task: mounts, device, thread counts, and the label that `sweep` reads."""
-    env = dict(base) | task.mounts.to_env() | orphans.labels(owner, task.run)
-    env["CUDA_VISIBLE_DEVICES"] = ",".join(task.device.uuids)
-    return env | thread_environment(task.cpus) | task.env
+def task_env(base: Mapping[str, str], job: Job, slot: Slot, owner: str) -> dict[str, str]:
+    """The whole environment of a job: mounts, device, thread counts, and the label that `sweep` reads."""
+    env = dict(base) | job.mounts.to_env() | orphans.labels(owner, job.run)
+    env["CUDA_VISIBLE_DEVICES"] = ",".join(slot.device.uuids)
+    return env | thread_environment(slot.cpus) | dict(job.env)
 
 
 def _spawn(command: list[str], env: Mapping[str, str], stderr: Path) -> subprocess.Popen[str]:

@@ -5,17 +5,13 @@ import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from lary_schema.atomic import PARTIAL_SUFFIX, sync_dir
 from lary_schema.base import ContractError, WeightsError
 
-from lary_orch.runtimes.base import ImageSource, Prepared, Runtime, Say
-from lary_orch.runtimes.docker_args import Folder
-from lary_orch.runtimes.process import ProcessRuntime
-
-if TYPE_CHECKING:
-    from lary_orch.runtimes.docker import DockerRuntime
+from lary_orch.catalog.source import ImageSource
+from lary_orch.runtimes.base import Folder, Runtime, Say
+from lary_orch.runtimes.jobs import Prepared
 
 LIMIT_S = 3600.0
 SHOWN = 20
@@ -37,10 +33,10 @@ class Conversion:
         return self.target.with_name(f"{self.target.name}.json")
 
 
-def convert(asked: Conversion, image: ImageSource, place: Runtime, say: Say) -> str:
+def convert(asked: Conversion, image: ImageSource, runtime: Runtime, say: Say) -> str:
     """Do it in `image`; what the worker says of it.
 
-    Under docker in a container without a network that sees the file and an empty folder. Elsewhere in a
+    Where the runtime isolates, in a container without a network that sees the file and an empty folder. Elsewhere in a
     process with the caller's rights, which is said. Raises ContractError.
     """
     if not asked.source.is_file():
@@ -48,19 +44,15 @@ def convert(asked: Conversion, image: ImageSource, place: Runtime, say: Say) -> 
     for path in (asked.target, asked.report):
         if path.exists():
             raise ContractError(f"{path}: exists already; remove it or give another name")
-    prepared = place.prepare(image, say)
-    if place.name == "docker":
-        from lary_orch.runtimes.docker import DockerRuntime
-
-        assert isinstance(place, DockerRuntime)
-        return _in_container(asked, prepared, place)
+    prepared = runtime.prepare(image, say)
+    if runtime.isolates:
+        return _isolated(asked, prepared, runtime)
     say(
-        f"warning: the {place.name} runtime does not isolate: {asked.source} is unpickled by a process that may read "
+        f"warning: the {runtime.name} runtime does not isolate: {asked.source} is unpickled by a process that may read "
         "and write what you may, and reach the network; --runtime docker does it in a container without either"
     )
-    assert isinstance(place, ProcessRuntime)
     paths = (str(asked.source.absolute()), str(asked.target.absolute()))
-    return place.ask(prepared, "convert", *paths, *asked.options, limit_s=LIMIT_S)
+    return runtime.ask(prepared, "convert", *paths, *asked.options, limit_s=LIMIT_S)
 
 
 def summary(answer: str) -> str:
@@ -81,12 +73,12 @@ def container_arguments(asked: Conversion, draft: Path) -> tuple[Sequence[str], 
     return ("convert", source, target, *asked.options), folders
 
 
-def _in_container(asked: Conversion, prepared: Prepared, docker: "DockerRuntime") -> str:
+def _isolated(asked: Conversion, prepared: Prepared, runtime: Runtime) -> str:
     folder = asked.target.absolute().parent
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{asked.target.name}.", suffix=PARTIAL_SUFFIX, dir=folder) as name:
         arguments, folders = container_arguments(asked, Path(name))
-        answer = docker.ask(prepared, *arguments, folders=folders, limit_s=LIMIT_S)
+        answer = runtime.ask(prepared, *arguments, folders=folders, limit_s=LIMIT_S)
         for path in (asked.report, asked.target):
             (Path(name) / path.name).rename(path)
         sync_dir(folder)

@@ -48,7 +48,7 @@ def _model(subject: Subject, card: ModelCard) -> str:
 
 
 def _selftest(subject: Subject) -> str:
-    if subject.stranger is not None and subject.breach_in_isolation is None:
+    if subject.unknown_user is not None and subject.breach_in_isolation is None:
         return "exit 0, under isolation"
     subject.runtime.ask(subject.prepared, "selftest")
     return "exit 0"

@@ -12,7 +12,8 @@ from lary_orch.cli.options import catalog_options, json_option, option, workspac
 from lary_orch.workspace import Workspace
 
 if TYPE_CHECKING:
-    from lary_orch.runtimes.base import ImageSource, LocalRuntime
+    from lary_orch.catalog.source import ImageSource
+    from lary_orch.runtimes.base import LocalRuntime
 
     from lary_conformance.case import Verdict
 
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 @click.command()
 @click.argument("image")
 @option("-m", "--model", "models", multiple=True, help="This model alone; repeatable [all of the image].")
-@option("--runtime", type=click.Choice(["docker", "process"]), help="[process for a folder, else docker]")
+@option("--runtime", help="[process for a folder, else docker]")
 @option("--env", "environment", type=click.Choice(["own", "current"]), default="own", help="Of the process runtime.")
 @option("--device", type=click.Choice(["cpu", "cuda"]), default="cpu", help="What jobs compute on.")
 @catalog_options
@@ -49,14 +50,14 @@ def command(
     """
     import tempfile
 
-    from lary_orch.runtimes.base import Device
+    from lary_orch.runtimes.devices import Device
 
     from lary_conformance import examine
     from lary_conformance.subject import open_subject
 
-    place = runtime or ("process" if Path(image).is_dir() else "docker")
-    ours, stranger = _runtimes(place, environment, workspace)
-    options = {"stranger": stranger, "chosen": models, "device": Device(device)}
+    chosen = runtime or ("process" if Path(image).is_dir() else "docker")
+    ours, unknown_user = _runtimes(chosen, environment, workspace)
+    options = {"unknown_user": unknown_user, "chosen": models, "device": Device(device)}
     with tempfile.TemporaryDirectory(prefix="lary-conformance-") as folder:
         subject = open_subject(ours, _find(image, catalog), Path(folder), workspace.weights, **options)
         verdicts = []
@@ -71,10 +72,9 @@ def command(
     sys.exit(any(verdict.state == "failed" for verdict in verdicts))
 
 
-def _find(image: str, catalog: Catalog) -> "ImageSource":
-    from lary_orch.runtimes.base import ImageSource
+def _find(image: str, catalog: Catalog) -> "ImageSource | str":
+    """What the catalog knows, or the reference as it was given."""
     from lary_orch.runtimes.images import reference
-    from lary_schema.cards import ImageCard
 
     folder = Path(image).absolute()
     known = [source for _, source in catalog.images]
@@ -83,19 +83,16 @@ def _find(image: str, catalog: Catalog) -> "ImageSource":
     for source in known:
         if image in (source.card.name, reference(source.card)) or source.folder == folder:
             return source
-    # A stranger's: what it is, it says itself.
-    return ImageSource(ImageCard(name="unknown", kind="model", module="unknown", ref=image), None)
+    return image
 
 
-def _runtimes(place: str, environment: str, workspace: Workspace) -> "tuple[LocalRuntime, LocalRuntime | None]":
-    from lary_orch.runtimes.choose import docker_runtime, process_runtime
+def _runtimes(name: str, environment: str, workspace: Workspace) -> "tuple[LocalRuntime, LocalRuntime | None]":
+    from lary_orch.runtimes.choose import local
 
-    from lary_conformance.isolation import STRANGER
+    from lary_conformance.isolation import UNKNOWN_USER
 
-    if place == "process":
-        return process_runtime(workspace, environment), None
-    docker = docker_runtime(workspace)
-    return docker, docker.as_user(*STRANGER)
+    runtime = local(name, workspace, environment)
+    return runtime, runtime.as_user(*UNKNOWN_USER)
 
 
 def _show(verdict: "Verdict") -> None:

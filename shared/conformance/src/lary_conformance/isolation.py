@@ -6,17 +6,17 @@ from functools import partial
 from lary_conformance.case import Case, Skipped
 from lary_conformance.subject import Subject
 
-STRANGER = (54321, 54321)
+UNKNOWN_USER = (54321, 54321)
 """A user and group that no image knows."""
 
 
 def cases(subject: Subject) -> Iterator[Case]:
     remedy = "let the code be readable by all, write nowhere but to /tmp, and ask for no name of the user"
-    yield Case("isolation", "", partial(_as_stranger, subject), remedy)
+    yield Case("isolation", "", partial(_as_unknown_user, subject), remedy)
 
 
-def _as_stranger(subject: Subject) -> str:
-    if subject.stranger is None:
+def _as_unknown_user(subject: Subject) -> str:
+    if subject.unknown_user is None:
         raise Skipped(f"the {subject.runtime.name} runtime does not isolate")
     if subject.breach_in_isolation is not None:
         raise subject.breach_in_isolation

@@ -1,19 +1,22 @@
 """The image under examination, and how jobs are run on it."""
 
-import json
 import shutil
 import tempfile
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
+from lary_orch.catalog.source import ImageSource
 from lary_orch.catalog.splits import SplitSource
 from lary_orch.plan.stores import Feeding, make_values, plan_store
-from lary_orch.runtimes.base import JOB_FILE, Device, ImageSource, LocalRuntime, Prepared, Task
-from lary_orch.runtimes.describe import describe
+from lary_orch.plan.verbs import VERBS
+from lary_orch.runtimes.base import LocalRuntime, Running
+from lary_orch.runtimes.describe import describe, parse_card
+from lary_orch.runtimes.devices import Device, Slot
+from lary_orch.runtimes.jobs import JOB_FILE, Job, Prepared
 from lary_orch.weights.index import WeightSet, find_weights
 from lary_schema.base import ContractError
 from lary_schema.cards import ImageCard, Mode, ModelCard
@@ -75,8 +78,8 @@ class Subject:
     """As the image gives it."""
     folder: Path
     weights: Path
-    stranger: LocalRuntime | None = None
-    """The same place under another user; None where the runtime cannot."""
+    unknown_user: LocalRuntime | None = None
+    """The same runtime under another user; None where the runtime cannot."""
     chosen: tuple[str, ...] = ()
     """Model keys; empty: all of the image."""
     device: Device = field(default_factory=Device)
@@ -94,9 +97,9 @@ class Subject:
 
         Run once for all checks, since it builds every model. What passes there passes anywhere.
         """
-        assert self.stranger is not None
+        assert self.unknown_user is not None
         try:
-            self.stranger.ask(self.prepared, "selftest")
+            self.unknown_user.ask(self.prepared, "selftest")
         except ContractError as breach:
             return breach
         return None
@@ -158,21 +161,31 @@ class Subject:
 
     def _start(
         self, verb: str, text: str, volume: Path, rows: SplitSource | None, weights: Path | None
-    ) -> tuple[LocalRuntime, Task, Path]:
-        place = Path(tempfile.mkdtemp(prefix="job-", dir=self.folder))
-        (place / METADATA).parent.mkdir()
-        (place / "out").mkdir()
-        (place / JOB_FILE).write_text(text, encoding="utf-8")
+    ) -> tuple[Callable[[], Running], Path]:
+        folder = Path(tempfile.mkdtemp(prefix="job-", dir=self.folder))
+        (folder / METADATA).parent.mkdir()
+        (folder / "out").mkdir()
+        (folder / JOB_FILE).write_text(text, encoding="utf-8")
         if rows is not None:
-            shutil.copy(rows.csv, place / METADATA)
-        data = rows.data if rows is not None else place
-        mounts = Mounts(data=data, weights=weights or self.weights, latents=volume, job=place, out=place / "out")
-        task = Task(f"{RUN}.{place.name}", RUN, self.prepared, verb, mounts, self.device, cpus=1)
-        return self.runtime, task, place / "stderr.log"
+            shutil.copy(rows.csv, folder / METADATA)
+        data = rows.data if rows is not None else folder
+        mounts = Mounts(data=data, weights=weights or self.weights, latents=volume, job=folder, out=folder / "out")
+        declared = VERBS[verb]
+        job = Job(
+            id=f"{RUN}.{folder.name}",
+            verb=verb,
+            title=verb,
+            mounts=mounts,
+            image=self.prepared,
+            run=RUN,
+            reads=declared.reads,
+            writes=declared.writes,
+        )
+        return partial(self.runtime.start, job, Slot(self.device, 1), folder / "stderr.log"), folder / "stderr.log"
 
 
-def _follow(runtime: LocalRuntime, task: Task, log: Path, stop_at: StopAt | None = None) -> Ran:
-    running = runtime.start(task, log)
+def _follow(start: Callable[[], Running], log: Path, stop_at: StopAt | None = None) -> Ran:
+    running = start()
     limit = threading.Timer(LIMIT_S, running.stop)
     limit.start()
     events: list[Event] = []
@@ -194,19 +207,16 @@ def _follow(runtime: LocalRuntime, task: Task, log: Path, stop_at: StopAt | None
     return Ran(code, tuple(events), tuple(strays), log)
 
 
-def open_subject(runtime: LocalRuntime, image: ImageSource, folder: Path, weights: Path, **options: Any) -> Subject:
-    """Make an image ready and ask it who it is. Raises ContractError where it does not answer as it must.
+def open_subject(
+    runtime: LocalRuntime, image: ImageSource | str, folder: Path, weights: Path, **options: Any
+) -> Subject:
+    """Make an image (a reference, where the catalog does not know it) ready and ask it who it is.
 
-    `options` are further fields of `Subject`.
+    `options` are further fields of `Subject`. Raises ContractError where it does not answer as it must.
     """
-    prepared = runtime.prepare(image, _say_nothing)
-    text = runtime.ask(prepared, "describe")
+    prepared = runtime.adopt(image) if isinstance(image, str) else runtime.prepare(image, _say_nothing)
     where = f"describe of {prepared.ref}"
-    try:
-        data = json.loads(text)
-    except ValueError as error:
-        raise ContractError(f"{where}: the answer is not JSON ({error}): {text[:200]!r}") from None
-    card = ImageCard.parse(data, where)
+    card = parse_card(runtime.ask(prepared, "describe"), where)
     if card.kind == "tools":
         raise ContractError(f"{where}: an image of data tools; it takes no jobs, so there is no contract to keep")
     return Subject(runtime, prepared, card, folder, weights, **options)

@@ -6,7 +6,8 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
-from lary_orch.runtimes.base import ImageSource, Say
+from lary_orch.catalog.source import ImageSource
+from lary_orch.runtimes.base import Say
 from lary_orch.runtimes.images import SOURCE_LABEL, how_to_get, reference
 from lary_schema.atomic import publish_text
 from lary_schema.base import ContractError

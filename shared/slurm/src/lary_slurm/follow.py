@@ -1,26 +1,43 @@
-"""Follows a session to its end: submits, looks at what tasks write, asks the controller now and then, relaunches.
+"""Follows a session to its end: submits, looks at what tasks write, asks the controller now and then.
 
 What a task's own files say comes first, since looking at them costs the controller nothing. The queue is
-asked for what files cannot tell: whether a task without an end is still to come. Nothing here is lost when the
-follower dies; another one, on any login node, reads the same files and goes on.
+asked for what files cannot tell: whether a task without an end is still to come. What follows of it (another attempt,
+the end, what is hopeless then) is decided by `lary_orch.run.attempts`. Nothing here is lost when the follower dies;
+another one, on any login node, reads the same files and goes on.
 """
 
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
 
-from lary_orch.run.scheduler import FINAL, UNKNOWN_FAULT, Outcome, State, Watch, Work
-from lary_orch.runtimes.base import Device
-from lary_orch.runtimes.devices import Slot
+from lary_orch.plan.verbs import VERBS
+from lary_orch.run.attempts import (
+    FINAL,
+    OVER,
+    UNKNOWN_FAULT,
+    Again,
+    Attempts,
+    Begun,
+    Counted,
+    Ended,
+    Happened,
+    Stopping,
+)
+from lary_orch.runtimes.base import Outcome, Say, Watch
+from lary_orch.runtimes.devices import Device, Slot
+from lary_orch.runtimes.jobs import JOB_FILE, Task
 from lary_schema.base import ExitCode
 from lary_schema.runs import RunPaths
 
 from lary_slurm.client import Client, Pace, SlurmAwayError
 from lary_slurm.script import script
 from lary_slurm.state import GroupEntry, Marks, Session, SessionPaths, Submission
+from lary_slurm.stop import cancel
 from lary_slurm.submit import batch, comment, cut, submit
 from lary_slurm.tail import Tail
-from lary_slurm.tracked import Tracked, in_queue, some
+from lary_slurm.tracked import Tracked, in_queue
 
 LOOK_S = 1.0
 """Between two looks at the tasks' files."""
@@ -28,8 +45,19 @@ LOOK_MOST_S = 5.0
 """Of thousands of tasks: the listing is a load on the volume."""
 
 
+def join(client: Client, run: RunPaths) -> tuple[Session, SessionPaths] | None:
+    """The run's newest session, where tasks of it are still in the queue."""
+    paths = SessionPaths.newest(run)
+    if paths is None or paths.closed.exists() or paths.cancelled.exists():
+        return None
+    session = Session.read(paths.document)
+    return (session, paths) if any(entry.live for entry in client.queue(session.name)) else None
+
+
 class Follower:
-    """Looks after one session."""
+    """An execution (`lary_orch.runtimes.base`) of one session."""
+
+    detachable = True
 
     def __init__(
         self,
@@ -37,8 +65,6 @@ class Follower:
         session: Session,
         paths: SessionPaths,
         run: RunPaths,
-        works: Mapping[str, Work],
-        watch: Watch,
         *,
         clock: Callable[[], float] = time.monotonic,
         wait: Callable[[float], object] | None = None,
@@ -47,111 +73,117 @@ class Follower:
         self._session = session
         self._paths = paths
         self._run = run
-        self._watch = watch
+        self._watch: Watch
         self._clock = clock
-        self._leave = threading.Event()
-        self._wait = wait or self._leave.wait
+        self._awake = threading.Event()
+        self._wait = wait or self._awake.wait
         self._look_s = min(LOOK_MOST_S, LOOK_S + len(session.tasks) / 250)
         self._pace = Pace(session.profile.poll_s, clock=clock)
         # Whoever made this follower has just asked the controller, or has nothing there yet.
         self._pace.asked(changed=True)
         self._again = Pace(session.profile.poll_s, clock=clock)
         """When sbatch may be tried again after it was refused."""
-        self._tasks = {entry.id: Tracked(works[entry.id], entry.group) for entry in session.tasks}
+        self._tasks = {task.id: Tracked(task) for task in session.tasks}
+        self._attempts = Attempts({task.id: task.needs for task in session.tasks}, session.attempts)
         self._outcomes: dict[str, Outcome] = {}
         self._numbers = 0
         self._said = ""
         for submission in paths.read_submissions():
             self._adopt(submission)
 
-    # --- the loop -------------------------------------------------------------------------------
+    # --- an execution ---------------------------------------------------------------------------
 
-    def leave(self) -> None:
-        """End `follow` soon. May be called from a signal handler."""
-        self._leave.set()
-
-    def follow(self) -> bool:
-        """Until every task has an outcome (True), or somebody wants to leave (False)."""
-        while not self._leave.is_set():
-            self.step()
-            if len(self._outcomes) == len(self._tasks):
-                self._paths.note(self._paths.closed)
-                return True
-            self._wait(self._look_s)
-        self._leave.clear()
-        return False
-
-    def detach(self) -> bool:
-        """Only submit what is in no queue yet; True where nothing was left to do.
-
-        Where the controller is away, until it is back or somebody wants to leave.
-        """
-        while not self._leave.is_set():
-            self.step()
-            if all(task.key is not None for _, task in self._open()):
-                return not self._open()
-            self._wait(self._look_s)
-        return False
+    @property
+    def tasks(self) -> Sequence[Task]:
+        return self._session.tasks
 
     @property
     def outcomes(self) -> list[Outcome]:
         """In the session's order; what has not ended is `stopped`."""
         return [
-            self._outcomes.get(job) or Outcome(task.work, "stopped", message="left on the cluster")
-            for job, task in self._tasks.items()
+            self._outcomes.get(task.id) or Outcome(task, "stopped", message="left on the cluster")
+            for task in self.tasks
         ]
+
+    @property
+    def cancelled(self) -> bool:
+        return self._paths.cancelled.exists()
+
+    def submit(self, watch: Watch) -> None:
+        self._watch = watch
+
+    def poll(self) -> bool:
+        self.step()
+        if self._attempts.is_over:
+            self._paths.note(self._paths.closed)
+            return True
+        self._wait(self._look_s)
+        self._awake.clear()
+        return False
+
+    def handed_over(self) -> bool:
+        """Where the controller is away, it takes what is left when it is back."""
+        return all(task.key is not None for task in self._open())
+
+    def wake(self) -> None:
+        self._awake.set()
+
+    def cancel(self, say: Say, *, force: bool = False) -> None:
+        cancel(self._client, self._session, self._paths, say)
+
+    def logs(self, task: str, attempt: int) -> tuple[Path, Path]:
+        return self._run.events(task, attempt), self._run.stderr(task, attempt)
 
     def step(self) -> None:
         """Look once, and do what there is to do."""
-        if self._paths.cancelled.exists():
-            self._cancel()
+        if self.cancelled:
+            self._handle(Stopping("cancelled", now=True))
             return
         marks = self._paths.marks()
-        for job, task in self._open():
-            self._look(task, marks.get(job, Marks()))
+        for task in self._open():
+            self._look(task, marks.get(task.id, Marks()))
         if self._pace.due and self._open():
             self._ask(marks)
-        self._skip_hopeless()
         if self._again.due:
             self._submit_ready()
 
-    def _open(self) -> list[tuple[str, Tracked]]:
-        return [(job, task) for job, task in self._tasks.items() if job not in self._outcomes]
+    def _open(self) -> list[Tracked]:
+        return [self._tasks[name] for name in self._attempts.open()]
 
     # --- what tasks write -----------------------------------------------------------------------
 
     def _look(self, task: Tracked, marks: Marks) -> None:
-        if task.submission is None or marks.started < task.first:
+        # What ended with another one, as hopeless, is looked at no more.
+        if task.submission is None or marks.started < task.first or self._is_over(task.id):
             return
         if marks.started > task.seen:
             self._launched(task, marks.started)
         if task.tail is not None:
             for event in task.tail.events():
-                self._watch.event(task.work, event)
+                self._watch.event(task.task, event)
         if marks.ended == marks.started:
             self._ended(task, marks.ended)
 
     def _launched(self, task: Tracked, attempt: int) -> None:
         if task.seen:
-            self._watch.relaunch(task.work, UNKNOWN_FAULT, "its node failed, or it was preempted")
-        task.seen, task.used, task.gone = attempt, attempt, None
-        task.tail = Tail(self._run.events(task.work.id, attempt))
-        node = self._paths.node(task.work.id, attempt)
+            self._watch.relaunch(task.task, UNKNOWN_FAULT, "its node failed, or it was preempted")
+        self._handle(Begun(task.id, attempt))
+        events, _ = self.logs(task.id, attempt)
+        task.seen, task.gone, task.tail = attempt, None, Tail(events)
+        node = self._paths.node(task.id, attempt)
         kind = "cuda" if self._session.profile.has_gpu else "cpu"
-        self._watch.launched(task.work, Slot(Device(kind, name=f"node {node}"), 1), attempt)
+        self._watch.launched(task.task, Slot(Device(kind, name=f"node {node}"), 1), attempt)
 
     def _ended(self, task: Tracked, attempt: int) -> None:
-        code = self._paths.code(task.work.id, attempt)
+        code = self._paths.code(task.id, attempt)
         if code is None:
             return
         if code == ExitCode.DONE:
-            missing = task.work.lacks()
-            if missing is None:
-                self._finish(task, "done")
-            elif self._settled(task):
-                self._fault(task, UNKNOWN_FAULT, missing)
+            missing = _missing(task.task)
+            if missing is None or self._settled(task):
+                self._end(task, code, missing=missing)
         elif code in FINAL:
-            self._finish(task, "failed", code, task.why(code))
+            self._end(task, code, task.why(code))
         elif task.gone is None:
             # Only the controller knows whether it starts the task again by itself.
             task.gone = self._clock()
@@ -174,14 +206,14 @@ class Follower:
             return
         found = {(entry.slurm, entry.index): entry for entry in entries}
         comments = {entry.comment: entry.slurm for entry in entries}
-        before = [task.entry for _, task in self._open()]
-        for job, task in self._open():
+        before = [task.entry for task in self._open()]
+        for task in self._open():
             self._resolve(task, comments)
             task.entry = found.get(task.key) if task.key is not None else None
             if task.submission is not None and not (task.entry and task.entry.live):
-                self._left_queue(task, marks.get(job, Marks()))
-        self._pace.asked(changed=before != [task.entry for _, task in self._open()])
-        if text := in_queue(task.entry for _, task in self._open() if task.entry is not None):
+                self._left_queue(task, marks.get(task.id, Marks()))
+        self._pace.asked(changed=before != [task.entry for task in self._open()])
+        if text := in_queue(task.entry for task in self._open() if task.entry is not None):
             self._say(text)
 
     def _resolve(self, task: Tracked, comments: Mapping[str, int]) -> None:
@@ -193,63 +225,60 @@ class Follower:
 
     def _left_queue(self, task: Tracked, marks: Marks) -> None:
         """It is not in the queue any more: what its files do not say will not come, given a little time."""
+        if self._is_over(task.id):
+            return
         began = marks.started >= task.first
-        if not began and self._waits(task):
+        if not began and any(not self._is_over(need) for need in task.task.needs):
             # Slurm took it off because what it needs failed: that was no attempt.
             task.leave()
         elif began and marks.ended == marks.started and task.gone is not None:
-            code = self._paths.code(task.work.id, marks.ended)
+            code = self._paths.code(task.id, marks.ended)
             if code is not None and code != ExitCode.DONE:
-                self._fault(task, code, task.why(code))
+                self._end(task, code, task.why(code))
         elif self._settled(task):
-            task.used = max(task.used, task.first)
-            self._fault(task, UNKNOWN_FAULT, task.why())
+            self._handle(Counted(task.id, task.first))
+            self._end(task, UNKNOWN_FAULT, task.why())
 
-    def _waits(self, task: Tracked) -> bool:
-        return any(need not in self._outcomes for need in task.work.needs)
+    # --- what follows ---------------------------------------------------------------------------
 
-    def _fault(self, task: Tracked, code: int, message: str) -> None:
-        if task.used >= self._session.attempts:
-            self._finish(task, "failed", code, message)
-            return
+    def _is_over(self, task: str) -> bool:
+        return self._attempts.state(task) in OVER
+
+    def _end(self, task: Tracked, code: int, message: str = "", missing: str | None = None) -> None:
+        self._handle(Ended(task.id, code, message, missing))
+
+    def _handle(self, event: Happened) -> None:
+        """Let the state machine decide, and tell."""
+        for action in self._attempts.handle(event):
+            task = self._tasks[action.job]
+            if isinstance(action, Again):
+                self._retry(task, action)
+                continue
+            _, stderr = self.logs(task.id, action.attempts)
+            log = stderr if action.attempts else None
+            outcome = Outcome(task.task, action.state, action.code, action.message, action.attempts, log)
+            self._outcomes[task.id] = outcome
+            self._watch.ended(outcome)
+
+    def _retry(self, task: Tracked, action: Again) -> None:
         if task.seen:
-            self._watch.relaunch(task.work, code, message)
+            self._watch.relaunch(task.task, action.code, action.message)
         else:
-            self._watch.note(f"{task.work.verb} {task.work.title}: {message}; submitting it again")
+            self._watch.note(f"{task.task.verb} {task.task.title}: {action.message}; submitting it again")
         task.leave()
-
-    # --- ends -----------------------------------------------------------------------------------
-
-    def _finish(self, task: Tracked, state: State, code: int = 0, message: str = "") -> None:
-        attempts = max(task.used, 1)
-        log = self._run.stderr(task.work.id, attempts)
-        self._end(Outcome(task.work, state, int(code), message, attempts, log))
-
-    def _end(self, outcome: Outcome) -> None:
-        self._outcomes[outcome.work.id] = outcome
-        self._watch.ended(outcome)
-
-    def _skip_hopeless(self) -> None:
-        for _, task in self._open():
-            lost = [n for n in task.work.needs if n in self._outcomes and self._outcomes[n].state != "done"]
-            if lost:
-                self._end(Outcome(task.work, "skipped", message=f"needs {some(lost)}"))
-
-    def _cancel(self) -> None:
-        for _, task in self._open():
-            self._end(Outcome(task.work, "stopped", message="cancelled"))
 
     # --- submitting -----------------------------------------------------------------------------
 
     def _submit_ready(self) -> None:
         """Put into the queue what is in none and could run, now or after what it needs. Raises SlurmError."""
         waiting: dict[str, list[Tracked]] = {}
-        for _, task in self._open():
+        for task in self._open():
             if task.submission is None:
-                waiting.setdefault(task.group, []).append(task)
+                waiting.setdefault(task.task.group, []).append(task)
         # In the session's order: a probe may be ready once what it needs is in the queue.
         for group in self._session.groups:
-            firsts = {task.work.id: task.used + 1 for task in waiting.get(group.name, []) if self._ready(task)}
+            ready = [task.id for task in waiting.get(group.name, []) if self._ready(task)]
+            firsts = {name: self._attempts.attempts(name) + 1 for name in ready}
             for submission in cut(self._session, group, firsts, self._numbers + 1):
                 if not self._submit(group, submission):
                     return
@@ -270,11 +299,11 @@ class Follower:
         return submission.slurm is not None
 
     def _ready(self, task: Tracked) -> bool:
-        return all(need in self._outcomes or self._tasks[need].key is not None for need in task.work.needs)
+        return all(self._is_over(need) or self._tasks[need].key is not None for need in task.task.needs)
 
     def _needs(self, jobs: Sequence[str]) -> list[str]:
         """What some tasks wait for: whole arrays, or those of an array's tasks that are not submitted again."""
-        waited = {need for job in jobs for need in self._tasks[job].work.needs if need not in self._outcomes}
+        waited = {need for job in jobs for need in self._tasks[job].task.needs if not self._is_over(need)}
         found: list[str] = []
         for need in sorted(waited):
             task = self._tasks[need]
@@ -292,6 +321,7 @@ class Follower:
         self._numbers = max(self._numbers, submission.number)
         for index, job in enumerate(submission.tasks):
             self._tasks[job].enter(submission, index)
+            self._handle(Counted(job, submission.firsts[index] - 1))
 
     # --- words ----------------------------------------------------------------------------------
 
@@ -299,3 +329,10 @@ class Follower:
         if text != self._said:
             self._said = text
             self._watch.note(text)
+
+
+def _missing(task: Task) -> str | None:
+    """What a task that said that it was done has not left. One that an older version began declares nothing itself."""
+    if not task.outputs:
+        task = replace(task, outputs=VERBS[task.verb].read_outputs(task.mounts.job / JOB_FILE))
+    return task.missing()

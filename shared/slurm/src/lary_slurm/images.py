@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Literal, Self
 
-from lary_orch.runtimes.base import ImageSource
+from lary_orch.catalog.source import ImageSource
 from lary_orch.runtimes.images import reference
 from lary_schema.base import ContractError, Document
 from lary_schema.cards import Key

@@ -9,8 +9,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from lary_orch.runtimes.base import JOB_ENVIRONMENT, JOB_FILE, thread_environment
-from lary_orch.runtimes.docker_args import ENVIRONMENT, PIDS, READ_ONLY, TMP_BYTES
+from lary_orch.runtimes.base import JOB_ENVIRONMENT, thread_environment
+from lary_orch.runtimes.docker_args import ENVIRONMENT, PIDS, TMP_BYTES
+from lary_orch.runtimes.jobs import JOB_FILE
 from lary_schema.base import ContractError
 from lary_schema.mounts import Mounts
 
@@ -39,6 +40,8 @@ class Launch:
     """The interpreter (process), the image's id (podman) or its file (apptainer, pyxis)."""
     mounts: Mounts | None = None
     """None for a question (`describe`)."""
+    reads: tuple[str, ...] = ("data", "weights", "latents")
+    """Mounts that the job declares beside its own folder."""
     absent: frozenset[str] = frozenset()
     """Read-only mounts whose folder does not exist: no weights are no fault of a model that needs none."""
     writable: str = "latents"
@@ -63,10 +66,9 @@ class Launch:
         """Host folder, place in the container, may be written."""
         if self.mounts is None:
             return []
-        found = [(getattr(self.mounts, name), f"/{name}", False) for name in READ_ONLY if name not in self.absent]
-        found.append((self.mounts.latents, "/latents", self.writable == "latents"))
-        if self.writable == "out":
-            found.append((self.mounts.out, "/out", True))
+        wanted = {*self.reads, "job", self.writable} - self.absent
+        names = [name for name in ("data", "weights", "job", "latents", "out") if name in wanted]
+        found = [(getattr(self.mounts, name), f"/{name}", name == self.writable) for name in names]
         for source, _, _ in found:
             if any(mark in str(source) for mark in ",:"):
                 raise ContractError(f"{source}: a container's mount cannot have ',' or ':' in its path; rename it")

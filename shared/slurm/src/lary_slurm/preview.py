@@ -1,26 +1,29 @@
 """What would be submitted, for people to read before it is."""
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from lary_orch.run.scheduler import ATTEMPTS, Work
+from lary_orch.run.attempts import ATTEMPTS
 from lary_orch.runtimes.base import Say
-from lary_orch.workspace import Workspace
+from lary_orch.runtimes.jobs import Job
 from lary_schema.base import ContractError
+from lary_schema.runs import RunPaths
 
-from lary_slurm.runtime import DEFAULT_MAX_ARRAY, SlurmRuntime
 from lary_slurm.script import script
 from lary_slurm.state import GroupEntry, Session, SessionPaths
 from lary_slurm.submit import batch, cut
+
+if TYPE_CHECKING:
+    from lary_slurm.runtime import SlurmRuntime
 
 NEXT = "NEXT"
 """Stands for the number of the session's folder."""
 
 
-def preview(runtime: SlurmRuntime, run: str, works: list[Work], workspace: Workspace, say: Say) -> list[dict[str, Any]]:
+def preview(runtime: "SlurmRuntime", paths: RunPaths, jobs: Sequence[Job], say: Say) -> list[dict[str, Any]]:
     """The first submissions in order: `command` and `script` of each. Writes nothing."""
-    session = runtime.session(run, works, ATTEMPTS, _max_array(runtime, say))
-    paths = workspace.run(run)
+    session = runtime.session(paths.root.name, jobs, ATTEMPTS, _max_array(runtime, say))
     place = SessionPaths(paths.root / "slurm" / NEXT)
     shown: list[dict[str, Any]] = []
     made_by: dict[str, list[int]] = {}
@@ -34,10 +37,12 @@ def preview(runtime: SlurmRuntime, run: str, works: list[Work], workspace: Works
     return shown
 
 
-def _max_array(runtime: SlurmRuntime, say: Say) -> int:
+def _max_array(runtime: "SlurmRuntime", say: Say) -> int:
     try:
         return runtime.client.max_array()
     except ContractError as error:
+        from lary_slurm.runtime import DEFAULT_MAX_ARRAY
+
         say(f"{error}; taking arrays of {DEFAULT_MAX_ARRAY} tasks")
         return DEFAULT_MAX_ARRAY
 

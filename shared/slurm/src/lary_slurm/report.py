@@ -3,7 +3,7 @@
 from collections import Counter
 from typing import Any
 
-from lary_orch.run.scheduler import FINAL, explain
+from lary_orch.run.attempts import FINAL, explain
 from lary_results.tables import Table
 from lary_schema.base import ContractError, ExitCode
 from lary_schema.runs import RunPaths

@@ -2,23 +2,28 @@
 
 import hashlib
 import os
-from dataclasses import replace
+from collections.abc import Iterable, Sequence
+from dataclasses import fields, replace
 from pathlib import Path
+from typing import Any
 
 from lary_orch.catalog.cards import repository
-from lary_orch.run.scheduler import Work
-from lary_orch.runtimes.base import JOB_FILE, Device, ImageSource, Prepared, Say
-from lary_orch.runtimes.devices import Slot
+from lary_orch.catalog.source import ImageSource
+from lary_orch.runtimes.base import ASK_TIMEOUT_S, Folder, Opening, Say
+from lary_orch.runtimes.devices import Device, Slot
 from lary_orch.runtimes.images import Recipes
+from lary_orch.runtimes.jobs import JOB_FILE, Job, Prepared, Task
 from lary_orch.runtimes.process import Interpreters, ProcessRuntime
+from lary_schema.runs import RunPaths
 
 from lary_slurm.ask import ask_container
 from lary_slurm.client import Client
+from lary_slurm.follow import Follower, join
 from lary_slurm.images import Exported
 from lary_slurm.launchers import Launch, command, podman_lines
 from lary_slurm.profile import Profile
 from lary_slurm.script import JOB
-from lary_slurm.state import GroupEntry, Session, TaskEntry
+from lary_slurm.state import GroupEntry, Session, SessionPaths
 
 DEFAULT_MAX_ARRAY = 1001
 """Slurm's own default, where nobody can be asked (`plan` away from a cluster)."""
@@ -28,6 +33,7 @@ class SlurmRuntime:
     """Makes images ready on the shared volume, and turns work into what is submitted."""
 
     name = "slurm"
+    isolates = False
 
     def __init__(self, client: Client, profile: Profile, interpreters: Interpreters, root: Path) -> None:
         self.client = client
@@ -47,7 +53,10 @@ class SlurmRuntime:
                 say(f"image {exported.name} in {self.profile.images} is not of these sources; export it again for them")
         return Prepared(image, exported.ref, exported.id, exported.id)
 
-    def ask(self, prepared: Prepared, *arguments: str) -> str:
+    def ask(
+        self, prepared: Prepared, *arguments: str, folders: Sequence[Folder] = (), limit_s: float = ASK_TIMEOUT_S
+    ) -> str:
+        """`folders` are not mounted: the runtime does not claim to isolate."""
         if self.profile.launcher == "process":
             return self._processes.ask(prepared, *arguments)
         return ask_container(self.profile, self._launch(prepared, arguments))
@@ -78,7 +87,7 @@ class SlurmRuntime:
         return []
 
     def slots(self) -> list[Slot]:
-        """As many as a store is dealt out over; they are not kept busy here, but by Slurm."""
+        """As many as a store is divided among; they are not kept busy here, but by Slurm."""
         device = Device("cuda" if self.profile.has_gpu else "cpu", name="the cluster")
         return [Slot(device, self.profile.cpus or 1)] * self.profile.tasks
 
@@ -86,43 +95,65 @@ class SlurmRuntime:
         """What all Slurm jobs of a run are called; another workspace's run of the same name is another one."""
         return f"lary-{run}-{hashlib.sha256(str(self._root).encode()).hexdigest()[:6]}"
 
-    def session(self, run: str, works: list[Work], attempts: int, max_array: int) -> Session:
+    def session(self, run: str, jobs: Sequence[Job], attempts: int, max_array: int) -> Session:
         """What is written down before anything is submitted."""
-        groups: dict[str, GroupEntry] = {}
-        for work in works:
-            if group_of(work) not in groups:
-                groups[group_of(work)] = self._group(work)
+        firsts: dict[str, Job] = {}
+        for job in jobs:
+            firsts.setdefault(job.group, job)
         return Session(
             run=run,
             name=self.queue_name(run),
             attempts=attempts,
             max_array=min(max_array, self.profile.max_array or max_array),
             profile=self.profile,
-            groups=tuple(groups.values()),
-            tasks=tuple(_entry(work) for work in works),
+            groups=tuple(map(self._group, firsts.values())),
+            tasks=tuple(map(as_task, jobs)),
         )
 
-    def _group(self, work: Work) -> GroupEntry:
-        ask = self.profile if work.verb == "extract" else self.profile.for_probes
+    def open(self, opening: Opening) -> Follower:
+        """Joins the run where it is under way; else its jobs are written down, to be submitted."""
+        found = join(self.client, opening.paths)
+        if found is not None:
+            session, paths = found
+            opening.say(f"run {session.run}: {len(session.tasks)} tasks are on the cluster already; following them")
+            return Follower(self.client, session, paths, opening.paths)
+        jobs = opening.make_jobs()
+        max_array = self.client.max_array() if jobs else DEFAULT_MAX_ARRAY
+        session = self.session(opening.paths.root.name, jobs, opening.attempts, max_array)
+        paths = SessionPaths.make(opening.paths, session) if jobs else SessionPaths(opening.paths.root)
+        return Follower(self.client, session, paths, opening.paths)
+
+    def preview(self, paths: RunPaths, jobs: Sequence[Job], say: Say) -> list[dict[str, Any]]:
+        from lary_slurm.preview import preview
+
+        return preview(self, paths, jobs, say)
+
+    def unfit(self, images: Iterable[ImageSource], *, gpu: bool) -> str | None:
+        """Not asked: nobody takes a cluster without naming it."""
+        return None
+
+    def _group(self, job: Job) -> GroupEntry:
+        ask = self.profile if job.image.source.card.kind == "model" else self.profile.for_probes
         # Where the job's own folder is in it, the batch script puts in the task's.
-        mounts = work.mounts.model_copy(update={"job": work.mounts.job.parent / JOB})
-        if work.verb == "extract":
-            mounts = mounts.model_copy(update={"out": mounts.job})
+        own = job.mounts.job.parent / JOB
+        changed = {"job": own} if job.writes == "out" else {"job": own, "out": own}
+        mounts = job.mounts.model_copy(update=changed)
         spread = (ask.nodes or 1) > 1
         launch = replace(
-            self._launch(work.prepared, (work.verb, "--job", f"/job/{JOB_FILE}")),
+            self._launch(job.image, (job.verb, "--job", f"/job/{JOB_FILE}")),
             mounts=mounts,
+            reads=job.reads,
             absent=frozenset(name for name in ("data", "weights") if not getattr(mounts, name).is_dir()),
-            writable="latents" if work.verb == "extract" else "out",
+            writable=job.writes,
             gpu=ask.has_gpu,
             cpus=ask.cpus or 1,
             spread=spread,
         )
         return GroupEntry(
-            name=group_of(work),
+            name=job.group,
             command=tuple(command(self.profile.launcher, launch)),
             options=ask.options(),
-            setup=self._setup(work.prepared, named=not spread),
+            setup=self._setup(job.image, named=not spread),
             spread=spread,
         )
 
@@ -133,12 +164,6 @@ class SlurmRuntime:
         return podman_lines(self._program(prepared), archive, self.profile.launcher_before, named=named)
 
 
-def group_of(work: Work) -> str:
-    """The array job of a task: its store's; a probe is one of its own. Partitions end in `.pN`."""
-    return work.id.rpartition(".p")[0] if work.verb == "extract" else work.id
-
-
-def _entry(work: Work) -> TaskEntry:
-    return TaskEntry.model_validate(
-        {name: getattr(work, name) for name in ("id", "verb", "title", "mounts", "needs")} | {"group": group_of(work)}
-    )
+def as_task(job: Job) -> Task:
+    """What other hosts have to know of a job."""
+    return Task(**{field.name: getattr(job, field.name) for field in fields(Task)})

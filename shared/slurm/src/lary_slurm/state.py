@@ -18,27 +18,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, Self
 
+from lary_orch.runtimes.jobs import Task
 from lary_schema.atomic import publish_text
 from lary_schema.base import ContractError, Document, read_json
 from lary_schema.cards import Key
-from lary_schema.mounts import Mounts
 from lary_schema.runs import RunPaths
 
 from lary_slurm.profile import Profile
 
 FOLDER = "slurm"
-
-
-class TaskEntry(Document):
-    """One job of the run, as any login node needs it."""
-
-    id: Key
-    verb: Literal["extract", "classify", "regress"]
-    title: str
-    group: str
-    """The array job that it is a task of: one per store; a probe has its own."""
-    mounts: Mounts
-    needs: tuple[Key, ...] = ()
 
 
 class GroupEntry(Document):
@@ -63,7 +51,8 @@ class Session(Document):
     max_array: int
     profile: Profile
     groups: tuple[GroupEntry, ...]
-    tasks: tuple[TaskEntry, ...]
+    tasks: tuple[Task, ...]
+    """With nothing of them that only the host knows which planned them."""
 
 
 class Submission(Document):

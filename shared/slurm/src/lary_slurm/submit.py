@@ -24,7 +24,7 @@ def cut(session: Session, group: GroupEntry, firsts: dict[str, int], number: int
 
 def batch(session: Session, group: GroupEntry, submission: Submission, paths: SessionPaths, logs: Path) -> Batch:
     """What the script of a submission is made from."""
-    is_array = any(task.verb == "extract" for task in session.tasks if task.group == group.name)
+    is_array = any(task.in_parts for task in session.tasks if task.group == group.name)
     return Batch(
         name=session.name,
         title=f"run {session.run}, {group.name}: {len(submission.tasks)} tasks",

@@ -1,9 +1,10 @@
 """One task as a follower knows it."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 
-from lary_orch.run.scheduler import Work, explain
+from lary_orch.run.attempts import explain
+from lary_orch.runtimes.jobs import Task
 from lary_schema.events import Failed
 
 from lary_slurm.client import RUNNING, QueueEntry
@@ -26,12 +27,11 @@ NO_CODE = "it left no exit code: killed together with its script, or it could no
 class Tracked:
     """What a task is in, and what was seen of it."""
 
-    work: Work
-    group: str
+    task: Task
     submission: Submission | None = None
     """The newest; None where the task has to be submitted."""
     index: int = 0
-    """Its place in it."""
+    """Its number in that array."""
     entry: QueueEntry | None = None
     """What the queue said last."""
     gone: float | None = None
@@ -39,8 +39,10 @@ class Tracked:
     seen: int = 0
     """The newest attempt of the submission that people were told of."""
     tail: Tail | None = None
-    used: int = 0
-    """Attempts that are used up."""
+
+    @property
+    def id(self) -> str:
+        return self.task.id
 
     @property
     def key(self) -> tuple[int, int] | None:
@@ -55,7 +57,6 @@ class Tracked:
     def enter(self, submission: Submission, index: int) -> None:
         """It was submitted."""
         self.submission, self.index, self.entry, self.gone = submission, index, None, None
-        self.used = max(self.used, submission.firsts[index] - 1)
 
     def leave(self) -> None:
         """It has to be submitted again."""
@@ -79,9 +80,3 @@ def in_queue(entries: Iterable[QueueEntry]) -> str:
     reasons = ", ".join(sorted({entry.reason for entry in waiting}))
     running = sum(entry.state in RUNNING for entry in found)
     return f"in the queue: {len(waiting)} waiting ({reasons}), {running} running" if waiting else ""
-
-
-def some(jobs: Sequence[str], most: int = 4) -> str:
-    """The first few: a store may have a thousand tasks."""
-    more = f" and {len(jobs) - most} more" if len(jobs) > most else ""
-    return ", ".join(jobs[:most]) + more

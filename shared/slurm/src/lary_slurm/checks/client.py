@@ -17,7 +17,7 @@ def run(context: Context) -> Finding:
     if missing:
         return Finding("fail", f"not found: {', '.join(missing)}", "go to a login node, or load its Slurm module")
     try:
-        profile = load_profile(context.profile)
+        profile = load_profile(context.own.get("profile"))
     except ContractError as error:
         return Finding("fail", str(error), "correct the profile; docs/cluster.md has an example")
     slurm = Slurm()

@@ -36,7 +36,7 @@ echo gpus=$(nvidia-smi --list-gpus 2>/dev/null | grep -c GPU)
 
 def run(context: Context) -> Finding:
     try:
-        profile = load_profile(context.profile)
+        profile = load_profile(context.own.get("profile"))
         where = nearest_existing(context.workspace.latents)
         with tempfile.TemporaryDirectory(prefix="lary-doctor-", suffix=PARTIAL_SUFFIX, dir=where) as name:
             Path(name).chmod(0o755)

@@ -13,7 +13,7 @@ NAME = "slurm_memory"
 
 def run(context: Context) -> Finding:
     try:
-        profile, config = load_profile(context.profile), Slurm().config()
+        profile, config = load_profile(context.own.get("profile")), Slurm().config()
     except ContractError as error:
         return Finding("skip", str(error).splitlines()[0])
     lacks = []

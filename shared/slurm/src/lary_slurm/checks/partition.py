@@ -11,7 +11,7 @@ NAME = "slurm_partition"
 
 def run(context: Context) -> Finding:
     try:
-        profile = load_profile(context.profile)
+        profile = load_profile(context.own.get("profile"))
         wanted = {name for name in (profile.partition, profile.for_probes.partition) if name}
         rows = [line.split("|") for line in Slurm().run("sinfo", "--noheader", "--format=%R|%a|%D|%l|%t").splitlines()]
     except ContractError as error:

@@ -1,0 +1,149 @@
+"""A job: what it reads, what it writes, what it needs. All that a runtime has to know of it.
+
+Mounts, the order of jobs, which of them is hopeless and what is missing at the end follow from these declarations;
+nothing here knows a verb. See `plan.verbs` for who declares what.
+"""
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Literal, Self
+
+from lary_schema.base import Document
+from lary_schema.mounts import Mounts
+from lary_schema.store.layout import Store
+
+from lary_orch.catalog.source import ImageSource
+from lary_orch.catalog.splits import SplitSource
+
+JOB_FILE = "job.json"
+"""Name of the job's document in the job mount."""
+NAMED_SHARDS = 8
+"""How many missing shards a message lists."""
+
+MountName = Literal["data", "weights", "latents", "out"]
+"""The job mount is every job's, read-only."""
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """An image that is ready to run here."""
+
+    source: ImageSource
+    ref: str
+    """What results call it: an image reference, or the environment's name."""
+    digest: str | None
+    """Content address (docker: the image id); None for process environments."""
+    identity: str
+    """Changes whenever the answer of `describe` could: the key of its cache."""
+
+
+@dataclass(frozen=True)
+class Output:
+    """What a job leaves: a store or a part of it, a JSON document with its fingerprint in it, or any other file."""
+
+    mount: MountName
+    path: str
+    """Below the mount."""
+    fingerprint: str
+    """Of what determines it, so it is known before it exists: by it other jobs name what they need."""
+    shards: tuple[int, ...] = ()
+    """Of a store: those that this job writes."""
+
+    def missing(self, mounts: Mounts) -> str | None:
+        """What is not there, after the job said that it was done."""
+        path: Path = getattr(mounts, self.mount) / self.path
+        if self.shards:
+            left = sorted(set(self.shards) - Store(path).done())
+            named = ", ".join(map(str, left[:NAMED_SHARDS])) + (", ..." if len(left) > NAMED_SHARDS else "")
+            return f"the image said that it was done, and shards {named} of {self.path} are missing" if left else None
+        if path.exists() and (path.suffix != ".json" or _fingerprint(path) == self.fingerprint):
+            return None
+        return f"the image said that it was done, and left no {path} of this job"
+
+
+def _fingerprint(path: Path) -> str | None:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return content.get("fingerprint") if isinstance(content, dict) else None
+
+
+@dataclass(frozen=True)
+class Task:
+    """What any host has to know of a job to follow it, also of one that another host has begun."""
+
+    id: str
+    verb: str
+    """The image's command."""
+    title: str
+    """For people: what is done to what."""
+    mounts: Mounts
+    """Host folders."""
+    group: str = ""
+    """Jobs that do parts of one thing have the same; by default the job's id."""
+    needs: tuple[str, ...] = ()
+    """Jobs that have to be done before."""
+    outputs: tuple[Output, ...] = ()
+
+    def missing(self) -> str | None:
+        """What should be there after exit code 0 and is not (an image that breaks the contract)."""
+        return next((text for output in self.outputs if (text := output.missing(self.mounts)) is not None), None)
+
+    @property
+    def in_parts(self) -> bool:
+        """Whether it is one of several that do the same thing together."""
+        return self.group not in ("", self.id)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job(Task):
+    """A task that can be started here."""
+
+    image: Prepared
+    run: str
+    document: Document | None = None
+    """What `job.json` holds."""
+    files: tuple[SplitSource, ...] = ()
+    """The CSVs that belong into the job mount."""
+    inputs: tuple[str, ...] = ()
+    """Fingerprints of what it reads and another job may have to write first: stores, weights."""
+    reads: tuple[MountName, ...] = ()
+    """Mounts that it sees beside its own `job`."""
+    writes: MountName = "out"
+    """The one mount that it may write."""
+    slots: int = 1
+    """How many it takes at once."""
+    stall_timeout_s: float = 600
+    memory_bytes: int | None = None
+    """None: the runtime's own limit."""
+    shm_bytes: int = 1 << 30
+    env: Mapping[str, str] = field(default_factory=dict)
+    reopen: tuple[int, ...] = ()
+    """Shards that lose their done marker before it starts (damaged, or retried)."""
+    result: Path | None = None
+    """Where an equal job left its result already, in this run or in another one: nothing to do."""
+
+    @property
+    def mounted(self) -> tuple[str, ...]:
+        """Mounts that it gets, its own folder among them."""
+        wanted = {*self.reads, self.writes, "job"}
+        return tuple(name for name in ("data", "weights", "job", "latents", "out") if name in wanted)
+
+    def in_run(self, run: str, mounts: Mounts) -> Self:
+        return replace(self, run=run, mounts=mounts)
+
+
+def link(jobs: Sequence[Job]) -> list[Job]:
+    """The same jobs, each needing those that write what it reads."""
+    writers: dict[str, list[str]] = {}
+    for job in jobs:
+        for output in job.outputs:
+            writers.setdefault(output.fingerprint, []).append(job.id)
+    return [replace(job, needs=_unique(name for key in job.inputs for name in writers.get(key, ()))) for job in jobs]
+
+
+def _unique(names: Iterable[str]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(names))
