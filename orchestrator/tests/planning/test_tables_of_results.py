@@ -56,7 +56,7 @@ def test_the_table_of_one_protocol(world: Any) -> None:
         "chance                                                    12.5\n"
         "most frequent class, mean action                          25.0\n"
         "shuffled control of frame-diff    corrected               12.5\n"
-        "[ , ] is the 95 % bootstrap interval over rows, sd the spread over seeds.\n"
+        "[ , ] is the 95 % interval: rows taken as independent.\n"
     )
 
 
@@ -139,7 +139,9 @@ def test_results_for_programs(world: Any) -> None:
     lines = list(csv.DictReader(io.StringIO(invoke(results, world, "--csv"))))
     assert [line["control"] for line in lines] == ["none", "shuffled"]
     assert set(lines[0]) == set(records[0])
-    assert "no such results" in invoke(results, world, "--run", "other")
+    for arguments in (("--run", "other"), ("--protocol", "other"), ("--run", "other", "--json")):
+        with pytest.raises(ContractError, match=rf"other.*there are results of runs {made.run}"):
+            invoke(results, world, *arguments)
     assert "protocol smoke" in invoke(results, world, "--protocol", "smoke")
 
 

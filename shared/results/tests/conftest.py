@@ -1,7 +1,7 @@
 """Results as probes leave them, made of a few numbers, and a reader of HTML pages that refuses bad ones."""
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from html.parser import HTMLParser
 from pathlib import Path
@@ -10,9 +10,19 @@ from typing import Any
 import pytest
 from lary_orch.workspace import Workspace
 from lary_schema.atomic import publish_text
-from lary_schema.results import EpochScore, Interval, ProbeResult, RowCount, SeedScores, SplitScore, StoreTrace
+from lary_schema.results import (
+    EpochScore,
+    Interval,
+    ProbeResult,
+    RowCount,
+    SeedScores,
+    SplitScore,
+    StoreSettings,
+    StoreTrace,
+)
 
 Write = Callable[..., Path]
+USUAL = {"decoder": "pyav", "precision": "fp32", "dtype": "float16", "seed": 0}
 
 
 def split_score(value: float, rows: int, *, classify: bool, failed: int = 0) -> SplitScore:
@@ -42,9 +52,10 @@ def make_result(
     failed: int = 0,
     csv: str = "c5",
     image: str = "lary/x:1",
+    settings: Mapping[str, Any] | None = None,
     **fields: Any,
 ) -> ProbeResult:
-    """`values` and `rows` by split; `rows` names train too."""
+    """`values` and `rows` by split; `rows` names train too; `settings` are those that are not usual."""
     counts = {"train": 100} | dict.fromkeys(values, 50) | dict(rows or {})
     classify = metric == "top1"
     train, *evaluated = (
@@ -57,6 +68,7 @@ def make_result(
             code_sha256="c0" * 32,
             weights={"model": "ab" * 32},
             metadata_sha256=csv * 32,
+            settings=None if settings is None else StoreSettings.model_validate(USUAL | dict(settings)),
         )
         for split in ("train", *values)
     )
@@ -105,6 +117,35 @@ def write(workspace: Workspace) -> Write:
         return folder
 
     return written
+
+
+def write_rows(folder: Path, split: str, scores: Any, rows: Any = None, groups: Sequence[str] | None = None) -> None:
+    """`row_scores_SPLIT.npz` as probes write it, and the result's value to fit; scores (seeds, n) or (n,)."""
+    import json
+
+    import numpy as np
+
+    values = np.atleast_2d(np.asarray(scores, np.float64))
+    numbers = np.arange(values.shape[1]) if rows is None else np.asarray(rows)
+    names, codes = np.unique(groups, return_inverse=True) if groups is not None else (np.array([], "U1"), numbers)
+    np.savez(
+        folder / f"row_scores_{split}.npz",
+        row=numbers.astype(np.int64),
+        group=codes.astype(np.int64),
+        group_names=names.astype(np.str_),
+        seed=np.arange(len(values)),
+        score=values,
+    )
+    path, stat = folder / "result.json", (folder / "result.json").stat()
+    document = json.loads(path.read_text())
+    document["splits"][split]["value"] = float(values.mean())
+    path.write_text(json.dumps(document))
+    os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+
+
+@pytest.fixture(name="write_rows")
+def _write_rows() -> Callable[..., None]:
+    return write_rows
 
 
 # --- pages ------------------------------------------------------------------------------------

@@ -55,7 +55,7 @@ def test_markup_escapes_text_and_attributes() -> None:
     assert el("p", Html("<b>"), None, ["a", [1, 2.5]]) == "<p><b>a12.5</p>"
     assert el("td", 0, class_="n", data_v=0, hidden=False, open_=True) == '<td class="n" data-v="0" open>0</td>'
     assert join(el("br"), el("rect", x=1)) == '<br><rect x="1"/>'
-    assert text("a\x00b\ud800c\x1bd") == "a\ufffdb\ufffdc\ufffdd"
+    assert text("a\x00b\ud800c\x1bd") == "a\\x00b\\ud800c\\x1bd"
     assert slug("d", "lary-v1", "a b/<c>") == "d-lary-v1-a-b-c"
 
 
@@ -88,8 +88,8 @@ def test_the_leaderboard(workspace: Workspace, write: Write, made: Made) -> None
     head, *rows = board.rows()
     assert head == ["model", "human_1st/ val top-1 % ↑", "calvin/ val MSE ↓"]
     assert rows == [
-        ["vjepa2 lary-v1", "79.0 [74.0, 84.0] published 80.3", "-"],
-        ["frame-diff lary-v1", "19.0 * [14.0, 24.0]", "0.900 [0.850, 0.950]"],
+        ["vjepa2 lary-v1", "79.0 [74.0, 84.0] published 80.35", "-"],
+        ["frame-diff lary-v1", "19.0 *‡ [14.0, 24.0]", "0.900 [0.850, 0.950]"],
         ["chance", "12.5", "-"],
         ["most frequent class, mean action", "25.0", "1.020"],
         ["shuffled control of frame-diff lary-v1", "20.0", "-"],
@@ -106,7 +106,7 @@ def test_reasons_and_averages_in_the_leaderboard(workspace: Workspace, write: Wr
     document = made()
     board = document.one("table", "board")
     assert board.rows()[1] == [
-        "univla corrected", "20.0 a,b [15.0, 25.0]", "30.0 a,b [25.0, 35.0]", "25.0 a,b"
+        "univla corrected", "20.0 ‡ a,b [15.0, 25.0]", "30.0 ‡ a,b [25.0, 35.0]", "25.0 a,b"
     ]  # fmt: skip
     assert "another variant" in board.all("sup")[0].attributes["title"]
     notes = [li.text for li in document.one("ul", "notes").all("li")]
@@ -164,7 +164,7 @@ def test_a_diverged_error_does_not_flatten_the_others(workspace: Workspace, writ
     write("pixels", "arm", {"val": 57.0}, metric="mse")
     write("pixels", "arm", {"val": 1.2}, metric="mse", control="shuffled")
     rows = made().one("div", "bars").all("div", "bar-row")
-    assert [row.one("span", "name").text for row in rows] == ["frame-diff", "pixels", "shuffled control"]
+    assert [row.one("span", "name").text for row in rows] == ["frame-diff", "pixels", "overfitting (shuffled)"]
     assert rows[0].one("rect").attributes["width"] == "16.67%"
     assert rows[1].one("rect").attributes["width"] == "100.00%"
     assert rows[1].all("span", "clipped")
@@ -379,7 +379,7 @@ def test_jobs_that_ended_badly(workspace: Workspace, made: Made) -> None:
     assert "exit code 3" in bad.text
     assert f"40 rows {EVIL}" in bad.text
     assert bad.one("details").one("pre").text == f"z {EVIL}"
-    assert killed.text == "killed.c no end was told: killed, crashed, or running elsewhere"
+    assert killed.text == "killed.c no end was recorded: killed, crashed, or running elsewhere"
     assert failures.all("ul")[0].text == f"model vjepa2: weights {EVIL}"
 
 
@@ -494,8 +494,43 @@ def test_the_command_writes_the_page(workspace: Workspace, write: Write, tmp_pat
     assert done.stdout.startswith(f"{workspace.root / 'report.html'}: ")
     read_page((workspace.root / "report.html").read_bytes())
     other = tmp_path / "deep/er.html"
-    assert invoke(workspace, "--out", str(other), "--protocol", "none").exit_code == 0
-    assert "No results" in other.read_text()
+    assert invoke(workspace, "--out", str(other), "--protocol", "lary-v1").exit_code == 0
+    assert "frame-diff" in other.read_text()
+
+
+@pytest.mark.parametrize(
+    "arguments", [("--run", "nope"), ("--protocol", "nope"), ("--run", "run-1", "--protocol", "x")]
+)
+def test_a_page_of_nothing_is_refused_and_the_old_one_stays(
+    workspace: Workspace, write: Write, arguments: tuple[str, ...]
+) -> None:
+    write("frame-diff", "toy", {"val": 0.5})
+    target = workspace.root / "report.html"
+    for content in (None, "a good page"):
+        if content is not None:
+            target.write_text(content)
+        caught = invoke(workspace, *arguments).exception
+        assert isinstance(caught, ContractError)
+        assert caught.exit_code == 2
+        assert "nope" in str(caught) or "protocol 'x'" in str(caught)
+        assert "there are results of runs run-1" in str(caught)
+        assert (target.read_text() if target.exists() else None) == content
+
+
+def test_an_empty_workspace_overwrites_no_page(workspace: Workspace) -> None:
+    assert invoke(workspace).exit_code == 0, "the first page may say that there is nothing yet"
+    page_before = (workspace.root / "report.html").read_bytes()
+    caught = invoke(workspace).exception
+    assert isinstance(caught, ContractError)
+    assert "stays as it is" in str(caught)
+    assert (workspace.root / "report.html").read_bytes() == page_before
+
+
+@pytest.mark.parametrize("run", ["../elsewhere", "a/b", "..", ""])
+def test_a_run_is_a_name(workspace: Workspace, run: str) -> None:
+    caught = invoke(workspace, "--run", run).exception
+    assert isinstance(caught, ContractError)
+    assert "give the name of a run" in str(caught)
 
 
 def test_a_place_that_cannot_be_written_is_named(workspace: Workspace, tmp_path: Path) -> None:

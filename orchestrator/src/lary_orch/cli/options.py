@@ -76,6 +76,13 @@ def catalog_options(function: Function) -> Function:
     )(loaded)
 
 
+max_failed_option = option(
+    "--max-failed",
+    type=click.FloatRange(0, 1),
+    default=0.05,
+    help="Share of rows without a latent (of train, or of the evaluated rows) above which a score is not compared.",
+)
+
 json_option = option("--json", "as_json", is_flag=True, help="JSON instead of text for people.")
 
 environment_option = option(

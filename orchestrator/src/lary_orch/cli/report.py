@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from lary_orch.cli.options import option, workspace_options
+from lary_orch.cli.options import max_failed_option, option, workspace_options
 from lary_orch.workspace import Workspace
 
 
@@ -19,10 +19,14 @@ from lary_orch.workspace import Workspace
     default=6.0,
     help="How much of the trajectories' pictures goes into the page; the best and the worst rows come first.",
 )
-def command(workspace: Workspace, out: Path | None, run: str, protocol: str | None, pictures_mib: float) -> None:
+@max_failed_option
+def command(
+    workspace: Workspace, out: Path | None, run: str, protocol: str | None, pictures_mib: float, max_failed: float
+) -> None:
     """Write one HTML page of all results.
 
-    It holds everything (styles, script, pictures) and asks no network for anything: mail it, print it.
+    It holds everything (styles, script, pictures) and needs no network: mail it, print it. Where nothing is found an
+    existing page stays.
 
     \b
     lary-orch report
@@ -30,21 +34,26 @@ def command(workspace: Workspace, out: Path | None, run: str, protocol: str | No
     """
     from datetime import UTC, datetime
 
+    from lary_results.files import nothing_found
     from lary_results.report.evidence import gather
     from lary_results.report.page import page
     from lary_results.tables import size_text
     from lary_schema.atomic import publish_bytes
     from lary_schema.base import ContractError
+    from lary_schema.printable import printable
 
     from lary_orch.catalog.protocol_cards import protocol_titles
 
     target = (out or workspace.root / "report.html").absolute()
-    evidence = gather(workspace.results, workspace.runs, run, protocol, protocol_titles())
+    evidence = gather(workspace.results, workspace.runs, run, protocol, protocol_titles(), max_failed)
+    if evidence.empty and (run != "*" or protocol is not None or target.exists()):
+        stays = f"; {target} stays as it is" if target.exists() else ""
+        raise ContractError(nothing_found(workspace.results, run, protocol) + stays)
     content = page(evidence, pictures_mib, datetime.now(UTC))
     try:
         publish_bytes(target, content)
     except OSError as error:
         raise ContractError(f"{target}: cannot be written: {error.strerror}; give another file by --out") from None
-    click.echo(f"{target}: {size_text(len(content))}")
+    click.echo(printable(f"{target}: {size_text(len(content))}"))
     if evidence.unreadable:
         click.echo(f"{len(evidence.unreadable)} files could not be read; the page names them", err=True)

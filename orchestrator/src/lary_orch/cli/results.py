@@ -1,15 +1,15 @@
 """`lary-orch results`: the leaderboard."""
 
-import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
-from lary_schema.base import ExitCode
+from lary_schema.base import ContractError, ExitCode
+from lary_schema.printable import json_text, printable_lines
 
-from lary_orch.cli.options import json_option, option, workspace_options
+from lary_orch.cli.options import json_option, max_failed_option, option, workspace_options
 from lary_orch.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -25,6 +25,12 @@ OUTSIDE = 6
 @option("--protocol", help="Results of one protocol alone [all, a table each].")
 @option("--csv", "as_csv", is_flag=True, help="CSV, one line a score, instead of text for people.")
 @option(
+    "--paired",
+    nargs=2,
+    metavar="A B",
+    help="Is model A better than B? Differences on the rows that both have. MODEL/VARIANT where variants differ.",
+)
+@option(
     "--against",
     type=click.Path(dir_okay=False, path_type=Path),
     help="Compare with FILE: published tables, or what --json printed earlier. Exit code 6 where a score is outside.",
@@ -35,59 +41,101 @@ OUTSIDE = 6
     default=0.01,
     help="Of --against: largest difference, in MSE and in top-1 as a share (0.01: one percentage point).",
 )
+@max_failed_option
 @json_option
 def command(
     workspace: Workspace,
     run: str,
     protocol: str | None,
     as_csv: bool,
+    paired: tuple[str, str] | None,
     against: Path | None,
     tolerance: float,
+    max_failed: float,
     as_json: bool,
 ) -> None:
     """Print the table of results.
 
-    Of several results for one cell the newest is shown. Published scores stand beside ours where
-    model, dataset, rows, variant and protocol make them comparable; footnotes say why elsewhere.
+    Of several results for one cell the newest is shown. Scores of other recipes (an edited protocol) stand in
+    tables of their own. Published scores are shown with ours where model, dataset, rows, variant and protocol
+    make them comparable; footnotes say why elsewhere.
 
     \b
     lary-orch results
     lary-orch results --run smoke-1a2b3c4d
+    lary-orch results --paired vjepa2 dinov2-origin
     lary-orch results --csv > scores.csv
     lary-orch results --json > before.json
     lary-orch results --against before.json --tolerance 0.005
     """
-    from lary_results import leaderboard, scores
-    from lary_results.files import read_results
-
-    from lary_orch.catalog.protocol_cards import protocol_titles
-
+    if sum((as_csv, as_json)) > 1 or (paired and against) or (as_csv and (paired or against)):
+        raise click.UsageError(
+            "take one of --json and --csv, and one of --paired and --against; --csv is for the table"
+        )
     broken: list[str] = []
-    results = read_results(workspace.results, run, broken)
-    found = [score for score in scores.collect(results) if protocol in (None, score.protocol)]
+    found = _scores(workspace, run, protocol, broken)
     for message in broken:
-        click.echo(f"error: {message}", err=True)
-    if against is not None:
+        click.echo(printable_lines(f"error: {message}"), err=True)
+    if not found and (run != "*" or protocol is not None):
+        raise ContractError(_nothing(workspace, run, protocol))
+    if paired:
+        _pair(found, paired, max_failed, as_json=as_json)
+    elif against is not None:
         _compare(found, against, tolerance, as_json=as_json)
-    elif as_json:
-        click.echo(json.dumps(scores.as_json(found), indent=2, ensure_ascii=False))
-    elif as_csv:
-        click.echo(scores.as_csv(found), nl=False)
-    elif found:
-        leaderboard.show_all(found, sys.stdout, protocol_titles())
     else:
-        click.echo(f"no such results in {workspace.results}; `lary-orch run` makes them")
+        _show(found, workspace, max_failed, as_json=as_json, as_csv=as_csv)
     if broken:
         sys.exit(ExitCode.BAD_JOB)
 
 
-def _compare(found: Sequence["Score"], against: Path, tolerance: float, *, as_json: bool) -> None:
+def _scores(workspace: Workspace, run: str, protocol: str | None, broken: list[str]) -> "list[Score]":
+    from lary_results.files import read_results
+    from lary_results.scores import collect
+
+    results = read_results(workspace.results, run, broken)
+    return [score for score in collect(results) if protocol in (None, score.protocol)]
+
+
+def _nothing(workspace: Workspace, run: str, protocol: str | None) -> str:
+    from lary_results.files import nothing_found
+
+    return nothing_found(workspace.results, run, protocol)
+
+
+def _show(found: "Sequence[Score]", workspace: Workspace, max_failed: float, *, as_json: bool, as_csv: bool) -> None:
+    from lary_results import export, leaderboard
+
+    from lary_orch.catalog.protocol_cards import protocol_titles
+
+    if as_json:
+        click.echo(json_text(export.as_json(found, max_failed), indent=2))
+    elif as_csv:
+        click.echo(export.as_csv(found, max_failed), nl=False)
+    elif found:
+        leaderboard.show_all(found, sys.stdout, protocol_titles(), max_failed)
+    else:
+        click.echo(printable_lines(f"no results in {workspace.results}; `lary-orch run` makes them"))
+
+
+def _pair(found: "Sequence[Score]", models: tuple[str, str], max_failed: float, *, as_json: bool) -> None:
+    from lary_results.board import boards
+    from lary_results.paired import paired_json, paired_table, pairs
+    from lary_results.tables import show
+
+    made = pairs(boards(found, max_failed=max_failed), *models)
+    if as_json:
+        click.echo(json_text(paired_json(made), indent=2))
+    else:
+        show(paired_table(made, *models), sys.stdout)
+
+
+def _compare(found: "Sequence[Score]", against: Path, tolerance: float, *, as_json: bool) -> None:
     from lary_results.against import compare, comparison_json, comparison_table
     from lary_results.tables import show
 
     made = compare(found, against, tolerance)
     if as_json:
-        click.echo(json.dumps(comparison_json(made), indent=2, ensure_ascii=False))
+        click.echo(json_text(comparison_json(made), indent=2))
     else:
         show(comparison_table(made), sys.stdout)
     if made.outside:

@@ -1,13 +1,13 @@
 """One run from its request to its table: what `lary-orch run` does."""
 
-import json
 import sys
 from functools import partial
 from typing import TextIO
 
-from lary_results import leaderboard, scores
+from lary_results import export, leaderboard, scores
 from lary_results.files import RESULT_FILE
 from lary_schema.base import ContractError
+from lary_schema.printable import json_text, printable_lines
 from lary_schema.results import ProbeResult
 from lary_schema.runs import PlanFile
 
@@ -71,7 +71,7 @@ def _written(plan: Plan, workspace: Workspace) -> list[Job]:
 
 
 def _say(line: str) -> None:
-    sys.stderr.write(line + "\n")
+    sys.stderr.write(printable_lines(line) + "\n")
     sys.stderr.flush()
 
 
@@ -90,6 +90,6 @@ def _show_scores(plan: Plan, out: TextIO, *, as_json: bool) -> None:
     found = [probe.result or probe.mounts.out / RESULT_FILE for probe in plan.probes]
     listed = scores.collect((path, ProbeResult.read(path)) for path in found if path.is_file())
     if as_json:
-        out.write(json.dumps({"event": "scores", "run": plan.run, "scores": scores.as_json(listed)}) + "\n")
+        out.write(json_text({"event": "scores", "run": plan.run, "scores": export.as_json(listed)}) + "\n")
     elif listed:
         leaderboard.show_all(listed, out, protocol_titles())

@@ -1,15 +1,17 @@
 """Our scores against a file of others: the paper's tables, or an earlier `results --json`."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
 from lary_schema.base import ContractError, read_json
+from lary_schema.printable import finite
 
 from lary_results.comparing import REASONS
 from lary_results.published import TASKS, published
+from lary_results.recipes import recipe_differences
 from lary_results.scores import Score, newest
 from lary_results.tables import Table
 
@@ -40,7 +42,7 @@ class Comparison:
     apart: tuple[tuple[Score, tuple[str, ...]], ...]
     """Cells that both have and that may not be compared, with why."""
     absent: tuple[str, ...]
-    """Cells of theirs that we lack; the paper's are not listed."""
+    """Cells of theirs that are not here; the paper's are not listed."""
 
     @property
     def outside(self) -> list[Compared]:
@@ -66,14 +68,14 @@ def compare(scores: Sequence[Score], file: Path, tolerance: float) -> Comparison
     ours = [score for score in newest(scores) if score.control == "none"]
     both = [(score, theirs) for score in ours if (theirs := reference.value(score)) is not None]
     apart = tuple((score, why) for score, _ in both if (why := reference.reasons(score)))
-    compared = tuple(_judged(s, theirs, tolerance) for s, theirs in both if not reference.reasons(s))
+    compared = tuple(_compared(s, theirs, tolerance) for s, theirs in both if not reference.reasons(s))
     made = Comparison(file, tolerance, compared, apart, reference.absent(ours))
     if not compared:
         raise ContractError(f"{file}: none of the {len(ours)} scores here can be compared with it\n{_apart_text(made)}")
     return made
 
 
-def _judged(score: Score, theirs: float, tolerance: float) -> Compared:
+def _compared(score: Score, theirs: float, tolerance: float) -> Compared:
     # Written so that a NaN is outside.
     return Compared(score, theirs, outside=not abs(score.value - theirs) <= tolerance + ROUNDING)
 
@@ -88,7 +90,7 @@ def read_reference(file: Path) -> Reference:
         _check_tables(file, content)
         return _Tables(content)
     if isinstance(content, list):
-        return _Saved({_place(entry, f"{file}: entry {nth}"): entry for nth, entry in enumerate(content)})
+        return _saved(file, content)
     raise ContractError(
         f"{file}: neither published tables (an object with {' or '.join(TASKS.values())}) nor a list that "
         "`lary-orch results --json` printed"
@@ -125,32 +127,61 @@ def _object(value: Any, where: str) -> Mapping[str, Any]:
 
 @dataclass(frozen=True)
 class _Saved:
-    entries: Mapping[tuple[str, ...], Mapping[str, Any]]
+    entries: Mapping[tuple[str, ...], Sequence[Mapping[str, Any]]]
+    """By place: an entry for each recipe and setting."""
 
     def value(self, score: Score) -> float | None:
-        entry = self.entries.get(score.place)
-        return None if entry is None else entry["value"]
+        entry = self._entry(score)
+        if entry is None:
+            return None
+        return math.nan if entry["value"] is None else float(entry["value"])
 
     def reasons(self, score: Score) -> tuple[str, ...]:
-        return () if tuple(self.entries[score.place]["metadata"]) == score.metadata else (OTHER_CSV,)
+        entry = self._entry(score)
+        return () if entry is None else tuple(_reasons(score, entry))
+
+    def _entry(self, score: Score) -> Mapping[str, Any] | None:
+        """The one that may be compared, where there is one."""
+        found = self.entries.get(score.place, ())
+        return min(found, key=lambda entry: len(list(_reasons(score, entry))), default=None)
 
     def absent(self, scores: Sequence[Score]) -> tuple[str, ...]:
         here = {score.place for score in scores}
-        theirs = [place for place, entry in self.entries.items() if entry["control"] == "none"]
+        theirs = [place for place, entries in self.entries.items() if entries[0]["control"] == "none"]
         return tuple(" ".join(filter(None, place)) for place in theirs if place not in here)
+
+
+def _reasons(score: Score, entry: Mapping[str, Any]) -> Iterator[str]:
+    if tuple(entry["metadata"]) != score.metadata:
+        yield OTHER_CSV
+    for name, theirs in (("recipe", entry.get("recipe")), ("settings", entry.get("settings"))):
+        changed = recipe_differences(getattr(score, name), theirs, "theirs")
+        if changed:
+            yield f"other {name}: {'; '.join(changed)}"
 
 
 PLACE = ("protocol", "model", "variant", "dataset", "split", "metric", "probe", "control")
 """Fields of `Score.place`, in its order."""
 
 
+def _saved(file: Path, content: Sequence[Any]) -> _Saved:
+    entries: dict[tuple[str, ...], list[Mapping[str, Any]]] = {}
+    for nth, entry in enumerate(content):
+        entries.setdefault(_place(entry, f"{file}: entry {nth}"), []).append(entry)
+    return _Saved(entries)
+
+
 def _place(entry: Any, where: str) -> tuple[str, ...]:
     found = _object(entry, where)
-    lost = [name for name in (*PLACE, "value", "metadata") if name not in found]
-    if lost:
-        raise ContractError(f"{where}: lacks {', '.join(lost)}; save the file by `lary-orch results --json`")
-    if not _is_number(found["value"]) or not isinstance(found["metadata"], list):
+    missing = [name for name in (*PLACE, "value", "metadata") if name not in found]
+    if missing:
+        raise ContractError(f"{where}: lacks {', '.join(missing)}; save the file by `lary-orch results --json`")
+    well = found["value"] is None or _is_number(found["value"])
+    if not well or not isinstance(found["metadata"], list):
         raise ContractError(f"{where}: value is to be a number, and metadata a list of hashes")
+    for name in ("recipe", "settings"):
+        if found.get(name) is not None:
+            _object(found[name], f"{where}: {name}")
     return tuple(str(found[name]) for name in PLACE)
 
 
@@ -179,8 +210,7 @@ def _line(cell: Compared) -> tuple[str, ...]:
 
 
 def _named(score: Score) -> str:
-    probe = f" ({score.probe})" if score.probe else ""
-    return f"{score.model} ({score.variant}) on {score.dataset}/{score.split}{probe} {score.metric}, {score.protocol}"
+    return f"{score.named} {score.metric}, {score.protocol}"
 
 
 def _apart_text(made: Comparison) -> str:
@@ -192,23 +222,22 @@ def _apart_text(made: Comparison) -> str:
 
 def comparison_json(made: Comparison) -> dict[str, Any]:
     """The same; a value that is no finite number is null."""
-    return {
+    document = {
         "against": str(made.source),
         "tolerance": made.tolerance,
         "outside": len(made.outside),
         "compared": [
             _identity(c.score)
-            | {"ours": c.score.value, "theirs": c.theirs, "difference": _finite(c.difference), "outside": c.outside}
+            | {"ours": c.score.value, "theirs": c.theirs, "difference": c.difference, "outside": c.outside}
             for c in made.compared
         ],
         "not_compared": [_identity(score) | {"reasons": list(why)} for score, why in made.apart],
         "not_here": list(made.absent),
     }
+    found: dict[str, Any] = finite(document)
+    return found
 
 
-def _identity(score: Score) -> dict[str, str]:
-    return dict(zip(PLACE, score.place, strict=True))
-
-
-def _finite(value: float) -> float | None:
-    return value if math.isfinite(value) else None
+def _identity(score: Score) -> dict[str, Any]:
+    more = {"settings": score.settings, "recipe_sha256": score.recipe_sha256}
+    return dict(zip(PLACE, score.place, strict=True)) | more

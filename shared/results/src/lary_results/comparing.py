@@ -1,4 +1,4 @@
-"""May a published score stand beside ours? If not, why: a few short reasons."""
+"""May a published score be shown with ours? If not, why: a few short reasons."""
 
 from lary_schema.jobs import IMPORTED
 from lary_schema.results import ProbeResult, SplitScore

@@ -10,9 +10,31 @@ from lary_schema.results import ProbeResult
 RESULT_FILE = "result.json"
 
 
+NAMED_RUNS = 10
+
+
+def one_folder(run: str) -> str:
+    """A run's name, or `*`, as a pattern that leads nowhere else. Raises ContractError for what is no name."""
+    if run in ("", ".", "..") or "/" in run or "\0" in run:
+        raise ContractError(f"--run {run!r}: give the name of a run")
+    return run
+
+
+def nothing_found(results: Path, run: str, protocol: str | None) -> str:
+    """What a command that found nothing says: what was looked for, and what there is."""
+    wanted = [f"run {run!r}"] if run != "*" else []
+    wanted += [f"protocol {protocol!r}"] if protocol is not None else []
+    looked_for = f"no results of {' and '.join(wanted)}" if wanted else "no results"
+    runs = [path.name for path in sorted({file.parents[3] for file in result_files(results)})]
+    if not runs:
+        return f"{looked_for} in {results}; `lary-orch run` makes them"
+    more = f" and {len(runs) - NAMED_RUNS} more" if len(runs) > NAMED_RUNS else ""
+    return f"{looked_for} in {results}; there are results of runs {', '.join(runs[:NAMED_RUNS])}{more}"
+
+
 def result_files(results: Path, run: str = "*") -> list[Path]:
     """All results, of one run or of every one, the newest first."""
-    return sorted(results.glob(f"{run}/*/*/*/{RESULT_FILE}"), key=lambda p: (-p.stat().st_mtime_ns, str(p)))
+    return sorted(results.glob(f"{one_folder(run)}/*/*/*/{RESULT_FILE}"), key=lambda p: (-p.stat().st_mtime_ns, str(p)))
 
 
 def read_results(results: Path, run: str = "*", broken: list[str] | None = None) -> Iterator[tuple[Path, ProbeResult]]:

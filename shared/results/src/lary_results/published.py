@@ -1,4 +1,4 @@
-"""The published LARYBench tables (see `source` in published.json), to stand beside ours."""
+"""The published LARYBench tables (see `source` in published.json), shown next to ours."""
 
 import json
 from collections.abc import Mapping
@@ -13,6 +13,8 @@ TASKS = {"top1": "classification", "mse": "regression"}
 PERCENT = 100
 NOT_SCORES = {"paradigm", "params_m"}
 AVERAGE = "average"
+PRINTED_DIGITS = 2
+"""After the point, of percent and of MSE."""
 PRINTED_STEP = {"top1": 0.0001, "mse": 0.01}
 """Last printed digit, in our units."""
 

@@ -1,21 +1,26 @@
-"""Scores: one evaluated split of one result each, and what may be compared with what."""
+"""Scores: one evaluated split of one result each, and which of them compete for one cell."""
 
-import csv
 import math
-from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
-from io import StringIO
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from lary_schema.base import fingerprint
 from lary_schema.results import ProbeResult, SplitScore, StoreTrace
 
 from lary_results.comparing import differences
-from lary_results.published import published
+from lary_results.published import PRINTED_DIGITS, published
 
 ARROWS = {"top1": "top-1 % ↑", "mse": "MSE ↓"}
 Column = tuple[str, str, str, str]
 """Dataset, split, metric, and the probe where it is another than LARYBench's."""
+Recipe = dict[str, Any]
+USUAL: Recipe = {"decoder": "pyav", "precision": "fp32", "dtype": "float16", "seed": 0}
+"""Settings of `lary-orch run` that a line of the table does not name."""
+NO_NUMBER = "nan"
+"""What stands for a number that is none: NaN, or no interval."""
 
 
 @dataclass(frozen=True)
@@ -36,7 +41,7 @@ class Score:
     """Over seeds."""
     seeds: int
     floor: float
-    """What the most frequent class, or train's mean action, gets."""
+    """The baseline: what the most frequent class, or train's mean action, gets."""
     chance: float | None
     published: float | None
     """Printed score; only where it is comparable."""
@@ -54,29 +59,77 @@ class Score:
     """sha256 of the CSVs behind it."""
     run: str
     file: str
+    measures: str
+    """`score`; of a control `chance`, or `overfitting`, which is no baseline."""
+    learned: bool | None
+    """False: the training score never left chance; None where the result does not say."""
+    beats_floor: bool
+    """Whether the whole interval is better than `floor`."""
+    unit: str
+    """What the interval draws: groups or rows."""
+    groups: int | None
+    """How many of them; None: made before results said so."""
+    group: str | None
+    """What makes a group; None: rows were taken as independent."""
+    nested: bool
+    """Whether the interval holds the seeds' spread too."""
+    note: str | None
+    """What a reader has to know of the interval."""
+    targets: str | None
+    """sha256 of labels or actions."""
+    recipe: Recipe | None
+    """What the protocol stood for; None where the result does not say."""
+    settings: Recipe | None
+    """How latents were made, see `USUAL`; None where the result does not say."""
 
     @property
     def column(self) -> Column:
         return self.dataset, self.split, self.metric, self.probe
 
     @property
-    def beside(self) -> float | None:
-        """The printed score, comparable or not."""
+    def printed(self) -> float | None:
+        """The published score, comparable or not."""
         return published(self.metric, self.model, self.dataset)
 
     @property
     def rank(self) -> float:
-        """Lower is better, for either metric; a diverged score (NaN) is the worst."""
-        return math.inf if math.isnan(self.value) else -self.value if self.metric == "top1" else self.value
+        return rank(self.metric, self.value)
 
     @property
     def line(self) -> tuple[str, str]:
-        return self.model, self.variant
+        """Model and variant, the latter with the settings that are not the usual ones."""
+        return self.model, ", ".join([self.variant, *unusual(self.settings)])
+
+    @cached_property
+    def recipe_sha256(self) -> str | None:
+        return None if self.recipe is None else fingerprint(self.recipe)
 
     @property
     def place(self) -> tuple[str, ...]:
-        """Scores of the same place compete for one cell."""
-        return (self.protocol, *self.line, *self.column, self.control)
+        """What `--against` and people know a cell by. The recipe is not in it: see `cell`."""
+        return self.protocol, self.model, self.variant, *self.column, self.control
+
+    @property
+    def cell(self) -> tuple[str, ...]:
+        """Scores of the same cell replace each other: same place, recipe and settings."""
+        return *self.place, self.recipe_sha256 or "", *self.line
+
+    @property
+    def failed_share(self) -> float:
+        """The larger of the two: of train, and of the evaluated rows."""
+        train = self.train_rows + self.train_failed
+        return max(self.failed / self.rows if self.rows else 0.0, self.train_failed / train if train else 0.0)
+
+    @property
+    def named(self) -> str:
+        return f"{self.line[0]} ({self.line[1]}) on {column_name(self.column)}"
+
+
+def unusual(settings: Recipe | None) -> list[str]:
+    """Settings that are not the usual ones: `bf16`, `seed 3`. A model that draws nothing has no seed."""
+    given = {name: value for name, value in (settings or {}).items() if value is not None}
+    different = {name: value for name, value in given.items() if value != USUAL.get(name)}
+    return [f"seed {value}" if name == "seed" else str(value) for name, value in different.items()]
 
 
 def collect(results: Iterable[tuple[Path, ProbeResult]]) -> list[Score]:
@@ -86,6 +139,7 @@ def collect(results: Iterable[tuple[Path, ProbeResult]]) -> list[Score]:
 
 def _score(path: Path, result: ProbeResult, split: str, score: SplitScore) -> Score:
     against = differences(result, split)
+    settings = result.stores[0].settings if result.stores else None
     return Score(
         protocol=result.protocol,
         model=result.model,
@@ -111,13 +165,42 @@ def _score(path: Path, result: ProbeResult, split: str, score: SplitScore) -> Sc
         metadata=tuple(s.metadata_sha256 for s in (*result.stores[:1], *_stores_of(result, split))),
         run=result.run,
         file=str(path),
+        measures=_measures(result),
+        learned=result.learned,
+        beats_floor=_beats_floor(result.metric, score),
+        unit=score.interval.unit,
+        groups=score.interval.groups,
+        group=result.group,
+        nested=score.interval.seeds,
+        note=score.interval.note,
+        targets=result.targets_sha256,
+        recipe=result.recipe,
+        settings=None if settings is None else settings.model_dump(mode="json"),
     )
+
+
+def _measures(result: ProbeResult) -> str:
+    """Results that did not say count as what their control makes of them."""
+    if result.control == "none" or result.measures != "score":
+        return result.measures
+    return "chance" if result.metric == "top1" else "overfitting"
+
+
+def _beats_floor(metric: str, score: SplitScore) -> bool:
+    """By the interval, where the result does not say. False where there is none."""
+    if score.beats_floor is not None:
+        return score.beats_floor
+    return score.interval.low > score.floor if metric == "top1" else score.interval.high < score.floor
+
+
+def column_name(column: Column) -> str:
+    dataset, split, _, probe = column
+    return f"{dataset}/{split}" + (f" ({probe})" if probe else "")
 
 
 def title_of(column: Column) -> str:
     """A column's header, the metric's arrow included."""
-    dataset, split, metric, probe = column
-    return f"{dataset}/{split} {f'({probe}) ' if probe else ''}{ARROWS[metric]}"
+    return f"{column_name(column)} {ARROWS[column[2]]}"
 
 
 def _stores_of(result: ProbeResult, split: str) -> list[StoreTrace]:
@@ -128,29 +211,28 @@ def newest(scores: Iterable[Score]) -> list[Score]:
     """One score per cell: the first, which is the newest."""
     kept: dict[tuple[str, ...], Score] = {}
     for score in scores:
-        kept.setdefault(score.place, score)
+        kept.setdefault(score.cell, score)
     return list(kept.values())
+
+
+def rank(metric: str, value: float) -> float:
+    """Lower is better, for either metric; a diverged score (NaN) is the worst."""
+    return math.inf if math.isnan(value) else -value if metric == "top1" else value
 
 
 def number(metric: str, value: float) -> str:
     """top1 in percent, MSE as it is."""
+    if not math.isfinite(value):
+        return NO_NUMBER
     return f"{100 * value:.1f}" if metric == "top1" else f"{value:.3f}"
 
 
-# --- for programs -----------------------------------------------------------------------------
+def interval_text(metric: str, low: float, high: float) -> str:
+    if math.isnan(low) or math.isnan(high):
+        return "[no interval]"
+    return f"[{number(metric, low)}, {number(metric, high)}]"
 
 
-def as_json(scores: Sequence[Score]) -> list[dict[str, Any]]:
-    """Every score of `newest`, also those of controls, sorted by what they are of."""
-    return [asdict(score) for score in sorted(newest(scores), key=lambda score: score.place)]
-
-
-def as_csv(scores: Sequence[Score]) -> str:
-    """The same, one line each; what a cell holds several of is joined by semicolons."""
-    text = StringIO()
-    writer = csv.DictWriter(text, [*Score.__dataclass_fields__], lineterminator="\n")
-    writer.writeheader()
-    for row in as_json(scores):
-        lists = {name: "; ".join(row[name]) for name in ("metadata", "differences")}
-        writer.writerow(row | lists)
-    return text.getvalue()
+def printed_number(metric: str, value: float) -> str:
+    """A published score, with the digits that the paper prints."""
+    return f"{100 * value if metric == 'top1' else value:.{PRINTED_DIGITS}f}"

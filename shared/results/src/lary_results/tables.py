@@ -1,8 +1,11 @@
-"""Tables for people: drawn on a terminal, aligned plain text elsewhere."""
+"""Tables for people: drawn on a terminal, aligned plain text elsewhere. Text of others is shown, never acted on."""
 
+import unicodedata
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TextIO
+
+from lary_schema.printable import printable, printable_lines
 
 
 @dataclass(frozen=True)
@@ -26,23 +29,49 @@ def show(table: Table, out: TextIO) -> None:
         return
     from rich.console import Console
 
-    Console(file=out, highlight=False).print(_drawn(table), *map(_literal, table.notes), sep="\n")
+    safe = _safe(table)
+    Console(file=out, highlight=False).print(_drawn(safe), *map(_literal, safe.notes), sep="\n")
 
 
 def plain(table: Table) -> str:
     """Aligned text with a trailing newline."""
+    table = _safe(table)
     lines = [table.columns, *table.rows]
-    widths = [max(len(line[i]) for line in lines) for i in range(len(table.columns))]
+    widths = [max(_width(line[i]) for line in lines) for i in range(len(table.columns))]
     rule = "  ".join("-" * width for width in widths)
     texts = [_line(table, line, widths) for line in lines]
     body = [text for i, row in enumerate(texts[1:]) for text in ([row, rule] if i in table.sections else [row])]
     return "\n".join([table.title, "", texts[0], rule, *body, *table.notes]) + "\n"
 
 
+def _safe(table: Table) -> Table:
+    return replace(
+        table,
+        title=printable(table.title),
+        columns=tuple(map(printable, table.columns)),
+        rows=[tuple(map(printable, row)) for row in table.rows],
+        notes=tuple(map(printable_lines, table.notes)),
+    )
+
+
+def _width(text: str) -> int:
+    """Columns of a terminal: East Asian wide characters take two, combining marks and joiners none."""
+    if text.isascii():
+        return len(text)
+    return sum(_character_width(character) for character in text)
+
+
+def _character_width(character: str) -> int:
+    if unicodedata.category(character) in ("Mn", "Me", "Cf"):
+        return 0
+    return 2 if unicodedata.east_asian_width(character) in ("W", "F") else 1
+
+
 def _line(table: Table, cells: tuple[str, ...], widths: list[int]) -> str:
-    placed = [
-        c.rjust(w) if i in table.right else c.ljust(w) for i, (c, w) in enumerate(zip(cells, widths, strict=True))
-    ]
+    placed = []
+    for i, (cell, width) in enumerate(zip(cells, widths, strict=True)):
+        space = " " * (width - _width(cell))
+        placed.append(space + cell if i in table.right else cell + space)
     return "  ".join(placed).rstrip()
 
 

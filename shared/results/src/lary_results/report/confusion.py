@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lary_schema.base import ContractError, read_json
+from lary_schema.printable import printable
 
 from lary_results.report.markup import Child, Html, details, el, join, scrolling, table
 from lary_results.scores import Score, number
@@ -79,7 +80,8 @@ def read_matrix(path: Path) -> Matrix:
         raise ContractError(
             f"{path}: no confusion matrix with the truth in rows: it needs labels and a square matrix of counts"
         )
-    return Matrix([str(label) for label in fields["labels"]], fields["matrix"])
+    # The page's script shows labels as they are, so they are made printable here.
+    return Matrix([printable(str(label)) for label in fields["labels"]], fields["matrix"])
 
 
 def draw(matrix: Matrix) -> Html:

@@ -1,11 +1,12 @@
 """One dataset of one protocol: bars, the table of everything that was scored, matrices, trajectories."""
 
+import math
 from collections.abc import Iterator
 from typing import Any
 
 from lary_schema.results import ProbeResult, SeedScores, SplitScore
 
-from lary_results.leaderboard import Board
+from lary_results.board import Board
 from lary_results.report.bars import bars
 from lary_results.report.confusion import matrices
 from lary_results.report.evidence import Evidence
@@ -13,7 +14,9 @@ from lary_results.report.markup import Child, Html, el, join, slug, table
 from lary_results.report.trajectories import Pictures
 from lary_results.scores import Score, number
 
-SHOWN = {"value", "interval", "std", "seeds", "floor", "chance", "per_group", "per_dimension", "rows"}
+SHOWN = {
+    *("value", "interval", "std", "seeds", "floor", "beats_floor", "chance", "per_group", "per_dimension", "rows"),
+}
 """Fields of `SplitScore` that the table knows; any further one is shown as it is."""
 
 
@@ -23,7 +26,7 @@ def names(board: Board) -> list[str]:
 
 
 def anchor(board: Board, dataset: str) -> str:
-    return slug("d", board.protocol, dataset)
+    return slug("d", board.key, dataset)
 
 
 def section(evidence: Evidence, board: Board, dataset: str, pictures: Pictures) -> Html:
@@ -35,6 +38,7 @@ def section(evidence: Evidence, board: Board, dataset: str, pictures: Pictures) 
         el("div", [bars(board, column) for column in columns], class_="figures"),
         el("h4", "All scores"),
         _table(evidence, scores),
+        _warnings(evidence, scores),
         _dimensions(evidence, scores),
         matrices(scores),
         pictures.section(scores),
@@ -51,7 +55,7 @@ def _table(evidence: Evidence, scores: list[Score]) -> Html:
     further = [_further(evidence.results[score.file].splits[score.split]) for score in _ordered(scores)]
     if any(further):
         head.append("further")
-        rows = [[*row, told] for row, told in zip(rows, further, strict=True)]
+        rows = [[*row, more] for row, more in zip(rows, further, strict=True)]
     return table(head, rows, numbers=2)
 
 
@@ -67,7 +71,7 @@ def _row(result: ProbeResult, score: Score) -> list[Child]:
         _name(score),
         score.split,
         number(score.metric, score.value) + (f" sd {number(score.metric, score.std)}" if score.std is not None else ""),
-        f"{number(score.metric, score.low)} to {number(score.metric, score.high)}",
+        _interval(score),
         *(_epochs(score.metric, seed) if seed else ("-",) * 4),
         ", ".join(str(s.seed) for s in found.seeds),
         found.rows.used,
@@ -76,9 +80,15 @@ def _row(result: ProbeResult, score: Score) -> list[Child]:
     ]
 
 
+def _interval(score: Score) -> str:
+    if math.isnan(score.low) or math.isnan(score.high):
+        return "none"
+    return f"{number(score.metric, score.low)} to {number(score.metric, score.high)}"
+
+
 def _name(score: Score) -> Html:
     control = "" if score.control == "none" else f" {score.control} control"
-    return join(score.model, " ", el("small", ", ".join(filter(None, (score.variant, score.probe))) + control))
+    return join(score.model, " ", el("small", ", ".join(filter(None, (score.line[1], score.probe))) + control))
 
 
 def _epochs(metric: str, seed: SeedScores) -> Iterator[str]:
@@ -92,7 +102,7 @@ def _epochs(metric: str, seed: SeedScores) -> Iterator[str]:
 
 
 def _further(score: SplitScore) -> str:
-    """What newer probes tell of a split that this page has no column for."""
+    """What newer probes say of a split that this page has no column for."""
     known = score.model_dump(mode="json", exclude=SHOWN)
     counts = score.rows.model_dump(mode="json", exclude={"used", "failed", "clamped"})
     return "; ".join(f"{name.replace('_', ' ')}: {plain(value)}" for name, value in (known | counts).items() if value)
@@ -105,6 +115,18 @@ def plain(value: Any) -> str:
     if isinstance(value, list | tuple):
         return ", ".join(map(plain, value))
     return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def _warnings(evidence: Evidence, scores: list[Score]) -> Html | None:
+    """What the probes warned of, and marks that the bars do not show."""
+    texts: dict[str, None] = {}
+    for score in _ordered(scores):
+        control = "" if score.control == "none" else f" {score.control} control"
+        notes = [*evidence.results[score.file].warnings, *filter(None, [score.note])]
+        texts |= dict.fromkeys(f"{score.named}{control}: {note}" for note in notes)
+    if not texts:
+        return None
+    return join(el("h4", "Warnings"), el("ul", [el("li", text) for text in texts], class_="warnings"))
 
 
 def _dimensions(evidence: Evidence, scores: list[Score]) -> Html | None:

@@ -1,4 +1,4 @@
-"""What a report tells of, read from the workspace. What cannot be read is told too: nothing here raises for it."""
+"""What a report shows, read from the workspace. What cannot be read is named: nothing here raises for it."""
 
 import fcntl
 from collections.abc import Iterator
@@ -11,8 +11,8 @@ from lary_schema.events import Failed, Finished, from_line
 from lary_schema.results import ProbeResult
 from lary_schema.runs import PlanFile, RunPaths
 
-from lary_results.files import read_results
-from lary_results.leaderboard import NO_TITLES, Board, Titles, boards
+from lary_results.board import MAX_FAILED, NO_TITLES, Board, Titles, boards
+from lary_results.files import one_folder, read_results
 from lary_results.run_state import failed_rows, run_state
 from lary_results.scores import collect
 
@@ -57,9 +57,19 @@ class Evidence:
     unreadable: tuple[str, ...]
     """What is wrong with files that could not be read."""
 
+    @property
+    def empty(self) -> bool:
+        """Whether there is nothing to show: no result, no run."""
+        return not (self.boards or self.runs or self.unreadable)
+
 
 def gather(
-    results_folder: Path, runs_folder: Path, run: str = "*", protocol: str | None = None, titles: Titles = NO_TITLES
+    results_folder: Path,
+    runs_folder: Path,
+    run: str = "*",
+    protocol: str | None = None,
+    titles: Titles = NO_TITLES,
+    max_failed: float = MAX_FAILED,
 ) -> Evidence:
     """All of a workspace, or of one run, or of one protocol. `titles` are those of protocols, by key."""
     unreadable: list[str] = []
@@ -67,13 +77,13 @@ def gather(
     results = {str(path): result for path, result in found if protocol in (None, result.protocol)}
     scores = collect((Path(path), result) for path, result in results.items())
     runs = tuple(_runs(results_folder, runs_folder, run, protocol, unreadable))
-    return Evidence(results_folder, results, tuple(boards(scores, titles)), runs, tuple(unreadable))
+    return Evidence(results_folder, results, tuple(boards(scores, titles, max_failed)), runs, tuple(unreadable))
 
 
 def _runs(
     results_folder: Path, runs_folder: Path, run: str, protocol: str | None, unreadable: list[str]
 ) -> Iterator[Run]:
-    for path in sorted(runs_folder.glob(f"{run}/plan.json")):
+    for path in sorted(runs_folder.glob(f"{one_folder(run)}/plan.json")):
         try:
             plan = PlanFile.read(path)
             if protocol not in (None, plan.protocol):

@@ -54,7 +54,7 @@ def _ending(ending: Ending, *, under_way: bool) -> Html:
     if ending.code is not None:
         what = f"exit code {ending.code}"
     else:
-        what = "under way, or killed" if under_way else "no end was told: killed, crashed, or running elsewhere"
+        what = "under way, or killed" if under_way else "no end was recorded: killed, crashed, or running elsewhere"
     log = el("pre", "\n".join(ending.log)) if ending.log else None
     return el(
         "div",
@@ -71,7 +71,7 @@ def _rows(run: Run) -> Html:
         (row["dataset"], row["split"], row["model"], row["variant"], row["reason"]) for row in run.failures
     )
     summary = table(
-        ("dataset", "split", "model", "variant", "reason", "way out", "rows"),
+        ("dataset", "split", "model", "variant", "reason", "what to do", "rows"),
         [(*place, REMEDIES.get(place[-1], ""), count) for place, count in counts.most_common()],
         numbers=6,
     )
@@ -87,12 +87,12 @@ def _rows(run: Run) -> Html:
 
 def _runs(runs: Sequence[Run]) -> Html:
     head = ("run", "state", "stores whole", "probes done", "rows failed", "rows clamped")
-    lacking = [line for run in runs for line in _lacking(run)]
-    left = details(f"{len(lacking)} stores and probes to be done", el("ul", [el("li", line) for line in lacking]))
-    return join(el("h3", "Runs"), table(head, [_state(run) for run in runs], numbers=2), left if lacking else None)
+    unfinished = [line for run in runs for line in _unfinished(run)]
+    left = details(f"{len(unfinished)} stores and probes to be done", el("ul", [el("li", line) for line in unfinished]))
+    return join(el("h3", "Runs"), table(head, [_state(run) for run in runs], numbers=2), left if unfinished else None)
 
 
-def _lacking(run: Run) -> Iterator[str]:
+def _unfinished(run: Run) -> Iterator[str]:
     """Stores and probes that are not whole."""
     for store in run.state["stores"]:
         if store["shards_done"] < store["shards"]:

@@ -1,15 +1,15 @@
-"""HTML out of plain functions. All text is escaped, unless it is `Html` already."""
+"""HTML out of plain functions. All text is escaped, unless it is `Html` already; what is invisible is shown."""
 
 import html
 import re
 from collections.abc import Iterable
 from typing import TypeAlias
 
+from lary_schema.printable import printable_lines
+
 VOID = {"meta", "img", "br", "hr", "wbr", "rect", "line", "path", "circle"}
 """Elements without content: HTML's, and SVG's shapes, which may close themselves."""
 SHAPES = {"rect", "line", "path", "circle"}
-CONTROL = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\ud800-\udfff]")
-"""What a page must not hold: control characters, and halves of a pair, which cannot be encoded."""
 
 
 class Html(str):
@@ -24,7 +24,7 @@ Value: TypeAlias = str | int | float | bool | None
 
 def text(value: str) -> Html:
     """Escaped for content and for attributes in double quotes."""
-    return Html(html.escape(CONTROL.sub("\ufffd", value)))
+    return Html(html.escape(printable_lines(value)))
 
 
 def join(*children: Child) -> Html:

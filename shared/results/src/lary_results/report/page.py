@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 
-from lary_results.report import datasets, failures, provenance
+from lary_results.report import datasets, differences, failures, provenance
 from lary_results.report.evidence import Evidence
 from lary_results.report.markup import Child, Html, el, join, slug
 from lary_results.report.standing import leaderboard
@@ -24,7 +24,7 @@ def page(evidence: Evidence, pictures_mib: float, made_at: datetime) -> bytes:
     boards = [_board(evidence, nth, anchors, pictures) for nth in range(len(evidence.boards))]
     body = el(
         "body",
-        el("header", el("h1", TITLE), el("p", _told(evidence, made_at), class_="muted"), _navigation(evidence)),
+        el("header", el("h1", TITLE), el("p", _summary(evidence, made_at), class_="muted"), _navigation(evidence)),
         el("main", boards or _empty(evidence), failures.section(evidence), provenance.section(evidence, anchors)),
         el("script", Html(_file("report.js"))),
     )
@@ -53,7 +53,7 @@ def _file(name: str) -> str:
     return (HERE / name).read_text(encoding="utf-8")
 
 
-def _told(evidence: Evidence, made_at: datetime) -> str:
+def _summary(evidence: Evidence, made_at: datetime) -> str:
     results = len({score.file for board in evidence.boards for score in board.kept})
     when = made_at.astimezone(UTC).strftime("%Y-%m-%d %H:%M UTC")
     return f"{results} results in {evidence.folder}, {when}, lary-orch {version('lary-orch')}"
@@ -62,7 +62,9 @@ def _told(evidence: Evidence, made_at: datetime) -> str:
 def _navigation(evidence: Evidence) -> Html:
     links: list[Child] = []
     for board in evidence.boards:
-        links.append(el("a", f"protocol {board.protocol}", href=f"#{slug('p', board.protocol)}", class_="first"))
+        more = "" if board.recipe is None else " (another recipe)"
+        link = f"#{slug('p', board.key)}"
+        links.append(el("a", f"protocol {board.protocol}{more}", href=link, class_="first"))
         links += [el("a", name, href=f"#{datasets.anchor(board, name)}") for name in datasets.names(board)]
     links.append(el("a", "failures", href="#failures", class_="first"))
     links.append(el("a", "provenance", href="#provenance", class_="first"))
@@ -73,9 +75,10 @@ def _board(evidence: Evidence, nth: int, anchors: dict[str, str], pictures: Pict
     board = evidence.boards[nth]
     parts = [datasets.section(evidence, board, name, pictures) for name in datasets.names(board)]
     title = board.title[:1].upper() + board.title[1:]
-    return el("section", el("h2", title), leaderboard(board, anchors), parts, id=slug("p", board.protocol))
+    table = leaderboard(board, anchors)
+    return el("section", el("h2", title), table, differences.section(board), parts, id=slug("p", board.key))
 
 
 def _empty(evidence: Evidence) -> Html:
-    told = f"No results in {evidence.folder} yet; lary-orch run makes them:"
-    return el("section", el("p", told), el("pre", "lary-orch run -m frame-diff -d demo_motion --protocol smoke"))
+    text = f"No results in {evidence.folder} yet; lary-orch run makes them:"
+    return el("section", el("p", text), el("pre", "lary-orch run -m frame-diff -d demo_motion --protocol smoke"))

@@ -10,8 +10,8 @@ from lary_results.report.markup import Child, Html, details, el, table
 from lary_results.report.standing import Anchors
 from lary_results.scores import Score, number
 
-TOLD = {"version", "kind", "metric", "model", "variant", "dataset", "control", "splits", "stores", "classes"}
-"""Fields of a result that the entry's title and tables tell, or the dataset's section."""
+SHOWN = {"version", "kind", "metric", "model", "variant", "dataset", "control", "splits", "stores", "classes"}
+"""Fields of a result that the entry's title and tables show, or the dataset's section."""
 
 
 def section(evidence: Evidence, anchors: Anchors) -> Html:
@@ -28,9 +28,9 @@ def _order(score: Score) -> tuple[str, ...]:
 
 
 def _entry(result: ProbeResult, scores: list[Score], anchor: str) -> Html:
-    told = ", ".join(f"{s.split} {number(s.metric, s.value)}" for s in scores)
+    values = ", ".join(f"{s.split} {number(s.metric, s.value)}" for s in scores)
     control = "" if result.control == "none" else f", {result.control} control"
-    title = f"{result.model} ({result.variant}) on {result.dataset}{control}, {result.protocol}: {told}"
+    title = f"{result.model} ({result.variant}) on {result.dataset}{control}, {result.protocol}: {values}"
     facts = el("dl", [pair for name, value in _facts(result, scores[0].file) for pair in _pair(name, value)])
     stores = table(STORE_HEAD, [_store(result, store) for store in result.stores])
     # The anchor is inside, so that following a link opens the entry.
@@ -38,9 +38,9 @@ def _entry(result: ProbeResult, scores: list[Score], anchor: str) -> Html:
 
 
 def _facts(result: ProbeResult, file: str) -> Iterator[tuple[str, str]]:
-    """Every field of the result that is not told elsewhere, newer fields included."""
+    """Every field of the result that is not shown elsewhere, newer fields included."""
     yield "result", file
-    for name, value in result.model_dump(mode="json", exclude=TOLD).items():
+    for name, value in result.model_dump(mode="json", exclude=SHOWN).items():
         if value not in (None, "", {}, []):
             yield name.replace("_", " "), plain(value)
 
