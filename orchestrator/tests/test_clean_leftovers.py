@@ -100,7 +100,7 @@ def test_half_made_environments_go_unless_somebody_makes_them(workspace: Workspa
     put(half / "pyvenv.cfg", old=False)
     put(whole / MARKER, old=False)
     put(workspace.envs / "lapa-1234.lock", old=False)
-    with held(workspace.envs / "lapa-1234.lock", "flock"):
+    with held(workspace.envs / "lapa-1234.lock", "lockf"):
         assert found(workspace) == set()
     assert found(workspace) == {half}
 
@@ -143,7 +143,7 @@ def test_envs_and_cache_go_on_request(workspace: Workspace) -> None:
 
 def test_an_environment_in_the_making_is_spared(workspace: Workspace) -> None:
     env, lock = put(workspace.envs / "lapa-1" / MARKER), put(workspace.envs / "lapa-1.lock")
-    with held(lock, "flock"):
+    with held(lock, "lockf"):
         assert clean(workspace, "--envs").output.endswith("nothing to remove\n")
     clean(workspace, "--envs")
     assert not env.exists()

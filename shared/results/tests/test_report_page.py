@@ -1,7 +1,6 @@
 """The report: what stands in it, that nothing in it runs or loads anything else, and how it is read."""
 
 import base64
-import fcntl
 import hashlib
 import json
 import re
@@ -22,6 +21,7 @@ from lary_results.report.page import page
 from lary_schema.atomic import publish_text
 from lary_schema.base import ContractError
 from lary_schema.events import Failed, Finished, Started, to_line
+from lary_schema.locks import exclusive
 from lary_schema.results import SplitScore
 
 Write = Callable[..., Path]
@@ -394,8 +394,7 @@ def test_a_finished_run_has_no_bad_endings(workspace: Workspace, made: Made) -> 
 def test_a_run_under_way_is_no_failure(workspace: Workspace, made: Made) -> None:
     plan(workspace, "smoke-1", probes=[PROBE])
     log(workspace, "smoke-1", "classify.x", Started(job="x", total=1, device="cpu", pid=1))
-    with (workspace.run("smoke-1").root / "lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with exclusive(workspace.run("smoke-1").lock, "busy"):
         shown = made().one("section", id="failures").text
     assert "classify.x under way, or killed" in shown
     assert "smoke-1 under way 0 of 0 0 of 1" in shown

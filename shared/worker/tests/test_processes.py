@@ -114,12 +114,37 @@ def test_two_workers_at_once(bench: Any, media: Any) -> None:
     assert bench.tree() == alone
 
 
-def test_a_shard_has_one_writer(bench: Any, media: Any) -> None:
-    bench.clips(media.colours)
-    first = bench.start(bench.job("stalls"))
+@pytest.mark.parametrize("locks", ["kernel", "lease"])
+def test_the_second_of_two_runs_waits_and_takes_what_the_first_did(bench: Any, media: Any, locks: str) -> None:
+    bench.clips(media.colours * 2)
+    job = bench.job("slow", locks=locks)
+    first = bench.start(job, "first.json")
     wait_for(first, "started")
-    second = bench.extract(bench.job("stalls"))
-    assert second.code == ExitCode.BAD_JOB
-    assert "is being written by another process" in second.message
+    done = bench.extract(job)
+    assert bench.finish(first).code == 0
+    assert done.code == 0
+    assert [(event.total, event.skipped) for event in done.of("started")] == [(0, 10)]
+    (warning,) = done.of("warning")
+    assert "waiting for another run that is writing shard" in warning.message
+    assert done.of("shard_done") == []
+    assert [record.ok for record in bench.records()] == [4, 4, 2]
+    assert not list((bench.root / "latents" / "latents.zarr").glob("*.lease"))
+
+
+@pytest.mark.parametrize("locks", ["kernel", "lease"])
+def test_what_a_killed_run_leaves_is_done_by_the_one_that_waited(bench: Any, media: Any, locks: str) -> None:
+    bench.clips(media.colours * 2)
+    job = bench.job("slow", locks=locks)
+    assert bench.extract(job).code == 0
+    alone = bench.tree()
+    (bench.root / "latents" / "latents.zarr").rename(bench.root / "latents" / "alone.zarr")
+    first = bench.start(job, "first.json")
+    wait_for(first, "started")
+    first.send_signal(signal.SIGSTOP)
+    second = bench.start(job, "second.json")
+    wait_for(second, "warning")
     first.kill()
     first.communicate()
+    done = bench.finish(second)
+    assert done.code == 0
+    assert bench.tree() == alone

@@ -2,7 +2,6 @@
 
 import glob
 import os
-import secrets
 import shutil
 import subprocess
 from collections.abc import Sequence
@@ -11,7 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
-from lary_schema.atomic import PARTIAL_SUFFIX, sync_file
+from lary_schema.atomic import PARTIAL_SUFFIX, replacing
 from lary_schema.base import ContractError
 from lary_worker.decode import decode_in_order
 from lary_worker.faults import RowFaultError
@@ -89,14 +88,9 @@ def _cut(cut: Cut) -> bool:
     out.parent.mkdir(parents=True, exist_ok=True)
     for left_behind in out.parent.glob(f"{glob.escape(out.name)}.*{PARTIAL_SUFFIX}"):
         left_behind.unlink(missing_ok=True)
-    partial_file = out.with_name(f"{out.name}.{secrets.token_hex(8)}{PARTIAL_SUFFIX}")
-    try:
-        _run([cut.ffmpeg, *ffmpeg_arguments(cut.clip, partial_file)])
-        _require_frame(partial_file, cut.clip)
-        sync_file(partial_file)
-        partial_file.replace(out)
-    finally:
-        partial_file.unlink(missing_ok=True)
+    with replacing(out) as draft:
+        _run([cut.ffmpeg, *ffmpeg_arguments(cut.clip, draft)])
+        _require_frame(draft, cut.clip)
     return True
 
 

@@ -11,7 +11,7 @@ from itertools import count
 from pathlib import Path
 
 import numpy as np
-from lary_schema.atomic import PARTIAL_SUFFIX, publish_text, sync_dir, sync_file
+from lary_schema.atomic import PARTIAL_SUFFIX, publish_text, replacing, sync_dir, sync_file
 from lary_schema.base import ContractError, Document, file_sha256
 from lary_schema.datasets import DatasetFiles
 from lary_schema.metadata import read_cells
@@ -115,6 +115,8 @@ def _opened(store: StoreReader, target: Target, *, overwrite: bool) -> Journal:
     if path.is_file():
         journal = Journal.read(path)
         if journal.fingerprint == fingerprint:
+            for left_behind in target.folder.glob(f"*.npz.*{PARTIAL_SUFFIX}"):
+                left_behind.unlink(missing_ok=True)
             return journal
     if not overwrite and next(target.folder.glob("*.npz"), None):
         raise ContractError(
@@ -151,9 +153,9 @@ def _write_shard(
 
 def _write_file(compress: bool, item: tuple[Path, Latent]) -> None:
     path, latent = item
-    draft = path.with_name(f"{path.name}{PARTIAL_SUFFIX}")
-    write_latent(draft, latent, compress=compress)
-    draft.replace(path)
+    # One sync for all files of a shard, by the caller.
+    with replacing(path, sync=False) as draft:
+        write_latent(draft, latent, compress=compress)
 
 
 def _latents(store: StoreReader, rows: NDArray[np.int64]) -> Iterator[Latent]:

@@ -1,13 +1,12 @@
 """Relative actions, last step of a chunk minus its first: a file per row beside the absolute ones, and statistics."""
 
-import os
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal
 
 import numpy as np
-from lary_schema.atomic import PARTIAL_SUFFIX
+from lary_schema.atomic import replacing
 from lary_schema.base import ContractError
 from lary_schema.chunks import read_chunk
 from numpy.typing import NDArray
@@ -92,15 +91,10 @@ def _read(path: Path, dim: int) -> NDArray[np.float32] | None:
 
 
 def _write(path: Path, values: NDArray[np.float32]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    # Several rows may name one action file, so several threads may write one target at once.
-    draft = path.with_name(f".{path.name}.{os.getpid()}.{id(values)}{PARTIAL_SUFFIX}")
-    try:
-        with draft.open("wb") as file:
-            np.save(file, values)
-        draft.replace(path)
-    finally:
-        draft.unlink(missing_ok=True)
+    # Several rows may name one action file, so several threads may write one target at once. Without a sync per
+    # file: an unfinished one is noticed by `_read`.
+    with replacing(path, sync=False) as draft, draft.open("wb") as file:
+        np.save(file, values)
 
 
 def statistics_json(pooled: Pooled, tables: Sequence[Table]) -> dict[str, Any]:

@@ -1,6 +1,5 @@
 """What a killed tool need not do again: answers on disk, by what they depend on."""
 
-import fcntl
 import json
 import os
 from collections import deque
@@ -10,6 +9,7 @@ from types import TracebackType
 from typing import Any, Self, TypeVar
 
 from lary_schema.base import ContractError, fingerprint
+from lary_schema.locks import FileLocks
 
 from lary_data.pool import Done, run_tasks
 
@@ -42,21 +42,24 @@ class AnswerLog:
     def __enter__(self) -> Self:
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
+            self._lock = FileLocks(self.path)
             self._file = self.path.open("a+b")
         except OSError as error:
             raise ContractError(f"{self.path}: cannot be written: {error.strerror}") from None
-        try:
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            self._file.close()
-            raise ContractError(f"{self.path}: in use by another run of this tool; wait for it or stop it") from None
+        if not self._lock.take():
+            self._close()
+            raise ContractError(f"{self.path}: in use by another run of this tool; wait for it or stop it")
         self._load()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self._close()
+
+    def _close(self) -> None:
         self._file.close()
+        self._lock.close()
 
     def get(self, key: str) -> Any | None:
         return self._answers.get(key)

@@ -1,7 +1,6 @@
 """A metadata CSV split into train and val: every row in exactly one of them, by a seed."""
 
 import csv
-import secrets
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -9,7 +8,7 @@ from pathlib import Path
 from typing import TextIO
 
 import numpy as np
-from lary_schema.atomic import PARTIAL_SUFFIX, sync_dir, sync_file
+from lary_schema.atomic import replacing
 from lary_schema.base import ContractError
 from lary_schema.metadata import read_cells
 from numpy.typing import NDArray
@@ -139,13 +138,5 @@ def write(source: Path, val: Mask, targets: tuple[Path, Path], *, overwrite: boo
 @contextmanager
 def _published(path: Path) -> Iterator[TextIO]:
     """A text file that appears whole at the end of the block, or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_name(f".{path.name}.{secrets.token_hex(8)}{PARTIAL_SUFFIX}")
-    try:
-        with draft.open("w", encoding="utf-8", newline="") as file:
-            yield file
-        sync_file(draft)
-        draft.replace(path)
-        sync_dir(path.parent)
-    finally:
-        draft.unlink(missing_ok=True)
+    with replacing(path) as draft, draft.open("w", encoding="utf-8", newline="") as file:
+        yield file

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from lary_schema.atomic import PARTIAL_SUFFIX, publish_text, sync_dir, sync_file
+from lary_schema.atomic import publish_text, replacing
 from lary_schema.base import ContractError
 from lary_schema.results import ProbeResult
 from numpy.typing import NDArray
@@ -74,16 +74,8 @@ class Outputs:
     def file(self, name: str) -> Iterator[Path]:
         """A temporary path to write to; it becomes `name` when the block ends well."""
         final = self.root / name
-        temporary = final.with_name(f"{final.name}{PARTIAL_SUFFIX}")
-        with _refusals(final):
-            final.parent.mkdir(parents=True, exist_ok=True)
-            try:
-                yield temporary
-                sync_file(temporary)
-                temporary.replace(final)
-            finally:
-                temporary.unlink(missing_ok=True)
-            sync_dir(final.parent)
+        with _refusals(final), replacing(final) as draft:
+            yield draft
 
 
 def _finite_only(value: Any) -> Any:

@@ -1,11 +1,12 @@
 """Can the folders be read and written as the bench does it?"""
 
-import fcntl
 import os
 import tempfile
 from pathlib import Path
 
 from lary_schema.atomic import PARTIAL_SUFFIX, sync_dir, sync_file
+from lary_schema.base import ContractError
+from lary_schema.locks import rehearse
 
 from lary_orch.doctor.check import Context, Finding, worst
 from lary_orch.doctor.disk import nearest_existing
@@ -46,7 +47,9 @@ def _writable(what: str, folder: Path, option: str) -> Finding:
             _rehearse(Path(scratch))
     except OSError as error:
         remedy = f"choose a folder on a file system that can do this by {option}"
-        return Finding("fail", f"{what}: {there}: write, sync, lock or rename fails: {error.strerror}", remedy)
+        return Finding("fail", f"{what}: {there}: write, sync or rename fails: {error.strerror}", remedy)
+    except ContractError as error:
+        return Finding("fail", f"{what}: {error}", f"or choose another folder by {option}")
     return Finding("ok", f"{what} {folder}" + ("" if there == folder else " (will be made)"))
 
 
@@ -54,7 +57,6 @@ def _rehearse(folder: Path) -> None:
     file = folder / "draft"
     file.write_bytes(b"lary")
     sync_file(file)
-    with file.open("r+b") as opened:
-        fcntl.lockf(opened, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, 3)
+    rehearse(folder)
     file.rename(folder / "final")
     sync_dir(folder)

@@ -1,12 +1,10 @@
 """What a run writes before its jobs start: their folders, the CSVs in them, and the plan itself."""
 
 import hashlib
-import os
-import secrets
 from pathlib import Path
 
 from lary_results.files import RESULT_FILE
-from lary_schema.atomic import PARTIAL_SUFFIX, publish_text
+from lary_schema.atomic import publish_text, replacing
 from lary_schema.base import ContractError
 from lary_schema.jobs import ProbeJob
 from lary_schema.runs import PlanFile, RunPaths, RunProbe, RunStore
@@ -95,39 +93,27 @@ def snapshot(split: SplitSource, cache: Path) -> Path:
     target = cache / "snapshots" / f"{split.sha256}.csv"
     if target.is_file():
         return target
-    target.parent.mkdir(parents=True, exist_ok=True)
-    draft = target.with_name(f"{target.name}.{secrets.token_hex(8)}{PARTIAL_SUFFIX}")
-    try:
+    with replacing(target) as draft:
         if _copy(split.csv, draft) != split.sha256:
             raise ContractError(f"{split.csv}: changed while the run was planned; start it again")
         draft.chmod(0o444)
-        draft.replace(target)
-    finally:
-        draft.unlink(missing_ok=True)
     return target
 
 
 def _copy(source: Path, target: Path) -> str:
-    """Copy a file and force it to the disk; the sha256 of what was copied."""
+    """Copy a file; the sha256 of what was copied."""
     digest = hashlib.sha256()
     with source.open("rb") as reader, target.open("xb") as writer:
         while piece := reader.read(COPY_BYTES):
             digest.update(piece)
             writer.write(piece)
-        writer.flush()
-        os.fsync(writer.fileno())
     return digest.hexdigest()
 
 
 def _link(source: Path, target: Path) -> None:
     """Have `target` be `source`: by a hard link, or a copy where the file system has none."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    draft = target.with_name(f"{target.name}.{secrets.token_hex(8)}{PARTIAL_SUFFIX}")
-    try:
+    with replacing(target) as draft:
         try:
             draft.hardlink_to(source)
         except OSError:
             _copy(source, draft)
-        draft.replace(target)
-    finally:
-        draft.unlink(missing_ok=True)

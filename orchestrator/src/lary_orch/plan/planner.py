@@ -14,6 +14,7 @@ from lary_results.files import by_fingerprint, failed_rows
 from lary_schema.base import ContractError, fingerprint
 from lary_schema.cards import DatasetCard, ModelCard
 from lary_schema.jobs import IMPORTED, ExtractJob, ProbeJob, ProbeSplit
+from lary_schema.locks import lock_kind
 from lary_schema.mounts import Mounts
 from lary_schema.runs import RunPaths
 
@@ -207,6 +208,7 @@ class _Planner:
             workers=request.workers,
             row_timeout_s=request.row_timeout_s,
             max_failed=request.max_failed,
+            locks=lock_kind(),
         )
         reopen = tuple(shard for shard in shards if shard in store.reopen)
         mounts = self._mounts(store.source.data, model.weights.root)

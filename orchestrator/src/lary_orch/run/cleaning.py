@@ -1,16 +1,15 @@
 """What the bench left on the disk, and its removal. Data, weights and finished work are nobody's leftovers."""
 
-import fcntl
 import os
 import shutil
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from lary_schema.atomic import PARTIAL_SUFFIX
 from lary_schema.base import ContractError
+from lary_schema.locks import LEASE_SUFFIX, if_free, is_locked
 from lary_schema.store.layout import Store
 
 from lary_orch.runtimes.environments import MARKER
@@ -84,7 +83,7 @@ def _unfinished_environments(folder: Path) -> Iterator[Path]:
     if not folder.is_dir():
         return
     for env in sorted(p for p in folder.iterdir() if p.is_dir() and not (p / MARKER).is_file()):
-        with _unlocked(folder / f"{env.name}.lock", fcntl.flock) as free:
+        with if_free(folder / f"{env.name}.lock") as free:
             if free:
                 yield env
 
@@ -103,25 +102,7 @@ def _store_leftovers(store: Path) -> Iterator[Target]:
 
 def is_idle(store: Path) -> bool:
     """Whether nobody is writing a shard of this store (see `StoreWriter.claim`)."""
-    with _unlocked(Store(store).claims, fcntl.lockf) as free:
-        return free
-
-
-@contextmanager
-def _unlocked(path: Path, lock: Callable[[int, int], object]) -> Iterator[bool]:
-    """Whether nobody holds a lock on a file; nobody can take one while the context lasts."""
-    try:
-        fd = os.open(path, os.O_RDWR)
-    except FileNotFoundError:
-        yield True
-        return
-    try:
-        lock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        yield True
-    except BlockingIOError:
-        yield False
-    finally:
-        os.close(fd)
+    return not is_locked(Store(store).claims)
 
 
 # --- by request -------------------------------------------------------------------------------
@@ -130,8 +111,8 @@ def _unlocked(path: Path, lock: Callable[[int, int], object]) -> Iterator[bool]:
 def environments(workspace: Workspace) -> Iterator[Target]:
     """All environments and their lock files but those that somebody is making."""
     for target in _entries(workspace.envs, "environment; made again at the next use"):
-        with _unlocked(workspace.envs / f"{target.path.name.removesuffix('.lock')}.lock", fcntl.flock) as free:
-            if free:
+        with if_free(workspace.envs / f"{target.path.name.removesuffix('.lock')}.lock") as free:
+            if free and target.path.suffix != LEASE_SUFFIX:
                 yield target
 
 

@@ -1,6 +1,5 @@
 """Carries out jobs one by one on this machine: keeps the slots busy, starts again what died, stops what stalls."""
 
-import fcntl
 import queue
 import threading
 import time
@@ -12,6 +11,7 @@ from pathlib import Path
 
 from lary_schema.base import ContractError, ExitCode
 from lary_schema.events import Event, Failed, from_line
+from lary_schema.locks import exclusive
 from lary_schema.runs import RunPaths
 
 from lary_orch.run.attempts import ATTEMPTS, UNKNOWN_FAULT, Again, Attempts, Begun, Ended, Happened, Refused, Stopping
@@ -211,12 +211,6 @@ def one_by_one(opening: Opening, start: Start) -> Scheduler:
 @contextmanager
 def one_at_a_time(paths: RunPaths) -> Iterator[None]:
     """Hold the run's lock. Raises ContractError where another orchestrator has it; a dead one has not."""
-    paths.root.mkdir(parents=True, exist_ok=True)
-    with (paths.root / "lock").open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise ContractError(
-                f"{paths.root}: another `lary-orch run` works on this very run; wait for it, or stop it with Ctrl-C"
-            ) from None
+    busy = f"{paths.root}: another `lary-orch run` works on this very run; wait for it, or stop it with Ctrl-C"
+    with exclusive(paths.lock, busy):
         yield

@@ -4,7 +4,6 @@
 into which the user has installed the images (conda, HPC modules, machines without a registry).
 """
 
-import fcntl
 import os
 import platform
 import shutil
@@ -18,6 +17,7 @@ from pathlib import Path
 
 from lary_schema.atomic import publish_text
 from lary_schema.base import ContractError, file_sha256, fingerprint
+from lary_schema.locks import exclusive
 
 from lary_orch.catalog.source import ImageSource
 from lary_orch.runtimes.base import Say
@@ -232,13 +232,7 @@ def _sources(folder: Path) -> Iterator[Path]:
 @contextmanager
 def _alone(lock: Path, say: Say) -> Iterator[None]:
     """Hold a lock file; whoever comes second waits until the first is done (or dead)."""
-    lock.parent.mkdir(parents=True, exist_ok=True)
-    with lock.open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            say(f"waiting for another process that makes {lock.stem}")
-            fcntl.flock(file, fcntl.LOCK_EX)
+    with exclusive(lock, "", waiting=lambda: say(f"waiting for another process that makes {lock.stem}")):
         yield
 
 

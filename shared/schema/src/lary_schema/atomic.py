@@ -1,7 +1,9 @@
-"""Files that are either whole or absent, also after a power cut."""
+"""Files that are either whole or absent, also after a power cut: the one way in which the bench writes a file."""
 
 import os
 import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 PARTIAL_SUFFIX = ".partial"
@@ -22,24 +24,32 @@ def sync_dir(path: Path) -> None:
     sync_file(path)
 
 
-def publish_bytes(path: Path, data: bytes) -> None:
-    """Write `data` to `path` by temporary file, fsync, rename and fsync of the directory.
+@contextmanager
+def replacing(path: Path, *, sync: bool = True) -> Iterator[Path]:
+    """A free name in the folder of `path`: what the block writes there becomes `path` when it ends well.
 
-    A reader sees the old file or the whole new one. The temporary file is removed when writing
-    fails (a full disk), and carries `PARTIAL_SUFFIX` so that a killed writer's is swept later.
+    A reader sees the old file or the whole new one. The draft is removed when the block fails (a full disk), and
+    its name ends in `PARTIAL_SUFFIX`, so that a killed writer's is swept later. `sync=False` leaves the fsync of
+    file and folder to the caller, who writes thousands and syncs once.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f"{path.name}.{secrets.token_hex(8)}{PARTIAL_SUFFIX}")
+    draft = path.with_name(f"{path.name}.{secrets.token_hex(8)}{PARTIAL_SUFFIX}")
     try:
-        with temporary.open("xb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
-    sync_dir(path.parent)
+        yield draft
+        if sync:
+            sync_file(draft)
+        draft.replace(path)
+    finally:
+        # Also after success: renaming one of two names of one file over the other does nothing.
+        draft.unlink(missing_ok=True)
+    if sync:
+        sync_dir(path.parent)
+
+
+def publish_bytes(path: Path, data: bytes) -> None:
+    """Write a small file by `replacing`."""
+    with replacing(path) as draft, draft.open("xb") as file:
+        file.write(data)
 
 
 def publish_text(path: Path, text: str) -> None:

@@ -16,6 +16,7 @@ from lary_schema.cards import (
     VideoColumns,
 )
 from lary_schema.groups import Grouping
+from lary_schema.locks import LockKind
 from lary_schema.mounts import MountPath
 
 StoreDtype = Literal["float16", "float32"]
@@ -144,6 +145,8 @@ class ExtractJob(_Job):
     row_timeout_s: float = Field(default=60, gt=0)
     max_failed: float = Field(default=0.01, ge=0, le=1)
     """Tolerated share of failed rows of the whole store."""
+    locks: LockKind = "kernel"
+    """How writers of one store keep apart (`lary_schema.locks`)."""
 
     @model_validator(mode="after")
     def _parts_agree(self) -> Self:

@@ -59,6 +59,11 @@ class RunPaths:
     def plan(self) -> Path:
         return self.root / "plan.json"
 
+    @property
+    def lock(self) -> Path:
+        """Held by the `lary-orch run` that works on it."""
+        return self.root / "lock"
+
     def job(self, job_id: str) -> Path:
         """What the job mount holds: job.json and the metadata CSVs it names."""
         return self.root / "jobs" / job_id

@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from lary_schema.atomic import PARTIAL_SUFFIX
+from lary_schema.atomic import PARTIAL_SUFFIX, replacing
 from lary_schema.base import ContractError
 
 CONFIG_TYPE = "application/vnd.oci.image.config.v1+json"
@@ -26,19 +26,16 @@ def write_archive(saved: Iterable[bytes], target: Path, ref: str) -> str:
     Raises ContractError for what is no saved image.
     """
     target.parent.mkdir(parents=True, exist_ok=True)
-    stem = f"{target.name}.{secrets.token_hex(8)}"
-    raw, draft = (target.with_name(f"{stem}.{kind}{PARTIAL_SUFFIX}") for kind in ("saved", "oci"))
+    raw = target.with_name(f"{target.name}.{secrets.token_hex(8)}.saved{PARTIAL_SUFFIX}")
     try:
         with raw.open("wb") as file:
             file.writelines(saved)
-        with tarfile.open(raw) as source, tarfile.open(draft, "w") as out:
+        with replacing(target) as draft, tarfile.open(raw) as source, tarfile.open(draft, "w") as out:
             image = _convert(source, out, ref)
-        draft.replace(target)
     except (tarfile.TarError, KeyError, IndexError, ValueError) as error:
         raise ContractError(f"{ref}: what the engine saved is no image: {error!r}") from None
     finally:
         raw.unlink(missing_ok=True)
-        draft.unlink(missing_ok=True)
     return image
 
 

@@ -1,9 +1,14 @@
 """The command `extract`: a job's missing shards, then the verdict on its failed rows."""
 
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
 from contextlib import ExitStack, closing
+from typing import TYPE_CHECKING
 
 from lary_schema.base import TooManyFailedError
-from lary_schema.events import Emit
+from lary_schema.events import Emit, Warned
 from lary_schema.jobs import ExtractJob
 from lary_schema.mounts import Mounts
 from lary_schema.store.layout import Provenance, Store
@@ -16,6 +21,12 @@ from lary_worker.registry import libraries
 from lary_worker.report import Report, started
 from lary_worker.rows import Metadata
 
+if TYPE_CHECKING:
+    from lary_worker.loop import Extraction
+
+_POLL_S = 1.0
+"""Between two looks at the shards that another run is writing."""
+
 
 def extract(job: ExtractJob, emit: Emit) -> None:
     """Do the job. Raises ContractError, which is the exit code, where it cannot be done as given."""
@@ -25,23 +36,54 @@ def extract(job: ExtractJob, emit: Emit) -> None:
         check_agreement(job)
         metadata = Metadata(job, mounts)
         metadata.verify()
-        writer = held.enter_context(closing(StoreWriter.open(mounts.latents / job.store.path, _provenance(job))))
-        for shard in writer.missing(job.shards):
-            held.enter_context(writer.claim(shard))
-        # Another worker may have finished one just before it was claimed.
-        shards = writer.missing(job.shards)
-        if shards:
+        root = mounts.latents / job.store.path
+        writer = held.enter_context(closing(StoreWriter.open(root, _provenance(job), job.locks)))
+        extraction: Extraction | None = None
+        for shards in _rounds(job, writer, emit, watchdog):
             metadata.require_media()
             ranges = [job.store.shard_range(shard) for shard in shards]
             with DecodePool(PoolConfig.of(job), metadata.tasks(ranges)) as pool:
                 # Imports torch: here, while decode processes start, and not where nothing is left to do.
-                from lary_worker.loop import fill
+                from lary_worker.loop import Extraction
 
-                fill(job, shards, mounts.weights, pool, writer, emit, watchdog)
-        else:
+                rows = sum(map(len, ranges))
+                extraction = extraction or Extraction(job, rows, mounts.weights, writer, emit, watchdog)
+                extraction.fill(shards, pool)
+        if extraction is None:
             emit(started(job, 0, job.device))
             Report(job.id, 0, emit).finished()
+        else:
+            extraction.finished()
     _check_failed(job, writer.store)
+
+
+def _rounds(job: ExtractJob, writer: StoreWriter, emit: Emit, watchdog: Watchdog) -> Iterator[list[int]]:
+    """The missing shards, claimed: once as a rule, and each shard once at most.
+
+    Those that another process is writing (another run on this volume) come last: what it finishes is taken as it is,
+    what it leaves unfinished makes another round.
+    """
+    missing, waiting = writer.missing(job.shards), False
+    while missing:
+        claimed = [shard for shard in missing if writer.take(shard)]
+        # Another worker may have finished one just before it was claimed.
+        if mine := writer.missing(claimed):
+            yield mine
+        for shard in claimed:
+            writer.release(shard)
+        missing = writer.missing(set(missing) - set(claimed))
+        if claimed or not missing:
+            continue
+        doing = f"waiting for another run that is writing {_named(missing)} of this store"
+        if not waiting:
+            emit(Warned(job=job.id, message=doing))
+        waiting = True
+        watchdog.beat(doing)
+        time.sleep(_POLL_S)
+
+
+def _named(shards: list[int]) -> str:
+    return f"shard {shards[0]}" + (f" and {len(shards) - 1} more" if len(shards) > 1 else "")
 
 
 def _provenance(job: ExtractJob) -> Provenance:

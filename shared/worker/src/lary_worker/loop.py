@@ -118,31 +118,39 @@ class Loop:
         self._flying = []
 
 
-def fill(
-    job: ExtractJob,
-    shards: list[int],
-    weights_root: Path,
-    pool: DecodePool,
-    store: StoreWriter,
-    emit: Emit,
-    watchdog: Watchdog,
-) -> None:
-    """Extract claimed `shards`, whose rows `pool` decodes in order, into `store`.
+class Extraction:
+    """A job's model on its device, and the shards that it fills."""
 
-    Raises ContractError where the job cannot go on; finished shards stay.
-    """
-    values, device = job.values, prepare_torch(job)
-    model = make_model(values.model, values.mode, values.variant)
-    weights = find_weights(job, model.card, weights_root, watchdog.beat)
-    total = sum(len(job.store.shard_range(shard)) for shard in shards)
-    emit(started(job, total, device_name(device)))
-    watchdog.beat("loading the model")
-    model.load(weights, device, torch.bfloat16 if values.precision == "bf16" else torch.float32, values.seed)
-    encoder = Encoder(model, job, device, emit)
-    report = Report(job.id, total, emit)
-    with BackgroundWriter(store, job.id, emit, device_name(device)) as writer:
-        loop = Loop(job, pool, encoder, writer, report, watchdog)
-        for shard in shards:
-            loop.fill(shard)
-        loop.finish()
-    report.finished(encoder.size, peak_memory(device))
+    def __init__(
+        self, job: ExtractJob, rows: int, weights_root: Path, store: StoreWriter, emit: Emit, watchdog: Watchdog
+    ) -> None:
+        """Load the model; `rows` is how many there are to do, as far as is known.
+
+        Raises ContractError where the model or its weights cannot be had as planned.
+        """
+        values, self._device = job.values, prepare_torch(job)
+        self._job, self._store, self._emit, self._watchdog = job, store, emit, watchdog
+        model = make_model(values.model, values.mode, values.variant)
+        weights = find_weights(job, model.card, weights_root, watchdog.beat)
+        emit(started(job, rows, device_name(self._device)))
+        watchdog.beat("loading the model")
+        dtype = torch.bfloat16 if values.precision == "bf16" else torch.float32
+        model.load(weights, self._device, dtype, values.seed)
+        self._encoder = Encoder(model, job, self._device, emit)
+        self._report = Report(job.id, 0, emit)
+
+    def fill(self, shards: list[int], pool: DecodePool) -> None:
+        """Extract claimed `shards`, whose rows `pool` decodes in order.
+
+        Raises ContractError where the job cannot go on; finished shards stay.
+        """
+        self._report.expect(sum(len(self._job.store.shard_range(shard)) for shard in shards))
+        with BackgroundWriter(self._store, self._job.id, self._emit, device_name(self._device)) as writer:
+            loop = Loop(self._job, pool, self._encoder, writer, self._report, self._watchdog)
+            for shard in shards:
+                loop.fill(shard)
+            loop.finish()
+
+    def finished(self) -> None:
+        """Say what was done in all."""
+        self._report.finished(self._encoder.size, peak_memory(self._device))

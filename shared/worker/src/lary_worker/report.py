@@ -31,6 +31,10 @@ class Report:
         self._done = self._failed = self._clamped = 0
         self._seconds = {"decode": 0.0, "encode": 0.0, "write": 0.0}
 
+    def expect(self, rows: int) -> None:
+        """Count on so many rows more."""
+        self._total += rows
+
     @contextmanager
     def waiting(self, what: Literal["decode", "encode", "write"]) -> Iterator[None]:
         """Book the time of a block of the main loop."""

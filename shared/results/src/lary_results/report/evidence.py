@@ -1,6 +1,5 @@
 """What a report shows, read from the workspace. What cannot be read is named: nothing here raises for it."""
 
-import fcntl
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,6 +7,7 @@ from typing import Any
 
 from lary_schema.base import ContractError
 from lary_schema.events import Failed, Finished, from_line
+from lary_schema.locks import is_locked
 from lary_schema.results import ProbeResult
 from lary_schema.runs import PlanFile, RunPaths
 
@@ -148,10 +148,6 @@ def _tail(path: Path) -> list[str]:
 def is_under_way(paths: RunPaths) -> bool:
     """Whether somebody works on a run now, by the run's lock."""
     try:
-        with (paths.root / "lock").open("rb") as file:
-            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
-    except OSError:
+        return is_locked(paths.lock)
+    except (OSError, ContractError):
         return False
-    return False

@@ -1,8 +1,6 @@
 """Writing a latent store: whole shards, synced, then marked done. Needs `lary-schema[store]`."""
 
 import errno
-import fcntl
-import os
 import secrets
 import shutil
 from collections.abc import Iterable, Iterator, Sequence
@@ -19,6 +17,7 @@ from zarr.storage import LocalStore
 from lary_schema.atomic import PARTIAL_SUFFIX, publish_text, sync_dir, sync_file
 from lary_schema.base import ContractError
 from lary_schema.jobs import StoreLayout
+from lary_schema.locks import BusyError, FileLocks, LockKind
 from lary_schema.store.layout import Failure, Provenance, ShardRecord, Status, Store
 
 MISSING_INDEX = -1
@@ -35,19 +34,17 @@ _ZARR = {
 class StoreWriter:
     """The one door through which latents get into a store."""
 
-    def __init__(self, root: Path, provenance: Provenance) -> None:
+    def __init__(self, root: Path, provenance: Provenance, locks: LockKind | None = None) -> None:
         self.store = Store(root)
         self.layout = provenance.layout
-        # One descriptor for the writer's life: closing any descriptor of a file drops all POSIX locks
-        # that the process has on it, so one per claim would free the other shards with the first.
-        self._claims = os.open(self.store.claims, os.O_RDWR | os.O_CLOEXEC)
+        self._claims = FileLocks(self.store.claims, locks)
 
     def close(self) -> None:
         """Drop all claims."""
-        os.close(self._claims)
+        self._claims.close()
 
     @classmethod
-    def open(cls, root: Path, provenance: Provenance) -> Self:
+    def open(cls, root: Path, provenance: Provenance, locks: LockKind | None = None) -> Self:
         """Make the store, or go on with the one that is there.
 
         The group is made beside its place and renamed into it, so a half-made one is never seen and
@@ -58,7 +55,7 @@ class StoreWriter:
             if not Store(root).exists:
                 _create(root, provenance)
             _check_same(root, provenance)
-            return cls(root, provenance)
+            return cls(root, provenance, locks)
         except OSError as error:
             _refuse(root, error)
 
@@ -69,22 +66,26 @@ class StoreWriter:
 
     @contextmanager
     def claim(self, shard: int) -> Iterator[None]:
-        """Hold a shard while it is written: one writer per shard, also between hosts.
-
-        A lock on one byte of an empty file: the kernel drops it with the process, so a killed
-        writer leaves nothing to clean. Raises ContractError where somebody else holds it.
-        """
-        try:
-            fcntl.lockf(self._claims, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, shard)
-        except BlockingIOError:
-            raise ContractError(
+        """Hold a shard while it is written. Raises BusyError where somebody else holds it."""
+        if not self.take(shard):
+            raise BusyError(
                 f"{self.store.root}: shard {shard} is being written by another process; "
                 "wait for it, or stop it and start again"
-            ) from None
+            )
         try:
             yield
         finally:
-            fcntl.lockf(self._claims, fcntl.LOCK_UN, 1, shard)
+            self.release(shard)
+
+    def take(self, shard: int) -> bool:
+        """Have one writer per shard, also between hosts; False where somebody else writes it.
+
+        A lock on one byte of an empty file (see `lary_schema.locks`): a killed writer leaves nothing to clean.
+        """
+        return self._claims.take(shard)
+
+    def release(self, shard: int) -> None:
+        self._claims.free(shard)
 
     def write(
         self,
@@ -126,6 +127,7 @@ class StoreWriter:
                 device=device,
                 files=self._sync(shard),
             )
+            self._claims.check(shard)
             publish_text(self.store.marker(shard), record.to_json())
         except OSError as error:
             _refuse(self.store.root, error)
