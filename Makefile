@@ -20,10 +20,16 @@ run_options = $(foreach m,$(call list,$(MODEL)),-m $(m)) $(foreach d,$(call list
 	$(if $(CATALOG),--catalog "$(CATALOG)") $(if $(DATA_DIR),--data-dir "$(DATA_DIR)") \
 	$(if $(WORKSPACE),--workspace "$(WORKSPACE)") $(if $(RUNTIME),--runtime $(RUNTIME)) $(ARGS)
 
+# All tests, on all cores, one thread each. With ARGS it is a part of the tests: neither coverage nor its floor.
+JOBS ?= auto
+pytest = OMP_NUM_THREADS=$(or $(OMP_NUM_THREADS),1) COVERAGE_CORE=$(coverage_core) $(BIN)/python -m pytest \
+	--numprocesses $(JOBS) --dist loadgroup $(if $(ARGS),,$(coverage)) $(ARGS)
 coverage = $(foreach s,$(SOURCES),--cov=$(s)) --cov-report=term:skip-covered
+# sys.monitoring costs next to nothing; Python has it from 3.12 on.
+coverage_core = $$($(BIN)/python -c 'import sys; print("sysmon" if sys.version_info >= (3, 12) else "ctrace")')
 
 .DEFAULT_GOAL := help
-.PHONY: help bench test test-full lint images clean
+.PHONY: help bench test test-full lint types lock images release clean
 
 help:
 	@echo 'make bench      the table for three models without weights on both demo sets (smoke protocol)'
@@ -31,42 +37,59 @@ help:
 	@echo '                RUNTIME=docker WORKSPACE=dir ARGS="--gpus 0"     the same for yours'
 	@echo 'make test       all tests, with coverage (those that need Docker skip where no engine answers)'
 	@echo 'make test-full  and the full-size networks: minutes and gigabytes'
-	@echo 'make lint       ruff, mypy --strict, published JSON Schemas'
+	@echo 'make lint       ruff, mypy --strict, published JSON Schemas, age of the lock file'
+	@echo 'make lock       requirements-dev.lock anew, after a change of any dependency'
 	@echo 'make images     build all container images (ARGS="--base-image IMAGE")'
+	@echo 'make release    wheels in dist/ and all container images, at the version in VERSION'
 	@echo 'make clean      remove environments, caches and what runs left behind; latents and results stay'
 
 bench: $(VENV)/.cli
 	$(BIN)/lary-orch run $(run_options)
 
 test: $(VENV)/.dev
-	$(BIN)/python -m pytest -m "not full" $(coverage) $(ARGS)
+	$(pytest) -m "not full"
 
 test-full: $(VENV)/.dev
-	$(BIN)/python -m pytest $(coverage) $(ARGS)
+	$(pytest)
 
-lint: $(VENV)/.dev
+lint: $(VENV)/.dev types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	MYPYPATH=$(subst $(space),:,$(SOURCES)) $(BIN)/mypy $(foreach s,$(SOURCES),-p $(notdir $(wildcard $(s)/lary_*)))
 	$(BIN)/python -m lary_schema.json_schemas --check shared/schema/schemas
+	$(BIN)/python scripts/dev_env.py check
 
 images: $(VENV)/.cli
 	$(BIN)/lary-orch images build $(ARGS)
 
+# Both at the version in the file VERSION. Wheels are built by the hatchling of the lock file.
+release: $(VENV)/.dev
+	rm -rf dist
+	for project in $(dir $(PROJECTS)); do $(BIN)/uv build --quiet --wheel --no-build-isolation \
+		--python $(BIN)/python --out-dir dist $$project || exit 1; done
+	cd dist && sha256sum *.whl >SHA256SUMS && cat SHA256SUMS
+	$(BIN)/lary-orch images build $(ARGS)
+
 clean:
 	@if [ -x $(BIN)/lary-orch ]; then $(BIN)/lary-orch clean --envs --cache $(if $(WORKSPACE),--workspace "$(WORKSPACE)") $(ARGS); fi
-	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis .coverage
+	rm -rf $(VENV) dist .mypy_cache .pytest_cache .ruff_cache .hypothesis .coverage
 	find shared images orchestrator tests -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(BIN)/python:
 	@sh scripts/make_venv.sh $(VENV)
 
-$(VENV)/.cli: $(CLI_PROJECTS) | $(BIN)/python
+$(VENV)/.cli: VERSION $(CLI_PROJECTS) | $(BIN)/python
 	@echo 'installing the command line into $(VENV)'
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check $(CLI:%=-e %)
 	@touch $@
 
-$(VENV)/.dev: $(PROJECTS) requirements-dev.txt images/base/constraints.txt | $(VENV)/.cli
-	@echo 'installing every package and the tools of tests and lint into $(VENV)'
-	@$(BIN)/python scripts/dev_env.py
-	@touch $@
+# Its own copy of what is installed decides, and not the times of files: a fresh clone may bring its .venv from a cache.
+$(VENV)/.dev: VERSION $(PROJECTS) requirements-dev.lock images/base/constraints.txt | $(BIN)/python
+	@if cat $^ | cmp --silent - $@; then touch $@; else \
+		echo 'installing every package and the tools of tests and lint into $(VENV)' && \
+		$(BIN)/python scripts/dev_env.py install && touch $(VENV)/.cli && cat $^ >$@; fi
+
+types: $(VENV)/.dev
+	MYPYPATH=$(subst $(space),:,$(SOURCES)) $(BIN)/mypy $(foreach s,$(SOURCES),-p $(notdir $(wildcard $(s)/lary_*)))
+
+lock: $(VENV)/.dev
+	$(BIN)/python scripts/dev_env.py lock

@@ -104,14 +104,14 @@ def make_robocoin(media: Path, metadata: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def bench(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+def bench(tmp_path_factory: pytest.TempPathFactory, seed_workspace: Any) -> dict[str, str]:
     """A LARYBench checkout's data folder and its media: the variables of its env.sh."""
     root = tmp_path_factory.mktemp("switch")
     media, metadata = root / "media", root / "LARYBench/data"
     for make in (make_calvin, make_libero, make_robocoin):
         make(media, metadata)
     variables = {"DATA_DIR": str(media), "LARY_ROOT": str(root / "LARYBench"), "LARY_LA_DIR": str(root / "latents")}
-    return os.environ | variables | {"LARY_HOME": str(root / "home"), "OMP_NUM_THREADS": "1"}
+    return os.environ | variables | {"LARY_HOME": str(seed_workspace(root / "home")), "OMP_NUM_THREADS": "1"}
 
 
 def lary(bench: dict[str, str], *arguments: str) -> "subprocess.CompletedProcess[str]":

@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 import pytest
 from click.testing import CliRunner
+from lary_orch import __version__ as VERSION
 from lary_orch import doctor
 from lary_orch.catalog.cards import Catalog, repository
 from lary_orch.cli.doctor import command
@@ -181,18 +182,18 @@ def test_images_are_looked_for_in_this_version_and_source(context: Any, docker: 
     asked = context(models=("frame-diff",), runtime="docker")
     recipes = Recipes(repository())
     docker.images = {
-        f"lary/{source.card.name}:0.1.0": {SOURCE_LABEL: recipes.source(source)}
+        f"lary/{source.card.name}:{VERSION}": {SOURCE_LABEL: recipes.source(source)}
         for source in (asked.catalog.image_for("frame-diff"), asked.catalog.probe())
     }
-    assert images.run(asked) == Finding("ok", "lary/baseline:0.1.0; lary/probe:0.1.0")
-    docker.images["lary/baseline:0.1.0"] = {SOURCE_LABEL: "another"}
+    assert images.run(asked) == Finding("ok", f"lary/baseline:{VERSION}; lary/probe:{VERSION}")
+    docker.images[f"lary/baseline:{VERSION}"] = {SOURCE_LABEL: "another"}
     stale = images.run(asked)
     assert (stale.status, stale.remedy) == ("warn", "lary-orch images build baseline")
-    del docker.images["lary/probe:0.1.0"]
-    lacking = Finding("fail", "lary/probe:0.1.0 is not here", "lary-orch images build probe")
+    del docker.images[f"lary/probe:{VERSION}"]
+    lacking = Finding("fail", f"lary/probe:{VERSION} is not here", "lary-orch images build probe")
     assert images.run(asked) == lacking
     assert images.run(context(models=("frame-diff",))).status == "warn"
-    assert "lary/lapa:0.1.0" in images.run(context()).message
+    assert f"lary/lapa:{VERSION}" in images.run(context()).message
     assert images.run(context(runtime="process")).status == "skip"
 
 

@@ -164,9 +164,9 @@ def cluster(cluster_of_all_tests: Cluster) -> Iterator[Cluster]:
 
 
 @pytest.fixture(scope="session")
-def bench(cluster_of_all_tests: Cluster, tmp_path_factory: pytest.TempPathFactory) -> "Bench":
+def bench(cluster_of_all_tests: Cluster, tmp_path_factory: pytest.TempPathFactory, seed_workspace: Any) -> "Bench":
     """One workspace for all tests of whole runs: its demo sets are made once."""
-    return Bench(tmp_path_factory.mktemp("slurm") / "workspace")
+    return Bench(seed_workspace(tmp_path_factory.mktemp("slurm") / "workspace"))
 
 
 IMAGES = "LARY_SLURM_IMAGES"

@@ -13,7 +13,7 @@ from lary_slurm.launchers import Launch, command, podman_lines
 from lary_slurm.profile import Profile
 from lary_slurm.script import Batch, script
 
-pytestmark = pytest.mark.slurm
+pytestmark = [pytest.mark.slurm, pytest.mark.images]
 
 FACTS = """
 import json, os, socket

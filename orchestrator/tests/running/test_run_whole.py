@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import lary_demo as demo
 import pytest
@@ -21,22 +22,15 @@ pytestmark = pytest.mark.skipif(
 )
 
 
-@pytest.fixture(scope="module")
-def generated(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("generated")
-    demo.ensure("demo_arm", folder)
-    return folder
-
-
 @pytest.fixture
-def options(tmp_path: Path, generated: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+def options(tmp_path: Path, once: Any, seed_workspace: Any, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     for name in ("LARY_HOME", "DATA_DIR", "LARY_LA_DIR", "MODEL_DIR", "LARY_CATALOG"):
         monkeypatch.delenv(name, raising=False)
     smoke = load_protocol("smoke").model_dump(mode="json")
     short = smoke | {"key": "short", "regress": smoke["regress"] | {"epochs": 1, "width": 16}}
     (tmp_path / "short.yaml").write_text(yaml.safe_dump(short))
-    (tmp_path / "bench").mkdir()
-    (tmp_path / "bench" / "generated").symlink_to(generated)
+    generated = once("demo_arm", lambda folder: demo.ensure("demo_arm", folder))
+    (seed_workspace(tmp_path / "bench") / "generated").symlink_to(generated)
     shared = ["--workspace", str(tmp_path / "bench"), "--protocol", str(tmp_path / "short.yaml"), "--no-control"]
     return ["run", "-d", "demo_arm", "--runtime", "process", "--env", "current", "--device", "cpu", *shared]
 

@@ -7,6 +7,7 @@ import pytest
 from lary_orch.catalog.source import ImageSource
 from lary_orch.plan.verbs import VERBS
 from lary_orch.runtimes.choose import open_runtime
+from lary_orch.runtimes.images import tag
 from lary_orch.runtimes.jobs import Job, Prepared
 from lary_orch.runtimes.plugins import Wanted
 from lary_orch.workspace import Workspace
@@ -176,7 +177,7 @@ def test_export_writes_once_and_again_for_another_image(tmp_path: Path, monkeypa
     monkeypatch.setattr("lary_slurm.export.write_archive", fake_archive)
     monkeypatch.setenv("PATH", "/nowhere")
     image = ImageSource(CARD, None)
-    card_ref = "lary/baseline:0.1.0"
+    card_ref = tag("baseline")
     for _ in range(2):
         assert export(engine, image, tmp_path, print) == Exported(
             name="baseline", ref=card_ref, id="sha256:1", source="s1"

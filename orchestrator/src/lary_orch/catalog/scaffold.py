@@ -9,6 +9,8 @@ from pathlib import Path
 
 from lary_schema.base import ContractError
 
+import lary_orch
+
 TEMPLATE_FILES = (
     ".dockerignore",
     "Dockerfile",
@@ -84,7 +86,13 @@ def _read(path: Path) -> str:
 
 
 def _adapted(text: str, model: ModelName) -> str:
-    return _renamed(_description(_without_other_models(text), model), model)
+    return _renamed(_description(_own_version(_without_other_models(text)), model), model)
+
+
+def _own_version(text: str) -> str:
+    """The template's pyproject.toml has the bench's version, from a file of the checkout."""
+    text = re.sub(r"\[tool\.hatch\.version\]\n(?:.+\n)+\n", "", text)
+    return text.replace('dynamic = ["version"]\n', 'version = "0.1.0"\n')
 
 
 def _without_other_models(text: str) -> str:
@@ -130,7 +138,7 @@ What it needs to run goes under `dependencies` in `pyproject.toml`, weights unde
 ```
 lary-orch run --catalog . -m {model.key} -d demo_motion      # extract, probe, table
 lary-orch images build --catalog . {model.key}               # its container
-lary-orch conformance lary/{model.key}:0.1.0                 # is the contract kept?
+lary-orch conformance lary/{model.key}:{lary_orch.__version__}                 # is the contract kept?
 pytest tests
 ```
 
