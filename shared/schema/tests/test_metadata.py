@@ -1,5 +1,6 @@
 """Metadata CSVs: what is accepted, what is refused, and what costs one row alone."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -64,3 +65,12 @@ def test_indices() -> None:
 
 def test_a_row_knows_its_place() -> None:
     assert Row(7, {"a": "x"}).index == 7
+
+
+def test_a_pointer_or_a_pipe_in_place_of_a_csv(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n")
+    with pytest.raises(ContractError, match=r"a\.csv: is a Git LFS pointer"):
+        list(read_rows(tmp_path / "a.csv"))
+    os.mkfifo(tmp_path / "pipe.csv")
+    with pytest.raises(ContractError, match=r"pipe\.csv: is no regular file"):
+        list(read_rows(tmp_path / "pipe.csv"))

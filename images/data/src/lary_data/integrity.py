@@ -16,6 +16,7 @@ from lary_data.pool import run_tasks
 from lary_data.progress import progress
 from lary_data.references import References, references
 from lary_data.resuming import AnswerLog, answer_key, file_identity, run_resumed
+from lary_data.row_facts import DatasetReport, RowFacts, dataset_report, look_at_rows
 
 ROWS_SHOWN = 100
 """Of the rows that name a bad file, at most this many are listed; all are counted."""
@@ -40,7 +41,7 @@ class BadFile(Document):
 
 
 class BadRow(Document):
-    """A row that names no file."""
+    """A row that names no file, or has no label or group."""
 
     row: int
     detail: str
@@ -76,10 +77,12 @@ class CheckReport(Document):
     sample: int | None
     """Rows of each split that were looked at; None: all."""
     splits: tuple[SplitReport, ...]
+    datasets: tuple[DatasetReport, ...] = ()
+    """What their CSVs say as a whole, those of splits that were not asked for included."""
 
     @property
     def good(self) -> bool:
-        return all(split.good for split in self.splits)
+        return all(split.good for split in self.splits) and all(dataset.good for dataset in self.datasets)
 
 
 @dataclass(frozen=True)
@@ -91,16 +94,30 @@ class Checker:
     timeout_s: float
     log: Path | None
     """What a killed check goes on from."""
+    allow_shared_groups: bool = False
+    """A group that stands in train and in an evaluated split is recorded and no fault."""
 
 
 def check_splits(wanted: Sequence[tuple[DatasetFiles, str]], checker: Checker) -> CheckReport:
-    """Check the splits one after the other."""
+    """Check the splits one after the other, and each of their datasets as a whole."""
+    facts: dict[str, dict[str, RowFacts]] = {}
+    datasets: list[DatasetReport] = []
+    for files in {files.card.key: files for files, _ in wanted}.values():
+        found, faults = look_at_rows(files)
+        facts[files.card.key] = found
+        report = dataset_report(files.card, found, faults, allow_shared_groups=checker.allow_shared_groups)
+        datasets.append(report)
     with nullcontext() if checker.log is None else AnswerLog(checker.log) as log:
-        splits = tuple(_check_split(files, split, checker, log) for files, split in wanted)
-    return CheckReport(sample=checker.sample, splits=splits)
+        splits = tuple(
+            _check_split(files, split, facts[files.card.key].get(split, RowFacts()), checker, log)
+            for files, split in wanted
+        )
+    return CheckReport(sample=checker.sample, splits=splits, datasets=tuple(datasets))
 
 
-def _check_split(files: DatasetFiles, split: str, checker: Checker, log: AnswerLog | None) -> SplitReport:
+def _check_split(
+    files: DatasetFiles, split: str, facts: RowFacts, checker: Checker, log: AnswerLog | None
+) -> SplitReport:
     csv, key = files.csv[split], files.card.key
     if not csv.is_file():
         return SplitReport(dataset=key, split=split, csv=str(csv), state="no csv", detail="there is none")
@@ -121,7 +138,7 @@ def _check_split(files: DatasetFiles, split: str, checker: Checker, log: AnswerL
                 bad.append(_bad_file(check, status, detail, found))
             tick(counts.total() - counts["ok"])
     bad.sort(key=lambda file: (file.rows, file.path))
-    rows = tuple(BadRow(row=row, detail=detail) for row, detail in found.bad_rows)
+    rows = tuple(BadRow(row=row, detail=detail) for row, detail in sorted([*found.bad_rows, *facts.bad_rows]))
     return SplitReport(
         dataset=key, split=split, csv=str(csv), state="checked", rows=found.rows, counts=dict(counts),
         bad_files=tuple(bad), unlisted=counts.total() - counts["ok"] - len(bad), bad_rows=rows,

@@ -1,13 +1,16 @@
 """One row's latent as LARYBench keeps it: an .npz with `tokens` and `indices`."""
 
 import io
+import math
 import struct
 import zipfile
 import zlib
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
+from tokenize import TokenError
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -17,7 +20,10 @@ from numpy.lib import format as npy
 from numpy.typing import NDArray
 
 TOKENS, INDICES = "tokens", "indices"
-_DAMAGE = (zipfile.BadZipFile, zlib.error, EOFError, ValueError, NotImplementedError, RuntimeError, struct.error)
+_DAMAGE = (
+    zipfile.BadZipFile, zlib.error, EOFError, ValueError, NotImplementedError, RuntimeError, struct.error,
+    OverflowError, TypeError, SyntaxError, TokenError,
+)  # fmt: skip
 """What reading a cut, altered or encrypted archive raises."""
 
 
@@ -50,8 +56,8 @@ def read_sums(path: Path) -> Sums:
 def read_latent(path: Path) -> tuple[Latent, Sums]:
     """A file's arrays and their checksums, which reading has proved.
 
-    Raises RowError for a file that is missing, damaged or has no tokens, ContractError for one that holds
-    pickled objects or arrays of another kind: those are not LARYBench's.
+    Raises RowError for a file that is missing, damaged, ambiguous or has no tokens or negative codes, ContractError
+    for one that holds pickled objects or arrays of another kind: those are not LARYBench's.
     """
     with _archive(path) as archive:
         sums = _sums(archive)
@@ -76,6 +82,8 @@ def write_latent(path: Path, latent: Latent, *, compress: bool) -> None:
 @contextmanager
 def _archive(path: Path) -> Iterator[zipfile.ZipFile]:
     """The open file; what reading it raises becomes a RowError."""
+    if path.exists() and not path.is_file():
+        raise RowError("no regular file")
     try:
         with zipfile.ZipFile(path) as archive:
             yield archive
@@ -87,6 +95,9 @@ def _archive(path: Path) -> Iterator[zipfile.ZipFile]:
 
 def _sums(archive: zipfile.ZipFile) -> Sums:
     members = {info.filename: (info.CRC, info.file_size) for info in archive.infolist()}
+    if len(members) < len(archive.infolist()):
+        names = Counter(info.filename for info in archive.infolist())
+        raise RowError(f"holds {', '.join(name for name, count in names.items() if count > 1)} more than once")
     if f"{TOKENS}.npy" not in members:
         raise RowError(f"no array {TOKENS!r}; it has {', '.join(sorted(members)) or 'nothing'}")
     return Sums(*members[f"{TOKENS}.npy"], *members.get(f"{INDICES}.npy", (0, 0)))
@@ -101,6 +112,8 @@ def _read(archive: zipfile.ZipFile, path: Path, name: str) -> NDArray[Any]:
             f"{path}: {name} holds pickled objects, which can run code when they are read; "
             "such a file is refused. Extract the row again, or empty its la_path"
         )
+    if math.prod(shape) * dtype.itemsize != len(content) - start or min(shape, default=0) < 0:
+        raise ValueError(f"{name} has another size than its header says")
     values = np.frombuffer(content, dtype, offset=start)
     return values.reshape(shape[::-1]).T if fortran else values.reshape(shape)
 
@@ -125,4 +138,6 @@ def _header(head: bytes) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
 def _codes(indices: NDArray[Any], path: Path) -> NDArray[np.int64]:
     if indices.dtype.kind not in "iu" or indices.ndim not in (1, 2):
         raise ContractError(f"{path}: indices are {indices.dtype} {indices.shape}; integers (L,) or (T, L) expected")
+    if indices.size and (indices.min() < 0 or indices.max() > np.iinfo(np.int64).max):
+        raise RowError(f"indices from {indices.min()} to {indices.max()}; codes from 0 on expected")
     return indices.astype(np.int64)

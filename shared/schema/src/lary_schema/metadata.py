@@ -5,6 +5,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from lary_schema.base import ContractError
+from lary_schema.files import is_lfs_pointer, pointer_fault
 
 INDICES_SEPARATOR = ","
 
@@ -52,6 +53,7 @@ def read_rows(path: Path, columns: Sequence[str] = ()) -> Iterator[Row]:
 def read_cells(path: Path, columns: Sequence[str] = ()) -> Iterator[list[str]]:
     """The header, then every data row's cells as they are, also of rows of the wrong length; as `read_rows`."""
     try:
+        _require_text(path)
         with path.open(encoding="utf-8-sig", newline="") as file:
             reader = csv.reader(file)
             yield _header(path, reader, columns)
@@ -65,6 +67,14 @@ def read_cells(path: Path, columns: Sequence[str] = ()) -> Iterator[list[str]]:
         raise ContractError(f"{path}: cannot be read: {error.strerror}") from None
     except (UnicodeDecodeError, csv.Error) as error:
         raise ContractError(f"{path}: not a UTF-8 CSV: {error}") from None
+
+
+def _require_text(path: Path) -> None:
+    """Raises ContractError for a pipe, which would be waited for, and for a Git LFS pointer. Raises OSError."""
+    if path.exists() and not path.is_file() and not path.is_dir():
+        raise ContractError(f"{path}: is no regular file; give a CSV")
+    if is_lfs_pointer(path):
+        raise ContractError(pointer_fault(path))
 
 
 def count_rows(path: Path, columns: Sequence[str] = ()) -> int:
