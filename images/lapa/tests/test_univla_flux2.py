@@ -9,8 +9,10 @@ import numpy as np
 import pytest
 import torch
 from diffusers import AutoencoderKLFlux2
-from lary_lapa.flux2 import Flux2, Flux2Size
-from lary_lapa.univla import LamSize, Univla, UnivlaSize, VitSize
+from lary_lapa.flux2 import Flux2
+from lary_lapa.flux2_size import Flux2Size
+from lary_lapa.univla import Univla
+from lary_lapa.univla_size import LamSize, UnivlaSize, VitSize
 from lary_schema.base import WeightsError
 from lary_schema.cards import ImageCard
 from lary_worker.checkpoints import renamed

@@ -2,26 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from lary_worker.model import Latents, Model, Weights
 from lary_worker.preprocessing import resize_cubic, resize_lanczos, unit_range
 
+from lary_lapa.flux2_size import Flux2Size
+
 if TYPE_CHECKING:
     import numpy as np
     import torch
     from numpy.typing import NDArray
-
-
-@dataclass(frozen=True, slots=True)
-class Flux2Size:
-    """The encoder of the released autoencoder; names as in the original code."""
-
-    ch: int = 128
-    ch_mult: tuple[int, ...] = (1, 2, 4, 4)
-    num_res_blocks: int = 2
-    z_channels: int = 32
 
 
 class Flux2(Model):

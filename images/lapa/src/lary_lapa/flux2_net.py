@@ -10,7 +10,7 @@ from lary_schema.base import WeightsError
 from lary_worker.checkpoints import Renames, State, build, read_config, read_state, require_folder
 from torch import nn
 
-from lary_lapa.flux2 import Flux2Size
+from lary_lapa.flux2_size import Flux2Size
 
 HUB_FILES = ("config.json", "diffusion_pytorch_model.safetensors")
 

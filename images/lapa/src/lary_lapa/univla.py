@@ -2,47 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from lary_worker.model import Latents, Model, Weights
 from lary_worker.preprocessing import imagenet_normalised, resize_cubic
 
+from lary_lapa.univla_size import UnivlaSize, VitSize
+
 if TYPE_CHECKING:
     import numpy as np
     import torch
     from numpy.typing import NDArray
-
-
-@dataclass(frozen=True, slots=True)
-class VitSize:
-    """The DINOv2 backbone (ViT-B/14 with registers)."""
-
-    embed_dim: int = 768
-    depth: int = 12
-    num_heads: int = 12
-    mlp_ratio: int = 4
-
-
-@dataclass(frozen=True, slots=True)
-class LamSize:
-    """The encoder above it, and its codebook."""
-
-    model_dim: int = 768
-    latent_dim: int = 128
-    num_latents: int = 16
-    """Rows of the codebook."""
-    patch_size: int = 14
-    enc_blocks: int = 12
-    num_heads: int = 12
-
-
-@dataclass(frozen=True, slots=True)
-class UnivlaSize:
-    """Sizes of `lam-stage-2.ckpt`; names as in the original code."""
-
-    vit: VitSize = VitSize()
-    lam: LamSize = LamSize()
 
 
 class Univla(Model):

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from transformers import Dinov2WithRegistersConfig, Dinov2WithRegistersModel
 
-from lary_lapa.univla import UnivlaSize
+from lary_lapa.univla_size import UnivlaSize
 
 QUERIES = 4
 """Learned slots per frame of each kind: controllable first, then the others."""
