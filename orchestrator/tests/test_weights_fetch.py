@@ -33,6 +33,8 @@ class Hub(ThreadingHTTPServer):
         self.gated: set[str] = set()
         self.cut: set[str] = set()
         """Files of which half is sent."""
+        self.hashes: dict[str, str] = {}
+        """sha256 that the hub tells of a file."""
         self.asked: list[str] = []
         self.tokens: set[str | None] = set()
 
@@ -69,7 +71,10 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _info(self, repo: str) -> None:
         files = self.server.repos[repo]
-        siblings = [{"rfilename": name, "size": len(data)} for name, data in files.items()]
+        siblings: list[dict[str, Any]] = [{"rfilename": name, "size": len(data)} for name, data in files.items()]
+        for sibling in siblings:
+            if told := self.server.hashes.get(sibling["rfilename"]):
+                sibling["lfs"] = {"size": sibling["size"], "sha256": told, "pointerSize": 1}
         self._send(200, json.dumps({"id": repo, "sha": COMMIT, "siblings": siblings}).encode())
 
     def _file(self, repo: str, name: str) -> None:
@@ -265,11 +270,46 @@ def test_without_the_extra_it_says_how_to_get_it(tmp_path: Path, monkeypatch: py
 def test_the_command_fetches_what_it_can_and_fails_for_the_rest(hub: Hub, tmp_path: Path) -> None:
     from lary_orch.cli.weights import command
 
-    hub.repos["Wan-AI/Wan2.2-TI2V-5B"] = {"Wan2.2_VAE.pth": b"weights", "other.pth": b"big"}
-    arguments = ["fetch", "wan2-2", "magvit2", "--weights-dir", str(tmp_path)]
+    hub.repos["latent-action-pretraining/LAPA-7B-openx"] = {"laq_openx.pt": b"weights", "params": b"big"}
+    arguments = ["fetch", "lapa", "magvit2", "--weights-dir", str(tmp_path)]
     done = CliRunner().invoke(command, arguments)
     assert done.exit_code == 4, done.output
-    assert (tmp_path / "Wan2.2_VAE.pth").read_bytes() == b"weights"
+    assert (tmp_path / "laq_openx.pt").read_bytes() == b"weights"
     assert "1 of 3 weights are here" in done.output, "the yaml, which is optional, does not count"
     assert "get it from that project" in done.output
     assert CliRunner().invoke(command, ["fetch"]).exit_code == 2
+
+
+def test_the_hubs_own_hash_is_compared(hub: Hub, tmp_path: Path) -> None:
+    hub.repos["lab/net"] = {"net.safetensors": GOOD}
+    hub.hashes["net.safetensors"] = "0" * 64
+    with pytest.raises(
+        WeightsError, match=rf"net.safetensors has sha256 {sha256(GOOD).hexdigest()}, the hub says 0000"
+    ):
+        fetch(spec(), tmp_path / "net.safetensors", silent)
+    assert not (tmp_path / "net.safetensors").exists()
+    hub.hashes["net.safetensors"] = sha256(GOOD).hexdigest()
+    said: list[str] = []
+    fetch(spec(), tmp_path / "net.safetensors", said.append)
+    assert f"({len(GOOD)} bytes), sha256 {sha256(GOOD).hexdigest()} (no published hash to compare with)" in said[-1]
+
+
+def test_a_mirror_without_https_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_ENDPOINT", "http://mirror.example.org")
+    with pytest.raises(ContractError, match="https alone"):
+        fetch(spec(), tmp_path / "net.safetensors", silent)
+
+
+PINNED = {"dinov2-origin", "dinov3-origin", "siglip2-origin", "flux2", "wan2-2"}
+
+
+def test_what_is_pinned_is_pinned_to_a_commit() -> None:
+    """And a hash is one: 64 hexadecimal digits, by the schema. What is not known is not there."""
+    from lary_orch.catalog.cards import Catalog
+
+    found = {}
+    for _, card in Catalog.load(env={}).models():
+        for weight in card.weights:
+            assert weight.revision is None or (len(weight.revision) == 40 and int(weight.revision, 16))
+            found[card.key] = weight.revision
+    assert {key for key, revision in found.items() if revision} >= PINNED

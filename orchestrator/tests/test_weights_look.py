@@ -99,7 +99,7 @@ def test_folders_are_looked_into(tmp_path: Path) -> None:
 
 def test_shared_weights_are_listed_once_and_variables_lead_elsewhere(tmp_path: Path) -> None:
     mode = {"input": {"shape": [2, 8, 8, 3]}, "tokens": [1, 4, 8]}
-    shared = {"name": "backbone", "path": "dino", "env": "DINO", "license": "MIT", "repo": "lab/dino"}
+    shared = {"name": "backbone", "path": "dino", "env": "DINO_CKPT_PATH", "license": "MIT", "repo": "lab/dino"}
     model = {
         "title": "t",
         "paradigm": "semantic",
@@ -114,7 +114,7 @@ def test_shared_weights_are_listed_once_and_variables_lead_elsewhere(tmp_path: P
     cards = {card.key: card for card in image.models}
     (found,) = list_weights(cards, tmp_path, {})
     assert (found.models, found.path, found.found) == (("one", "two"), tmp_path / "dino", False)
-    (found,) = list_weights(cards, tmp_path, {"DINO": str(tmp_path)})
+    (found,) = list_weights(cards, tmp_path, {"DINO_CKPT_PATH": str(tmp_path)})
     assert found.path == tmp_path
 
 

@@ -1,7 +1,7 @@
 """`weights fetch` from a plain address, against a server on loopback."""
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from hashlib import sha256
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -12,7 +12,7 @@ from click.testing import CliRunner
 from lary_orch.catalog.cards import Catalog
 from lary_orch.weights.index import find_weights
 from lary_orch.weights.url import fetch_url
-from lary_schema.base import ExitCode, WeightsError
+from lary_schema.base import ContractError, ExitCode, WeightsError
 from lary_schema.cards import WeightSpec
 from pydantic import ValidationError
 
@@ -30,6 +30,9 @@ class Files(ThreadingHTTPServer):
         self.cut = 0
         """Bytes to leave out at the end of an answer."""
         self.ranges = True
+        self.headers: dict[str, str] = {}
+        """In place of those that tell a file's version."""
+        self.before_get: Callable[[], None] = lambda: None
         self.asked: list[str] = []
 
     def url(self, name: str = "vitl.pt") -> str:
@@ -46,13 +49,21 @@ class _Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         span = self.headers.get("Range")
         self.server.asked.append(f"{self.command} {span or 'all'}")
+        if self.command == "GET":
+            self.server.before_get()
         data = self.server.files.get(self.path.strip("/"))
         if data is None:
             self.send_error(404)
             return
-        start = int(span[6:-1]) if span and self.server.ranges else 0
+        versions = self.server.headers or {"ETag": f'"{sha256(data).hexdigest()[:8]}"'}
+        condition = self.headers.get("If-Range")
+        fits = condition is None or condition in versions.values()
+        start = int(span[6:-1]) if span and self.server.ranges and fits else 0
         self.send_response(206 if start else 200)
-        self.send_header("ETag", f'"{sha256(data).hexdigest()[:8]}"')
+        for name, value in versions.items():
+            self.send_header(name, value)
+        if start:
+            self.send_header("Content-Range", f"bytes {start}-{len(data) - 1}/{len(data)}")
         self.send_header("Content-Length", str(len(data) - start))
         self.end_headers()
         if self.command == "GET":
@@ -75,7 +86,9 @@ def files() -> Iterator[Files]:
 
 
 def spec(url: str, **fields: Any) -> WeightSpec:
-    return WeightSpec(name="model", path="vitl.pt", url=url, license="MIT", **fields)
+    """A card would not name an address on loopback, nor one without https."""
+    checked = WeightSpec(name="model", path="vitl.pt", url="https://here/vitl.pt", license="MIT", **fields)
+    return checked.model_copy(update={"url": url})
 
 
 def silent(line: str) -> None:
@@ -89,6 +102,7 @@ def test_a_file_lands_at_its_path(files: Files, tmp_path: Path) -> None:
     assert [p.name for p in target.parent.iterdir()] == ["vitl.pt"]
     assert files.url() in said[0]
     assert said[1].endswith("fetched, MIT")
+    assert f"({len(DATA)} bytes), sha256 {sha256(DATA).hexdigest()} (as the card says)" in said[1]
 
 
 @pytest.mark.parametrize("ranges", [True, False])
@@ -111,6 +125,68 @@ def test_another_file_at_the_same_address_is_not_glued_to_the_old_part(files: Fi
     files.cut, files.files["vitl.pt"] = 0, DATA[::-1]
     fetch_url(spec(files.url()), tmp_path / "vitl.pt", silent)
     assert (tmp_path / "vitl.pt").read_bytes() == DATA[::-1]
+
+
+VERSIONS = {
+    "a date": ({"Last-Modified": "Wed, 21 Oct 2015 07:28:00 GMT"}, True),
+    "a weak tag and a date": ({"ETag": 'W/"a"', "Last-Modified": "Wed, 21 Oct 2015 07:28:00 GMT"}, True),
+    "a weak tag": ({"ETag": 'W/"a"'}, False),
+    "nothing": ({"X-Nothing": "1"}, False),
+}
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_a_part_is_kept_if_the_server_tells_the_version(files: Files, tmp_path: Path, version: str) -> None:
+    files.headers, goes_on = VERSIONS[version]
+    files.cut = 1000
+    with pytest.raises(WeightsError):
+        fetch_url(spec(files.url()), tmp_path / "vitl.pt", silent)
+    # Nobody can see that the file is another one by now, unless a version is told.
+    files.cut, files.files["vitl.pt"] = 0, DATA if goes_on else DATA[::-1]
+    fetch_url(spec(files.url()), tmp_path / "vitl.pt", silent)
+    assert (tmp_path / "vitl.pt").read_bytes() == files.files["vitl.pt"]
+    assert files.asked[-1] == (f"GET bytes={len(DATA) - 1000}-" if goes_on else "GET all")
+
+
+@pytest.mark.parametrize("ranges", [True, False])
+@pytest.mark.parametrize("resumed", [True, False])
+def test_a_file_that_changes_between_question_and_answer(
+    files: Files, tmp_path: Path, resumed: bool, ranges: bool
+) -> None:
+    """The server tells of one version and sends another: parts of the two are never joined."""
+    target = tmp_path / "vitl.pt"
+    files.ranges = ranges
+    if resumed:
+        files.cut = 1000
+        with pytest.raises(WeightsError):
+            fetch_url(spec(files.url()), target, silent)
+    files.cut = 500
+    files.before_get = lambda: files.files.update({"vitl.pt": DATA[::-1]})
+    with pytest.raises(WeightsError, match="changed meanwhile"):
+        fetch_url(spec(files.url()), target, silent)
+    assert not target.exists()
+    files.cut, files.before_get = 0, lambda: None
+    files.files["vitl.pt"] = DATA
+    fetch_url(spec(files.url()), target, silent)
+    assert target.read_bytes() == DATA
+
+
+@pytest.mark.parametrize("address", ["http://example.org/vitl.pt", "ftp://example.org/vitl.pt"])
+def test_https_alone(files: Files, tmp_path: Path, address: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(ValidationError, match="url"):
+        WeightSpec(name="model", path="vitl.pt", url=address, license="MIT")
+    with pytest.raises(ContractError, match="https alone"):
+        fetch_url(spec(address), tmp_path / "vitl.pt", silent)
+
+    def redirected(self: _Handler) -> None:
+        self.send_response(302)
+        self.send_header("Location", address)
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+
+    monkeypatch.setattr(_Handler, "do_GET", redirected)
+    with pytest.raises(ContractError, match="https alone"):
+        fetch_url(spec(files.url()), tmp_path / "vitl.pt", silent)
 
 
 def test_what_is_not_the_expected_file_is_not_kept(files: Files, tmp_path: Path) -> None:
@@ -136,7 +212,7 @@ def test_what_cannot_be_had_says_the_way_out(files: Files, tmp_path: Path, monke
 
 def test_an_address_that_is_none_is_refused_by_the_schema(tmp_path: Path) -> None:
     with pytest.raises(ValidationError, match="url"):
-        spec("file:///etc/passwd")
+        WeightSpec(name="model", path="vitl.pt", url="file:///etc/passwd", license="MIT")
     with pytest.raises(ValidationError, match="exclude each other"):
         spec("https://here/x.pt", repo="lab/net")
 
@@ -155,8 +231,8 @@ models:
     license: MIT
     source: me
     weights:
-      - {name: model, path: vitl.pt, license: MIT, url: URL}
-      - {name: config, path: config.yaml, license: MIT, optional: true, env: MINE_CONFIG}
+      - {name: model, path: vitl.pt, license: MIT, url: "https://here/vitl.pt"}
+      - {name: config, path: config.yaml, license: MIT, optional: true, env: MINE_CONFIG_PATH}
 """
 
 
@@ -164,10 +240,13 @@ def test_the_command(files: Files, tmp_path: Path, monkeypatch: pytest.MonkeyPat
     """And that an optional weight is asked for only where its variable says that it is there."""
     from lary_orch.cli.weights import command
 
-    monkeypatch.delenv("MINE_CONFIG", raising=False)
+    monkeypatch.delenv("MINE_CONFIG_PATH", raising=False)
     folder = tmp_path / "mine" / "src" / "lary_mine"
     folder.mkdir(parents=True)
-    (folder / "image.yaml").write_text(CARD.replace("URL", files.url()))
+    (folder / "image.yaml").write_text(CARD)
+    opened = "lary_orch.weights.url._open"
+    real = __import__("lary_orch.weights.url", fromlist=["_open"])._open
+    monkeypatch.setattr(opened, lambda url, *a, **k: real(files.url(), *a, **k))
     places = ["mine", "--catalog", str(tmp_path), "--weights-dir", str(tmp_path / "w")]
     done = CliRunner().invoke(command, ["fetch", *places])
     assert done.exit_code == 0, done.output
@@ -177,9 +256,9 @@ def test_the_command(files: Files, tmp_path: Path, monkeypatch: pytest.MonkeyPat
     card = Catalog.load([tmp_path], env={}).model_card("mine")
     assert find_weights(card, tmp_path / "w", tmp_path / "cache").hashes.keys() == {"model"}
     (tmp_path / "w" / "there.yaml").write_text("x: 1")
-    monkeypatch.setenv("MINE_CONFIG", str(tmp_path / "w" / "there.yaml"))
+    monkeypatch.setenv("MINE_CONFIG_PATH", str(tmp_path / "w" / "there.yaml"))
     assert find_weights(card, tmp_path / "w", tmp_path / "cache").hashes.keys() == {"model", "config"}
-    monkeypatch.setenv("MINE_CONFIG", str(tmp_path / "nowhere.yaml"))
+    monkeypatch.setenv("MINE_CONFIG_PATH", str(tmp_path / "nowhere.yaml"))
     with pytest.raises(WeightsError, match=r"nowhere.yaml: missing \(weight 'config' of mine\)"):
         find_weights(card, tmp_path / "w", tmp_path / "cache")
     assert CliRunner().invoke(command, ["verify", *places]).exit_code == 4

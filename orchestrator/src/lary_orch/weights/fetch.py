@@ -5,21 +5,23 @@ huggingface_hub is an optional extra (`lary-orch[hub]`). HF_ENDPOINT and HF_TOKE
 
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
+from urllib.parse import urlsplit
 
 from lary_results.tables import size_text
 from lary_schema.atomic import PARTIAL_SUFFIX, sync_dir, sync_file
-from lary_schema.base import ContractError, WeightsError, path_sha256
+from lary_schema.base import ContractError, WeightsError, file_sha256, path_sha256
 from lary_schema.cards import WeightSpec
 
 from lary_orch.weights.files import damage, weight_files
 
 Say = Callable[[str], None]
 DEFAULT_ENDPOINT = "https://huggingface.co"
+LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 
 @dataclass(frozen=True)
@@ -31,6 +33,8 @@ class Remote:
     files: tuple[str, ...]
     size: int
     """Bytes of all files, as the hub tells them."""
+    hashes: Mapping[str, str] = field(default_factory=dict)
+    """sha256 of those files of which the hub tells it (the large ones)."""
 
 
 def fetch(spec: WeightSpec, path: Path, say: Say, revision: str | None = None) -> str:
@@ -41,7 +45,7 @@ def fetch(spec: WeightSpec, path: Path, say: Say, revision: str | None = None) -
     commit is taken and said. Raises WeightsError (exit 4) with the way out where it cannot be had.
     """
     hub = _hub()
-    endpoint = os.environ.get("HF_ENDPOINT", DEFAULT_ENDPOINT).rstrip("/")
+    endpoint = require_https(os.environ.get("HF_ENDPOINT", DEFAULT_ENDPOINT).rstrip("/"))
     with _explained(spec, endpoint):
         remote = _find(hub, endpoint, spec, path, revision)
         draft = path.with_name(f"{path.name}.{remote.commit[:12]}{PARTIAL_SUFFIX}")
@@ -50,9 +54,20 @@ def fetch(spec: WeightSpec, path: Path, say: Say, revision: str | None = None) -
         say(f"fetching {remote.repo}@{remote.commit}: {len(remote.files)} files, {size_text(remote.size)}")
         for name in remote.files:
             hub.hf_hub_download(remote.repo, name, revision=remote.commit, local_dir=draft, endpoint=endpoint)
-    _publish(spec, remote, draft, path)
-    say(f"{path}: fetched, {spec.license}")
+        _compare(remote, draft)
+    say(_publish(spec, remote, draft, path))
     return remote.commit
+
+
+def require_https(url: str) -> str:
+    """`url`, if nobody between here and there can change what comes. Raises ContractError.
+
+    A server on this machine may do without.
+    """
+    parts = urlsplit(url)
+    if parts.scheme == "https" or (parts.scheme == "http" and parts.hostname in LOOPBACK):
+        return url
+    raise ContractError(f"{url}: weights are fetched by https alone; give an address that begins with https://")
 
 
 def is_single_file(spec: WeightSpec) -> bool:
@@ -76,7 +91,20 @@ def _find(hub: Any, endpoint: str, spec: WeightSpec, path: Path, revision: str |
     info = hub.HfApi(endpoint=endpoint).model_info(spec.repo, revision=revision or spec.revision, files_metadata=True)
     sizes = {sibling.rfilename: sibling.size or 0 for sibling in info.siblings}
     files = _wanted(spec, path, tuple(sizes))
-    return Remote(spec.repo, info.sha, files, sum(sizes[name] for name in files))
+    hashes = {sibling.rfilename: sibling.lfs.sha256 for sibling in info.siblings if sibling.lfs}
+    told = {name: hashes[name] for name in files if name in hashes}
+    return Remote(spec.repo, info.sha, files, sum(sizes[name] for name in files), told)
+
+
+def _compare(remote: Remote, draft: Path) -> None:
+    """Refuse a file that is not the one of which the hub told the hash."""
+    for name, expected in remote.hashes.items():
+        if (found := file_sha256(draft / name)) != expected:
+            (draft / name).unlink()
+            raise WeightsError(
+                f"{remote.repo}: {name} has sha256 {found}, the hub says {expected}; it was removed. Try again, or "
+                "another mirror"
+            )
 
 
 def _wanted(spec: WeightSpec, path: Path, there: tuple[str, ...]) -> tuple[str, ...]:
@@ -111,26 +139,33 @@ def check_space(path: Path, source: str, size: int, draft: Path) -> None:
         )
 
 
-def _publish(spec: WeightSpec, remote: Remote, draft: Path, path: Path) -> None:
+def _publish(spec: WeightSpec, remote: Remote, draft: Path, path: Path) -> str:
     # The hub's own notes on a resumed download.
     shutil.rmtree(draft / ".cache", ignore_errors=True)
     whole = draft / (remote.files[0] if is_single_file(spec) else spec.subfolder or "")
-    publish(spec, f"{remote.repo}@{remote.commit}", whole, draft, path)
+    return publish(spec, f"{remote.repo}@{remote.commit}", whole, draft, path)
 
 
-def publish(spec: WeightSpec, source: str, whole: Path, draft: Path, path: Path) -> None:
-    """Verify what `draft` holds, bring it to the disk, rename `whole` of it into place. Raises WeightsError."""
+def publish(spec: WeightSpec, source: str, whole: Path, draft: Path, path: Path) -> str:
+    """Verify what `draft` holds, bring it to the disk, rename `whole` of it into place; a line on what is there now.
+
+    Raises WeightsError.
+    """
     problem = next((f"{f.name}: {found}" for f in weight_files(whole) if (found := damage(f))), None)
-    if problem is None and spec.sha256 is not None and (sha256 := path_sha256(whole)) != spec.sha256:
+    sha256 = path_sha256(whole)
+    if problem is None and spec.sha256 is not None and sha256 != spec.sha256:
         problem = f"sha256 {sha256}, {spec.sha256} expected by the card"
     if problem is not None:
         shutil.rmtree(draft)
         raise WeightsError(f"{source}: {problem}; nothing was kept. Try again, or another mirror")
     for file in weight_files(whole):
         sync_file(file)
+    size = sum(file.stat().st_size for file in weight_files(whole))
     whole.rename(path)
     sync_dir(path.parent)
     shutil.rmtree(draft, ignore_errors=True)
+    compared = "as the card says" if spec.sha256 else "no published hash to compare with"
+    return f"{path}: {size_text(size)} ({size} bytes), sha256 {sha256} ({compared}): fetched, {spec.license}"
 
 
 @contextmanager

@@ -12,7 +12,7 @@ from lary_schema.base import ContractError
 from lary_schema.cards import ModelCard, WeightSpec
 
 from lary_orch.catalog.cards import Catalog
-from lary_orch.weights.index import how_to_get, is_needed, place, weight_sha256
+from lary_orch.weights.index import expected_sha256, how_to_get, is_needed, place, weight_sha256
 
 State = Literal["ok", "unknown", "missing", "bad"]
 """`unknown`: whole as far as can be seen, and no hash to compare with is known."""
@@ -90,10 +90,11 @@ def verify(weight: Weight, cache: Path) -> tuple[State, str]:
     if broken:
         return "bad", f"{'; '.join(broken)}. Remove it; then {weight.how}"
     sha256 = weight_sha256(weight.path.resolve(), cache)
-    if weight.spec.sha256 is None:
+    expected = expected_sha256(weight.spec, weight.path)
+    if expected is None:
         return "unknown", f"sha256 {sha256}; no published hash to compare with"
-    if sha256 != weight.spec.sha256:
-        return "bad", f"sha256 {sha256}, {weight.spec.sha256} expected. Remove it; then {weight.how}"
+    if sha256 != expected:
+        return "bad", f"sha256 {sha256}, {expected} expected. Remove it; then {weight.how}"
     return "ok", f"sha256 {sha256}"
 
 

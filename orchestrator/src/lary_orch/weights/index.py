@@ -8,7 +8,7 @@ folder that holds all of them.
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from lary_schema.base import WeightsError, path_sha256
 from lary_schema.cards import ModelCard, WeightSpec
@@ -42,6 +42,15 @@ def is_needed(spec: WeightSpec, env: Mapping[str, str] = os.environ) -> bool:
     return not spec.optional or bool(spec.env and env.get(spec.env))
 
 
+def expected_sha256(spec: WeightSpec, path: Path) -> str | None:
+    """The published hash that `path` has to have; None: none is known, or it is another form of these weights.
+
+    A hash belongs to one file: a conversion to safetensors, or a hub folder, has another.
+    """
+    same_form = path.is_file() and path.suffix == PurePosixPath(spec.path).suffix
+    return spec.sha256 if same_form else None
+
+
 def how_to_get(spec: WeightSpec, path: Path) -> str:
     """A line for people about a weight that is not there."""
     variable = f", or name its place by {spec.env}" if spec.env else ""
@@ -73,9 +82,10 @@ def _existing(card: ModelCard, spec: WeightSpec, path: Path) -> Path:
 
 def _weight_file(card: ModelCard, spec: WeightSpec, path: Path, mount: Path, cache: Path) -> WeightFile:
     sha256 = weight_sha256(path, cache)
-    if spec.sha256 is not None and sha256 != spec.sha256:
+    expected = expected_sha256(spec, path)
+    if expected is not None and sha256 != expected:
         raise WeightsError(
-            f"{path}: not the expected file of {card.key}: sha256 {sha256}, {spec.sha256} expected; "
+            f"{path}: not the expected file of {card.key}: sha256 {sha256}, {expected} expected; "
             f"{how_to_get(spec, path)}"
         )
     return WeightFile(name=spec.name, path=path.relative_to(mount).as_posix(), sha256=sha256)
