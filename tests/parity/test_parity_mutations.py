@@ -17,8 +17,8 @@ def _small(golden, key):
     return next(c for c in golden.cases if (c["key"], c["mode"], c["size"]) == (key, "image", "small"))
 
 
-def _problems(bench, golden, case, model, frames):
-    return golden.problems(case, bench.arrays(case, "corrected", bench.encode(model, frames)))
+def _problems(bench, golden, case, model, frames, variant="corrected"):
+    return golden.problems(case, bench.arrays(case, variant, bench.encode(model, frames)))
 
 
 def _with_resize(model, interpolation):
@@ -39,11 +39,15 @@ def test_another_resize_is_noticed(bench, golden, lapa_case, interpolation):
     assert any("tokens" in p for p in _problems(bench, golden, lapa_case, model, golden.frames(lapa_case)))
 
 
-@pytest.mark.parametrize("key", ["lapa", "dinov2", "siglip2-origin"])
-def test_a_wrong_channel_order_is_noticed(bench, golden, key):
+@pytest.mark.parametrize(
+    ("key", "variant"), [("lapa", "corrected"), ("dinov2", "corrected"), ("siglip2-origin", "lary-v1")]
+)
+def test_a_wrong_channel_order_is_noticed(bench, golden, key, variant):
     case = _small(golden, key)
-    bgr = np.ascontiguousarray(golden.frames(case)[..., ::-1])
-    assert any("tokens" in p for p in _problems(bench, golden, case, bench.model(case, "corrected"), bgr))
+    model, frames = bench.model(case, variant), golden.frames(case)
+    assert _problems(bench, golden, case, model, frames, variant) == []
+    bgr = np.ascontiguousarray(frames[..., ::-1])
+    assert any("tokens" in p for p in _problems(bench, golden, case, model, bgr, variant))
 
 
 def test_a_reversed_pair_is_noticed(bench, golden, lapa_case):

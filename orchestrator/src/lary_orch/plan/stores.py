@@ -63,7 +63,7 @@ def make_values(
         variant=variant,
         mode=mode,
         spec=card.spec(mode, variant),
-        preprocessing=card.preprocessing,
+        preprocessing=card.preprocessing_of(variant),
         revision=card.revision,
         code_sha256=card.code_sha256,
         weights=weights.hashes,

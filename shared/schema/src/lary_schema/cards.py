@@ -75,14 +75,21 @@ class ModeSpec(Document):
         return self
 
 
+WEIGHT_VARIABLE = (
+    r"^(DINO_V2|DINO_V3|SIGLIP2|[A-Z][A-Z0-9]*(_[A-Z0-9]+)*_(CKPT|MODEL|WEIGHTS|VAE|TOKENIZER|CONFIG))_PATH$"
+)
+"""What a variable of weights is called: LARYBench's, and others like `MINE_CKPT_PATH` or `MINE_WEIGHTS_PATH`."""
+
+
 class WeightSpec(Document):
     """One file or folder of weights: where it is looked for and how it is got."""
 
     name: Key
     path: MountPath
     """Default place below the weights root."""
-    env: str | None = None
-    """Variable that names another place on the host (LARYBench's own names)."""
+    env: str | None = Field(default=None, pattern=WEIGHT_VARIABLE)
+    """Variable that names another place on the host (LARYBench's own names). What it names is mounted, so a card
+    may not choose any variable of the caller (HOME, ...)."""
     repo: str | None = None
     """Hub repository for `lary-orch weights fetch`."""
     revision: str | None = None
@@ -90,13 +97,13 @@ class WeightSpec(Document):
     """Folder of the repository that becomes the folder at `path`; None: its root."""
     files: tuple[str, ...] = ()
     """Files of that folder that are needed; empty means all."""
-    url: str | None = Field(default=None, pattern=r"^https?://")
+    url: str | None = Field(default=None, pattern=r"^https://")
     """Plain address of a single file, for `lary-orch weights fetch`."""
     gated: bool = False
     optional: bool = False
     """The model does without, and reads it where it is there."""
     license: str
-    sha256: str | None = None
+    sha256: str | None = Field(default=None, pattern=r"^[0-9a-f]{64}$")
     """Of the official single file, where it is known."""
     note: str | None = None
     """How to get it when it cannot be fetched."""
@@ -125,6 +132,8 @@ class ModelCard(_Card):
     """Variants whose shapes differ from `modes`."""
     preprocessing: Key
     """Names the exact preprocessing; change it when a pixel could change."""
+    variant_preprocessing: dict[Key, Key] = Field(default_factory=dict)
+    """Variants that are fed otherwise."""
     revision: int = Field(ge=1)
     """Bump when the values could change though no source file of the model did."""
     batch_size: int = Field(default=32, ge=1)
@@ -138,6 +147,10 @@ class ModelCard(_Card):
     def serves(self, key: str) -> bool:
         """Whether this card answers for a model key."""
         return key == self.key if self.pattern is None else re.fullmatch(self.pattern, key) is not None
+
+    def preprocessing_of(self, variant: str) -> str:
+        """The name of what a variant's pixels go through."""
+        return self.variant_preprocessing.get(variant, self.preprocessing)
 
     def spec(self, mode: Mode, variant: str) -> ModeSpec:
         """What the model takes and gives. Raises ContractError for a mode or variant it lacks."""

@@ -28,7 +28,7 @@ def _with_image(job: ExtractJob, card: ModelCard) -> dict[str, tuple[Any, Any]]:
             "spec": (values.spec, spec),
             "store tokens": (job.store.tokens, spec.tokens),
             "store indices": (job.store.indices, spec.indices),
-            "preprocessing": (values.preprocessing, card.preprocessing),
+            "preprocessing": (values.preprocessing, card.preprocessing_of(values.variant)),
             "revision": (values.revision, card.revision),
             "code_sha256": (values.code_sha256, registry.code_of(values.model)),
         }
