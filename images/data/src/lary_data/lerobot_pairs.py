@@ -10,6 +10,7 @@ from typing import NamedTuple
 from lary_schema.atomic import PARTIAL_SUFFIX, publish_text
 from lary_schema.base import ContractError, canonical_json
 from lary_schema.cards import Actions, DatasetCard, Normalisation, PairColumns
+from lary_schema.groups import Grouping
 
 from lary_data.lerobot import Episode, LeRobot
 from lary_data.lerobot_files import (
@@ -231,6 +232,7 @@ def _card(dataset: LeRobot, facts: SetFacts, pairs: Pairs) -> DatasetCard:
     )  # fmt: skip
     return DatasetCard(
         key=facts.key, title=facts.title, task="regression", columns=PairColumns(),
-        metadata=(metadata_name(facts.key),), actions=actions, license=facts.license,
+        metadata=(metadata_name(facts.key),), actions=actions, group=Grouping(column="episode_id"),
+        license=facts.license,
         source=f"the LeRobot dataset {dataset.root.name}",
     )  # fmt: skip

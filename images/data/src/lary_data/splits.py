@@ -6,12 +6,16 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TextIO
+from urllib.parse import quote
 
 import numpy as np
 from lary_schema.atomic import replacing
 from lary_schema.base import ContractError
-from lary_schema.metadata import read_cells
+from lary_schema.groups import Grouping, group_of
+from lary_schema.metadata import read_cells, read_rows
 from numpy.typing import NDArray
+
+from lary_data.manifest import GROUP_COLUMN
 
 SEPARATOR = "\x1f"
 Mask = NDArray[np.bool_]
@@ -105,6 +109,20 @@ def read_keys(source: Path, columns: Sequence[str]) -> list[str]:
     return keys
 
 
+def read_groups(source: Path, groupings: Sequence[Grouping]) -> list[str]:
+    """Each row's group, as a dataset card with `group:` has it; of several groupings, their groups joined by `/`.
+
+    Raises ContractError naming a row without one.
+    """
+    columns = [grouping.column for grouping in groupings]
+    if len(groupings) == 1:
+        return [group_of(row, groupings[0], str(source)) for row in read_rows(source, columns)]
+    return [
+        "/".join(quote(group_of(row, grouping, str(source)), safe=" ") for grouping in groupings)
+        for row in read_rows(source, columns)
+    ]
+
+
 def default_names(source: Path) -> tuple[str, str]:
     """`x_all.csv` gives `x_train.csv` and `x_val.csv`, `x.csv` as well."""
     parts = source.stem.split("_")
@@ -115,10 +133,12 @@ def default_names(source: Path) -> tuple[str, str]:
     return train, val
 
 
-def write(source: Path, val: Mask, targets: tuple[Path, Path], *, overwrite: bool) -> None:
-    """Write (train, val), rows in their order, cells as they are.
+def write(
+    source: Path, val: Mask, targets: tuple[Path, Path], *, overwrite: bool, groups: Sequence[str] | None = None
+) -> None:
+    """Write (train, val), rows in their order, cells as they are; `groups` become a further column.
 
-    Raises ContractError where a target is the source, or is there already.
+    Raises ContractError where a target is the source, or is there already, and where the column is.
     """
     for target in targets:
         if target.resolve() == source.resolve():
@@ -127,12 +147,15 @@ def write(source: Path, val: Mask, targets: tuple[Path, Path], *, overwrite: boo
             raise ContractError(f"{target}: is there already; --overwrite replaces it")
     cells = read_cells(source)
     header = next(cells)
+    if groups is not None and GROUP_COLUMN in header:
+        raise ContractError(f"{source}: has a column {GROUP_COLUMN!r} already; rename it, or split by it")
+    further = [[]] * len(val) if groups is None else [[group] for group in groups]
     with ExitStack() as stack:
         writers = [csv.writer(stack.enter_context(_published(target)), lineterminator="\n") for target in targets]
         for writer in writers:
-            writer.writerow(header)
-        for held, values in zip(val.tolist(), cells, strict=True):
-            writers[held].writerow(values)
+            writer.writerow([*header, *([] if groups is None else [GROUP_COLUMN])])
+        for held, values, more in zip(val.tolist(), cells, further, strict=True):
+            writers[held].writerow([*values, *more])
 
 
 @contextmanager

@@ -6,11 +6,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 from click.testing import CliRunner, Result
 from hypothesis import example, given
 from hypothesis import strategies as st
 from lary_data import splits
 from lary_data.__main__ import cli
+from lary_schema.groups import Grouping, group_of, grouping_of
+from lary_schema.metadata import read_rows
 
 
 def split(*arguments: str) -> Result:
@@ -70,6 +73,52 @@ def test_groups_by_two_columns(source: Path) -> None:
     train, val = parts(source)
     assert not {(row[3], row[2]) for row in val} & {(row[3], row[2]) for row in train}
     assert {row[3] for row in val} & {row[3] for row in train}
+
+
+def card_of(result: Result) -> Grouping:
+    """The grouping that a card has when it is written as the tool says."""
+    line = next(line for line in result.stderr.splitlines() if line.startswith("for the dataset's card: "))
+    said = yaml.safe_load(line.removeprefix("for the dataset's card: "))
+    return Grouping.parse(grouping_of(said["group"]), "card")
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ("--group", "episode"),
+        ("--group", "episode", "--group", "action"),
+        ("--group", "video_path", "--group-pattern", r"(?P<group>\d)\.mp4"),
+    ],
+)
+def test_the_card_finds_the_groups_that_were_kept_whole(source: Path, options: tuple[str, ...]) -> None:
+    result = split(str(source), *options)
+    assert result.exit_code == 0, result.exception
+    grouping = card_of(result)
+    train, val = (
+        {group_of(row, grouping) for row in read_rows(source.with_name(f"{name}_clips.csv"))}
+        for name in ("train", "val")
+    )
+    assert train
+    assert val
+    assert not train & val
+    assert len(train | val) == (21 if options.count("--group") == 2 else 10)
+
+
+def test_groups_of_several_columns_do_not_run_into_each_other(tmp_path: Path) -> None:
+    (tmp_path / "x.csv").write_text("a,b\nu/v,w\nu,v/w\nu%2Fv,w\n")
+    assert len(set(splits.read_groups(tmp_path / "x.csv", [Grouping(column="a"), Grouping(column="b")]))) == 3
+
+
+def test_rows_without_a_group_are_refused(source: Path) -> None:
+    pattern = ("--group", "action", "--group-pattern", "(?P<group>walk)")
+    assert "row 60: no group: " in str(split(str(source), *pattern).exception)
+    assert "needs one --group" in str(split(str(source), "--group-pattern", "(?P<group>a)").exception)
+    source.write_text("a,group\n1,2\n2,\n3,4\n")
+    assert "row 1: no group: column 'group' is empty" in str(split(str(source), "--group", "group").exception)
+    source.write_text("a,group\n1,2\n2,3\n3,4\n")
+    both = split(str(source), "--group", "a", "--group", "group").exception
+    assert "has a column 'group' already" in str(both)
+    assert sorted(path.name for path in source.parent.iterdir()) == ["all_clips.csv"]
 
 
 def test_the_seed_decides(source: Path) -> None:

@@ -17,6 +17,8 @@ from lary_schema.base import ContractError
 
 VERSION = 1
 """Of the generator: bump it when a pixel, a row or an action changes."""
+TABLES = 2
+"""Of the CSVs' columns: bump it when one is added. The media and their names stay."""
 KEYS = ("demo_motion", "demo_arm")
 MARKER = "demo.json"
 
@@ -77,7 +79,7 @@ def is_complete(target: Path, settings: Settings) -> bool:
 
 def _marker(target: Path, settings: Settings) -> dict[str, int]:
     sizes = [p.stat().st_size for p in target.rglob("*") if p.is_file() and p.name != MARKER]
-    return {**asdict(settings), "files": len(sizes), "bytes": sum(sizes)}
+    return {**asdict(settings), "tables": TABLES, "files": len(sizes), "bytes": sum(sizes)}
 
 
 def _replace(key: str, target: Path, settings: Settings) -> None:

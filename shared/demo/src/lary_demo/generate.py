@@ -9,8 +9,9 @@ import numpy as np
 from lary_demo import Settings, arm, motion
 from lary_demo.files import write_clip, write_image, write_table
 
-MOTION_COLUMNS = ("dataset", "video_path", "action", "sample_indices")
-ARM_COLUMNS = ("dataset", "type", "perspective", "src_img", "src_state", "tgt_img", "tgt_state", "action")
+MOTION_COLUMNS = ("dataset", "video_path", "action", "sample_indices", "episode")
+ARM_COLUMNS = ("dataset", "type", "perspective", "src_img", "src_state", "tgt_img", "tgt_state", "action", "episode")
+"""`episode` is the group: clips of `demo_motion` are independent, pairs of one episode of `demo_arm` are not."""
 
 
 def write_motion(folder: Path, settings: Settings) -> None:
@@ -22,7 +23,8 @@ def write_motion(folder: Path, settings: Settings) -> None:
         for number, clip in enumerate(motion.clips(split, settings.seed)):
             path = f"{place}/{number:04d}.mp4"
             write_clip(folder / path, clip.frames(settings.distractor))
-            rows.append(("demo_motion", path, clip.action, ",".join(map(str, clip.sample_indices))))
+            indices = ",".join(map(str, clip.sample_indices))
+            rows.append(("demo_motion", path, clip.action, indices, f"{split}/{number:04d}"))
         write_table(folder / f"metadata_{split}.csv", MOTION_COLUMNS, rows)
 
 
@@ -31,7 +33,9 @@ def write_arm(folder: Path, settings: Settings) -> None:
     for split in arm.EPISODES:
         rows: list[tuple[str, ...]] = []
         for number, episode in enumerate(arm.episodes(split, settings.seed)):
-            rows += _write_episode(folder, f"{settings.name}/{split}/{number:03d}", episode, settings.distractor)
+            name = f"{split}/{number:03d}"
+            files = _write_episode(folder, f"{settings.name}/{name}", episode, settings.distractor)
+            rows += [(*row, name) for row in files]
         write_table(folder / f"metadata_{split}.csv", ARM_COLUMNS, rows)
 
 
