@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
+from lary_schema.paths import normalised
 from lary_schema.runs import RunPaths
 
 
@@ -37,17 +38,17 @@ class Workspace:
 
         CSVs are looked for in the data root where neither an argument nor LARY_ROOT says more.
         """
-        home = (root or Path(env.get("LARY_HOME") or "workspace")).absolute()
+        home = normalised(root or Path(env.get("LARY_HOME") or "workspace"))
 
         def pick(given: Path | None, name: str, default: str) -> Path:
-            return (given or Path(env.get(name) or home / default)).absolute()
+            return normalised(given or Path(env.get(name) or home / default))
 
         data = pick(data, "DATA_DIR", "data")
         lary_root = env.get("LARY_ROOT")
         return cls(
             root=home,
             data=data,
-            metadata=(metadata or (Path(lary_root, "data") if lary_root else data)).absolute(),
+            metadata=normalised(metadata or (Path(lary_root, "data") if lary_root else data)),
             latents=pick(latents, "LARY_LA_DIR", "latents"),
             weights=pick(weights, "MODEL_DIR", "weights"),
         )

@@ -81,7 +81,7 @@ def test_nothing_can_be_run(options: list[str]) -> None:
 
 
 def test_ctrl_c_leaves_nothing_and_the_same_command_goes_on(options: list[str], tmp_path: Path) -> None:
-    command = [sys.executable, "-c", "from lary_orch.cli import main; main()", *options, "-m", "frame-diff"]
+    command = [sys.executable, "-c", "from lary_orch.__main__ import main; main()", *options, "-m", "frame-diff"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as child:
         assert child.stdout is not None
         assert "started on cpu" in child.stdout.readline()

@@ -9,6 +9,7 @@ from typing import Any, Self
 
 from lary_schema.base import ContractError
 from lary_schema.cards import DatasetCard, ImageCard, ModelCard, read_yaml
+from lary_schema.paths import normalised
 
 from lary_orch.catalog.source import ImageSource
 
@@ -96,7 +97,7 @@ def repository(env: Mapping[str, str] = os.environ) -> Path:
     if given := env.get("LARY_REPO"):
         if not _is_repository(Path(given)):
             raise ContractError(f"LARY_REPO={given}: no checkout of the bench; it has no {' and '.join(MARKS)}")
-        return Path(given).absolute()
+        return normalised(Path(given))
     found = next(filter(_is_repository, Path(__file__).resolve().parents), None)
     if found is None:
         raise ContractError(
@@ -113,7 +114,7 @@ def _is_repository(folder: Path) -> bool:
 def catalog_folders(folders: Sequence[Path], env: Mapping[str, str]) -> list[Path]:
     """`--catalog` folders and those of LARY_CATALOG, each once. Raises ContractError for a missing one."""
     named = [Path(part) for part in env.get("LARY_CATALOG", "").split(os.pathsep) if part]
-    wanted = list(dict.fromkeys(folder.absolute() for folder in (*folders, *named)))
+    wanted = list(dict.fromkeys(normalised(folder) for folder in (*folders, *named)))
     for folder in wanted:
         if not folder.is_dir():
             raise ContractError(f"{folder}: no such catalog folder (--catalog or LARY_CATALOG)")

@@ -1,7 +1,6 @@
 """The command line. A command's module is imported when it is called, so that `--help` stays fast."""
 
 import importlib
-import sys
 
 import click
 
@@ -73,16 +72,3 @@ def cli() -> None:
     lary-orch doctor                                is this machine ready?
     lary-orch results                               the table so far
     """
-
-
-def main() -> None:
-    """Entry point: a ContractError is one readable message and its exit code, not a traceback."""
-    try:
-        cli()
-    except Exception as error:
-        from lary_schema.base import ContractError
-
-        if not isinstance(error, ContractError):
-            raise
-        click.echo(f"error: {error}", err=True)
-        sys.exit(error.exit_code)

@@ -1,0 +1,81 @@
+"""Where the command line begins, and its edge: whatever goes wrong ends in one readable line and an exit code."""
+
+import signal
+
+# Until `main` runs, Ctrl-C ends the process at once: a KeyboardInterrupt inside an import is a traceback.
+# What the caller chose to ignore (`nohup`, a shell's background job) stays ignored.
+_INTERRUPTIBLE = signal.getsignal(signal.SIGINT) is signal.default_int_handler
+if _INTERRUPTIBLE:
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+import os  # noqa: E402
+import sys  # noqa: E402
+
+import click  # noqa: E402
+
+from lary_orch.cli import cli  # noqa: E402
+
+INTERRUPTED = 128 + signal.SIGINT
+UNUSABLE = 2
+"""A file or folder that cannot be used is bad usage (`lary_schema.base.ExitCode.BAD_JOB`)."""
+
+
+def main() -> None:
+    """Entry point of `lary-orch`."""
+    if _INTERRUPTIBLE:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        code = _run()
+    except (KeyboardInterrupt, click.Abort):
+        code = _fail("stopped", INTERRUPTED)
+    except BrokenPipeError:
+        # Whoever read the output (`| head`) has had enough: nothing went wrong.
+        _drop_output()
+        code = 128 + signal.SIGPIPE
+    except OSError as error:
+        code = _fail(_fault(error), UNUSABLE)
+    except Exception as error:
+        from lary_schema.base import ContractError
+
+        if not isinstance(error, ContractError):
+            raise
+        code = _fail(f"error: {error}", int(error.exit_code))
+    sys.exit(code)
+
+
+def _run() -> int:
+    """The command's exit code, once all that it printed has left this process."""
+    try:
+        result = cli.main(standalone_mode=False)
+        code = result if isinstance(result, int) else 0
+    except click.ClickException as error:
+        error.show()
+        code = error.exit_code
+    except SystemExit as leaving:
+        code = leaving.code if isinstance(leaving.code, int) else int(leaving.code is not None)
+    sys.stdout.flush()
+    return code
+
+
+def _fail(message: str, code: int) -> int:
+    _drop_output()
+    click.echo(message, err=True)
+    return code
+
+
+def _fault(error: OSError) -> str:
+    """What the system refused, and of what."""
+    names = [os.fsdecode(name) for name in (error.filename, error.filename2) if isinstance(name, str | bytes)]
+    return f"error: {' -> '.join(names) or 'standard output'}: {error.strerror or error}"
+
+
+def _drop_output() -> None:
+    """Python flushes stdout once more as it ends; where that failed already, it would fail again, with a traceback."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+if __name__ == "__main__":
+    main()
