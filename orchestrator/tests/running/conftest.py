@@ -44,6 +44,8 @@ for step in job["attempts"][min(attempt, len(job["attempts"]) - 1)]:
         emit(event="row_failed", row=int(value), reason="missing_file", detail=f"clip {value}.mp4")
     elif name == "error":
         emit(event="error", code=2, message=value)
+    elif name == "complain":
+        sys.stderr.writelines(f"{i}{chr(10)}" for i in range(int(value)))
     elif name == "chatter":
         print("a library says hello", flush=True)
     elif name == "child":

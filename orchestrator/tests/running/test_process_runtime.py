@@ -6,12 +6,14 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
-from lary_orch.runtimes import orphans
+from lary_orch.runtimes import orphans, process
 from lary_orch.runtimes.devices import Device, Slot
 from lary_orch.runtimes.jobs import Job, Prepared
+from lary_orch.runtimes.output import BoundedLog
 from lary_orch.runtimes.process import ProcessRuntime, ProcessTask, base_env, task_env
 from lary_schema.base import ContractError
 
@@ -109,6 +111,20 @@ def test_stderr_goes_to_the_file(runtime: ProcessRuntime, make_work: MakeWork, t
     list(task.lines())
     assert task.wait() == 1
     assert "JSONDecodeError" in (tmp_path / "logs" / "stderr.log").read_text()
+
+
+def test_stderr_is_bounded(
+    runtime: ProcessRuntime, make_work: MakeWork, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The end of what a job says is kept, which tells what it died of."""
+    monkeypatch.setattr(process, "BoundedLog", partial(BoundedLog, limit=5_000))
+    work = make_work("a", ["complain 100000", "exit 3"])
+    task = _start(runtime, work, tmp_path)
+    list(task.lines())
+    assert task.wait() == 3
+    kept = [tmp_path / "logs" / name for name in ("stderr.log.1", "stderr.log")]
+    assert sum(path.stat().st_size for path in kept) <= 2 * process.PIECE_BYTES + 10_000
+    assert b"".join(path.read_bytes() for path in kept).endswith(b"99999\n")
 
 
 def test_an_interpreter_that_is_gone(

@@ -9,7 +9,8 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from lary_slurm.script import CGROUPS, Batch, quoted, script
+from lary_slurm import script as module
+from lary_slurm.script import CGROUPS, JOB, Batch, quoted, script
 
 
 @pytest.fixture
@@ -113,3 +114,15 @@ def test_cgroups_become_several_words() -> None:
         check=True,
     ).stdout
     assert said == "<a><b c>"
+
+
+def test_stderr_is_bounded(batch: Batch, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "LOG_BYTES", 5_000)
+    loud = replace(batch, command=("bash", "-c", "for i in {1..5000}; do echo $i; done >&2; exit 3", JOB))
+    assert _run(loud, SLURM_ARRAY_TASK_ID="0") == 3
+    assert not list(batch.output.iterdir())
+    log = batch.logs / "extract.a.p0.1.stderr.log"
+    older = log.with_name(log.name + ".1")
+    assert log.stat().st_size <= 5_000
+    assert older.stat().st_size == 5_000
+    assert (older.read_text() + log.read_text()).endswith("4998\n4999\n5000\n")

@@ -1,4 +1,4 @@
-"""A container's two output streams: whole lines for the scheduler, a log file that cannot fill the disk."""
+"""A job's two output streams: whole lines for the scheduler, a log file that cannot fill the disk."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -36,7 +36,7 @@ def _text(line: bytes) -> str:
 
 
 class BoundedLog:
-    """A file that keeps the last `limit` to `2 * limit` bytes written: the older half lies beside it as `.1`."""
+    """A file that keeps the last `limit` to `2 * limit` bytes written: the older half is in a second file, `.1`."""
 
     def __init__(self, path: Path, limit: int = LOG_BYTES) -> None:
         self._path = path
@@ -51,10 +51,13 @@ class BoundedLog:
             self._file = self._path.open("wb", buffering=0)
         self._file.write(data)
 
+    def close(self) -> None:
+        self._file.close()
+
     def __enter__(self) -> Self:
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._file.close()
+        self.close()

@@ -21,10 +21,13 @@ from lary_orch.runtimes import orphans
 from lary_orch.runtimes.base import ASK_TIMEOUT_S, JOB_ENVIRONMENT, Execution, Folder, Opening, Say, thread_environment
 from lary_orch.runtimes.devices import Slot
 from lary_orch.runtimes.jobs import JOB_FILE, Job, Prepared
+from lary_orch.runtimes.output import BoundedLog
 from lary_orch.runtimes.refusals import refusal
 
 INHERITED = ("PATH", "HOME", "USER", "LOGNAME", "LANG", "LC_ALL", "LC_CTYPE", "TZ", "TMPDIR", "LD_LIBRARY_PATH")
 """What a job sees of the caller's environment, as far as it is set."""
+
+PIECE_BYTES = 1 << 16
 
 
 class Interpreters(Protocol):
@@ -84,7 +87,7 @@ class ProcessRuntime:
         command = [*self._command(job.image), job.verb, "--job", str(job.mounts.job / JOB_FILE)]
         env = task_env(self._env(job.image), job, slot, self._owner)
         try:
-            return ProcessTask(_spawn(command, env, stderr))
+            return _spawn(command, env, stderr)
         except OSError as error:
             raise ContractError(
                 f"{command[0]}: cannot be started: {error}. {self._interpreters.hint(job.image)}"
@@ -134,15 +137,16 @@ def task_env(base: Mapping[str, str], job: Job, slot: Slot, owner: str) -> dict[
     return env | thread_environment(slot.cpus) | dict(job.env)
 
 
-def _spawn(command: list[str], env: Mapping[str, str], stderr: Path) -> subprocess.Popen[str]:
-    stderr.parent.mkdir(parents=True, exist_ok=True)
-    with stderr.open("wb") as log:
-        return subprocess.Popen(
+def _spawn(command: list[str], env: Mapping[str, str], stderr: Path) -> "ProcessTask":
+    log = BoundedLog(stderr)
+    read, write = os.pipe()
+    try:
+        child = subprocess.Popen(
             command,
             env=env,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
-            stderr=log,
+            stderr=write,
             text=True,
             encoding="utf-8",
             errors="replace",
@@ -150,13 +154,30 @@ def _spawn(command: list[str], env: Mapping[str, str], stderr: Path) -> subproce
             # then ends the group, decode processes included.
             start_new_session=True,
         )
+    except OSError:
+        os.close(read)
+        log.close()
+        raise
+    finally:
+        os.close(write)
+    return ProcessTask(child, read, log)
+
+
+def _keep(read: int, log: BoundedLog) -> None:
+    """Copy a stream to its log until it closes. A log that cannot be written costs the log, not the job."""
+    with open(read, "rb", buffering=0) as stream, contextlib.closing(log):
+        while piece := stream.read(PIECE_BYTES):
+            with contextlib.suppress(OSError):
+                log.write(piece)
 
 
 class ProcessTask:
     """A running child and everything in its process group."""
 
-    def __init__(self, child: subprocess.Popen[str]) -> None:
+    def __init__(self, child: subprocess.Popen[str], stderr: int, log: BoundedLog) -> None:
         self._child = child
+        self._keeper = threading.Thread(target=_keep, args=(stderr, log), name=f"stderr-{child.pid}", daemon=True)
+        self._keeper.start()
         self._lock = threading.Lock()
         self._ended = threading.Event()
         threading.Thread(target=self._reap, name=f"reap-{child.pid}", daemon=True).start()
@@ -169,6 +190,8 @@ class ProcessTask:
 
     def wait(self) -> int:
         self._ended.wait()
+        # The whole group is dead: what it wrote is in the pipe, and the log is complete when that is empty.
+        self._keeper.join()
         code = self._child.returncode
         return code if code >= 0 else 128 - code
 

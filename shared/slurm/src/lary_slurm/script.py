@@ -4,6 +4,8 @@ import shlex
 from dataclasses import dataclass
 from pathlib import Path
 
+from lary_orch.runtimes.output import LOG_BYTES
+
 JOB = "@JOB@"
 """Stands for the job's id in a command; the script puts in its own task's."""
 CGROUPS = "@CGROUPS@"
@@ -58,14 +60,28 @@ stop_container() {{ :; }}
     {start} {command}
 }}
 
+# The last {log_bytes} to twice as many bytes of stderr are kept: no log fills the volume.
+errors=$logs/$job.$attempt.stderr.log
+bounded() {{
+    trap '' TERM
+    while head -c {log_bytes} >"$errors" && (($(stat -c %s "$errors") >= {log_bytes})); do
+        mv -f "$errors" "$errors.1"
+    done
+}}
+exec {{stderr}}> >(bounded)
+keeper=$!
+
 trap 'kill -TERM "$child" 2>/dev/null; stop_container' TERM
-run >"$logs/$job.$attempt.events.jsonl" 2>"$logs/$job.$attempt.stderr.log" &
+run >"$logs/$job.$attempt.events.jsonl" 2>&"$stderr" {{stderr}}>&- &
 child=$!
+exec {{stderr}}>&-
 while :; do
     wait "$child"
     code=$?
     kill -0 "$child" 2>/dev/null || break
 done
+# Until the log is complete; not for ever, since what the job left running may hold it open.
+for _ in {{1..50}}; do kill -0 "$keeper" 2>/dev/null || break; sleep 0.1; done
 mark end "{{\\"code\\": $code}}"
 exit "$code"
 """
@@ -122,6 +138,7 @@ def _body(batch: Batch) -> str:
         logs=quoted(str(batch.logs)),
         state=quoted(str(batch.state)),
         limit=batch.limit,
+        log_bytes=LOG_BYTES,
         setup="".join(f"{line}\n" for line in [*setup, *batch.setup]),
         helper=SPREAD if batch.spread else "",
         start="spread" if batch.spread else "exec",
