@@ -98,6 +98,23 @@ def test_a_wrong_card_is_named_with_its_key(world: Any, text: str, said: str) ->
     assert said in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("splits", "said"),
+    [
+        ({"evaluate": []}, "must name one split or more"),
+        ({"evaluate": ["train"]}, "trains and is"),
+        ({"evaluate": ["a", "a"]}, "twice"),
+    ],
+)
+def test_splits_that_no_probe_can_use_are_refused_before_any_extraction(
+    world: Any, splits: dict[str, Any], said: str
+) -> None:
+    file = world.dataset(splits=splits)
+    with pytest.raises(ContractError, match=said) as caught:
+        world.catalog()
+    assert str(file) in str(caught.value)
+
+
 def test_a_key_declared_twice_names_both_files(world: Any, image_folder: MakeImage, tmp_path: Path) -> None:
     first = world.dataset("mine")
     second = world.cards / "other.yaml"

@@ -149,13 +149,16 @@ def test_each_value_of_the_feeding_makes_another_store(world: Any, feeding: Feed
     assert set(fingerprints(world.plan())).isdisjoint(fingerprints(world.plan(feeding=feeding)))
 
 
+SWAPPED = {"input": "image", "source": "tgt_img", "target": "src_img"}
+
+
 def test_changed_rows_media_frames_and_columns_make_another_store(world: Any) -> None:
     world.toy()
     seen = set(fingerprints(world.plan()))
     world.csv("train", 11)
     world.csv("val", 7)
     changed = [fingerprints(world.plan())]
-    for fields in ({"media": "elsewhere"}, {"frames": 5}, {"columns": {"input": "image", "target": "action"}}):
+    for fields in ({"media": "elsewhere"}, {"frames": 5}, {"columns": SWAPPED}):
         world.dataset(**fields)
         changed.append(fingerprints(world.plan()))
     for prints in changed:

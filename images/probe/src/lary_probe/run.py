@@ -4,6 +4,7 @@ from typing import Literal
 
 import torch
 from lary_schema.base import ContractError, OutOfMemoryError
+from lary_schema.cards import check_roles
 from lary_schema.events import Emit
 from lary_schema.groups import Grouping
 from lary_schema.jobs import ProbeJob
@@ -42,9 +43,10 @@ def check_job(command: str, job: ProbeJob) -> None:
             f"job {job.id} was planned for probe sources {job.code_sha256[:16]}, these are {code_sha256()[:16]}; "
             "plan the run again"
         )
-    names = [split.name for split in job.evaluate]
-    if not names or len(set(names)) != len(names):
-        raise ContractError(f"job {job.id}: evaluate must name one split or more, each once, not {names}")
+    try:
+        check_roles(job.train.name, [split.name for split in job.evaluate])
+    except ValueError as error:
+        raise ContractError(f"job {job.id}: {error}") from None
 
 
 def _probe(session: Session) -> None:

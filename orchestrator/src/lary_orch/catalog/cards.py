@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from lary_schema.base import ContractError
-from lary_schema.cards import DatasetCard, ImageCard, ModelCard, read_yaml
+from lary_schema.cards import DatasetCard, ImageCard, ModelCard, check_roles, read_yaml
 from lary_schema.paths import normalised
 
 from lary_orch.catalog.source import ImageSource
@@ -123,6 +123,16 @@ def catalog_folders(folders: Sequence[Path], env: Mapping[str, str]) -> list[Pat
 
 # --- reading folders --------------------------------------------------------------------------
 
+
+def _with_evaluated(card: DatasetCard, file: Path) -> DatasetCard:
+    """Refuse before any extraction what the probe's job would refuse after it."""
+    try:
+        check_roles(card.splits.train, card.splits.evaluate)
+    except ValueError as error:
+        raise ContractError(f"{file}: {error}") from None
+    return card
+
+
 Found = tuple[Path, ImageSource | DatasetCard]
 
 
@@ -154,7 +164,7 @@ def _read_loose(file: Path) -> Found:
     content: Any = read_yaml(file)
     fields = content if isinstance(content, dict) else {}
     if "task" in fields:
-        return file, DatasetCard.parse(content, str(file))
+        return file, _with_evaluated(DatasetCard.parse(content, str(file)), file)
     if fields.get("kind") in ("model", "probe", "tools"):
         card = ImageCard.parse(content, str(file))
         if card.ref is None:

@@ -48,10 +48,9 @@ def csv_path(card: DatasetCard, split: str, workspace: Workspace) -> Path:
 
 def needed_columns(card: DatasetCard) -> list[str]:
     """The columns without which no row of the set can be used."""
-    inputs = [name for field, name in card.columns.model_dump().items() if field not in ("input", "implied_folder")]
     target = card.labels or card.actions
     assert target is not None
-    return [*inputs, target.column, *([card.group.column] if card.group else [])]
+    return [*card.columns.names, target.column, *([card.group.column] if card.group else [])]
 
 
 def find_split(card: DatasetCard, split: str, workspace: Workspace) -> SplitSource:

@@ -1,15 +1,17 @@
 """Cards: what a model, an image, a dataset and a protocol declare about themselves (YAML files)."""
 
+import math
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-import yaml
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from lary_schema.base import ContractError, Document
 from lary_schema.groups import Grouping, grouping_of
 from lary_schema.mounts import MountPath
+from lary_schema.yaml_files import read_yaml as read_yaml
 
 Mode = Literal["video", "image"]
 """How a row is fed: `video`, the sampled frames of a clip; `image`, the two frames of a pair."""
@@ -29,14 +31,35 @@ def _one_or_more(value: Any) -> Any:
     return (value,) if isinstance(value, str) else value
 
 
-def read_yaml(path: Path) -> Any:
-    """A YAML file's content (safe loader). Raises ContractError naming the file and the line."""
-    try:
-        return yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ContractError(f"{path}: cannot be read: {error.strerror}") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ContractError(f"{path}: not YAML: {error}") from None
+def _some(value: tuple[Any, ...]) -> tuple[Any, ...]:
+    if not value:
+        raise ValueError("must name at least one")
+    return _distinct(value)
+
+
+def _distinct(value: tuple[Any, ...]) -> tuple[Any, ...]:
+    repeated = sorted({str(item) for item in value if value.count(item) > 1})
+    if repeated:
+        raise ValueError(f"{', '.join(repeated)} stands twice; keep one")
+    return value
+
+
+Some = AfterValidator(_some)
+"""Of a list: at least one, none twice."""
+Distinct = AfterValidator(_distinct)
+"""Of a list: none twice."""
+
+
+def check_roles(train: str, evaluate: Sequence[str], *, some: bool = True) -> None:
+    """The rules for the splits of a probe, in cards and in jobs. Raises ValueError.
+
+    A card of data tools alone may evaluate nothing (`some=False`); the catalog and jobs want one split.
+    """
+    if some and not evaluate:
+        raise ValueError("evaluate must name one split or more, each once")
+    _distinct(tuple(evaluate))
+    if train in evaluate:
+        raise ValueError(f"split {train!r} trains and is evaluated: a score on the rows of training says nothing")
 
 
 class _Card(Document):
@@ -126,7 +149,7 @@ class ModelCard(_Card):
     title: str
     paradigm: Literal["baseline", "semantic", "pixel", "embodied-lam", "general-lam"]
     modes: dict[Mode, ModeSpec]
-    variants: tuple[Key, ...] = ("corrected",)
+    variants: Annotated[tuple[Key, ...], Some] = ("corrected",)
     """The first is the default."""
     variant_modes: dict[Key, dict[Mode, ModeSpec]] = Field(default_factory=dict)
     """Variants whose shapes differ from `modes`."""
@@ -199,6 +222,16 @@ class VideoColumns(Document):
     implied_folder: Key | None = None
     """See `lary_schema.mounts.resolve_media`."""
 
+    @property
+    def names(self) -> tuple[str, str]:
+        """The columns in the CSV."""
+        return self.video, self.indices
+
+    @model_validator(mode="after")
+    def _two_columns(self) -> Self:
+        _distinct(self.names)
+        return self
+
 
 class PairColumns(Document):
     """CSV columns of an image pair."""
@@ -208,6 +241,16 @@ class PairColumns(Document):
     target: str = "tgt_img"
     implied_folder: Key | None = None
     """See `lary_schema.mounts.resolve_media`."""
+
+    @property
+    def names(self) -> tuple[str, str]:
+        """The columns in the CSV."""
+        return self.source, self.target
+
+    @model_validator(mode="after")
+    def _two_columns(self) -> Self:
+        _distinct(self.names)
+        return self
 
 
 class Normalisation(Document):
@@ -221,6 +264,14 @@ class Normalisation(Document):
     """`per-robot`: statistics file below the data root; None: computed from each robot's rows of train."""
     robot_column: str = "robot_type"
     """An empty cell is the robot type `nan`, as in LARYBench's statistics."""
+
+    @model_validator(mode="after")
+    def _can_divide(self) -> Self:
+        bad = [value for value in (*self.mean, *self.std) if not math.isfinite(value)]
+        bad += [value for value in self.std if value < 0]
+        if bad:
+            raise ValueError(f"mean and std must be finite, and std not below 0, not {bad[0]}")
+        return self
 
 
 class Actions(Document):
@@ -247,6 +298,11 @@ class Actions(Document):
         for norm in (self.normalisation, self.relative):
             if norm.kind == "fixed" and not len(norm.mean) == len(norm.std) == self.dim:
                 raise ValueError(f"fixed normalisation needs {self.dim} means and stds")
+        _distinct(self.names)
+        for name, group in self.groups.items():
+            if not group:
+                raise ValueError(f"group {name!r} names no dimension")
+        _distinct(tuple(i for group in self.groups.values() for i in group))
         outside = {i for g in self.groups.values() for i in g if not 0 <= i < self.dim}
         if outside:
             raise ValueError(f"groups name dimensions {sorted(outside)} outside 0..{self.dim - 1}")
@@ -257,8 +313,14 @@ class Labels(Document):
     """Class labels of a classification set."""
 
     column: str = "action"
-    classes: int | None = None
+    classes: int | None = Field(default=None, ge=2)
     """Expected number in train; None: whatever train has."""
+
+
+def check_target(columns: VideoColumns | PairColumns, target: Labels | Actions | None) -> None:
+    """The rule for a set's columns, in cards and in jobs. Raises ValueError."""
+    if target is not None and target.column in columns.names:
+        raise ValueError(f"column {target.column!r} is an input and the target of the probe")
 
 
 class SplitRoles(Document):
@@ -271,6 +333,11 @@ class SplitRoles(Document):
     def all(self) -> tuple[str, ...]:
         return (self.train, *self.evaluate)
 
+    @model_validator(mode="after")
+    def _roles_differ(self) -> Self:
+        check_roles(self.train, self.evaluate, some=False)
+        return self
+
 
 class DatasetCard(_Card):
     """One dataset: a YAML file, built in or in a folder given by `--catalog`."""
@@ -279,7 +346,7 @@ class DatasetCard(_Card):
     title: str
     task: Literal["classification", "regression"]
     columns: VideoColumns | PairColumns = Field(discriminator="input")
-    metadata: Annotated[tuple[MountPath, ...], BeforeValidator(_one_or_more), Field(min_length=1)]
+    metadata: Annotated[tuple[MountPath, ...], BeforeValidator(_one_or_more), Field(min_length=1), Distinct]
     """Names of the CSV below the metadata folder or the data root, the first that is there; `{split}` stands for
     the split."""
     media: MountPath = "."
@@ -308,6 +375,18 @@ class DatasetCard(_Card):
             raise ValueError("a regression set needs actions: and no labels:")
         return self
 
+    @model_validator(mode="after")
+    def _target_is_no_input(self) -> Self:
+        check_target(self.columns, self.labels or self.actions)
+        return self
+
+    @model_validator(mode="after")
+    def _splits_have_files_of_their_own(self) -> Self:
+        shared = [name for name in self.metadata if "{split}" not in name]
+        if shared:
+            raise ValueError(f"metadata {shared[0]!r} names one file for all splits; write {{split}} where they differ")
+        return self
+
 
 # --- protocols --------------------------------------------------------------------------------
 
@@ -326,7 +405,7 @@ class ClassifyRecipe(Document):
     label_smoothing: float = 0.1
     balanced: bool = True
     autocast: Literal["bf16", "none"] = "bf16"
-    seeds: tuple[int, ...] | None = None
+    seeds: Annotated[tuple[int, ...], Some] | None = None
     """In a card: other seeds than the protocol's. The planner resolves them into the job's `protocol.seeds`."""
 
 
@@ -362,7 +441,7 @@ class RegressRecipe(Document):
     huber_delta: float = 1.0
     epochs: int = Field(default=20, ge=1)
     batch_size: int = Field(default=256, ge=1)
-    seeds: tuple[int, ...] | None = None
+    seeds: Annotated[tuple[int, ...], Some] | None = None
     """In a card: other seeds than the protocol's. The planner resolves them into the job's `protocol.seeds`."""
 
 
@@ -376,7 +455,7 @@ class ProtocolCard(_Card):
     holdout: float = Field(default=0.1, gt=0, lt=1)
     class_ids: Literal["train", "per-split"] = "train"
     """`per-split` is LARYBench's fault of numbering each CSV's labels alone."""
-    seeds: tuple[int, ...] = (0,)
+    seeds: Annotated[tuple[int, ...], Some] = (0,)
     streams: Literal["independent", "upstream"] = "independent"
     """Where chance comes from: a stream of its own for each purpose of each seed, or LARYBench's `seed + epoch`."""
     bootstrap: int = Field(default=1000, ge=100)

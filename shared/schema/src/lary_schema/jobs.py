@@ -14,6 +14,7 @@ from lary_schema.cards import (
     PairColumns,
     ProtocolCard,
     VideoColumns,
+    check_target,
 )
 from lary_schema.groups import Grouping
 from lary_schema.locks import LockKind
@@ -224,6 +225,12 @@ class ProbeJob(_Job):
             self.actions is not None
         ):
             raise ValueError("classify needs labels alone, regress actions alone")
+        return self
+
+    @model_validator(mode="after")
+    def _target_is_no_input(self) -> Self:
+        for split in (self.train, *self.evaluate):
+            check_target(split.source.columns, self.labels or self.actions)
         return self
 
 

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
-import yaml
-from lary_schema.base import ContractError, Document
+from lary_schema.base import Document
+from lary_schema.yaml_files import read_yaml
 from pydantic import AfterValidator, Field, model_validator
 
 PROFILE_VARIABLE = "LARY_SLURM_PROFILE"
@@ -149,10 +149,5 @@ def load_profile(path: Path | None, environ: Mapping[str, str] = os.environ) -> 
     path = path or (Path(environ[PROFILE_VARIABLE]) if environ.get(PROFILE_VARIABLE) else None)
     if path is None:
         return Profile()
-    try:
-        data = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ContractError(f"{path}: the profile cannot be read: {error.strerror}") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ContractError(f"{path}: not YAML: {error}") from None
+    data = read_yaml(path)
     return Profile.parse({} if data is None else data, str(path))

@@ -6,9 +6,9 @@ from functools import cache
 from importlib.metadata import EntryPoint, PackageNotFoundError, entry_points, version
 from typing import NamedTuple
 
-import yaml
 from lary_schema.base import ContractError
 from lary_schema.cards import ImageCard, Mode, ModelCard
+from lary_schema.yaml_files import parse_yaml
 
 from lary_worker.model import Model
 from lary_worker.sources import code_sha256
@@ -66,10 +66,7 @@ def _read(package: str, points: dict[str, EntryPoint]) -> Image:
         text = (importlib.resources.files(package) / "image.yaml").read_text(encoding="utf-8")
     except (OSError, ModuleNotFoundError):
         raise ContractError(f"{where}: missing; the package has entry points of {GROUP}, so it needs one") from None
-    try:
-        card = ImageCard.parse(yaml.safe_load(text), where)
-    except yaml.YAMLError as error:
-        raise ContractError(f"{where}: not YAML: {error}") from None
+    card = ImageCard.parse(parse_yaml(text, where), where)
     keys = {model.key for model in card.models}
     if keys != set(points):
         raise ContractError(
