@@ -274,3 +274,31 @@ def test_unknown_keys_and_unwritable_folders_are_said(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(ContractError, match="--workspace"):
         ensure("demo_arm", tmp_path / "file")
+
+
+def test_the_rows_of_an_episode_are_a_group(world: Path) -> None:
+    for key, rows_each in (("demo_arm", arm.CHUNKS), ("demo_motion", 1)):
+        groups = {
+            split: [row["episode"] for row in read_rows(world / key / f"metadata_{split}.csv")]
+            for split in ("train", "val")
+        }
+        assert set(groups["train"]).isdisjoint(groups["val"])
+        for split, found in groups.items():
+            assert set(Counter(found).values()) == {rows_each}
+            media = [row["src_img" if key == "demo_arm" else "video_path"] for row in read_rows(
+                world / key / f"metadata_{split}.csv"
+            )]  # fmt: skip
+            assert all(f"/{group}" in path for group, path in zip(found, media, strict=True))
+
+
+@pytest.mark.usefixtures("small")
+def test_a_set_without_the_column_is_made_again_with_the_same_media(tmp_path: Path) -> None:
+    target = tmp_path / "demo_arm"
+    ensure("demo_arm", tmp_path)
+    whole = hashes(target)
+    marker = json.loads((target / demo.MARKER).read_text())
+    del marker["tables"]
+    (target / demo.MARKER).write_text(json.dumps(marker))
+    ensure("demo_arm", tmp_path)
+    assert hashes(target) == whole
+    assert json.loads((target / demo.MARKER).read_text())["tables"] == demo.TABLES
