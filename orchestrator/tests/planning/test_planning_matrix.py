@@ -11,11 +11,12 @@ from hypothesis import strategies as st
 from lary_orch.catalog.protocol_cards import load_protocol
 from lary_orch.plan.jobs import Plan, Probing
 from lary_orch.plan.planner import make_plan
-from lary_orch.plan.stores import Feeding, partitions
+from lary_orch.plan.stores import partitions
 from lary_schema.base import ContractError, ExitCode, TooManyFailedError, WeightsError
 from lary_schema.events import TRANSIENT, Reason
 from lary_schema.jobs import ExtractJob, ProbeJob
 from lary_schema.store.layout import Store
+from lary_schema.values import ExtractionSettings
 
 
 def probe_jobs(plan: Plan) -> list[ProbeJob]:
@@ -141,12 +142,10 @@ def test_the_run_is_named_by_what_it_computes(world: Any) -> None:
     assert world.plan(protocol=load_protocol("clean")).run.startswith("clean-")
 
 
-@pytest.mark.parametrize(
-    "feeding", [Feeding(decoder="decord"), Feeding(precision="bf16"), Feeding(dtype="float32"), Feeding(seed=1)]
-)
-def test_each_value_of_the_feeding_makes_another_store(world: Any, feeding: Feeding) -> None:
+@pytest.mark.parametrize("changed", [{"decoder": "decord"}, {"precision": "bf16"}, {"dtype": "float32"}, {"seed": 1}])
+def test_each_value_of_the_settings_makes_another_store(world: Any, changed: dict[str, Any]) -> None:
     world.toy()
-    assert set(fingerprints(world.plan())).isdisjoint(fingerprints(world.plan(feeding=feeding)))
+    assert set(fingerprints(world.plan())).isdisjoint(fingerprints(world.plan(settings=ExtractionSettings(**changed))))
 
 
 SWAPPED = {"input": "image", "source": "tgt_img", "target": "src_img"}

@@ -17,7 +17,6 @@ from lary_schema.mounts import Mounts
 from lary_slurm.client import SlurmError
 from lary_slurm.export import export
 from lary_slurm.images import Exported
-from lary_slurm.preview import preview
 from lary_slurm.profile import Profile
 from lary_slurm.runtime import SlurmRuntime
 
@@ -104,7 +103,7 @@ def test_preview_is_what_would_be_submitted(tmp_path: Path) -> None:
 
     said: list[str] = []
     runtime = _runtime(Profile(max_array=2, at_once=1, setup=("ulimit -c 0",)), Away())
-    shown = preview(runtime, Workspace.locate(tmp_path, env={}).run("r"), _works(tmp_path), said.append)
+    shown = runtime.preview(Workspace.locate(tmp_path, env={}).run("r"), _works(tmp_path), said.append)
     assert said == ["scontrol: not found; taking arrays of 1001 tasks"]
     folder = f"{tmp_path}/runs/r/slurm/NEXT/submissions"
     assert [entry["command"] for entry in shown] == [

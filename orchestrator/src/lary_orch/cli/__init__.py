@@ -25,7 +25,7 @@ COMMANDS = {
 """Command -> the line of help it has in its own module (a test compares them)."""
 
 
-CONTRIBUTED = {"conformance": "lary-conformance"}
+CONTRIBUTED = {"conformance": "lary-conformance", "new-model": "lary-conformance"}
 """Command -> the package that has it, by the entry point group `lary.commands`."""
 
 

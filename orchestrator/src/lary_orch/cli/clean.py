@@ -1,6 +1,7 @@
 """`lary-orch clean`: remove leftovers, and on request what can be made again."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from itertools import chain
 from pathlib import Path
 
@@ -43,18 +44,19 @@ def command(
     """
     if not dry_run:
         _sweep(workspace)
-    wanted = [
-        leftovers(workspace),
-        environments(workspace) if envs or everything else (),
-        cache(workspace) if caches or everything else (),
-        demo_sets(workspace) if everything else (),
-        runs(workspace) if all_runs or everything else (),
-        latent_stores(workspace, None if everything else keys) if keys or everything else (),
+    looks: list[tuple[Callable[[Workspace], Iterable[Target]], object]] = [
+        (leftovers, True),
+        (environments, envs),
+        (cache, caches),
+        (demo_sets, None),
+        (runs, all_runs),
+        (partial(latent_stores, keys=None if everything else keys), keys),
     ]
-    targets = list(_outermost({target.path: target for target in chain.from_iterable(wanted)}))
-    precious = [target for target in targets if target.precious]
-    if precious and not (yes or dry_run):
-        _ask(precious)
+    found = chain.from_iterable(look(workspace) for look, chosen in looks if chosen or everything)
+    targets = list(_outermost({target.path: target for target in found}))
+    expensive = [target for target in targets if target.expensive]
+    if expensive and not (yes or dry_run):
+        _ask(expensive)
     _remove(targets, dry_run=dry_run)
 
 

@@ -6,11 +6,11 @@ from pathlib import Path
 from typing import Any
 
 import click
+from lary_schema.values import ExtractionSettings
 
 from lary_orch.catalog.cards import Catalog
 from lary_orch.catalog.protocol_cards import load_protocol
 from lary_orch.plan.jobs import Probing, Request
-from lary_orch.plan.stores import Feeding
 from lary_orch.runtimes.devices import DeviceChoice
 from lary_orch.runtimes.plugins import Wanted, own_options, plugins
 from lary_orch.workspace import Workspace
@@ -162,7 +162,7 @@ _MATRIX = together(
         option("--control/--no-control", default=True, help="Probe shuffled targets too: the floor of the method."),
     ]
 )
-_FEEDING = together(
+_SETTINGS = together(
     [
         option("--decoder", type=click.Choice(["pyav", "decord"]), default="pyav", help="Video reader."),
         option("--precision", type=click.Choice(["fp32", "bf16"]), default="fp32", help="Of the model's arithmetic."),
@@ -215,7 +215,7 @@ def request_options(function: Function) -> Function:
 
     @functools.wraps(function)
     def requested(*args: Any, **given: Any) -> Any:
-        feeding = Feeding(**{name: given.pop(name) for name in ("decoder", "precision", "dtype", "seed")})
+        settings = ExtractionSettings(**{name: given.pop(name) for name in ("decoder", "precision", "dtype", "seed")})
         probing = Probing(
             ram_bytes=int(given.pop("ram") * (1 << 30)),
             **{
@@ -226,14 +226,14 @@ def request_options(function: Function) -> Function:
         request = Request(
             probing=probing,
             protocol=load_protocol(given.pop("protocol")),
-            feeding=feeding,
+            settings=settings,
             row_timeout_s=given.pop("row_timeout"),
             stall_timeout_s=given.pop("stall_timeout"),
             **{name: given.pop(name) for name in _SAME_NAME},
         )
         return function(*args, request=request, **given)
 
-    return together([_MATRIX, _FEEDING, _EXTRACTION, _PROBING])(requested)
+    return together([_MATRIX, _SETTINGS, _EXTRACTION, _PROBING])(requested)
 
 
 _SAME_NAME = (

@@ -7,8 +7,9 @@ from typing import Literal, Self
 from lary_schema.base import ContractError, ExitCode
 from lary_schema.cards import ProtocolCard
 from lary_schema.jobs import IMPORTED, Tracker
+from lary_schema.values import ExtractionSettings
 
-from lary_orch.plan.stores import Feeding, PlannedStore
+from lary_orch.plan.stores import PlannedStore
 from lary_orch.runtimes.devices import Slot
 from lary_orch.runtimes.jobs import Job
 
@@ -42,7 +43,7 @@ class Request:
     """Evaluated splits; empty: all that the dataset's card names. The train split is always needed."""
     variants: tuple[str, ...] = ()
     """Empty: each model's default."""
-    feeding: Feeding = field(default_factory=Feeding)
+    settings: ExtractionSettings = field(default_factory=ExtractionSettings)
     batch_size: int | None = None
     """None: the model card's."""
     workers: int = 2

@@ -17,6 +17,7 @@ from lary_schema.jobs import IMPORTED, ExtractJob, ProbeJob, ProbeSplit
 from lary_schema.locks import lock_kind
 from lary_schema.mounts import Mounts
 from lary_schema.runs import RunPaths
+from lary_schema.values import make_values
 
 from lary_orch.catalog.cards import Catalog, repository
 from lary_orch.catalog.source import ImageSource
@@ -25,7 +26,7 @@ from lary_orch.plan.imported import ImportedModel, imported_store
 from lary_orch.plan.jobs import Plan, Problem, Request
 from lary_orch.plan.protocol import for_task
 from lary_orch.plan.revision import code_revision
-from lary_orch.plan.stores import PlannedStore, check_alike, check_failed, make_values, partitions, plan_store
+from lary_orch.plan.stores import PlannedStore, check_alike, check_failed, partitions, plan_store
 from lary_orch.plan.verbs import EXTRACT, VERBS, Verb, probe_kind, store_group
 from lary_orch.runtimes.base import Runtime, Say
 from lary_orch.runtimes.describe import describe, describe_probe
@@ -174,7 +175,16 @@ class _Planner:
         if isinstance(model, ImportedModel):
             store = imported_store(model.key, key, split, latents)
         else:
-            values = make_values(model.card, model.key, model.variant, key, split, model.weights, request.feeding)
+            values = make_values(
+                model.card,
+                model.key,
+                model.variant,
+                key,
+                split.split,
+                split.source,
+                model.weights.hashes,
+                request.settings,
+            )
             store = plan_store(values, split, latents, request.shard_rows, retry_failed=request.retry_failed)
         check_failed(store, latents, request.max_failed)
         return store

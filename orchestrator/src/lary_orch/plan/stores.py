@@ -1,4 +1,4 @@
-"""What a latent store needs: its identity, what is there already, and how the rest is dealt out."""
+"""What a latent store needs: its identity, what is there already, and how the rest is divided."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -7,22 +7,11 @@ from itertools import pairwise
 from pathlib import Path
 
 from lary_schema.base import ContractError, TooManyFailedError
-from lary_schema.cards import ModelCard
-from lary_schema.jobs import Decoder, Precision, StoreDtype, StoreLayout, StoreRef, Values
-from lary_schema.store.layout import Store, row_bytes, shard_rows, store_path
+from lary_schema.jobs import StoreLayout, StoreRef, Values
+from lary_schema.store.layout import Store, row_bytes, store_path
+from lary_schema.values import new_layout
 
 from lary_orch.catalog.splits import SplitSource
-from lary_orch.weights.index import WeightSet
-
-
-@dataclass(frozen=True)
-class Feeding:
-    """How rows are decoded, encoded and stored: what of a request determines values."""
-
-    decoder: Decoder = "pyav"
-    precision: Precision = "fp32"
-    dtype: StoreDtype = "float16"
-    seed: int = 0
 
 
 @dataclass(frozen=True)
@@ -52,34 +41,6 @@ class PlannedStore:
         return self.missing_rows * row_bytes(self.values.spec, self.values.dtype)
 
 
-def make_values(
-    card: ModelCard, key: str, variant: str, dataset: str, split: SplitSource, weights: WeightSet, feeding: Feeding
-) -> Values:
-    """All that determines a split's latents. Raises ContractError for a variant or mode the model lacks."""
-    mode = split.source.columns.input
-    assert card.code_sha256 is not None  # `describe` refuses an answer without it
-    return Values(
-        model=key,
-        variant=variant,
-        mode=mode,
-        spec=card.spec(mode, variant),
-        preprocessing=card.preprocessing_of(variant),
-        revision=card.revision,
-        code_sha256=card.code_sha256,
-        weights=weights.hashes,
-        dataset=dataset,
-        split=split.split,
-        metadata_sha256=split.sha256,
-        columns=split.source.columns,
-        media=split.source.media,
-        frames=split.source.frames,
-        decoder=feeding.decoder,
-        precision=feeding.precision,
-        dtype=feeding.dtype,
-        seed=feeding.seed,
-    )
-
-
 def plan_store(
     values: Values, source: SplitSource, latents: Path, rows_per_shard: int | None = None, *, retry_failed: bool = False
 ) -> PlannedStore:
@@ -90,16 +51,7 @@ def plan_store(
     path, rows = store_path(values), source.rows
     store = Store(latents / path)
     if not store.exists:
-        size = rows_per_shard or shard_rows(row_bytes(values.spec, values.dtype), rows)
-        layout = StoreLayout(
-            path=path,
-            fingerprint=values.fingerprint,
-            rows=rows,
-            shard_rows=size,
-            dtype=values.dtype,
-            tokens=values.spec.tokens,
-            indices=values.spec.indices,
-        )
+        layout = new_layout(values, rows, rows_per_shard)
         return PlannedStore(values, layout, source, tuple(range(layout.shards)))
     layout = _existing_layout(store, path, values, rows)
     records = store.records()

@@ -28,7 +28,7 @@ class Target:
 
     path: Path
     why: str
-    precious: bool = False
+    expensive: bool = False
     """Computed at a cost: the user is asked first."""
 
     @property
@@ -126,13 +126,13 @@ def demo_sets(workspace: Workspace) -> Iterator[Target]:
 
 def runs(workspace: Workspace) -> Iterator[Target]:
     """Jobs and logs, and the results beside them."""
-    yield from _entries(workspace.runs, "jobs and logs of a run", precious=True)
-    yield from _entries(workspace.results, "results of a run", precious=True)
+    yield from _entries(workspace.runs, "jobs and logs of a run", expensive=True)
+    yield from _entries(workspace.results, "results of a run", expensive=True)
 
 
-def _entries(folder: Path, why: str, *, precious: bool = False) -> Iterator[Target]:
+def _entries(folder: Path, why: str, *, expensive: bool = False) -> Iterator[Target]:
     if folder.is_dir():
-        yield from (Target(path, why, precious) for path in sorted(folder.iterdir()))
+        yield from (Target(path, why, expensive) for path in sorted(folder.iterdir()))
 
 
 def latents(workspace: Workspace, keys: Sequence[str] | None) -> Iterator[Target]:
@@ -150,7 +150,7 @@ def latents(workspace: Workspace, keys: Sequence[str] | None) -> Iterator[Target
         if keys is None or named[store] & set(keys):
             if not is_idle(store):
                 raise ContractError(f"{store}: is being written; end that run first")
-            yield Target(store, "latents; extracted again at the next use", precious=True)
+            yield Target(store, "latents; extracted again at the next use", expensive=True)
 
 
 def remove(target: Target) -> int:

@@ -1,11 +1,14 @@
 """One run from its request to its table: what `lary-orch run` does."""
 
 import sys
+from collections.abc import Iterator
 from functools import partial
+from pathlib import Path
 from typing import TextIO
 
 from lary_results import export, leaderboard, scores
 from lary_results.files import RESULT_FILE
+from lary_results.run_state import is_complete, run_state
 from lary_schema.base import ContractError
 from lary_schema.printable import json_text, printable_lines
 from lary_schema.results import ProbeResult
@@ -53,6 +56,8 @@ def run(
     with one_at_a_time(workspace.run(plan.run)):
         paths = write_plan(plan, workspace)
         _say(_opening(plan))
+        for line in superseded(plan, workspace.runs):
+            _say(line)
         opening = Opening(paths, attempts, slots, partial(_written, plan, workspace), _say, one_by_one)
         watching_jobs = partial(watching, out=out, as_json=as_json)
         outcomes, interrupted = drive(runtime.open(opening), plan.run, watching_jobs, _say, detach=detach)
@@ -61,6 +66,27 @@ def run(
     if interrupted is not None:
         _say("stopped; the same command goes on from here")
     return run_code(plan.problems, outcomes, interrupted)
+
+
+def superseded(plan: Plan, runs: Path) -> Iterator[str]:
+    """A line for each earlier run that asked for the same and will not be continued, though it is not complete.
+
+    Another version of an image or of the bench makes other fingerprints, and so another run.
+    """
+    for file in sorted(runs.glob(f"{plan.protocol}-*/plan.json")):
+        try:
+            earlier = PlanFile.read(file)
+            same = {probe.id for probe in earlier.probes} == {probe.id for probe in plan.probes}
+            if earlier.run == plan.run or not same or is_complete(run_state(earlier)):
+                continue
+        except ContractError:
+            continue
+        yield (
+            f"run {earlier.run} asked for the same and is not complete. It was planned with other images, data or "
+            f"settings, or by another version of the bench, and is not continued; run {plan.run} uses what it has done "
+            f"of the same latents. `lary-orch status {earlier.run}` shows it; `lary-orch cancel {earlier.run}` ends "
+            "what it still has on a cluster"
+        )
 
 
 def _written(plan: Plan, workspace: Workspace) -> list[Job]:

@@ -16,8 +16,9 @@ from lary_results.tables import size_text
 from lary_schema.atomic import PARTIAL_SUFFIX, sync_dir, sync_file
 from lary_schema.base import ContractError, WeightsError, file_sha256, path_sha256
 from lary_schema.cards import WeightSpec
+from lary_schema.files import visible_files
 
-from lary_orch.weights.files import damage, weight_files
+from lary_orch.weights.files import damage
 
 Say = Callable[[str], None]
 DEFAULT_ENDPOINT = "https://huggingface.co"
@@ -151,16 +152,16 @@ def publish(spec: WeightSpec, source: str, whole: Path, draft: Path, path: Path)
 
     Raises WeightsError.
     """
-    problem = next((f"{f.name}: {found}" for f in weight_files(whole) if (found := damage(f))), None)
+    problem = next((f"{f.name}: {found}" for f in visible_files(whole) if (found := damage(f))), None)
     sha256 = path_sha256(whole)
     if problem is None and spec.sha256 is not None and sha256 != spec.sha256:
         problem = f"sha256 {sha256}, {spec.sha256} expected by the card"
     if problem is not None:
         shutil.rmtree(draft)
         raise WeightsError(f"{source}: {problem}; nothing was kept. Try again, or another mirror")
-    for file in weight_files(whole):
+    for file in visible_files(whole):
         sync_file(file)
-    size = sum(file.stat().st_size for file in weight_files(whole))
+    size = sum(file.stat().st_size for file in visible_files(whole))
     whole.rename(path)
     sync_dir(path.parent)
     shutil.rmtree(draft, ignore_errors=True)

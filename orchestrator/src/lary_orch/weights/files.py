@@ -10,6 +10,7 @@ from typing import BinaryIO, Literal
 
 from lary_schema.base import ContractError
 from lary_schema.cards import ModelCard, WeightSpec
+from lary_schema.files import is_lfs_pointer, visible_files
 
 from lary_orch.catalog.cards import Catalog
 from lary_orch.weights.index import expected_sha256, how_to_get, is_needed, place, weight_sha256
@@ -17,9 +18,9 @@ from lary_orch.weights.index import expected_sha256, how_to_get, is_needed, plac
 State = Literal["ok", "unknown", "missing", "bad"]
 """`unknown`: whole as far as can be seen, and no hash to compare with is known."""
 
-LFS_HEAD = b"version https://git-lfs.github.com/spec/v1"
 ZIP_SUFFIXES = {".pt", ".pth", ".ckpt"}
 ZIP_HEAD = b"PK\x03\x04"
+HEAD_BYTES = 64
 
 
 @dataclass(frozen=True)
@@ -39,7 +40,7 @@ class Weight:
     @property
     def size(self) -> int | None:
         """Bytes on this disk, of all files of a folder; None where it is missing."""
-        return sum(file.stat().st_size for file in weight_files(self.path)) if self.found else None
+        return sum(file.stat().st_size for file in visible_files(self.path)) if self.found else None
 
     @property
     def how(self) -> str:
@@ -71,14 +72,6 @@ def list_weights(cards: Mapping[str, ModelCard], root: Path, env: Mapping[str, s
     return [Weight(spec, path, tuple(keys), is_needed(spec, env)) for (path, _), (spec, keys) in users.items()]
 
 
-def weight_files(path: Path) -> list[Path]:
-    """The file itself, or a folder's visible files."""
-    if not path.is_dir():
-        return [path]
-    inside = (p for p in path.rglob("*") if p.is_file())
-    return sorted(p for p in inside if not any(part.startswith(".") for part in p.relative_to(path).parts))
-
-
 def verify(weight: Weight, cache: Path) -> tuple[State, str]:
     """Look at a weight: is it there, whole, and by its hash the expected one? A sentence says why.
 
@@ -104,7 +97,7 @@ def problems(weight: Weight) -> Iterator[str]:
         lacking = [name for name in weight.spec.files if not (weight.path / name).is_file()]
         if lacking:
             yield f"the folder lacks {', '.join(lacking)}"
-    files = weight_files(weight.path)
+    files = visible_files(weight.path)
     if not files:
         yield "the folder is empty"
     for file in files:
@@ -124,10 +117,10 @@ def damage(file: Path) -> str | None:
 def _damage(file: Path) -> str | None:
     size = file.stat().st_size
     with file.open("rb") as opened:
-        head = opened.read(len(LFS_HEAD))
+        head = opened.read(HEAD_BYTES)
         if not head:
             return "empty"
-        if head == LFS_HEAD:
+        if is_lfs_pointer(file):
             return "a git-lfs pointer and not the file (git-lfs was not installed when it was cloned)"
         if head.lstrip().lower().startswith((b"<!doctype", b"<html")):
             return "a web page and not the file (an error page that was saved)"

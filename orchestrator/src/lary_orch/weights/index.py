@@ -12,9 +12,11 @@ from pathlib import Path, PurePosixPath
 
 from lary_schema.base import WeightsError, path_sha256
 from lary_schema.cards import ModelCard, WeightSpec
+from lary_schema.files import visible_files
 from lary_schema.jobs import WeightFile
 
 from lary_orch.cache import file_state, remembered
+from lary_orch.runtimes.jobs import Job
 
 
 @dataclass(frozen=True)
@@ -29,6 +31,17 @@ class WeightSet:
     def hashes(self) -> dict[str, str]:
         """sha256 by name, as a store's values have them."""
         return {file.name: file.sha256 for file in self.files}
+
+
+def weights_of(job: Job, name: str) -> WeightSet:
+    """The checkpoint that a job will write, as the weights of another: by the job's fingerprint, known before it
+    exists, in the file's hash's stead. Raises ValueError for a job that does not write one file.
+    """
+    if len(job.outputs) != 1 or job.outputs[0].shards:
+        raise ValueError(f"job {job.id} writes {len(job.outputs)} files; weights of a job are the one file it writes")
+    output = job.outputs[0]
+    root: Path = getattr(job.mounts, output.mount)
+    return WeightSet(root, (WeightFile(name=name, path=output.path, sha256=output.fingerprint),))
 
 
 def place(spec: WeightSpec, root: Path, env: Mapping[str, str] = os.environ) -> Path:
@@ -93,16 +106,8 @@ def _weight_file(card: ModelCard, spec: WeightSpec, path: Path, mount: Path, cac
 
 def weight_sha256(path: Path, cache: Path) -> str:
     """`path_sha256` of a file or folder, remembered by the sizes and times of its files."""
-    state = [file_state(file) for file in _files(path)]
+    state = [file_state(file) for file in visible_files(path)]
     return str(remembered(cache, "weights", [str(path), *state], lambda: path_sha256(path)))
-
-
-def _files(path: Path) -> list[Path]:
-    """The file, or a folder's visible files (what `path_sha256` reads)."""
-    if path.is_file():
-        return [path]
-    inside = (file for file in path.rglob("*") if file.is_file())
-    return sorted(f for f in inside if not any(part.startswith(".") for part in f.relative_to(path).parts))
 
 
 def mount_root(paths: Sequence[Path], root: Path) -> Path:
@@ -110,7 +115,7 @@ def mount_root(paths: Sequence[Path], root: Path) -> Path:
 
     Raises WeightsError where nothing but the file system's root holds them all.
     """
-    reached = [*paths, *(file.resolve() for path in paths for file in _files(path))]
+    reached = [*paths, *(file.resolve() for path in paths for file in visible_files(path))]
     home = root.resolve()
     if all(path.is_relative_to(home) for path in reached):
         return home

@@ -11,8 +11,6 @@ from typing import Any
 
 from lary_orch.catalog.source import ImageSource
 from lary_orch.catalog.splits import SplitSource
-from lary_orch.plan.stores import Feeding, make_values, plan_store
-from lary_orch.plan.verbs import VERBS
 from lary_orch.runtimes.base import LocalRuntime, Running
 from lary_orch.runtimes.describe import describe, parse_card
 from lary_orch.runtimes.devices import Device, Slot
@@ -23,6 +21,7 @@ from lary_schema.cards import ImageCard, Mode, ModelCard
 from lary_schema.events import Event, Failed, from_line
 from lary_schema.jobs import ExtractJob
 from lary_schema.mounts import Mounts
+from lary_schema.values import ExtractionSettings, make_values, new_layout
 
 from lary_conformance.fixture import METADATA, SHARD_ROWS, make_rows
 
@@ -129,8 +128,10 @@ class Subject:
     def job(self, feed: Feed, weights: WeightSet, *, corrupt: bool = False, max_failed: float = 0) -> ExtractJob:
         """All shards of a new store."""
         rows = self.rows(feed, corrupt=corrupt)
-        values = make_values(feed.card, feed.key, feed.variant, RUN, rows, weights, Feeding())
-        store = plan_store(values, rows, self.folder / "no-volume", SHARD_ROWS)
+        settings = ExtractionSettings()
+        hashes = weights.hashes
+        values = make_values(feed.card, feed.key, feed.variant, RUN, rows.split, rows.source, hashes, settings)
+        layout = new_layout(values, rows.rows, SHARD_ROWS)
         return ExtractJob(
             id=f"{RUN}.{feed.key}.{feed.mode}.{feed.variant}",
             image=self.prepared.ref,
@@ -139,8 +140,8 @@ class Subject:
             threads=1,
             values=values,
             source=rows.source,
-            store=store.layout,
-            shards=store.missing,
+            store=layout,
+            shards=tuple(range(layout.shards)),
             weights=weights.files,
             batch_size=2,
             workers=1,
@@ -170,7 +171,6 @@ class Subject:
             shutil.copy(rows.csv, folder / METADATA)
         data = rows.data if rows is not None else folder
         mounts = Mounts(data=data, weights=weights or self.weights, latents=volume, job=folder, out=folder / "out")
-        declared = VERBS[verb]
         job = Job(
             id=f"{RUN}.{folder.name}",
             verb=verb,
@@ -178,8 +178,8 @@ class Subject:
             mounts=mounts,
             image=self.prepared,
             run=RUN,
-            reads=declared.reads,
-            writes=declared.writes,
+            reads=("data", "weights") if verb == "extract" else ("data", "latents"),
+            writes="latents" if verb == "extract" else "out",
         )
         return partial(self.runtime.start, job, Slot(self.device, 1), folder / "stderr.log"), folder / "stderr.log"
 

@@ -6,8 +6,9 @@ from pathlib import Path
 
 import numpy as np
 
-from lary_demo import Settings, arm, motion
+from lary_demo import arm, motion
 from lary_demo.files import write_clip, write_image, write_table
+from lary_demo.settings import Settings
 
 MOTION_COLUMNS = ("dataset", "video_path", "action", "sample_indices", "episode")
 ARM_COLUMNS = ("dataset", "type", "perspective", "src_img", "src_state", "tgt_img", "tgt_state", "action", "episode")

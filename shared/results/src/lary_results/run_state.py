@@ -35,6 +35,12 @@ def run_state(plan: PlanFile) -> dict[str, Any]:
     }
 
 
+def is_complete(state: dict[str, Any]) -> bool:
+    """Whether every store of a run is whole and every probe done."""
+    stores = all(store["shards_done"] == store["shards"] for store in state["stores"])
+    return stores and all(probe["done"] for probe in state["probes"])
+
+
 def _store_state(entry: RunStore, latents: Path) -> dict[str, Any]:
     records = Store(latents / entry.path).records()
     failures = [failure for record in records for failure in record.failures]

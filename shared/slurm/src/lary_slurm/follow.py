@@ -27,9 +27,9 @@ from lary_orch.run.attempts import (
 )
 from lary_orch.runtimes.base import Outcome, Say, Watch
 from lary_orch.runtimes.devices import Device, Slot
-from lary_orch.runtimes.jobs import JOB_FILE, Task
+from lary_orch.runtimes.jobs import JOB_FILE, Output, Task
 from lary_schema.base import ExitCode
-from lary_schema.runs import RunPaths
+from lary_schema.runs import PlanFile, RunPaths
 
 from lary_slurm.client import Client, Pace, SlurmAwayError
 from lary_slurm.script import script
@@ -179,7 +179,7 @@ class Follower:
         if code is None:
             return
         if code == ExitCode.DONE:
-            missing = _missing(task.task)
+            missing = self._missing(task.task)
             if missing is None or self._settled(task):
                 self._end(task, code, missing=missing)
         elif code in FINAL:
@@ -188,6 +188,20 @@ class Follower:
             # Only the controller knows whether it starts the task again by itself.
             task.gone = self._clock()
             self._pace.hurry()
+
+    def _missing(self, task: Task) -> str | None:
+        """What a task that said that it was done has not left."""
+        if not task.outputs:
+            task = replace(task, outputs=self._old_outputs(task))
+        return task.missing()
+
+    def _old_outputs(self, task: Task) -> tuple[Output, ...]:
+        """Of a task that an older version began, which declares nothing itself: by its document, and by the
+        fingerprint that the plan of then gave its result.
+        """
+        results = {probe.id: probe.fingerprint for probe in PlanFile.read(self._run.plan).probes}
+        outputs = VERBS[task.verb].read_outputs(task.mounts.job / JOB_FILE)
+        return tuple(replace(out, fingerprint=results.get(task.id, out.fingerprint)) for out in outputs)
 
     def _settled(self, task: Tracked) -> bool:
         """Whether a slow volume had its time to show what must be there."""
@@ -329,10 +343,3 @@ class Follower:
         if text != self._said:
             self._said = text
             self._watch.note(text)
-
-
-def _missing(task: Task) -> str | None:
-    """What a task that said that it was done has not left. One that an older version began declares nothing itself."""
-    if not task.outputs:
-        task = replace(task, outputs=VERBS[task.verb].read_outputs(task.mounts.job / JOB_FILE))
-    return task.missing()

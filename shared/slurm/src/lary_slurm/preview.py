@@ -1,29 +1,20 @@
 """What would be submitted, for people to read before it is."""
 
-from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from lary_orch.run.attempts import ATTEMPTS
-from lary_orch.runtimes.base import Say
-from lary_orch.runtimes.jobs import Job
-from lary_schema.base import ContractError
 from lary_schema.runs import RunPaths
 
 from lary_slurm.script import script
 from lary_slurm.state import GroupEntry, Session, SessionPaths
 from lary_slurm.submit import batch, cut
 
-if TYPE_CHECKING:
-    from lary_slurm.runtime import SlurmRuntime
-
 NEXT = "NEXT"
 """Stands for the number of the session's folder."""
 
 
-def preview(runtime: "SlurmRuntime", paths: RunPaths, jobs: Sequence[Job], say: Say) -> list[dict[str, Any]]:
+def preview(session: Session, paths: RunPaths) -> list[dict[str, Any]]:
     """The first submissions in order: `command` and `script` of each. Writes nothing."""
-    session = runtime.session(paths.root.name, jobs, ATTEMPTS, _max_array(runtime, say))
     place = SessionPaths(paths.root / "slurm" / NEXT)
     shown: list[dict[str, Any]] = []
     made_by: dict[str, list[int]] = {}
@@ -35,16 +26,6 @@ def preview(runtime: "SlurmRuntime", paths: RunPaths, jobs: Sequence[Job], say: 
             shown.append({"command": _command(needs, place.script(submission.number)), "script": text})
             made_by.setdefault(group.name, []).append(submission.number)
     return shown
-
-
-def _max_array(runtime: "SlurmRuntime", say: Say) -> int:
-    try:
-        return runtime.client.max_array()
-    except ContractError as error:
-        from lary_slurm.runtime import DEFAULT_MAX_ARRAY
-
-        say(f"{error}; taking arrays of {DEFAULT_MAX_ARRAY} tasks")
-        return DEFAULT_MAX_ARRAY
 
 
 def _needs(session: Session, group: GroupEntry) -> set[str]:

@@ -65,26 +65,36 @@ def _task(
     *,
     unknown: bool,
 ) -> dict[str, Any]:
-    facts: dict[str, Any] = {"attempt": marks.started, "slurm": None, "node": None, "note": ""}
-    entry = None
-    if submitted is not None and submitted[0].slurm is not None:
-        submission, index = submitted
-        facts["slurm"] = f"{submission.slurm}_{index}"
-        entry = entries.get((submission.slurm or 0, index))
-    if marks.started:
-        facts["node"] = place.node(job, marks.started)
+    slurm, entry = _in_queue(submitted, entries)
     code = place.code(job, marks.ended) if marks.ended == marks.started > 0 else None
+    state, note = _state(code, entry, begun=marks.started > 0, unknown=unknown)
+    node = place.node(job, marks.started) if marks.started else None
+    return {"attempt": marks.started, "slurm": slurm, "node": node, "note": note, "state": state}
+
+
+def _in_queue(
+    submitted: tuple[Submission, int] | None, entries: dict[tuple[int, int], QueueEntry]
+) -> tuple[str | None, QueueEntry | None]:
+    """How the queue calls a task, and what it says of it."""
+    if submitted is None or submitted[0].slurm is None:
+        return None, None
+    slurm, index = submitted[0].slurm, submitted[1]
+    return f"{slurm}_{index}", entries.get((slurm, index))
+
+
+def _state(code: int | None, entry: QueueEntry | None, *, begun: bool, unknown: bool) -> tuple[str, str]:
+    """One of STATES, and why: by the exit code that the task left, else by the queue, else by its files."""
     if code == ExitCode.DONE:
-        return facts | {"state": "done"}
+        return "done", ""
     if code in FINAL:
-        return facts | {"state": "failed", "note": explain(code or 0)}
+        return "failed", explain(code or 0)
     if entry is not None and entry.live:
-        running = entry.state in RUNNING
-        return facts | {"state": "running" if running else "queued", "note": "" if running else entry.reason}
-    if unknown and code is None:
-        return facts | {"state": "running" if marks.started else "queued", "note": "as its files say"}
-    note = entry.state.lower() if entry is not None else "" if code is None else explain(code)
-    return facts | {"state": "stopped", "note": note}
+        return ("running", "") if entry.state in RUNNING else ("queued", entry.reason)
+    if code is None and unknown:
+        return "running" if begun else "queued", "as its files say"
+    if entry is not None:
+        return "stopped", entry.state.lower()
+    return "stopped", "" if code is None else explain(code)
 
 
 def cluster_table(state: dict[str, Any]) -> Table:

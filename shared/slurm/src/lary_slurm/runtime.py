@@ -9,11 +9,13 @@ from typing import Any
 
 from lary_orch.catalog.cards import repository
 from lary_orch.catalog.source import ImageSource
+from lary_orch.run.attempts import ATTEMPTS
 from lary_orch.runtimes.base import ASK_TIMEOUT_S, Folder, Opening, Say
 from lary_orch.runtimes.devices import Device, Slot
 from lary_orch.runtimes.images import Recipes
 from lary_orch.runtimes.jobs import JOB_FILE, Job, Prepared, Task
 from lary_orch.runtimes.process import Interpreters, ProcessRuntime
+from lary_schema.base import ContractError
 from lary_schema.runs import RunPaths
 
 from lary_slurm.ask import ask_container
@@ -21,6 +23,7 @@ from lary_slurm.client import Client
 from lary_slurm.follow import Follower, join
 from lary_slurm.images import Exported
 from lary_slurm.launchers import Launch, command, podman_lines
+from lary_slurm.preview import preview
 from lary_slurm.profile import Profile
 from lary_slurm.script import JOB
 from lary_slurm.state import GroupEntry, Session, SessionPaths
@@ -124,9 +127,12 @@ class SlurmRuntime:
         return Follower(self.client, session, paths, opening.paths)
 
     def preview(self, paths: RunPaths, jobs: Sequence[Job], say: Say) -> list[dict[str, Any]]:
-        from lary_slurm.preview import preview
-
-        return preview(self, paths, jobs, say)
+        try:
+            max_array = self.client.max_array()
+        except ContractError as error:
+            max_array = DEFAULT_MAX_ARRAY
+            say(f"{error}; taking arrays of {max_array} tasks")
+        return preview(self.session(paths.root.name, jobs, ATTEMPTS, max_array), paths)
 
     def unfit(self, images: Iterable[ImageSource], *, gpu: bool) -> str | None:
         """Not asked: nobody takes a cluster without naming it."""

@@ -13,7 +13,7 @@ from lary_schema.runs import PlanFile, RunPaths
 
 from lary_results.board import MAX_FAILED, NO_TITLES, Board, Titles, boards
 from lary_results.files import one_folder, read_results
-from lary_results.run_state import failed_rows, run_state
+from lary_results.run_state import failed_rows, is_complete, run_state
 from lary_results.scores import collect
 
 TAIL_BYTES = 1 << 16
@@ -96,12 +96,6 @@ def _runs(
         # A finished run keeps the logs of jobs that a later call did in other partitions.
         endings = () if is_complete(state) else tuple(_endings(paths))
         yield Run(plan.run, state, _failures(plan, unreadable), endings, is_under_way(paths))
-
-
-def is_complete(state: dict[str, Any]) -> bool:
-    """Whether every store of a run is whole and every probe done."""
-    stores = all(store["shards_done"] == store["shards"] for store in state["stores"])
-    return stores and all(probe["done"] for probe in state["probes"])
 
 
 def _failures(plan: PlanFile, unreadable: list[str]) -> tuple[dict[str, Any], ...]:

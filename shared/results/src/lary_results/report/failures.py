@@ -4,8 +4,9 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 
 from lary_results.remedies import REMEDIES
-from lary_results.report.evidence import Ending, Evidence, Run, is_complete
+from lary_results.report.evidence import Ending, Evidence, Run
 from lary_results.report.markup import Child, Html, details, el, join, table
+from lary_results.run_state import is_complete
 
 ROWS_SHOWN = 200
 """Failed rows of a run that are listed."""

@@ -3,7 +3,6 @@
 from pathlib import Path
 
 import click
-
 from lary_orch.catalog.cards import Catalog, repository
 from lary_orch.cli.options import FOLDER, catalog_options, option
 
@@ -22,7 +21,7 @@ def command(name: str, target: Path | None, catalog: Catalog) -> None:
     lary-orch new-model my-lam
     lary-orch run --catalog ./my-lam -m my-lam -d demo_motion
     """
-    from lary_orch.catalog.scaffold import make_model_folder
+    from lary_conformance.new_model import make_model_folder
 
     folder = target or Path(name)
     taken = {source.card.name for _, source in catalog.images} | {card.key for _, card in catalog.models()}

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
+from lary_conformance.new_model import ModelName, make_model_folder
+from lary_conformance.new_model_command import command
 from lary_orch.catalog.cards import Catalog, repository
-from lary_orch.catalog.scaffold import ModelName, make_model_folder
-from lary_orch.cli.new_model import command
 from lary_schema.base import ContractError
 
 TEMPLATE = repository() / "images" / "baseline"
