@@ -264,7 +264,7 @@ def test_options_become_a_request() -> None:
     assert result.exit_code == 0, result.output
     (request,) = seen
     assert (request.models, request.datasets, request.splits, request.variants) == (("a", "b"), ("c",), ("s",), ("v",))
-    assert (request.feeding.dtype, request.feeding.seed, request.control) == ("float32", 3, False)
+    assert (request.settings.dtype, request.settings.seed, request.control) == ("float32", 3, False)
     assert (request.shard_rows, request.row_timeout_s, request.retry_failed) == (9, 5, True)
     assert request.protocol.key == "smoke"
 

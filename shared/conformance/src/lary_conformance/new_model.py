@@ -7,9 +7,8 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
-from lary_schema.base import ContractError
-
 import lary_orch
+from lary_schema.base import ContractError
 
 TEMPLATE_FILES = (
     ".dockerignore",
