@@ -3,7 +3,8 @@
     python scripts/structure.py [--json] [PACKAGE_FOLDER ...]
 
 Imports are read from the syntax tree, those inside functions and of type checkers too. A room is what stands at the
-top of a package: a sub-package, or a loose module. An arrow is a pair of rooms of which the first imports the second.
+top of a package: a sub-package, or a loose module; `__init__` and `__main__` are doors, no rooms.
+An arrow is a pair of rooms of which the first imports the second.
 A floor is how many arrows lie below a room, at most, once the arrows upwards are left out. Arrows upwards are the
 fewest that one has to leave out, so that no circle remains.
 """
@@ -112,8 +113,9 @@ def _prefixes(dotted: str) -> Iterator[str]:
 
 
 def _room(module: str, package: str) -> str:
-    """The room that a module stands in; empty for the package's own `__init__`."""
-    return module.removeprefix(package).removeprefix(".").split(".")[0]
+    """The room that a module stands in; empty for the package's doors."""
+    room = module.removeprefix(package).removeprefix(".").split(".")[0]
+    return "" if room == "__main__" else room
 
 
 def _lifted(links: Iterable[Arrow], package: str) -> set[Arrow]:

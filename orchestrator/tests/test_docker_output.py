@@ -4,7 +4,7 @@ from pathlib import Path
 
 from hypothesis import given
 from hypothesis import strategies as st
-from lary_orch.runtimes.output import BoundedLog, Lines
+from lary_schema.output import BoundedLog, Lines
 
 
 @given(st.lists(st.text(st.characters(exclude_characters="\n", codec="utf-8"))), st.integers(1, 7))

@@ -11,9 +11,10 @@ from typing import Any
 import pytest
 from click.testing import CliRunner, Result
 from lary_orch.cli.weights import command
-from lary_orch.weights.files import Weight, damage, fetchable, list_weights, verify
+from lary_orch.weights.files import Weight, fetchable, list_weights, verify
 from lary_schema.base import ContractError, WeightsError
 from lary_schema.cards import ImageCard, WeightSpec
+from lary_schema.files import damage
 
 GOOD = b"\x40\0\0\0\0\0\0\0" + b'{"w":{"dtype":"F32","shape":[1],"data_offsets":[0,4]}}'.ljust(64) + b"\0\0\0\0"
 

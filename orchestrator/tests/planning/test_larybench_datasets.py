@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 from lary_orch.catalog.cards import Catalog
-from lary_orch.catalog.media import lost_rows, missing_stats
 from lary_orch.catalog.splits import csv_path, find_split
 from lary_orch.cli.datasets import command
 from lary_orch.workspace import Workspace
 from lary_schema.base import ContractError
+from lary_schema.presence import lost_rows, missing_stats
 
 SHARED = Path(__file__).resolve().parents[4] / "shared" / "data" / "larybench_metadata"
 

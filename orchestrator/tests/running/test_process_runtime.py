@@ -13,9 +13,9 @@ import pytest
 from lary_orch.runtimes import orphans, process
 from lary_orch.runtimes.devices import Device, Slot
 from lary_orch.runtimes.jobs import Job, Prepared
-from lary_orch.runtimes.output import BoundedLog
 from lary_orch.runtimes.process import ProcessRuntime, ProcessTask, base_env, task_env
 from lary_schema.base import ContractError
+from lary_schema.output import BoundedLog
 
 MakeWork = Callable[..., Job]
 Alive = Callable[[int], bool]

@@ -11,14 +11,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from lary_orch.run.attempts import explain
 from lary_orch.run.drive import drive
 from lary_orch.run.scheduler import Scheduler, one_at_a_time
 from lary_orch.runtimes.base import Outcome, Running
 from lary_orch.runtimes.devices import Device, Slot, joined
 from lary_orch.runtimes.jobs import Job
 from lary_orch.runtimes.process import ProcessRuntime
-from lary_schema.base import ContractError, WeightsError
+from lary_schema.base import ContractError, WeightsError, explain
 from lary_schema.events import Event
 from lary_schema.runs import RunPaths
 

@@ -1,6 +1,5 @@
 """Where a dataset's rows come from on this machine: its CSVs, counted and hashed."""
 
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
@@ -8,28 +7,10 @@ from lary_schema.base import ContractError, file_sha256
 from lary_schema.cards import DatasetCard
 from lary_schema.jobs import MetadataFile, Source
 from lary_schema.metadata import count_rows
+from lary_schema.presence import SplitSource
 
 from lary_orch.cache import file_state, remembered
 from lary_orch.workspace import Workspace
-
-
-@dataclass(frozen=True)
-class SplitSource:
-    """One split of a dataset, found on this disk."""
-
-    split: str
-    data: Path
-    """Data root: the job's data mount."""
-    csv: Path
-    source: Source
-
-    @property
-    def sha256(self) -> str:
-        return self.source.metadata.sha256
-
-    @property
-    def rows(self) -> int:
-        return self.source.metadata.rows
 
 
 def data_root(card: DatasetCard, workspace: Workspace) -> Path:

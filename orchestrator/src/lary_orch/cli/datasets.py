@@ -14,7 +14,7 @@ from lary_orch.cli.options import catalog_options, json_option, workspace_option
 from lary_orch.workspace import Workspace
 
 if TYPE_CHECKING:
-    from lary_orch.catalog.splits import SplitSource
+    from lary_schema.presence import SplitSource
 
 
 @click.command()
@@ -83,7 +83,7 @@ def _count(card: DatasetCard, split: str, workspace: Workspace) -> dict[str, Any
 
 def _missing(card: DatasetCard, source: "SplitSource") -> str | None:
     """The first thing that is not there."""
-    from lary_orch.catalog.media import LOOKED_AT, lost_rows, missing_stats
+    from lary_schema.presence import LOOKED_AT, lost_rows, missing_stats
 
     if lost := lost_rows(card, source):
         return f"{len(lost)} of the first {min(LOOKED_AT, source.rows)} rows lack a file, {lost[0]}"

@@ -7,10 +7,10 @@ from lary_results.files import RESULT_FILE
 from lary_schema.atomic import publish_text, replacing
 from lary_schema.base import ContractError
 from lary_schema.jobs import ProbeJob
+from lary_schema.presence import SplitSource
 from lary_schema.runs import PlanFile, RunPaths, RunProbe, RunStore
 from lary_schema.store.layout import Store
 
-from lary_orch.catalog.splits import SplitSource
 from lary_orch.plan.jobs import Plan
 from lary_orch.plan.stores import PlannedStore
 from lary_orch.runtimes.jobs import JOB_FILE, Job

@@ -9,9 +9,9 @@ from pathlib import Path
 
 from lary_schema.base import ContractError
 from lary_schema.jobs import IMPORTED
+from lary_schema.presence import SplitSource
 from lary_schema.store.layout import Store
 
-from lary_orch.catalog.splits import SplitSource
 from lary_orch.plan.stores import PlannedStore
 
 

@@ -16,12 +16,13 @@ from lary_schema.cards import DatasetCard, ModelCard
 from lary_schema.jobs import IMPORTED, ExtractJob, ProbeJob, ProbeSplit
 from lary_schema.locks import lock_kind
 from lary_schema.mounts import Mounts
+from lary_schema.presence import SplitSource
 from lary_schema.runs import RunPaths
 from lary_schema.values import make_values
 
 from lary_orch.catalog.cards import Catalog, repository
 from lary_orch.catalog.source import ImageSource
-from lary_orch.catalog.splits import SplitSource, find_split, stats_sha256, wanted_splits
+from lary_orch.catalog.splits import find_split, stats_sha256, wanted_splits
 from lary_orch.plan.imported import ImportedModel, imported_store
 from lary_orch.plan.jobs import Plan, Problem, Request
 from lary_orch.plan.protocol import for_task
@@ -330,4 +331,4 @@ def _in_run(planned: Job, run: RunPaths) -> Job:
     if isinstance(job := planned.document, ProbeJob):
         planned = replace(planned, document=job.model_copy(update={"run": run.root.name}))
         out = run.out(job.model, job.dataset, "-".join((job.kind, job.variant, *probe_kind(job))))
-    return planned.in_run(run.root.name, planned.mounts.model_copy(update={"job": folder, "out": out}))
+    return replace(planned, run=run.root.name, mounts=planned.mounts.model_copy(update={"job": folder, "out": out}))

@@ -8,10 +8,9 @@ from pathlib import Path
 
 from lary_schema.base import ContractError, TooManyFailedError
 from lary_schema.jobs import StoreLayout, StoreRef, Values
+from lary_schema.presence import SplitSource
 from lary_schema.store.layout import Store, row_bytes, store_path
 from lary_schema.values import new_layout
-
-from lary_orch.catalog.splits import SplitSource
 
 
 @dataclass(frozen=True)

@@ -6,12 +6,11 @@ that need it: one that did not end well makes them hopeless. The local scheduler
 containers, the runtime of a cluster with files and a queue.
 """
 
-import signal
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from lary_schema.base import ExitCode
+from lary_schema.base import ExitCode, explain
 
 FINAL = {ExitCode.DONE, ExitCode.BAD_JOB, ExitCode.TOO_MANY_FAILED, ExitCode.WEIGHTS, ExitCode.OUT_OF_MEMORY}
 """Exit codes that another attempt would not change."""
@@ -223,17 +222,6 @@ class Attempts:
 
     def _lost(self, job: _Job) -> list[str]:
         return [need for need in job.needs if self._jobs[need].state in OVER - {"done"}]
-
-
-def explain(code: int) -> str:
-    """An exit code in words."""
-    if code == ExitCode.STALLED:
-        return "stalled: no progress for too long"
-    if code == 128 + signal.SIGKILL:
-        return "killed (SIGKILL); often by the kernel for want of memory"
-    if code > 128 and code - 128 in set(signal.Signals):
-        return f"ended by {signal.Signals(code - 128).name}"
-    return f"exit {code}"
 
 
 def some(jobs: Iterable[str], most: int = 4) -> str:

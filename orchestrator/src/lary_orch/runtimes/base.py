@@ -165,22 +165,25 @@ class Runtime(Protocol):
 
     def slots(self) -> list[Slot] | None:
         """How many jobs of which kind are planned for at once; None: this machine's."""
+        return None
 
     def sweep(self) -> list[str]:
         """Remove what dead orchestrators left running or lying; what was removed, for people."""
 
     def unfit(self, images: Iterable[ImageSource], *, gpu: bool) -> str | None:
         """Why jobs of these images cannot run here; None where they can."""
+        return None
 
     def preview(self, paths: RunPaths, jobs: Sequence[Job], say: Say) -> list[dict[str, Any]] | None:
         """What would be submitted, each with `command` and `script`; None for a runtime that shows no such thing."""
+        return None
 
     def open(self, opening: Opening) -> Execution:
         """A run's execution: the one that is under way, or one of its own jobs."""
 
 
 class LocalRuntime(Runtime, Protocol):
-    """A runtime on this machine, which starts each job by itself."""
+    """A runtime that starts each job by itself; the local scheduler does the rest."""
 
     def start(self, job: Job, slot: Slot, stderr: Path) -> Running:
         """See `Start`."""
@@ -190,3 +193,7 @@ class LocalRuntime(Runtime, Protocol):
 
     def as_user(self, uid: int, gid: int) -> Self | None:
         """The same runtime with jobs run as somebody else; None where it cannot."""
+        return None
+
+    def open(self, opening: Opening) -> Execution:
+        return opening.one_by_one(opening, self.start)

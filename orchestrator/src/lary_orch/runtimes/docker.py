@@ -20,18 +20,17 @@ from docker.utils.socket import SocketError
 from lary_results.tables import size_text
 from lary_schema.base import CONTRACT_VERSION, ContractError, ExitCode
 from lary_schema.events import Failed, Warned, to_line
-from lary_schema.runs import RunPaths
+from lary_schema.output import BoundedLog, Lines
 from requests.exceptions import RequestException
 
 from lary_orch.catalog.source import ImageSource
 from lary_orch.runtimes import orphans
-from lary_orch.runtimes.base import ASK_TIMEOUT_S, Execution, Folder, Opening, Say
+from lary_orch.runtimes.base import ASK_TIMEOUT_S, Folder, LocalRuntime, Say
 from lary_orch.runtimes.describe import parse_card
 from lary_orch.runtimes.devices import Slot
 from lary_orch.runtimes.docker_args import Host, bare_arguments, question_arguments, task_arguments
 from lary_orch.runtimes.images import CONTRACT_LABEL, SOURCE_LABEL, Recipes, how_to_get, reference
 from lary_orch.runtimes.jobs import Job, Prepared
-from lary_orch.runtimes.output import BoundedLog, Lines
 from lary_orch.runtimes.refusals import refusal
 
 API_TIMEOUT_S = 60
@@ -89,7 +88,7 @@ def host_facts(client: Any) -> Host:
     return Host(os.getuid(), os.getgid(), tuple(os.getgroups()), memory)
 
 
-class DockerRuntime:
+class DockerRuntime(LocalRuntime):
     """Runs jobs as containers. `owner` names the workspace, so that `sweep` finds its own alone.
 
     Raises ContractError where no engine answers.
@@ -175,15 +174,6 @@ class DockerRuntime:
         # No weights folder is no fault of a model without weights; the image says what it misses.
         created["mounts"] = [m for m in created["mounts"] if not m["ReadOnly"] or Path(m["Source"]).exists()]
         return self._launch(created, stderr, job.id)
-
-    def slots(self) -> None:
-        """Those of this machine."""
-
-    def preview(self, paths: RunPaths, jobs: Sequence[Job], say: Say) -> None:
-        """Nothing is submitted."""
-
-    def open(self, opening: Opening) -> Execution:
-        return opening.one_by_one(opening, self.start)
 
     def sweep(self) -> list[str]:
         removed = []

@@ -5,17 +5,17 @@ nothing here knows a verb. See `plan.verbs` for who declares what.
 """
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Literal, Self
+from typing import Literal
 
 from lary_schema.base import Document
 from lary_schema.mounts import Mounts
+from lary_schema.presence import SplitSource
 from lary_schema.store.layout import Store
 
 from lary_orch.catalog.source import ImageSource
-from lary_orch.catalog.splits import SplitSource
 
 JOB_FILE = "job.json"
 """Name of the job's document in the job mount."""
@@ -132,9 +132,6 @@ class Job(Task):
         wanted = {*self.reads, self.writes, "job"}
         return tuple(name for name in ("data", "weights", "job", "latents", "out") if name in wanted)
 
-    def in_run(self, run: str, mounts: Mounts) -> Self:
-        return replace(self, run=run, mounts=mounts)
-
 
 def link(jobs: Sequence[Job]) -> list[Job]:
     """The same jobs, each needing those that write what it reads."""
@@ -142,8 +139,7 @@ def link(jobs: Sequence[Job]) -> list[Job]:
     for job in jobs:
         for output in job.outputs:
             writers.setdefault(output.fingerprint, []).append(job.id)
-    return [replace(job, needs=_unique(name for key in job.inputs for name in writers.get(key, ()))) for job in jobs]
-
-
-def _unique(names: Iterable[str]) -> tuple[str, ...]:
-    return tuple(dict.fromkeys(names))
+    return [
+        replace(job, needs=tuple(dict.fromkeys(name for key in job.inputs for name in writers.get(key, ()))))
+        for job in jobs
+    ]

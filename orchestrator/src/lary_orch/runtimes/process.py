@@ -9,19 +9,18 @@ import os
 import signal
 import subprocess
 import threading
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
 
 from lary_schema.base import ContractError
-from lary_schema.runs import RunPaths
+from lary_schema.output import BoundedLog
 
 from lary_orch.catalog.source import ImageSource
 from lary_orch.runtimes import orphans
-from lary_orch.runtimes.base import ASK_TIMEOUT_S, JOB_ENVIRONMENT, Execution, Folder, Opening, Say, thread_environment
+from lary_orch.runtimes.base import ASK_TIMEOUT_S, JOB_ENVIRONMENT, Folder, LocalRuntime, Say, thread_environment
 from lary_orch.runtimes.devices import Slot
 from lary_orch.runtimes.jobs import JOB_FILE, Job, Prepared
-from lary_orch.runtimes.output import BoundedLog
 from lary_orch.runtimes.refusals import refusal
 
 INHERITED = ("PATH", "HOME", "USER", "LOGNAME", "LANG", "LC_ALL", "LC_CTYPE", "TZ", "TMPDIR", "LD_LIBRARY_PATH")
@@ -47,7 +46,7 @@ class Interpreters(Protocol):
         """What to do when the image does not answer in it."""
 
 
-class ProcessRuntime:
+class ProcessRuntime(LocalRuntime):
     """Runs jobs as child processes. `owner` names the workspace, so that `sweep` finds its own alone."""
 
     name = "process"
@@ -96,26 +95,10 @@ class ProcessRuntime:
     def sweep(self) -> list[str]:
         return orphans.sweep(self._owner)
 
-    def unfit(self, images: Iterable[ImageSource], *, gpu: bool) -> str | None:
-        """Nothing speaks against it: environments are made at first use."""
-        return None
-
     def adopt(self, ref: str) -> Prepared:
         raise ContractError(
             f"{ref}: no folder of an image and no name in the catalog; --runtime docker takes a reference"
         )
-
-    def as_user(self, uid: int, gid: int) -> None:
-        """A process cannot be somebody else."""
-
-    def slots(self) -> None:
-        """Those of this machine."""
-
-    def preview(self, paths: RunPaths, jobs: Sequence[Job], say: Say) -> None:
-        """Nothing is submitted."""
-
-    def open(self, opening: Opening) -> Execution:
-        return opening.one_by_one(opening, self.start)
 
     def _command(self, prepared: Prepared) -> list[str]:
         return [str(self._interpreters.python(prepared)), "-m", prepared.source.card.module]

@@ -16,9 +16,7 @@ from lary_results.tables import size_text
 from lary_schema.atomic import PARTIAL_SUFFIX, sync_dir, sync_file
 from lary_schema.base import ContractError, WeightsError, file_sha256, path_sha256
 from lary_schema.cards import WeightSpec
-from lary_schema.files import visible_files
-
-from lary_orch.weights.files import damage
+from lary_schema.files import damage, visible_files
 
 Say = Callable[[str], None]
 DEFAULT_ENDPOINT = "https://huggingface.co"

@@ -1,26 +1,20 @@
 """Weights for people: which file of which model is where, and whether it is what it should be."""
 
-import json
 import os
-import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO, Literal
+from typing import Literal
 
 from lary_schema.base import ContractError
 from lary_schema.cards import ModelCard, WeightSpec
-from lary_schema.files import is_lfs_pointer, visible_files
+from lary_schema.files import damage, visible_files
 
 from lary_orch.catalog.cards import Catalog
 from lary_orch.weights.index import expected_sha256, how_to_get, is_needed, place, weight_sha256
 
 State = Literal["ok", "unknown", "missing", "bad"]
 """`unknown`: whole as far as can be seen, and no hash to compare with is known."""
-
-ZIP_SUFFIXES = {".pt", ".pth", ".ckpt"}
-ZIP_HEAD = b"PK\x03\x04"
-HEAD_BYTES = 64
 
 
 @dataclass(frozen=True)
@@ -104,47 +98,6 @@ def problems(weight: Weight) -> Iterator[str]:
         problem = damage(file)
         if problem:
             yield f"{file.name}: {problem}"
-
-
-def damage(file: Path) -> str | None:
-    """What can be seen of a broken download without knowing its hash; None where nothing can."""
-    try:
-        return _damage(file)
-    except OSError as error:
-        return f"cannot be read: {error.strerror}"
-
-
-def _damage(file: Path) -> str | None:
-    size = file.stat().st_size
-    with file.open("rb") as opened:
-        head = opened.read(HEAD_BYTES)
-        if not head:
-            return "empty"
-        if is_lfs_pointer(file):
-            return "a git-lfs pointer and not the file (git-lfs was not installed when it was cloned)"
-        if head.lstrip().lower().startswith((b"<!doctype", b"<html")):
-            return "a web page and not the file (an error page that was saved)"
-        if file.suffix == ".safetensors":
-            opened.seek(0)
-            expected = _safetensors_size(opened, size)
-            if expected != size:
-                return "not a safetensors file" if expected is None else f"{size} bytes, {expected} by its own header"
-    if file.suffix in ZIP_SUFFIXES and head.startswith(ZIP_HEAD) and not zipfile.is_zipfile(file):
-        return "cut short (its table of contents, at the end, is missing)"
-    return None
-
-
-def _safetensors_size(file: BinaryIO, size: int) -> int | None:
-    """Bytes that the file has by its header (8 bytes of length, JSON, tensors); None where that is none."""
-    length = int.from_bytes(file.read(8), "little")
-    if length > size:
-        return None
-    try:
-        entries = json.loads(file.read(length))
-        ends = [entry["data_offsets"][1] for name, entry in entries.items() if name != "__metadata__"]
-    except (ValueError, TypeError, KeyError, AttributeError, IndexError):
-        return None
-    return 8 + length + max(ends, default=0)
 
 
 def fetchable(weights: Sequence[Weight]) -> list[Weight]:

@@ -4,10 +4,10 @@ from pathlib import Path
 
 import numpy as np
 from lary_demo.files import write_clip, write_image, write_table
-from lary_orch.catalog.splits import SplitSource
 from lary_schema.base import file_sha256
 from lary_schema.cards import Mode, PairColumns, VideoColumns
 from lary_schema.jobs import MetadataFile, Source
+from lary_schema.presence import SplitSource
 from numpy.typing import NDArray
 
 ROWS = 8

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 from lary_orch.catalog.source import ImageSource
-from lary_orch.catalog.splits import SplitSource
 from lary_orch.runtimes.base import LocalRuntime, Running
 from lary_orch.runtimes.describe import describe, parse_card
 from lary_orch.runtimes.devices import Device, Slot
@@ -21,6 +20,7 @@ from lary_schema.cards import ImageCard, Mode, ModelCard
 from lary_schema.events import Event, Failed, from_line
 from lary_schema.jobs import ExtractJob
 from lary_schema.mounts import Mounts
+from lary_schema.presence import SplitSource
 from lary_schema.values import ExtractionSettings, make_values, new_layout
 
 from lary_conformance.fixture import METADATA, SHARD_ROWS, make_rows

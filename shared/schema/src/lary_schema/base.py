@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import signal
 from enum import IntEnum
 from pathlib import Path
 from typing import Any, Self
@@ -23,6 +24,17 @@ class ExitCode(IntEnum):
     WEIGHTS = 4
     OUT_OF_MEMORY = 5
     STALLED = 124
+
+
+def explain(code: int) -> str:
+    """An exit code in words."""
+    if code == ExitCode.STALLED:
+        return "stalled: no progress for too long"
+    if code == 128 + signal.SIGKILL:
+        return "killed (SIGKILL); often by the kernel for want of memory"
+    if code > 128 and code - 128 in set(signal.Signals):
+        return f"ended by {signal.Signals(code - 128).name}"
+    return f"exit {code}"
 
 
 class ContractError(Exception):

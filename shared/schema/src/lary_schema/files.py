@@ -1,9 +1,15 @@
 """What files on a disk are, told by their names and their first bytes."""
 
+import json
+import zipfile
 from pathlib import Path
+from typing import BinaryIO
 
 _POINTER = b"version https://git-lfs"
 """How the text begins that Git LFS leaves where it did not fetch a file (Git LFS, docs/spec.md)."""
+_ZIP_SUFFIXES = {".pt", ".pth", ".ckpt"}
+_ZIP_HEAD = b"PK\x03\x04"
+_HEAD_BYTES = 64
 
 
 def is_lfs_pointer(path: Path) -> bool:
@@ -28,3 +34,44 @@ def visible_files(root: Path) -> list[Path]:
         return [root]
     inside = (path for path in root.rglob("*") if path.is_file())
     return sorted(p for p in inside if not any(part.startswith(".") for part in p.relative_to(root).parts))
+
+
+def damage(file: Path) -> str | None:
+    """What can be seen of a broken download without knowing its hash; None where nothing can."""
+    try:
+        return _damage(file)
+    except OSError as error:
+        return f"cannot be read: {error.strerror}"
+
+
+def _damage(file: Path) -> str | None:
+    size = file.stat().st_size
+    with file.open("rb") as opened:
+        head = opened.read(_HEAD_BYTES)
+        if not head:
+            return "empty"
+        if is_lfs_pointer(file):
+            return "a git-lfs pointer and not the file (git-lfs was not installed when it was cloned)"
+        if head.lstrip().lower().startswith((b"<!doctype", b"<html")):
+            return "a web page and not the file (an error page that was saved)"
+        if file.suffix == ".safetensors":
+            opened.seek(0)
+            expected = _safetensors_size(opened, size)
+            if expected != size:
+                return "not a safetensors file" if expected is None else f"{size} bytes, {expected} by its own header"
+    if file.suffix in _ZIP_SUFFIXES and head.startswith(_ZIP_HEAD) and not zipfile.is_zipfile(file):
+        return "cut short (its table of contents, at the end, is missing)"
+    return None
+
+
+def _safetensors_size(file: BinaryIO, size: int) -> int | None:
+    """Bytes that the file has by its header (8 bytes of length, JSON, tensors); None where that is none."""
+    length = int.from_bytes(file.read(8), "little")
+    if length > size:
+        return None
+    try:
+        entries = json.loads(file.read(length))
+        ends = [entry["data_offsets"][1] for name, entry in entries.items() if name != "__metadata__"]
+    except (ValueError, TypeError, KeyError, AttributeError, IndexError):
+        return None
+    return 8 + length + max(ends, default=0)

@@ -4,7 +4,7 @@ import shlex
 from dataclasses import dataclass
 from pathlib import Path
 
-from lary_orch.runtimes.output import LOG_BYTES
+from lary_schema.output import LOG_BYTES
 
 JOB = "@JOB@"
 """Stands for the job's id in a command; the script puts in its own task's."""

@@ -3,8 +3,8 @@
 from collections.abc import Iterator
 from pathlib import Path
 
-from lary_orch.runtimes.output import Lines
 from lary_schema.events import Event, from_line
+from lary_schema.output import Lines
 
 MOST_BYTES = 4 << 20
 """Read at one look: a task that says much is caught up with later."""

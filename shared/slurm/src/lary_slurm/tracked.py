@@ -3,8 +3,8 @@
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from lary_orch.run.attempts import explain
 from lary_orch.runtimes.jobs import Task
+from lary_schema.base import explain
 from lary_schema.events import Failed
 
 from lary_slurm.client import RUNNING, QueueEntry

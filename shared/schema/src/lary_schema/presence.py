@@ -1,17 +1,36 @@
-"""Is all of a split on this disk? Looked at without opening a file: `lary-orch data check` opens them."""
+"""A split on this disk: is all of it there? Looked at without opening a file; `lary-orch data check` opens them."""
 
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
 from lary_schema.base import ContractError
 from lary_schema.cards import Actions, DatasetCard
+from lary_schema.jobs import Source
 from lary_schema.metadata import Row, RowError, read_rows
 from lary_schema.mounts import resolve_media
 
-from lary_orch.catalog.splits import SplitSource
-
 LOOKED_AT = 20
 """Rows of each split whose files are looked for: all of a million would take minutes."""
+
+
+@dataclass(frozen=True)
+class SplitSource:
+    """One split of a dataset, found on this disk."""
+
+    split: str
+    data: Path
+    """Data root: the job's data mount."""
+    csv: Path
+    source: Source
+
+    @property
+    def sha256(self) -> str:
+        return self.source.metadata.sha256
+
+    @property
+    def rows(self) -> int:
+        return self.source.metadata.rows
 
 
 def lost_rows(card: DatasetCard, source: SplitSource) -> list[str]:
