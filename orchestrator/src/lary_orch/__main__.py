@@ -12,6 +12,7 @@ import os  # noqa: E402
 import sys  # noqa: E402
 
 import click  # noqa: E402
+from lary_schema.terminal import safe_output  # noqa: E402
 
 from lary_orch.cli import cli  # noqa: E402
 
@@ -24,6 +25,7 @@ def main() -> None:
     """Entry point of `lary-orch`."""
     if _INTERRUPTIBLE:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+    safe_output()
     try:
         code = _run()
     except (KeyboardInterrupt, click.Abort):

@@ -221,6 +221,54 @@ def test_what_newer_probes_tell_is_shown_as_it_is(workspace: Workspace, write: W
     assert table.rows()[1][-1] == f"unknown robots: nan 7, {EVIL} 2"
 
 
+def test_warnings_of_probes_and_differences_from_the_best(
+    workspace: Workspace, write: Write, made: Made, write_rows: Any
+) -> None:
+    right = [float(n % 3 > 0) for n in range(50)]
+    for model, scores in (("good", [1.0] * 50), ("poor", right)):
+        write_rows(write(model, "toy", {"val": 0.5}, warnings=("few rows",), recipe={"epochs": 2}), "val", scores)
+    write("old", "toy", {"val": 0.4}, recipe={"epochs": 2})
+    document = made()
+    warnings = document.one("ul", "warnings").all("li")
+    assert [li.text for li in warnings] == ["few rows good, lary-v1 on val; poor, lary-v1 on val"]
+    differences = document.one("details", "differences")
+    assert differences.one("summary").text == "Against the best of each column: 1 of 1 differences exclude 0"
+    rows = differences.one("table").rows()
+    assert rows[0][:4] == ["column", "a: the best", "b", "difference"]
+    assert rows[1][:4] == ["toy/val", "good lary-v1", "poor lary-v1", "+34.0"]
+    assert rows[1][5:] == ["a is better", "50", "rows taken as independent"]
+    assert rows[2][3:] == ["-", "-", "not compared", "-", "-"]
+    assert "old (lary-v1) on toy/val: old: no scores of single rows" in differences.text
+
+
+def test_other_recipes_have_sections_of_their_own(workspace: Workspace, write: Write, made: Made) -> None:
+    for model, epochs in (("a", 15), ("b", 15), ("c", 2)):
+        write(model, "toy", {"val": 0.5}, recipe={"epochs": epochs})
+    document = made()
+    assert [len(board.one("tbody").all("tr")) for board in document.all("table", "board")] == [2, 1]
+    titles = [h.text for h in document.one("main").all("h2")]
+    assert titles[0] == "Protocol lary-v1: LARYBench, to the letter"
+    assert titles[1].startswith("Protocol lary-v1, another recipe (")
+    assert titles[1].endswith("): epochs 2 (above: 15)")
+
+
+def test_forty_results_with_failures_and_numbers_that_are_none(workspace: Workspace, write: Write, made: Made) -> None:
+    for n in range(20):
+        metric = "mse" if n % 2 else "top1"
+        for control in ("none", "shuffled"):
+            folder = write(
+                f"m{n}", f"set{n % 4}", {"val": 0.5, "test": 0.4}, metric=metric, control=control, failed=n % 5
+            )
+            document = json.loads((folder / "result.json").read_text())
+            if n % 3 == 0:
+                document["splits"]["val"] |= {"value": None, "floor": None, "std": None, "chance": None}
+                document["splits"]["val"]["interval"] |= {"low": None, "high": None}
+            publish_text(folder / "result.json", json.dumps(document))
+    document = made()
+    assert len(document.one("table", "board").one("tbody").all("tr")) == 20
+    assert not [rect for rect in document.all("rect") + document.all("line") if "nan" in str(rect.attributes)]
+
+
 # --- confusion matrices -----------------------------------------------------------------------
 
 

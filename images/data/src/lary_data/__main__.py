@@ -5,6 +5,7 @@ import sys
 
 import click
 from lary_schema.base import ContractError, ExitCode
+from lary_schema.terminal import safe_output
 
 TOOLS: dict[str, str] = {
     "describe": "Print the image card as JSON.",
@@ -46,6 +47,7 @@ def cli() -> None:
 
 def main() -> None:
     """A ContractError is one readable message and its exit code, not a traceback; so is a disk that refuses."""
+    safe_output()
     try:
         cli(prog_name="lary-orch data")
     except ContractError as error:

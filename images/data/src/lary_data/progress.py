@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+from lary_schema.terminal import terminal_of
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
@@ -18,7 +19,7 @@ Tick = Callable[[int], None]
 @contextmanager
 def progress(title: str, total: int, unit: str) -> Iterator[Tick]:
     """Shows how many of `total` are done while the block runs."""
-    console = Console(stderr=True)
+    console = Console(file=terminal_of(sys.stderr))
     if console.is_terminal and not console.is_dumb_terminal:
         with _bars(console) as bars:
             task = bars.add_task(title, total=total, said="")

@@ -70,6 +70,8 @@ def rows(catalog: Catalog, workspace: Workspace) -> Iterator[dict[str, Any]]:
 
 
 def _cells(row: dict[str, Any]) -> tuple[str, ...]:
+    from lary_results.published import PRINTED_DIGITS
+
     return (
         row["key"],
         row["image"],
@@ -78,7 +80,7 @@ def _cells(row: dict[str, Any]) -> tuple[str, ...]:
         ", ".join(row["variants"]),
         _weights(row["weights"]),
         row["license"],
-        ", ".join(f"{name} {value:g}" for name, value in row["published"].items()) or "-",
+        ", ".join(f"{name} {value:.{PRINTED_DIGITS}f}" for name, value in row["published"].items()) or "-",
     )
 
 

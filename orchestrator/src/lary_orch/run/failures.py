@@ -8,6 +8,7 @@ from typing import Any, TextIO
 
 from lary_results.remedies import REMEDIES
 from lary_results.run_state import failed_rows
+from lary_schema.printable import printable_lines
 from lary_schema.runs import PlanFile
 
 from lary_orch.plan.jobs import Problem
@@ -29,7 +30,7 @@ def report_failures(plan: PlanFile, problems: Sequence[Problem], outcomes: Seque
     """A short list of everything that is missing from the table, and why."""
     lines = [*_job_lines(outcomes), *_row_lines(failed_rows(plan)), *(f"error: {problem}" for problem in problems)]
     if lines:
-        out.write("\n" + "\n".join(lines) + "\n")
+        out.write(printable_lines("\n" + "\n".join(lines) + "\n"))
 
 
 def _job_lines(outcomes: Sequence[Outcome]) -> Iterable[str]:

@@ -7,6 +7,8 @@ from contextlib import contextmanager
 from typing import TextIO
 
 from lary_schema.events import BatchHalved, Event, Failed, Finished, Progress, Split, Started, Warned, to_line
+from lary_schema.printable import printable, printable_lines
+from lary_schema.terminal import terminal_of
 from rich.console import Console, RenderableType
 from rich.progress import BarColumn, ProgressColumn, TaskID, TextColumn, TimeElapsedColumn
 from rich.progress import Progress as Bars
@@ -28,7 +30,7 @@ STOPPED = ("stopped", "yellow")
 @contextmanager
 def watching(jobs: int, out: TextIO, *, as_json: bool) -> Iterator[Watch]:
     """The watch that fits `out`; it is closed at the end, and then the terminal is as before."""
-    console = Console(file=out, highlight=False)
+    console = Console(file=terminal_of(out), highlight=False)
     if as_json:
         yield JsonLines(out)
     elif console.is_terminal and not console.is_dumb_terminal:
@@ -150,7 +152,7 @@ class PlainLines:
         self._say(outcome.task, f"{mark}: {text}" if text else mark)
 
     def note(self, text: str) -> None:
-        self._out.write(text + "\n")
+        self._out.write(printable_lines(text) + "\n")
         self._out.flush()
 
     def _say(self, job: Task, text: str) -> None:
@@ -164,7 +166,7 @@ class _Rate(ProgressColumn):
         super().__init__(table_column=Column(no_wrap=True, overflow="ellipsis", ratio=1))
 
     def render(self, task: object) -> Text:
-        return Text(str(getattr(task, "fields", {}).get("said", "")), style="dim")
+        return Text(printable(str(getattr(task, "fields", {}).get("said", ""))), style="dim")
 
 
 class _Bars(Bars):
@@ -231,7 +233,7 @@ class LiveBars:
         self._show_sum()
 
     def note(self, text: str) -> None:
-        self._console.print(Text(text, style="bold"))
+        self._console.print(Text(printable_lines(text), style="bold"))
 
     def _show_sum(self) -> None:
         ended, total = len(self._states), int(self._bars.tasks[0].total or 0)
@@ -241,7 +243,7 @@ class LiveBars:
 
     def _line(self, job: Task, mark: str, colour: str, text: str) -> None:
         head = Text(f"{mark:8}", style=colour)
-        self._console.print(head + Text(f"{job.verb:8} {job.title}  ") + Text(text, style="dim"))
+        self._console.print(head + Text(f"{job.verb:8} {job.title}  ") + Text(printable_lines(text), style="dim"))
 
 
 def _name(job: Task) -> str:

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from typing import TextIO
 
 from lary_schema.printable import printable, printable_lines
+from lary_schema.terminal import terminal_of
 
 
 @dataclass(frozen=True)
@@ -30,7 +31,7 @@ def show(table: Table, out: TextIO) -> None:
     from rich.console import Console
 
     safe = _safe(table)
-    Console(file=out, highlight=False).print(_drawn(safe), *map(_literal, safe.notes), sep="\n")
+    Console(file=terminal_of(out), highlight=False).print(_drawn(safe), *map(_literal, safe.notes), sep="\n")
 
 
 def plain(table: Table) -> str:

@@ -119,14 +119,15 @@ def plain(value: Any) -> str:
 
 def _warnings(evidence: Evidence, scores: list[Score]) -> Html | None:
     """What the probes warned of, and marks that the bars do not show."""
-    texts: dict[str, None] = {}
+    of: dict[str, list[str]] = {}
     for score in _ordered(scores):
         control = "" if score.control == "none" else f" {score.control} control"
-        notes = [*evidence.results[score.file].warnings, *filter(None, [score.note])]
-        texts |= dict.fromkeys(f"{score.named}{control}: {note}" for note in notes)
-    if not texts:
+        for note in (*evidence.results[score.file].warnings, *filter(None, [score.note])):
+            of.setdefault(note, []).append(f"{', '.join(score.line)} on {score.split}{control}")
+    if not of:
         return None
-    return join(el("h4", "Warnings"), el("ul", [el("li", text) for text in texts], class_="warnings"))
+    lines = [el("li", note, " ", el("small", "; ".join(dict.fromkeys(named)))) for note, named in of.items()]
+    return join(el("h4", "Warnings"), el("ul", lines, class_="warnings"))
 
 
 def _dimensions(evidence: Evidence, scores: list[Score]) -> Html | None:
