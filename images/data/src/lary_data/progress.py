@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+from lary_schema.printable import printable, printable_lines
 from lary_schema.terminal import terminal_of
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
@@ -22,7 +23,7 @@ def progress(title: str, total: int, unit: str) -> Iterator[Tick]:
     console = Console(file=terminal_of(sys.stderr))
     if console.is_terminal and not console.is_dumb_terminal:
         with _bars(console) as bars:
-            task = bars.add_task(title, total=total, said="")
+            task = bars.add_task(printable(title), total=total, said="")
             yield lambda failed: bars.update(task, advance=1, said=f"{failed:,} failed" if failed else "")
     else:
         yield _Lines(title, total, unit).tick
@@ -30,7 +31,7 @@ def progress(title: str, total: int, unit: str) -> Iterator[Tick]:
 
 def say(text: str) -> None:
     """A line for people."""
-    sys.stderr.write(text + "\n")
+    sys.stderr.write(printable_lines(text) + "\n")
     sys.stderr.flush()
 
 
