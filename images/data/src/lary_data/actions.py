@@ -79,7 +79,7 @@ class Table:
     @property
     def root(self) -> Path:
         """The folder that the cells are relative to."""
-        return self.files.data / actions_of(self.files).folder.replace("{split}", self.split)
+        return self.files.actions(self.split)
 
     def count(self) -> int:
         return count_rows(self.csv)

@@ -65,13 +65,13 @@ class _Reader:
         card = files.card
         self._card = card
         self._data = files.data
-        self._media = files.data / card.media.replace("{split}", split)
+        self._media = files.media(split)
         columns = card.columns
         self._indices = columns.indices if isinstance(columns, VideoColumns) else None
         self._inputs = [columns.video] if isinstance(columns, VideoColumns) else [columns.source, columns.target]
         self._actions = card.actions
         if card.actions is not None:
-            self._folder = files.data / card.actions.folder.replace("{split}", split)
+            self._folder = files.actions(split)
         target = [card.actions.column] if card.actions is not None else []
         self.columns = [*self._inputs, *([self._indices] if self._indices else []), *target]
 

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from lary_schema.base import Document
+from lary_schema.base import ContractError, Document
 from lary_schema.cards import DatasetCard
 
 DATASETS_VARIABLE = "LARY_DATASETS"
@@ -17,6 +17,16 @@ class DatasetFiles(Document):
     """Data root: `media`, `actions.folder` and statistics are below it."""
     csv: dict[str, Path]
     """The CSV of each split, there or not."""
+
+    def media(self, split: str) -> Path:
+        """The folder that a split's media are relative to."""
+        return self.data / self.card.media.replace("{split}", split)
+
+    def actions(self, split: str) -> Path:
+        """The folder that a split's action files are relative to. Raises ContractError for a set without actions."""
+        if self.card.actions is None:
+            raise ContractError(f"dataset {self.card.key} is a {self.card.task} set; it has no actions")
+        return self.data / self.card.actions.folder.replace("{split}", split)
 
 
 class Datasets(Document):

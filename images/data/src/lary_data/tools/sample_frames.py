@@ -72,5 +72,5 @@ def _of_dataset(
         raise ContractError(f"dataset {key} has image pairs and no clips; there is nothing to sample")
     if split not in files.csv:
         raise ContractError(f"-d {key} needs --split {'|'.join(files.csv)}")
-    folder = media or files.data / files.card.media.replace("{split}", split)
+    folder = media or files.media(split)
     return files.csv[split], files.data, folder, columns, frames or files.card.frames
