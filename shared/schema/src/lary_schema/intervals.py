@@ -10,6 +10,7 @@ numpy is imported where it is needed: commands that show no interval start witho
 from __future__ import annotations
 
 import math
+from functools import lru_cache
 from statistics import NormalDist
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -93,6 +94,7 @@ def seed_part(scores: NDArray[np.float64], groups: NDArray[np.int64]) -> Part:
     return Part(max(0.0, between - rows) / seeds, seeds - 1)
 
 
+@lru_cache(maxsize=256)
 def t_quantile(freedom: float) -> float:
     """The value that Student's t with `freedom` >= 1 (not necessarily whole) exceeds with probability 2.5 %."""
     if freedom > 10_000:
@@ -147,12 +149,24 @@ def _estimate(
         low, high = _of_equals(value, count, bounds)
     else:
         low, high = _by_bootstrap(sums, resamples, seed)
-    # Half-widths of independent causes add like variances do (Zou and Donner 2008).
-    others = [t_quantile(part.freedom) * math.sqrt(part.variance) for part in parts]
-    low, high = value - math.hypot(value - low, *others), value + math.hypot(high - value, *others)
+    # Half-widths of independent causes add like standard deviations do (Zou and Donner 2008).
+    seeds = _half_width(parts)
+    low, high = value - math.hypot(value - low, seeds), value + math.hypot(high - value, seeds)
     if bounds is not None:
         low, high = max(low, bounds[0]), min(high, bounds[1])
     return Estimate(value, low, high, count)
+
+
+def _half_width(parts: Sequence[Part]) -> float:
+    """Of a 95 % interval for the sum of independent parts.
+
+    Degrees of freedom by Welch's second formula (1947): Satterthwaite's are too few where they are small.
+    """
+    variance = sum(part.variance for part in parts)
+    if variance <= 0:
+        return 0.0
+    freedom = variance**2 / sum(part.variance**2 / (part.freedom + 2) for part in parts) - 2
+    return t_quantile(freedom) * math.sqrt(variance)
 
 
 def _of_equals(value: float, count: int, bounds: tuple[float, float] | None) -> tuple[float, float]:
