@@ -33,8 +33,9 @@ def encode(model: Model, *clips: NDArray[np.uint8]) -> torch.Tensor:
         return model.encode(batch, np.arange(len(clips))).tokens
 
 
-@pytest.mark.parametrize("key", KEYS)
-@pytest.mark.parametrize("mode", ["video", "image"])
+@pytest.mark.parametrize(
+    ("key", "mode"), [*((key, mode) for key in KEYS for mode in FRAMES), ("single-frame", "image")]
+)
 def test_shapes_are_those_of_the_card(key: str, mode: Mode) -> None:
     card: ModelCard = registry.find_card(key)
     spec, model = card.spec(mode, "corrected"), make(key, mode)
@@ -89,3 +90,11 @@ def test_preprocessing_needs_no_torch() -> None:
         "raise SystemExit('torch' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False, timeout=60).returncode == 0
+
+
+def test_a_single_frame_is_the_second_one_alone() -> None:
+    pair, model = clip(2), make("single-frame", "image")
+    other = np.stack([clip(1, 7)[0], pair[1]])
+    tokens = encode(model, pair, other)
+    torch.testing.assert_close(tokens[0], tokens[1])
+    torch.testing.assert_close(tokens[0], encode(make("pixels", "image"), pair)[0, 1:])

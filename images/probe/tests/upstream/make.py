@@ -118,7 +118,8 @@ def classify(evaluation: Any, models: Any, sampler: Any) -> dict[str, Any]:
             "mc_final_lr": 0.0, "mc_ref_wd": decay, "mc_final_wd": decay,
         }  # fmt: skip
         optimisers.append(torch.optim.AdamW([group]))
-        schedules.append(evaluation.WarmupCosineLRSchedule(optimisers[-1], T_max=EPOCHS * steps))
+        rate = evaluation.WarmupCosineLRSchedule(optimisers[-1], T_max=EPOCHS * steps)
+        schedules.append([[rate], [evaluation.CosineWDSchedule(optimisers[-1], T_max=EPOCHS * steps)]])
     counts = np.bincount(labels("train"))
     dataset.sample_weights = torch.from_numpy(1 / (counts[labels("train")] * CLASSES))
     order = sampler.DistributedWeightedSampler(dataset, num_replicas=1, rank=0, shuffle=True)
@@ -130,7 +131,7 @@ def classify(evaluation: Any, models: Any, sampler: Any) -> dict[str, Any]:
         for head, optimiser, schedule in zip(heads, optimisers, schedules, strict=True):
             acc, loss, *_ = evaluation.run_epoch(
                 torch.device("cpu"), [head], batches("train", orders[-1]), training=True, optimizer=[optimiser],
-                scaler=[None], schedulers=[[schedule]], use_bfloat16=False,
+                scaler=[None], schedulers=schedule, use_bfloat16=False,
             )  # fmt: skip
             found["train"].append(acc / 100)
             found["train_loss"].append(loss)
