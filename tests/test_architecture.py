@@ -89,8 +89,6 @@ def _structure() -> ModuleType:
 
 
 STRUCTURE = _structure()
-KNOWN_CIRCLES = {"lary_lapa": {("lary_lapa.flux2",), ("lary_lapa.univla",)}}
-"""Packages whose circles are still to be undone, by a module in each."""
 
 
 @cache
@@ -101,9 +99,8 @@ def measured(package: Path) -> Any:
 @pytest.mark.parametrize("package", packages(), ids=lambda p: p.name)
 def test_no_circle_inside_a_package(package: Path) -> None:
     found = measured(package)
-    known = KNOWN_CIRCLES.get(package.name, set())
-    assert [circle for circle in found.circles if not any(set(one) <= set(circle) for one in known)] == []
-    assert len(found.upwards) <= len(known)
+    assert list(found.circles) == []
+    assert list(found.upwards) == []
 
 
 def test_the_rooms_of_the_orchestrator() -> None:

@@ -12,6 +12,7 @@ from lary_orch.runtimes.docker_args import PIDS, TMP_BYTES, Host, question_argum
 from lary_orch.runtimes.jobs import Job, Prepared
 from lary_orch.weights.convert import Conversion, container_arguments
 from lary_schema.cards import ImageCard
+from lary_schema.linked import linked_folder
 from lary_schema.mounts import Mounts
 
 HOST = Host(uid=1000, gid=1001, groups=(44, 1001), memory_bytes=8 << 30)
@@ -137,3 +138,18 @@ def test_a_question_is_as_isolated_and_sees_no_folder() -> None:
     assert "mounts" not in asked
     assert asked["command"] == ["describe", "--model", "x"]
     assert {k: v for k, v in asked.items() if k != "command"}.items() <= job.items()
+
+
+def test_each_linked_file_is_mounted_for_itself(tmp_path: Path) -> None:
+    """And nothing of the folder that holds it."""
+    (tmp_path / "home").mkdir()
+    file = tmp_path / "home" / "vitl.pt"
+    file.touch()
+    mounts = _job().mounts.model_copy(update={"weights": linked_folder({"sub/vitl.pt": file}, tmp_path)})
+    found = _mounted(task_arguments(_job(mounts=mounts), Slot(cpus=3), HOST, LABELS))
+    assert found["/weights/sub/vitl.pt"] == (str(file), True)
+    assert {target for target in found if target.startswith("/weights")} == {"/weights/sub/vitl.pt"}
+    empty = _job().mounts.model_copy(update={"weights": linked_folder({}, tmp_path)})
+    assert not any(
+        "/weights" in target for target in _mounted(task_arguments(_job(mounts=empty), Slot(), HOST, LABELS))
+    )

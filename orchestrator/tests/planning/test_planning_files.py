@@ -9,10 +9,11 @@ from typing import Any
 import pytest
 from lary_orch.plan import files as job_files
 from lary_orch.plan.files import write_job, write_plan
-from lary_orch.weights.index import find_weights, mount_root, weight_sha256
+from lary_orch.weights.index import find_weights, weight_sha256
 from lary_schema.base import ContractError, ExitCode, WeightsError, file_sha256, path_sha256
 from lary_schema.cards import ModelCard
 from lary_schema.jobs import ExtractJob
+from lary_schema.linked import linked_files, linked_folder
 from lary_schema.runs import PlanFile
 from lary_schema.store.layout import Store
 
@@ -125,31 +126,67 @@ def put(path: Path, content: bytes = b"weights") -> Path:
     return path
 
 
+def seen(folder: Path) -> dict[str, Path]:
+    """Files that a job finds in its weights mount, and where they lie."""
+    return {p.relative_to(folder).as_posix(): p.resolve() for p in folder.rglob("*") if p.is_file()}
+
+
 def test_weights_below_the_root(tmp_path: Path, card: Callable[..., ModelCard]) -> None:
     root = tmp_path / "weights"
     file = put(root / "a.pt")
-    put(root / "folder/config.json", b"{}")
+    config = put(root / "folder/config.json", b"{}")
     put(root / "folder/.cache/lock", b"1")
+    put(root / "another-model.pt")
     model = card({"name": "model", "path": "a.pt"}, {"name": "backbone", "path": "folder"})
     found = find_weights(model, root, tmp_path / "cache", env={})
-    assert found.root == root
+    assert seen(found.root) == {"a.pt": file, "folder/config.json": config}
     assert [(f.name, f.path) for f in found.files] == [("model", "a.pt"), ("backbone", "folder")]
     assert found.hashes == {"model": file_sha256(file), "backbone": path_sha256(root / "folder")}
+    assert path_sha256(found.root / "folder") == path_sha256(root / "folder"), "the worker hashes what it sees"
+    assert find_weights(model, root, tmp_path / "cache", env={}) == found
 
 
-def test_a_variable_leads_elsewhere(tmp_path: Path, card: Callable[..., ModelCard]) -> None:
-    put(tmp_path / "nfs/hub/model.bin")
-    put(tmp_path / "nfs/laq/a.pt")
-    spec = {"name": "backbone", "path": "folder", "env": "DINO_V2_PATH"}
-    env = {"DINO_V2_PATH": str(tmp_path / "nfs/hub")}
-    alone = find_weights(card(spec), tmp_path / "weights", tmp_path / "cache", env=env)
-    assert (alone.root, alone.files[0].path) == (tmp_path / "nfs", "hub")
-    both = card(spec, {"name": "model", "path": "laq/a.pt"})
-    found = find_weights(both, tmp_path / "nfs", tmp_path / "cache", env=env)
-    assert [f.path for f in found.files] == ["hub", "laq/a.pt"]
+def test_a_variable_leads_elsewhere_and_nothing_around_it_is_mounted(
+    tmp_path: Path, card: Callable[..., ModelCard]
+) -> None:
+    home = tmp_path / "home"
+    secret, file = put(home / ".ssh/id_rsa"), put(home / "vitl.safetensors")
+    put(home / "letter.txt")
+    hub = put(home / "hub/model.bin")
+    one = {"name": "model", "path": "vitl.pt", "env": "VJEPA2_CKPT_PATH"}
+    two = {"name": "backbone", "path": "dino/folder", "env": "DINO_V2_PATH"}
+    env = {"VJEPA2_CKPT_PATH": str(file), "DINO_V2_PATH": str(hub.parent)}
+    found = find_weights(card(one, two), tmp_path / "weights", tmp_path / "cache", env=env)
+    assert seen(found.root) == {"vitl.safetensors": file, "dino/hub/model.bin": hub}
+    assert [f.path for f in found.files] == ["vitl.safetensors", "dino/hub"]
+    assert secret not in seen(found.root).values()
 
 
-def test_links_of_a_hub_cache_stay_inside_the_mount(tmp_path: Path, card: Callable[..., ModelCard]) -> None:
+def test_a_model_without_weights_sees_none(tmp_path: Path, card: Callable[..., ModelCard]) -> None:
+    put(tmp_path / "weights/a.pt")
+    found = find_weights(card(), tmp_path / "weights", tmp_path / "cache", env={})
+    assert found.root.is_dir()
+    assert seen(found.root) == {}
+
+
+@pytest.mark.parametrize(("path", "files"), [("vitl.pt", ()), ("folder", ("config.json", "model.safetensors"))])
+def test_some_folder_is_not_taken_for_weights(
+    tmp_path: Path, card: Callable[..., ModelCard], path: str, files: tuple[str, ...]
+) -> None:
+    put(tmp_path / "home/letter.txt")
+    model = card({"name": "model", "path": path, "env": "DINO_V2_PATH", "files": files})
+    with pytest.raises(WeightsError, match=r"home: is a folder without config\.json"):
+        find_weights(model, tmp_path / "w", tmp_path / "c", env={"DINO_V2_PATH": str(tmp_path / "home")})
+
+
+@pytest.mark.parametrize("name", ["HOME", "PATH", "SSH_AUTH_SOCK", "LD_LIBRARY_PATH", "AWS_CONFIG_FILE", "x_CKPT_PATH"])
+def test_a_card_names_variables_of_weights_alone(card: Callable[..., ModelCard], name: str) -> None:
+    with pytest.raises(ContractError, match="env"):
+        card({"name": "model", "path": "a.pt", "env": name})
+    card({"name": "model", "path": "a.pt", "env": "MINE_CKPT_PATH"})
+
+
+def test_links_of_a_hub_cache_are_followed(tmp_path: Path, card: Callable[..., ModelCard]) -> None:
     hub = tmp_path / "hub/models--x"
     blob = put(hub / "blobs/abc")
     link = hub / "snapshots/1/model.safetensors"
@@ -157,17 +194,26 @@ def test_links_of_a_hub_cache_stay_inside_the_mount(tmp_path: Path, card: Callab
     link.symlink_to(os.path.relpath(blob, link.parent))
     model = card({"name": "backbone", "path": "folder", "env": "DINO_V2_PATH"})
     found = find_weights(model, tmp_path / "w", tmp_path / "c", env={"DINO_V2_PATH": str(link.parent)})
-    assert (found.root, found.files[0].path) == (hub, "snapshots/1")
+    assert seen(found.root) == {"1/model.safetensors": blob}
 
 
-def test_a_link_out_of_the_weights_root_is_followed(tmp_path: Path) -> None:
-    root = tmp_path / "weights"
-    root.mkdir()
-    inside, outside = put(root / "b.pt"), put(tmp_path / "disk/a.pt")
-    assert mount_root([inside], root) == root
-    assert mount_root([inside, outside], root) == tmp_path
-    with pytest.raises(WeightsError, match="put them under one root"):
-        mount_root([inside, Path("/etc/hostname")], root)
+def test_two_weights_of_one_place_are_refused(tmp_path: Path, card: Callable[..., ModelCard]) -> None:
+    put(tmp_path / "w/a.pt")
+    model = card({"name": "model", "path": "a.pt"}, {"name": "other", "path": "b.pt", "env": "MINE_CKPT_PATH"})
+    with pytest.raises(WeightsError, match=r"two weights of heavy.* would lie at a\.pt"):
+        find_weights(model, tmp_path / "w", tmp_path / "c", env={"MINE_CKPT_PATH": str(put(tmp_path / "x/a.pt"))})
+
+
+def test_linked_folders_are_made_once_and_anew_where_they_were_changed(tmp_path: Path) -> None:
+    files = {"a.pt": put(tmp_path / "x/a.pt"), "sub/b.pt": put(tmp_path / "y/b.pt")}
+    folder = linked_folder(files, tmp_path)
+    assert linked_folder(files, tmp_path) == folder
+    assert linked_files(folder) == files
+    assert linked_files(tmp_path / "x") is None
+    (folder / "a.pt").unlink()
+    (folder / "a.pt").symlink_to("/etc/passwd")
+    assert seen(linked_folder(files, tmp_path)) == files
+    assert [p.name for p in folder.parent.iterdir()] == [folder.name]
 
 
 @pytest.mark.parametrize(
@@ -201,6 +247,20 @@ def test_hashes_are_remembered_until_a_file_changes(tmp_path: Path, monkeypatch:
     assert weight_sha256(folder, tmp_path / "cache") == first
     put(folder / "b.bin")
     assert weight_sha256(folder, tmp_path / "cache") == "computed again"
+
+
+@pytest.mark.parametrize("place", [0, 500_000, 999_999])
+def test_a_file_edited_with_size_and_time_kept_is_noticed(tmp_path: Path, place: int) -> None:
+    file = put(tmp_path / "a.bin", bytes(1_000_000))
+    stat, before = file.stat(), weight_sha256(file, tmp_path / "cache")
+    with file.open("r+b") as opened:
+        opened.seek(place)
+        opened.write(b"1")
+    # The clock of a file system ticks every few milliseconds.
+    while file.stat().st_ctime_ns == stat.st_ctime_ns or file.stat().st_mtime_ns != stat.st_mtime_ns:
+        os.utime(file, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+    assert file.stat().st_mtime_ns == stat.st_mtime_ns
+    assert weight_sha256(file, tmp_path / "cache") == file_sha256(file) != before
 
 
 def test_an_extract_job_names_its_weights(world: Any, image_folder: Callable[..., Path]) -> None:

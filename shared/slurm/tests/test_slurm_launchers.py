@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 from lary_schema.base import ContractError
+from lary_schema.linked import linked_folder
 from lary_schema.mounts import Mounts
 from lary_slurm.ask import question
 from lary_slurm.launchers import Launch, command, podman_lines
@@ -123,6 +124,21 @@ def test_mounts_that_are_not_there_or_cannot_be_said(launcher: Launcher) -> None
     comma = MOUNTS.model_copy(update={"latents": Path("/vol/a,b")})
     with pytest.raises(ContractError, match="/vol/a,b: a container's mount cannot"):
         command(launcher, replace(EXTRACT, mounts=comma))
+
+
+@pytest.mark.parametrize("launcher", ["podman", "apptainer", "pyxis"])
+def test_a_container_gets_each_linked_file_for_itself(launcher: Launcher, tmp_path: Path) -> None:
+    (tmp_path / "home").mkdir()
+    file = tmp_path / "home" / "vitl.pt"
+    file.touch()
+    assert EXTRACT.mounts is not None
+    mounts = EXTRACT.mounts.model_copy(update={"weights": linked_folder({"sub/vitl.pt": file}, tmp_path)})
+    words = " ".join(command(launcher, replace(EXTRACT, mounts=mounts)))
+    assert f"{file}" in words
+    assert "/weights/sub/vitl.pt" in words
+    assert str(mounts.weights) not in words
+    assert f"{file.parent}:" not in words
+    assert f"{file.parent}," not in words
 
 
 def test_questions_have_no_mounts() -> None:

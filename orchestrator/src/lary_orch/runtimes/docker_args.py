@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from lary_schema.linked import linked_files
+
 from lary_orch.runtimes.base import JOB_ENVIRONMENT, Folder, thread_environment
 from lary_orch.runtimes.devices import Device, Slot
 from lary_orch.runtimes.jobs import JOB_FILE, Job, Prepared
@@ -105,7 +107,13 @@ def _devices(device: Device) -> list[dict[str, Any]]:
 
 def _mounts(job: Job) -> list[dict[str, Any]]:
     """Bind mounts: what the job declares, and its own folder; one of them may be written."""
-    return [_bind(f"/{name}", getattr(job.mounts, name), read_only=name != job.writes) for name in job.mounted]
+    found = []
+    for name in job.mounted:
+        folder, read_only = getattr(job.mounts, name), name != job.writes
+        files = linked_files(folder)
+        places = {f"/{name}": folder} if files is None else {f"/{name}/{one}": file for one, file in files.items()}
+        found += [_bind(target, source, read_only=read_only) for target, source in places.items()]
+    return found
 
 
 def _bind(target: str, source: Path, *, read_only: bool) -> dict[str, Any]:

@@ -1,12 +1,11 @@
-"""Weights on this disk: where each file of a model is, its hash, and the one folder that is mounted.
+"""Weights on this disk: where each file of a model is, its hash, and what is mounted of it.
 
-A job names its weights below one mount. That mount is the weights root where all files of the model
-lie below it; where the variables of LARYBench (`DINO_V2_PATH`, ...) lead elsewhere, it is the nearest
-folder that holds all of them.
+A job names its weights below one mount. That mount holds the files that the model's card declares, wherever the
+variables of LARYBench (`DINO_V2_PATH`, ...) lead, and nothing of the folders around them.
 """
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
@@ -14,6 +13,7 @@ from lary_schema.base import WeightsError, path_sha256
 from lary_schema.cards import ModelCard, WeightSpec
 from lary_schema.files import visible_files
 from lary_schema.jobs import WeightFile
+from lary_schema.linked import linked_folder
 
 from lary_orch.cache import file_state, remembered
 from lary_orch.runtimes.jobs import Job
@@ -24,7 +24,7 @@ class WeightSet:
     """The weights of one model, as a job has them."""
 
     root: Path
-    """Host folder of the weights mount."""
+    """Host folder of the weights mount: links to the declared files alone."""
     files: tuple[WeightFile, ...] = ()
 
     @property
@@ -77,50 +77,51 @@ def how_to_get(spec: WeightSpec, path: Path) -> str:
 
 def find_weights(card: ModelCard, root: Path, cache: Path, env: Mapping[str, str] = os.environ) -> WeightSet:
     """All weights of a model, hashed. Raises WeightsError naming the first that is missing or unexpected."""
-    if not card.weights:
-        return WeightSet(root)
     places = [(spec, place(spec, root, env)) for spec in card.weights]
-    found = [(spec, _existing(card, spec, path)) for spec, path in places if path.exists() or is_needed(spec, env)]
-    mount = mount_root([path for _, path in found], root)
-    return WeightSet(mount, tuple(_weight_file(card, spec, path, mount, cache) for spec, path in found))
+    found = [(spec, path) for spec, path in places if path.exists() or is_needed(spec, env)]
+    files = tuple(_weight_file(card, spec, path, cache) for spec, path in found)
+    linked: dict[str, Path] = {}
+    for file, (_, path) in zip(files, found, strict=True):
+        inside = {_below(file.path, path, one): one for one in visible_files(path)}
+        if twice := linked.keys() & inside.keys():
+            raise WeightsError(f"{path}: two weights of {card.key} would lie at {min(twice)}; rename one of them")
+        linked |= inside
+    return WeightSet(linked_folder(linked, cache), files)
+
+
+def _below(name: str, path: Path, file: Path) -> str:
+    """Where a file of the weight at `path` lies in the mount."""
+    return name if file == path else f"{name}/{file.relative_to(path).as_posix()}"
 
 
 def _existing(card: ModelCard, spec: WeightSpec, path: Path) -> Path:
+    what = f"weight {spec.name!r} of {card.key}"
     if not path.exists():
-        raise WeightsError(f"{path}: missing (weight {spec.name!r} of {card.key}); {how_to_get(spec, path)}")
+        raise WeightsError(f"{path}: missing ({what}); {how_to_get(spec, path)}")
     if not os.access(path, os.R_OK):
-        raise WeightsError(f"{path}: may not be read by this user (weight {spec.name!r} of {card.key})")
-    return path.resolve()
+        raise WeightsError(f"{path}: may not be read by this user ({what})")
+    # A variable that names some folder must not mount it, nor hash all that is in it.
+    wanted = spec.files if not PurePosixPath(spec.path).suffix else ("config.json",)
+    missing = [name for name in wanted if not (path / name).is_file()] if path.is_dir() else []
+    if missing:
+        raise WeightsError(f"{path}: is a folder without {', '.join(missing)} ({what}); {how_to_get(spec, path)}")
+    return path
 
 
-def _weight_file(card: ModelCard, spec: WeightSpec, path: Path, mount: Path, cache: Path) -> WeightFile:
-    sha256 = weight_sha256(path, cache)
+def _weight_file(card: ModelCard, spec: WeightSpec, path: Path, cache: Path) -> WeightFile:
+    sha256 = weight_sha256(_existing(card, spec, path).resolve(), cache)
     expected = expected_sha256(spec, path)
     if expected is not None and sha256 != expected:
         raise WeightsError(
             f"{path}: not the expected file of {card.key}: sha256 {sha256}, {expected} expected; "
             f"{how_to_get(spec, path)}"
         )
-    return WeightFile(name=spec.name, path=path.relative_to(mount).as_posix(), sha256=sha256)
+    # Under the name that it has, because a suffix may mean something.
+    inside = PurePosixPath(spec.path).with_name(path.name).as_posix()
+    return WeightFile(name=spec.name, path=inside, sha256=sha256)
 
 
 def weight_sha256(path: Path, cache: Path) -> str:
-    """`path_sha256` of a file or folder, remembered by the sizes and times of its files."""
+    """`path_sha256` of a file or folder, remembered by the state of its files."""
     state = [file_state(file) for file in visible_files(path)]
     return str(remembered(cache, "weights", [str(path), *state], lambda: path_sha256(path)))
-
-
-def mount_root(paths: Sequence[Path], root: Path) -> Path:
-    """The folder to mount for these (resolved) files and folders, and for what links in them lead to.
-
-    Raises WeightsError where nothing but the file system's root holds them all.
-    """
-    reached = [*paths, *(file.resolve() for path in paths for file in visible_files(path))]
-    home = root.resolve()
-    if all(path.is_relative_to(home) for path in reached):
-        return home
-    common = Path(os.path.commonpath([path.parent if path in paths else path for path in reached]))
-    if common == Path(common.anchor):
-        places = ", ".join(str(path) for path in paths)
-        raise WeightsError(f"the weights {places} share no folder, and a job mounts one; put them under one root")
-    return common

@@ -19,6 +19,7 @@ from lary_schema.base import ContractError
 from lary_schema.cards import ImageCard, Mode, ModelCard
 from lary_schema.events import Event, Failed, from_line
 from lary_schema.jobs import ExtractJob
+from lary_schema.linked import linked_folder
 from lary_schema.mounts import Mounts
 from lary_schema.presence import SplitSource
 from lary_schema.values import ExtractionSettings, make_values, new_layout
@@ -170,7 +171,8 @@ class Subject:
         if rows is not None:
             shutil.copy(rows.csv, folder / METADATA)
         data = rows.data if rows is not None else folder
-        mounts = Mounts(data=data, weights=weights or self.weights, latents=volume, job=folder, out=folder / "out")
+        seen = weights or linked_folder({}, self.folder / "cache")
+        mounts = Mounts(data=data, weights=seen, latents=volume, job=folder, out=folder / "out")
         job = Job(
             id=f"{RUN}.{folder.name}",
             verb=verb,

@@ -13,6 +13,7 @@ from lary_orch.runtimes.base import JOB_ENVIRONMENT, thread_environment
 from lary_orch.runtimes.docker_args import ENVIRONMENT, PIDS, TMP_BYTES
 from lary_orch.runtimes.jobs import JOB_FILE
 from lary_schema.base import ContractError
+from lary_schema.linked import linked_files
 from lary_schema.mounts import Mounts
 
 from lary_slurm.profile import Launcher
@@ -68,7 +69,12 @@ class Launch:
             return []
         wanted = {*self.reads, "job", self.writable} - self.absent
         names = [name for name in ("data", "weights", "job", "latents", "out") if name in wanted]
-        found = [(getattr(self.mounts, name), f"/{name}", name == self.writable) for name in names]
+        found = []
+        for name in names:
+            folder, writable = getattr(self.mounts, name), name == self.writable
+            files = linked_files(folder)
+            places = {f"/{name}": folder} if files is None else {f"/{name}/{one}": file for one, file in files.items()}
+            found += [(source, target, writable) for target, source in places.items()]
         for source, _, _ in found:
             if any(mark in str(source) for mark in ",:"):
                 raise ContractError(f"{source}: a container's mount cannot have ',' or ':' in its path; rename it")

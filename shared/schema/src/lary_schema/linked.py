@@ -1,0 +1,66 @@
+"""A mount made of single files from anywhere on the host: a folder of links, and what a container mounts for it.
+
+A process follows the links. A container cannot, since their targets lie outside: it gets each file for itself,
+at the same place (`linked_files`), and nothing else of the folders that hold them.
+"""
+
+import os
+import secrets
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+
+from lary_schema.base import ContractError, fingerprint
+
+FOLDER = "linked"
+"""Name of the folder that holds them: what tells such a mount from any other folder."""
+
+
+def linked_folder(files: Mapping[str, Path], below: Path) -> Path:
+    """A folder below `below` in which every name (a relative path) is a link to its file.
+
+    The same files give the same folder, whoever asks first. Raises ContractError where it cannot be made.
+    """
+    targets = {name: str(path.resolve()) for name, path in files.items()}
+    folder = below / FOLDER / fingerprint(targets)[:16]
+    try:
+        if not folder.is_dir() or _links(folder) != targets:
+            _make(folder, targets)
+    except OSError as error:
+        raise ContractError(f"{folder}: cannot be made: {error.strerror}; choose another --workspace") from None
+    return folder
+
+
+def _make(folder: Path, targets: Mapping[str, str]) -> None:
+    draft = folder.with_name(f"{folder.name}.{secrets.token_hex(4)}")
+    draft.mkdir(parents=True)
+    for name, target in targets.items():
+        link = draft / name
+        link.parent.mkdir(parents=True, exist_ok=True)
+        link.symlink_to(target)
+    try:
+        draft.rename(folder)
+    except OSError:
+        # Another process was first, or somebody changed what lay there.
+        if _links(folder) != targets:
+            shutil.rmtree(folder)
+            draft.rename(folder)
+        else:
+            shutil.rmtree(draft)
+
+
+def _links(folder: Path) -> dict[str, str]:
+    """Name -> target of every file below; nothing for what is no link."""
+    found = {}
+    for place, _, names in os.walk(folder):
+        for name in names:
+            path = Path(place) / name
+            found[path.relative_to(folder).as_posix()] = str(path.readlink()) if path.is_symlink() else ""
+    return found
+
+
+def linked_files(folder: Path) -> dict[str, Path] | None:
+    """Name -> file of such a folder; None for a folder of any other kind, which is mounted as it is."""
+    if folder.parent.name != FOLDER:
+        return None
+    return {name: Path(target) for name, target in sorted(_links(folder).items())}
