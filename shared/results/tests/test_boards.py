@@ -290,3 +290,20 @@ def test_one_target_needs_no_explanation(workspace: Workspace, write: Write) -> 
     write("a", "arm", {"val": 0.5}, metric="mse", head="mlp", target="relative")
     (board,) = made(workspace)
     assert not any("(relative)" in note for note in notes(board))
+
+
+# --- environments -----------------------------------------------------------------------------
+
+
+def test_latents_of_two_environments_are_marked(workspace: Workspace, write: Write) -> None:
+    folder = write("a", "toy", {"val": 0.5})
+    document = json.loads((folder / "result.json").read_text())
+    document["stores"][0]["mixed"] = ["torch 2.9 and 2.10", "device cpu and cuda"]
+    document["stores"][1]["mixed"] = ["torch 2.9 and 2.10"]
+    (folder / "result.json").write_text(json.dumps(document))
+    assert "50.0 [45.0, 55.0]#" in text(workspace)
+    said = "# a (lary-v1) on toy/val: made in more than one environment (--mixed): "
+    assert f"{said}torch 2.9 and 2.10; device cpu and cuda" in text(workspace)
+    (entry,) = export.as_json(found(workspace))
+    assert entry["mixed"] == ["torch 2.9 and 2.10", "device cpu and cuda"]
+    assert "torch 2.9 and 2.10; device cpu and cuda" in export.as_csv(found(workspace))

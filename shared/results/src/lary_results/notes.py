@@ -8,7 +8,7 @@ from lary_results.comparing import REASONS
 from lary_results.published import published
 from lary_results.scores import Score, column_name, printed_number
 
-FAILED, OTHER_ROWS, WEAK, UNLEARNED, REFUSED = "*", "†", "‡", "§", "¶"
+FAILED, OTHER_ROWS, WEAK, UNLEARNED, REFUSED, MIXED = "*", "†", "‡", "§", "¶", "#"
 NAMED = 8
 """How many a sentence names."""
 
@@ -21,6 +21,7 @@ def marks(board: Board, score: Score) -> str:
         WEAK: not score.beats_floor,
         UNLEARNED: score.learned is False,
         REFUSED: score in board.refused,
+        MIXED: score.mixed,
     }
     return "".join(mark for mark, applies in found.items() if applies)
 
@@ -76,6 +77,9 @@ def _rows(board: Board) -> Iterator[str]:
 
 def _doubts(board: Board) -> Iterator[str]:
     """Scores that may say nothing of the latents."""
+    for score in board.ours:
+        if score.mixed:
+            yield f"{MIXED} {score.named}: made in more than one environment (--mixed): {'; '.join(score.mixed)}"
     if any(not score.beats_floor for score in board.ours):
         yield f"{WEAK} not better than the most frequent class or the mean action beyond its interval."
     if any(score.learned is False for score in board.ours):

@@ -81,6 +81,8 @@ class Score:
     """What the protocol stood for; None where the result does not say."""
     settings: Recipe | None
     """How latents were made, see `USUAL`; None where the result does not say."""
+    mixed: tuple[str, ...]
+    """What the environments that made its latents differ in."""
 
     @property
     def column(self) -> Column:
@@ -139,7 +141,8 @@ def collect(results: Iterable[tuple[Path, ProbeResult]]) -> list[Score]:
 
 def _score(path: Path, result: ProbeResult, split: str, score: SplitScore) -> Score:
     against = differences(result, split)
-    settings = result.stores[0].settings if result.stores else None
+    stores = (*result.stores[:1], *_stores_of(result, split))
+    settings = stores[0].settings if stores else None
     return Score(
         protocol=result.protocol,
         model=result.model,
@@ -162,7 +165,7 @@ def _score(path: Path, result: ProbeResult, split: str, score: SplitScore) -> Sc
         rows=score.rows.used + score.rows.failed,
         failed=score.rows.failed,
         train_failed=result.train_rows.failed,
-        metadata=tuple(s.metadata_sha256 for s in (*result.stores[:1], *_stores_of(result, split))),
+        metadata=tuple(s.metadata_sha256 for s in stores),
         run=result.run,
         file=str(path),
         measures=_measures(result),
@@ -176,6 +179,7 @@ def _score(path: Path, result: ProbeResult, split: str, score: SplitScore) -> Sc
         targets=result.targets_sha256,
         recipe=result.recipe,
         settings=None if settings is None else settings.model_dump(mode="json"),
+        mixed=tuple(dict.fromkeys(text for store in stores for text in store.mixed)),
     )
 
 

@@ -139,6 +139,8 @@ class StoreTrace(Document):
     metadata_sha256: str
     settings: StoreSettings | None = None
     """None in results that did not say."""
+    mixed: tuple[str, ...] = ()
+    """What the environments that made the store's shards differ in (`torch 2.9 and 2.10`); empty for a single one."""
 
 
 class ProbeResult(Document):

@@ -62,8 +62,14 @@ def _store(result: ProbeResult, store: StoreTrace) -> list[Child]:
         _hash(store.code_sha256),
         weights or "none needed",
         _hash(store.metadata_sha256),
-        [store.path, el("br"), _hash(store.fingerprint)],
+        [store.path, el("br"), _hash(store.fingerprint), _mixed(store)],
     ]
+
+
+def _mixed(store: StoreTrace) -> Html | None:
+    if not store.mixed:
+        return None
+    return el("p", "made in more than one environment: ", "; ".join(store.mixed), class_="tag")
 
 
 def _hash(value: str) -> Html:
