@@ -23,7 +23,7 @@ from lary_schema.cards import ImageCard
 from lary_schema.events import Reason
 from lary_schema.jobs import ProbeJob
 from lary_schema.results import EpochScore, Interval, ProbeResult, RowCount, SeedScores, SplitScore, StoreTrace
-from lary_schema.store.layout import Failure, Provenance, ShardRecord, Store
+from lary_schema.store.layout import Failure, Provenance, ShardRecord, Store, array_headers
 
 CODE = "c0de" * 16
 
@@ -133,6 +133,8 @@ class World:
                 layout=layout, values=values, image="x", image_digest=None, code_revision=None, libraries={}
             )
             publish_text(paths.group, json.dumps({"attributes": {"lary": provenance.model_dump(mode="json")}}))
+            for name, header in array_headers(layout).items():
+                publish_text(paths.root / name / "zarr.json", json.dumps(header))
             for shard in store.missing:
                 rows = (failed or {}).get(values.split, ())
                 self._finish_shard(paths, shard, layout.shard_range(shard), rows, reason)

@@ -1,5 +1,6 @@
 """CSVs at planning: what is refused, what is read, and that a large one costs little memory."""
 
+import os
 import tracemalloc
 from pathlib import Path
 from typing import Any
@@ -104,3 +105,25 @@ def test_the_column_of_the_groups_is_looked_for_and_given_to_the_probe(world: An
     probes = world.plan().probes
     assert probes
     assert {planned.document.group.column for planned in probes} == {"src_img"}
+
+
+def test_an_edit_that_keeps_size_and_time_is_noticed(world: Any) -> None:
+    world.toy()
+    path = world.csv("train")
+    before = world.plan().stores[0].layout.fingerprint
+    stat = path.stat()
+    path.write_bytes(path.read_bytes().replace(b"a1.png", b"a9.png"))
+    os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+    assert path.stat().st_mtime_ns == stat.st_mtime_ns
+    assert world.plan().stores[0].layout.fingerprint != before
+
+
+def test_a_damaged_header_is_no_finished_store(world: Any) -> None:
+    world.toy()
+    plan = world.plan()
+    world.finish_stores(plan)
+    header = world.workspace.latents / plan.stores[0].layout.path / "tokens" / "zarr.json"
+    header.write_text(header.read_text().replace('"shape": [10', '"shape": [11'))
+    error = str(world.only_problem())
+    assert f"{header}: is damaged (shape)" in error
+    assert "run the same command again" in error

@@ -2,6 +2,7 @@
 
 import contextlib
 import itertools
+import json
 import multiprocessing
 import multiprocessing.synchronize
 import os
@@ -9,8 +10,9 @@ import signal
 import subprocess
 import time
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
-from typing import get_args
+from typing import Any, get_args
 
 import numpy as np
 import pytest
@@ -19,7 +21,7 @@ from hypothesis import strategies as st
 from lary_schema.base import ContractError
 from lary_schema.events import Reason
 from lary_schema.jobs import Values
-from lary_schema.store.layout import Failure, Provenance, Store, shard_rows
+from lary_schema.store.layout import Failure, Provenance, ShardRecord, Store, array_headers, shard_rows
 from lary_schema.store.reader import StoreReader
 from lary_schema.store.writer import StoreWriter
 
@@ -258,3 +260,94 @@ VALUES = {
 @pytest.mark.parametrize("name", VALUES)
 def test_every_value_changes_the_fingerprint(values: Values, name: str) -> None:
     assert values.model_copy(update={name: VALUES[name]}).fingerprint != values.fingerprint
+
+
+# --- metadata is guarded as data is -----------------------------------------------------------
+
+
+def _said(root: Path) -> tuple[Provenance, list[ShardRecord]]:
+    """All that the JSON files of a store say, checked as on opening."""
+    store = Store(root)
+    store.check()
+    return store.provenance, store.records()
+
+
+def test_headers_are_those_that_zarr_writes(tmp_path: Path, provenance: Provenance) -> None:
+    StoreWriter.open(tmp_path / "s.zarr", provenance).close()
+    for name, header in array_headers(provenance.layout).items():
+        assert json.loads((tmp_path / "s.zarr" / name / "zarr.json").read_text()) == header
+
+
+def test_a_flipped_bit_in_any_byte_of_the_metadata_changes_nothing_or_is_named(
+    tmp_path: Path, provenance: Provenance, write_shard: WriteShard
+) -> None:
+    root = tmp_path / "s.zarr"
+    with closing(StoreWriter.open(root, provenance)) as writer:
+        for shard, row in enumerate((1, 5, 9)):
+            write_shard(writer, shard, (Failure(row=row, reason="missing_file", detail="gone"),))
+    whole = _said(root)
+    silent = []
+    for file in [root / "zarr.json", *root.glob("*/zarr.json"), *root.glob("done/*.json")]:
+        text = file.read_bytes()
+        for at in range(len(text)):
+            file.write_bytes(text[:at] + bytes([text[at] ^ (1 << at % 8)]) + text[at + 1 :])
+            try:
+                if _said(root) != whole:
+                    silent.append((file.name, at))
+            except ContractError as error:
+                assert str(file) in str(error)  # noqa: PT017 - refused or unchanged, both are right
+        file.write_bytes(text)
+    assert silent == []
+    assert _said(root) == whole
+
+
+def test_what_earlier_versions_wrote_is_read(tmp_path: Path, provenance: Provenance, write_shard: WriteShard) -> None:
+    root = tmp_path / "s.zarr"
+    with closing(StoreWriter.open(root, provenance)) as writer:
+        for shard in range(3):
+            write_shard(writer, shard)
+    group = json.loads((root / "zarr.json").read_text())
+    del group["attributes"]["lary_sha256"]
+    (root / "zarr.json").write_text(json.dumps(group))
+    for marker in root.glob("done/*.json"):
+        record = json.loads(marker.read_text())
+        del record["sha256"], record["made_by"]
+        marker.write_text(json.dumps(record))
+    assert StoreReader.open(root).ok_rows().tolist() == list(range(10))
+    assert [record.made_by for record in Store(root).records()] == [None] * 3
+    with closing(StoreWriter.open(root, provenance)) as writer:
+        writer.refuse_mixed("cpu")
+        with pytest.raises(ContractError, match="device cpu and cuda"):
+            writer.refuse_mixed("cuda")
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"libraries": {"numpy": "2"}}, "numpy 1 and 2"),
+        ({"libraries": {}}, "numpy 1 and absent"),
+        ({"libraries": {"numpy": "1", "av": "3"}}, "av absent and 3"),
+        ({"image_digest": "sha256:b"}, "image sha256:a and sha256:b"),
+        ({"image_digest": None}, None),
+        ({"image": "another name"}, None),
+    ],
+)
+def test_another_environment_goes_on_by_request_alone(
+    tmp_path: Path, provenance: Provenance, write_shard: WriteShard, changes: dict[str, Any], said: str | None
+) -> None:
+    first = provenance.model_copy(update={"image_digest": "sha256:a"})
+    with closing(StoreWriter.open(tmp_path / "s.zarr", first)) as writer:
+        write_shard(writer, 0)
+        writer.refuse_mixed("cpu")
+    with closing(StoreWriter.open(tmp_path / "s.zarr", first.model_copy(update=changes))) as writer:
+        if said is None:
+            writer.refuse_mixed("cpu")
+        else:
+            with pytest.raises(ContractError, match=f"{said}.*--mixed"):
+                writer.refuse_mixed("cpu")
+        write_shard(writer, 1)
+    made = [record.made_by for record in Store(tmp_path / "s.zarr").records()]
+    assert made[0] is not None
+    assert made[1] is not None
+    assert (made[0].libraries, made[0].image_digest) == ({"numpy": "1"}, "sha256:a")
+    assert made[1].model_dump().items() >= changes.items()

@@ -180,6 +180,7 @@ _EXTRACTION = together(
         ),
         option("--max-failed", type=click.FloatRange(0, 1), default=0.01, help="Tolerated share of failed rows."),
         option("--retry-failed", is_flag=True, help="Extract the shards with failed rows again."),
+        option("--mixed", is_flag=True, help="Go on with stores that another image, libraries or device began."),
         option("--shard-rows", type=click.IntRange(1), help="Rows per shard of new stores [by size]."),
     ]
 )
@@ -238,7 +239,7 @@ def request_options(function: Function) -> Function:
 
 _SAME_NAME = (
     *("models", "datasets", "variants", "splits", "control"),
-    *("batch_size", "workers", "max_failed", "retry_failed", "shard_rows"),
+    *("batch_size", "workers", "max_failed", "retry_failed", "mixed", "shard_rows"),
 )
 """Options that are called as their fields of `Request`."""
 

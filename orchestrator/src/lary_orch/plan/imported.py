@@ -51,6 +51,7 @@ def _rows_of(store: Store) -> tuple[str, str, str, str]:
 
 def _whole(store: Store, split: SplitSource, latents: Path, again: str) -> PlannedStore:
     root, provenance, records = store.root, store.provenance, store.records()
+    store.check()
     unfinished = store.missing() or [record.shard for record in records if store.damage(record)]
     if unfinished:
         raise ContractError(

@@ -53,6 +53,8 @@ class Request:
     max_failed: float = 0.01
     retry_failed: bool = False
     """Write the shards that hold failed rows again."""
+    mixed: bool = False
+    """Go on with stores that another image, other libraries or another device began."""
     device: Literal["cpu", "cuda"] = "cpu"
     slots: int = 1
     """How many jobs run at once: the partitions of one store."""

@@ -219,6 +219,7 @@ class _Planner:
             workers=request.workers,
             row_timeout_s=request.row_timeout_s,
             max_failed=request.max_failed,
+            mixed=request.mixed,
             locks=lock_kind(),
         )
         reopen = tuple(shard for shard in shards if shard in store.reopen)

@@ -53,6 +53,7 @@ def plan_store(
         layout = new_layout(values, rows, rows_per_shard)
         return PlannedStore(values, layout, source, tuple(range(layout.shards)))
     layout = _existing_layout(store, path, values, rows)
+    store.check()
     records = store.records()
     reopen = {r.shard for r in records if store.damage(r) or r.transient or (retry_failed and r.failures)}
     missing = set(range(layout.shards)) - {record.shard for record in records} | reopen

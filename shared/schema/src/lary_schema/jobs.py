@@ -146,6 +146,8 @@ class ExtractJob(_Job):
     row_timeout_s: float = Field(default=60, gt=0)
     max_failed: float = Field(default=0.01, ge=0, le=1)
     """Tolerated share of failed rows of the whole store."""
+    mixed: bool = False
+    """Go on with a store of which another image, other libraries or another device wrote shards."""
     locks: LockKind = "kernel"
     """How writers of one store keep apart (`lary_schema.locks`)."""
 

@@ -68,6 +68,8 @@ def _rounds(job: ExtractJob, writer: StoreWriter, emit: Emit, watchdog: Watchdog
         claimed = [shard for shard in missing if writer.take(shard)]
         # Another worker may have finished one just before it was claimed.
         if mine := writer.missing(claimed):
+            if not job.mixed:
+                writer.refuse_mixed(job.device)
             yield mine
         for shard in claimed:
             writer.release(shard)

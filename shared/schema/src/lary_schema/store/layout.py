@@ -15,8 +15,9 @@ import json
 from enum import IntEnum
 from functools import cached_property
 from pathlib import Path
+from typing import Any, Literal, Self
 
-from lary_schema.base import ContractError, Document
+from lary_schema.base import ContractError, Document, fingerprint, read_json
 from lary_schema.cards import ModeSpec
 from lary_schema.events import TRANSIENT, Reason
 from lary_schema.jobs import StoreDtype, StoreLayout, Values
@@ -29,6 +30,14 @@ ITEM_BYTES = {"float16": 2, "float32": 4}
 INDEX_BYTES = 8
 _KILLED_BEFORE = "the decode process died"
 """The detail of `crashed` in stores from before `killed` was told apart from it: what it died of is not known."""
+
+
+MISSING_INDEX = -1
+"""What `indices` holds for a failed row."""
+
+
+class StoreError(ContractError):
+    """A file of a store is damaged. The message names it and what to do."""
 
 
 class Status(IntEnum):
@@ -52,6 +61,29 @@ class Failure(Document):
         return self.reason in TRANSIENT or (self.reason, self.detail) == ("crashed", _KILLED_BEFORE)
 
 
+class MadeBy(Document):
+    """The environment that wrote a shard."""
+
+    image: str
+    image_digest: str | None
+    libraries: dict[str, str]
+    device_class: Literal["cpu", "cuda"]
+
+    def differences(self, other: Self) -> list[str]:
+        """In what another environment may give other values, in words; an image's name alone is no difference."""
+        mine, theirs = self.libraries, other.libraries
+        found = [
+            f"{name} {mine.get(name, 'absent')} and {theirs.get(name, 'absent')}"
+            for name in sorted(mine.keys() | theirs.keys())
+            if mine.get(name) != theirs.get(name)
+        ]
+        if self.device_class != other.device_class:
+            found.append(f"device {self.device_class} and {other.device_class}")
+        if None not in (self.image_digest, other.image_digest) and self.image_digest != other.image_digest:
+            found.append(f"image {self.image_digest} and {other.image_digest}")
+        return found
+
+
 class ShardRecord(Document):
     """The content of a done marker."""
 
@@ -66,6 +98,22 @@ class ShardRecord(Document):
     device: str
     files: dict[str, int]
     """Size in bytes of each array file of this shard: a lost or cut file is noticed without reading it."""
+    made_by: MadeBy | None = None
+    """None in markers of earlier versions: the store's provenance names the environment of its first shard."""
+    sha256: str | None = None
+    """Of the rest of the marker; None in those of earlier versions."""
+
+    def sealed(self) -> Self:
+        """The same record with its own hash."""
+        return self.model_copy(update={"sha256": self._hash()})
+
+    @property
+    def is_intact(self) -> bool:
+        """Whether the record is what its hash says; True where it has none."""
+        return self.sha256 in (None, self._hash())
+
+    def _hash(self) -> str:
+        return fingerprint(self.model_dump(mode="json", exclude={"sha256"}))
 
     @property
     def ok(self) -> int:
@@ -87,6 +135,22 @@ class Provenance(Document):
     image_digest: str | None
     code_revision: str | None
     libraries: dict[str, str]
+
+    @property
+    def sha256(self) -> str:
+        """Hash of all of it: the group's attributes hold it too, so that a flipped bit is noticed."""
+        return fingerprint(self.model_dump(mode="json"))
+
+    def contradictions(self) -> list[str]:
+        """Where layout and values, which say some things twice, disagree."""
+        layout, values = self.layout, self.values
+        pairs = {
+            "fingerprint": (layout.fingerprint, values.fingerprint),
+            "tokens": (layout.tokens, values.spec.tokens),
+            "indices": (layout.indices, values.spec.indices),
+            "dtype": (layout.dtype, values.dtype),
+        }
+        return [f"{name} {first} and {second}" for name, (first, second) in pairs.items() if first != second]
 
 
 class Store:
@@ -118,14 +182,41 @@ class Store:
 
     @cached_property
     def provenance(self) -> Provenance:
-        """Raises ContractError where the group is no latent store or cannot be read."""
+        """Raises ContractError where the group is no latent store, cannot be read or is damaged."""
         try:
-            attributes = json.loads(self.group.read_text(encoding="utf-8"))["attributes"]["lary"]
+            attributes = json.loads(self.group.read_text(encoding="utf-8"))["attributes"]
+            said = attributes["lary"]
         except OSError as error:
             raise ContractError(f"{self.group}: cannot be read: {error.strerror}") from None
-        except (ValueError, KeyError, TypeError):
-            raise ContractError(f"{self.group}: not the group of a latent store") from None
-        return Provenance.parse(attributes, str(self.group))
+        except (ValueError, KeyError, TypeError, RecursionError):
+            raise StoreError(f"{self.group}: not the group of a latent store; {self._remedy}") from None
+        found = Provenance.parse(said, str(self.group))
+        wrong = found.contradictions()
+        # Stores of earlier versions have no hash.
+        if attributes.get("lary_sha256") not in (None, found.sha256):
+            wrong.append("another hash than it says")
+        if wrong:
+            raise StoreError(f"{self.group}: is damaged ({'; '.join(wrong)}); {self._remedy}")
+        return found
+
+    @property
+    def _remedy(self) -> str:
+        return f"put that file back from a copy, or move {self.root} away and run the same command again"
+
+    def check(self) -> None:
+        """Compare the arrays' headers with the layout: a changed one would show other rows, or none.
+
+        Reads a few small files. Raises StoreError naming the one that is damaged.
+        """
+        for name, header in array_headers(self.provenance.layout).items():
+            path = self.root / name / "zarr.json"
+            try:
+                found = read_json(path)
+            except ContractError as error:
+                raise StoreError(f"{error}; {self._remedy}") from None
+            wrong = [k for k, v in header.items() if not isinstance(found, dict) or not _equal(found.get(k), v)]
+            if wrong:
+                raise StoreError(f"{path}: is damaged ({', '.join(wrong)}); {self._remedy}")
 
     def done(self) -> set[int]:
         """The shards that are finished."""
@@ -134,7 +225,27 @@ class Store:
         return {int(p.stem) for p in self.markers.glob("*.json") if p.stem.isdigit()}
 
     def record(self, shard: int) -> ShardRecord:
-        return ShardRecord.read(self.marker(shard))
+        """What a finished shard's marker says. Raises StoreError where it is damaged."""
+        path = self.marker(shard)
+        try:
+            record = ShardRecord.read(path)
+        except ContractError as error:
+            raise StoreError(f"{error}\n{self._shard_remedy(path)}") from None
+        if not record.is_intact or not self._holds(record, shard):
+            raise StoreError(f"{path}: is damaged. {self._shard_remedy(path)}")
+        return record
+
+    def _holds(self, record: ShardRecord, shard: int) -> bool:
+        """Whether a record is of this shard's rows."""
+        rows = self.provenance.layout.shard_range(shard) if self.exists else range(record.start, record.stop)
+        failed = [failure.row for failure in record.failures]
+        return (record.shard, record.start, record.stop) == (shard, rows.start, rows.stop) and all(
+            row in rows for row in failed
+        )
+
+    @staticmethod
+    def _shard_remedy(marker: Path) -> str:
+        return f"Remove {marker} and run the same command again: it does that shard anew"
 
     def records(self) -> list[ShardRecord]:
         """The markers of all finished shards, in order."""
@@ -153,6 +264,44 @@ class Store:
             if found != size:
                 problems.append(f"{path}: {'missing' if found is None else f'{found} bytes'}, {size} expected")
         return problems
+
+
+def _equal(found: Any, wanted: Any) -> bool:
+    """Equal as JSON: `true` and `1.0` are no 1."""
+    return json.dumps(found, sort_keys=True) == json.dumps(wanted, sort_keys=True)
+
+
+def array_headers(layout: StoreLayout) -> dict[str, dict[str, Any]]:
+    """Array name -> what its `zarr.json` says (Zarr 3; rows are chunks, shards are files, crc32c)."""
+    headers = {"tokens": _sharded(layout, layout.tokens, layout.dtype, "NaN")}
+    if layout.indices is not None:
+        headers["indices"] = _sharded(layout, layout.indices, "int64", MISSING_INDEX)
+    headers["status"] = _header((layout.rows,), (layout.shard_rows,), "uint8", int(Status.PENDING)) | {
+        "codecs": [{"name": "bytes"}, {"name": "crc32c"}]
+    }
+    return headers
+
+
+def _sharded(layout: StoreLayout, row: tuple[int, ...], dtype: str, fill: str | int) -> dict[str, Any]:
+    codecs = [{"name": "bytes", "configuration": {"endian": "little"}}, {"name": "crc32c"}]
+    sharding = {"chunk_shape": [1, *row], "codecs": codecs, "index_codecs": codecs, "index_location": "end"}
+    return _header((layout.rows, *row), (layout.shard_rows, *row), dtype, fill) | {
+        "codecs": [{"name": "sharding_indexed", "configuration": sharding}]
+    }
+
+
+def _header(shape: tuple[int, ...], chunk: tuple[int, ...], dtype: str, fill: str | int) -> dict[str, Any]:
+    return {
+        "shape": list(shape),
+        "data_type": dtype,
+        "chunk_grid": {"name": "regular", "configuration": {"chunk_shape": list(chunk)}},
+        "chunk_key_encoding": {"name": "default", "configuration": {"separator": "/"}},
+        "fill_value": fill,
+        "attributes": {},
+        "zarr_format": 3,
+        "node_type": "array",
+        "storage_transformers": [],
+    }
 
 
 def row_bytes(spec: ModeSpec, dtype: StoreDtype) -> int:

@@ -30,6 +30,7 @@ class StoreReader:
         if not index.exists:
             raise ContractError(f"{root}: no latent store; run its extraction first")
         provenance = index.provenance
+        index.check()
         found = provenance.layout.fingerprint
         if fingerprint is not None and found != fingerprint:
             raise ContractError(f"{root}: fingerprint {found[:16]}, expected {fingerprint[:16]}; plan the job again")

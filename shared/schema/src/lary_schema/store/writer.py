@@ -6,7 +6,7 @@ import shutil
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NoReturn, Self
+from typing import Any, Literal, NoReturn, Self
 
 import numpy as np
 import zarr
@@ -18,10 +18,9 @@ from lary_schema.atomic import PARTIAL_SUFFIX, publish_text, sync_dir, sync_file
 from lary_schema.base import ContractError
 from lary_schema.jobs import StoreLayout
 from lary_schema.locks import BusyError, FileLocks, LockKind
-from lary_schema.store.layout import Failure, Provenance, ShardRecord, Status, Store
+from lary_schema.store.layout import MISSING_INDEX as MISSING_INDEX
+from lary_schema.store.layout import Failure, MadeBy, Provenance, ShardRecord, Status, Store
 
-MISSING_INDEX = -1
-"""What `indices` holds for a failed row."""
 _ZARR = {
     # Failed rows, all fill value, are written too, so that a hole is always damage. zarr keeps this in
     # no metadata and ignores `config=` on opening an existing array: only its global setting works.
@@ -37,6 +36,7 @@ class StoreWriter:
     def __init__(self, root: Path, provenance: Provenance, locks: LockKind | None = None) -> None:
         self.store = Store(root)
         self.layout = provenance.layout
+        self._provenance = provenance
         self._claims = FileLocks(self.store.claims, locks)
 
     def close(self) -> None:
@@ -126,12 +126,41 @@ class StoreWriter:
                 batch_size=batch_size,
                 device=device,
                 files=self._sync(shard),
-            )
+                made_by=self._made_by("cpu" if device == "cpu" else "cuda"),
+            ).sealed()
             self._claims.check(shard)
             publish_text(self.store.marker(shard), record.to_json())
         except OSError as error:
             _refuse(self.store.root, error)
         return record
+
+    def refuse_mixed(self, device_class: Literal["cpu", "cuda"]) -> None:
+        """Refuse to go on with a store whose shards another environment wrote. Raises ContractError saying how."""
+        here = self._made_by(device_class)
+        for shard in sorted(self.store.done()):
+            differences = self._maker(self.store.record(shard)).differences(here)
+            if differences:
+                raise ContractError(
+                    f"{self.store.root}: shard {shard} was made by another environment than this one: "
+                    f"{'; '.join(differences)}. Use the one that began it, move the store away to make all of it "
+                    "anew, or allow both by --mixed, which results will say"
+                )
+
+    def _maker(self, record: ShardRecord) -> MadeBy:
+        """Who wrote a shard; of one from before markers said it, who began the store."""
+        if record.made_by is not None:
+            return record.made_by
+        began = self.store.provenance
+        return MadeBy(
+            image=began.image,
+            image_digest=began.image_digest,
+            libraries=began.libraries,
+            device_class="cpu" if record.device == "cpu" else "cuda",
+        )
+
+    def _made_by(self, device_class: Literal["cpu", "cuda"]) -> MadeBy:
+        of = self._provenance
+        return MadeBy(image=of.image, image_digest=of.image_digest, libraries=of.libraries, device_class=device_class)
 
     def _array(self, name: str) -> zarr.Array[Any]:
         return zarr.open_array(LocalStore(self.store.root / name), mode="r+")
@@ -180,7 +209,8 @@ def _create(root: Path, provenance: Provenance) -> None:
 
 def _make_group(root: Path, provenance: Provenance) -> None:
     layout = provenance.layout
-    group = zarr.create_group(LocalStore(root), attributes={"lary": provenance.model_dump(mode="json")})
+    attributes = {"lary": provenance.model_dump(mode="json"), "lary_sha256": provenance.sha256}
+    group = zarr.create_group(LocalStore(root), attributes=attributes)
     _make_sharded(group, layout, "tokens", layout.tokens, layout.dtype, float("nan"))
     if layout.indices is not None:
         _make_sharded(group, layout, "indices", layout.indices, "int64", MISSING_INDEX)
@@ -213,7 +243,8 @@ def _make_sharded(
 
 
 def _check_same(root: Path, provenance: Provenance) -> None:
-    found = Store(root).provenance
+    store = Store(root)
+    found = store.provenance
     if found.layout.fingerprint != provenance.layout.fingerprint:
         raise ContractError(
             f"{root}: holds latents of fingerprint {found.layout.fingerprint[:16]}, "
@@ -223,6 +254,7 @@ def _check_same(root: Path, provenance: Provenance) -> None:
     wrong = [f"{k} {theirs[k]!r} (job: {mine[k]!r})" for k in mine if mine[k] != theirs[k]]
     if wrong:
         raise ContractError(f"{root}: same fingerprint, other layout: {', '.join(wrong)}; plan the job again")
+    store.check()
 
 
 def _check_arrays(
