@@ -149,6 +149,68 @@ class Dies(Mean):
         return super().preprocess(frames)
 
 
+class HangsAlways(Mean):
+    def preprocess(self, frames):
+        time.sleep(600)
+
+
+class Once(Mean):
+    """Goes wrong for the first time with each row whose first frame is red; the mark is a file in TMPDIR."""
+
+    def first_time(self, frames):
+        if not (frames[0, ..., 0].mean() > 180 and frames[0, ..., 1].mean() < 60):
+            return False
+        mark = os.path.join(os.environ["LARY_TEST_MARKS"], str(frames.sum()))
+        if os.path.exists(mark):
+            return False
+        open(mark, "w").close()
+        return True
+
+    def preprocess(self, frames):
+        if self.first_time(frames):
+            self.fail()
+        return super().preprocess(frames)
+
+
+class OnceKilled(Once):
+    def fail(self):
+        os.kill(os.getpid(), 9)
+
+
+class OnceHung(Once):
+    def fail(self):
+        time.sleep(600)
+
+
+class OnceAborted(Once):
+    def fail(self):
+        os.abort()
+
+
+class OnceNoMemory(Once):
+    def fail(self):
+        raise MemoryError
+
+
+class OnceRaises(Once):
+    def fail(self):
+        raise OSError("a thread could not be started")
+
+
+class NoMemory(Mean):
+    def preprocess(self, frames):
+        if frames[0, ..., 0].mean() > 180 and frames[0, ..., 1].mean() < 60:
+            raise MemoryError
+        return super().preprocess(frames)
+
+
+class Killed(Mean):
+    def preprocess(self, frames):
+        if frames[0, ..., 0].mean() > 180 and frames[0, ..., 1].mean() < 60:
+            os.kill(os.getpid(), 9)
+        return super().preprocess(frames)
+
+
 class Noisy(Mean):
     def load(self, weights, device, dtype, seed):
         print("library chatter")
@@ -171,6 +233,14 @@ TOYS = {
     "hangs": "Hangs",
     "dies": "Dies",
     "noisy": "Noisy",
+    "hangs-always": "HangsAlways",
+    "once-killed": "OnceKilled",
+    "once-hung": "OnceHung",
+    "once-aborted": "OnceAborted",
+    "once-no-memory": "OnceNoMemory",
+    "once-raises": "OnceRaises",
+    "no-memory": "NoMemory",
+    "killed": "Killed",
 }
 COLOURS = [(30, 60, 90), (90, 200, 60), (10, 10, 200), (120, 120, 120), (200, 220, 180)]
 RED = (230, 10, 10)

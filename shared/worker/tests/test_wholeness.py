@@ -29,6 +29,7 @@ FAMILY = [
     ("mkv", "libx264", {}), ("mkv", "libx265", {}), ("mkv", "libvpx", {}), ("mkv", "mpeg4", {}), ("mkv", "ffv1", {}),
     ("webm", "libvpx", {}), ("webm", "libvpx-vp9", {}), ("webm", "libvpx", {"live": "1"}),
     ("ts", "libx264", {}), ("ts", "libx265", {}), ("ts", "mpeg2video", {}), ("mpg", "mpeg2video", {}),
+    ("gif", "gif", {}), ("flv", "libx264", {}),
     ("avi", "mpeg4", {}), ("avi", "mjpeg", {}), ("avi", "mpeg2video", {}), ("avi", "ffv1", {}),
 ]  # fmt: skip
 """Container, encoder, options of the container's writer."""
@@ -50,7 +51,7 @@ def write(
     with av.open(str(path), "w", options=options or {}) as container:
         stream = container.add_stream(codec, rate=25)
         stream.height, stream.width = 48, 64
-        stream.pix_fmt = "yuvj420p" if codec == "mjpeg" else "yuv420p"
+        stream.pix_fmt = {"mjpeg": "yuvj420p", "gif": "rgb8"}.get(codec, "yuv420p")
         stream.options = coding | codec_options
         for picture in pictures(frames):
             container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))

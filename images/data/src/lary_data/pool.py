@@ -1,23 +1,21 @@
-"""Tasks in child processes, each with a limit of wall-clock time: what hangs or crashes costs its own task alone."""
+"""Tasks of data tools in child processes, each with a limit of wall-clock time (`lary_worker.processes`)."""
 
 import multiprocessing
 import os
-import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import suppress
-from dataclasses import dataclass, field
 from itertools import chain, islice
-from multiprocessing.connection import Connection, wait
-from multiprocessing.context import SpawnProcess
+from multiprocessing.connection import Connection
 from typing import Any, Generic, NamedTuple, TypeVar
 
 import cv2
-from lary_worker.faults import RowFaultError, detail_of
+from lary_schema.events import TRANSIENT
+from lary_worker import processes
+from lary_worker.faults import RowFaultError, detail_of, from_os_error
 from lary_worker.parent import die_with_parent
+from lary_worker.processes import Child, End, Processes, Stage
 
 Task = TypeVar("Task")
 Answer = TypeVar("Answer")
-_PATIENCE_S = 5.0
 _SPAWN = multiprocessing.get_context("spawn")
 
 
@@ -34,84 +32,6 @@ class Done(NamedTuple, Generic[Task, Answer]):
     timed_out: bool = False
 
 
-@dataclass
-class _Child(Generic[Task]):
-    process: SpawnProcess
-    pipe: Connection
-    ready: bool = False
-    task: list[Task] = field(default_factory=list)
-    """The task at hand, or empty."""
-    deadline: float = float("inf")
-
-    @property
-    def idle(self) -> bool:
-        return self.ready and not self.task
-
-    def kill(self) -> None:
-        self.process.kill()
-        # One that waits for a dead file server cannot be killed; it is left behind.
-        self.process.join(_PATIENCE_S)
-        self.pipe.close()
-
-
-class _Pool(Generic[Task, Answer]):
-    def __init__(self, function: Callable[[Task], Answer], tasks: Iterator[Task], timeout_s: float) -> None:
-        self._function = function
-        self._tasks = tasks
-        self._timeout_s = timeout_s
-        self.children: list[_Child[Task]] = []
-        self.more = True
-
-    def start(self) -> None:
-        ours, theirs = _SPAWN.Pipe()
-        with theirs:
-            process = _SPAWN.Process(target=_serve, args=(theirs, self._function, os.getpid()), daemon=True)
-            process.start()
-        self.children.append(_Child(process, ours))
-
-    def feed(self) -> None:
-        for child in [child for child in self.children if child.idle]:
-            for task in self._tasks:
-                child.task = [task]
-                child.deadline = time.monotonic() + self._timeout_s
-                # A process that has just died is found so by `collect`.
-                with suppress(OSError):
-                    child.pipe.send(task)
-                break
-            else:
-                self.more = False
-                return
-
-    def collect(self) -> Iterator[Done[Task, Answer]]:
-        by_pipe = {child.pipe: child for child in self.children}
-        timeout = min(child.deadline for child in self.children) - time.monotonic()
-        for pipe in wait(list(by_pipe), None if timeout == float("inf") else max(0, timeout)):
-            assert isinstance(pipe, Connection)
-            yield from self._receive(by_pipe[pipe])
-        now = time.monotonic()
-        for child in [child for child in self.children if child.deadline <= now and not child.pipe.poll()]:
-            yield from self._replace(child, f"not done within {self._timeout_s:g} s", timed_out=True)
-
-    def _receive(self, child: _Child[Task]) -> Iterator[Done[Task, Answer]]:
-        try:
-            answer, fault = child.pipe.recv()
-        except (EOFError, OSError):
-            yield from self._replace(child, "the process that read it died")
-            return
-        if child.ready:
-            yield Done(child.task.pop(), answer, fault)
-            child.deadline = float("inf")
-        child.ready = True
-
-    def _replace(self, child: _Child[Task], fault: str, timed_out: bool = False) -> Iterator[Done[Task, Answer]]:
-        child.kill()
-        self.children.remove(child)
-        if not child.ready:
-            raise RuntimeError("a process of the pool ended while it started; its message is above")
-        self.start()
-        yield from (Done(task, None, fault, timed_out) for task in child.task)
-
-
 def run_tasks(
     function: Callable[[Task], Answer], tasks: Iterable[Task], workers: int, timeout_s: float
 ) -> Iterator[Done[Task, Answer]]:
@@ -119,32 +39,67 @@ def run_tasks(
 
     `function` is of a module's top level, tasks and answers can be pickled, and no answer is None. `tasks` is read as
     processes become free. A task that takes longer than `timeout_s` is killed with its process; TaskFaultError,
-    RowFaultError, any other exception and the process's own death are its fault alone. The processes end with the
-    iterator and with this process.
+    RowFaultError, any other exception and the process's own death are its fault alone. What need not be its fault (its
+    process was killed, memory ran out, the volume failed, it took too long) is tried again before. The processes end
+    with the iterator and with this process.
     """
     waiting = iter(tasks)
     first = list(islice(waiting, 1))
     if not first:
         return
-    pool = _Pool(function, chain(first, waiting), timeout_s)
+    rest = chain(first, waiting)
+    more = True
+
+    def following() -> list[Task] | None:
+        """In a list, since a task may be None."""
+        nonlocal more
+        found = list(islice(rest, 1))
+        more = bool(found)
+        return found or None
+
+    pool: Processes[list[Task]] = Processes(lambda: _start(function), _send, _receive, workers, timeout_s)
     try:
-        for _ in range(workers):
-            pool.start()
-        while True:
-            pool.feed()
-            if not pool.more and not any(child.task for child in pool.children):
-                return
-            yield from pool.collect()
+        while more or pool.busy:
+            pool.feed(following)
+            if more or pool.busy:
+                yield from map(_done, pool.collect()[0])
     finally:
-        for child in pool.children:
-            child.kill()
+        pool.close()
+
+
+def _done(end: End[list[Task]]) -> Done[Task, Any]:
+    (task,), answer = end.task, end.answer
+    if answer.cause in ("killed", "crashed"):
+        return Done(task, None, "the process that read it died")
+    return Done(task, answer.value, answer.detail, answer.cause == "timeout")
+
+
+def _start(function: Callable[[Any], Any]) -> Child[list[Any]]:
+    ours, theirs = _SPAWN.Pipe()
+    with theirs:
+        process = _SPAWN.Process(target=_serve, args=(theirs, function, os.getpid()), daemon=True)
+        process.start()
+
+    def ended(seconds: float) -> int | None:
+        process.join(seconds)
+        return process.exitcode
+
+    return Child(ours, process, ended)
+
+
+def _send(pipe: Connection, task: list[Any]) -> None:
+    pipe.send(task[0])
+
+
+def _receive(pipe: Connection) -> Stage | processes.Answer:
+    return processes.Answer(*pipe.recv())
 
 
 def _serve(pipe: Connection, function: Callable[[Any], Any], parent: int) -> None:
     die_with_parent(parent)
     # Parallelism is by process: a thread per core in each would only get in its way.
     cv2.setNumThreads(1)
-    pipe.send((None, ""))
+    pipe.send((None,))
     while True:
         try:
             task = pipe.recv()
@@ -153,10 +108,18 @@ def _serve(pipe: Connection, function: Callable[[Any], Any], parent: int) -> Non
         pipe.send(_attempt(function, task))
 
 
-def _attempt(function: Callable[[Any], Any], task: object) -> tuple[Any, str]:
+def _attempt(function: Callable[[Any], Any], task: object) -> tuple[Any, str | None, str]:
+    """Value, cause and detail; causes other than the transient ones are final."""
     try:
-        return function(task), ""
-    except (TaskFaultError, RowFaultError) as fault:
-        return None, str(fault)
+        return function(task), None, ""
+    except RowFaultError as fault:
+        return None, fault.reason if fault.reason in TRANSIENT else "fault", str(fault)
+    except TaskFaultError as fault:
+        return None, "fault", str(fault)
+    except MemoryError:
+        return None, "out_of_memory", "out of memory"
+    except OSError as error:
+        reason = from_os_error(error, "").reason
+        return None, reason if reason in TRANSIENT else "fault", detail_of(error)
     except Exception as error:  # noqa: BLE001 - libraries raise anything on broken files, and it costs the file alone
-        return None, detail_of(error)
+        return None, "fault", detail_of(error)

@@ -1,6 +1,6 @@
 """A decode process: `python -m lary_worker.child`, started by `pool` alone.
 
-It talks JSON over a pipe: one task in, one answer out, the row itself in shared memory. It ends with
+It talks JSON over a pipe: one task in, its stage and one answer out, the row itself in shared memory. It ends with
 its parent, by the pipe's end or, in the middle of a row, by the kernel.
 """
 
@@ -39,28 +39,42 @@ def main(arguments: list[str]) -> int:
                 task = json.loads(pipe.recv_bytes())
             except EOFError:
                 return 0
-            pipe.send_bytes(json.dumps(_answer(task, model, slots, settings["decoder"])).encode())
+            pipe.send_bytes(json.dumps(_answer(task, model, slots, settings["decoder"], pipe)).encode())
 
 
-def _answer(task: dict[str, Any], model: Model, slots: NDArray[Any], decoder: Decoder) -> dict[str, Any]:
+def _answer(
+    task: dict[str, Any], model: Model, slots: NDArray[Any], decoder: Decoder, pipe: Connection
+) -> dict[str, Any]:
     try:
         frames, clamped = _frames(task, model.mode, decoder)
+        # For whoever has to say what hung or died.
+        pipe.send_bytes(b'{"stage": "preprocess"}')
         slots[task["slot"]] = _preprocessed(model, frames)
     except RowFaultError as fault:
         return {"reason": fault.reason, "detail": fault.detail}
+    except MemoryError:
+        return {"reason": "out_of_memory", "detail": f"{' and '.join(task['names'])}: out of memory"}
     return {"clamped": clamped}
 
 
 def _frames(task: dict[str, Any], mode: Mode, decoder: Decoder) -> tuple[NDArray[np.uint8], bool]:
     paths, names = [Path(p) for p in task["paths"]], task["names"]
-    if mode == "image":
-        return decode.read_images(paths, names), False
-    return decode.read_clip(paths[0], names[0], task["indices"], decoder)
+    try:
+        if mode == "image":
+            return decode.read_images(paths, names), False
+        return decode.read_clip(paths[0], names[0], task["indices"], decoder)
+    except (RowFaultError, MemoryError):
+        raise
+    except Exception as error:  # noqa: BLE001 - libraries raise anything on broken files, and it costs the row alone
+        traceback.print_exception(error)
+        raise RowFaultError("decode_error", f"{' and '.join(names)}: {detail_of(error)}") from None
 
 
 def _preprocessed(model: Model, frames: NDArray[np.uint8]) -> NDArray[Any]:
     try:
         array = model.preprocess(frames)
+    except MemoryError:
+        raise
     except Exception as error:  # noqa: BLE001 - a model's code may raise anything, and it costs the row alone
         traceback.print_exception(error)
         raise RowFaultError("preprocess_error", detail_of(error)) from None

@@ -2,6 +2,7 @@
 
 import errno
 
+from lary_schema.base import ContractError, ExitCode
 from lary_schema.events import Reason
 
 _OF_THE_VOLUME = frozenset(
@@ -26,6 +27,12 @@ class RowFaultError(Exception):
         super().__init__(detail)
         self.reason: Reason = reason
         self.detail = detail
+
+
+class StalledRowsError(ContractError):
+    """Row after row takes too long."""
+
+    exit_code = ExitCode.STALLED
 
 
 def from_os_error(error: OSError, name: str, detail: str | None = None, *, missing: bool = False) -> RowFaultError:

@@ -1,7 +1,6 @@
 """The decode processes: rows come back in any order and are handed on in row order.
 
-One thread owns the processes. It gives each at most one row at a time, so that a row that takes too
-long, or that takes its process down, is known and costs itself alone.
+One thread owns the processes (`processes`). Rows whose failure need not be their own are tried again there.
 """
 
 import json
@@ -9,23 +8,27 @@ import os
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from multiprocessing import Pipe
-from multiprocessing.connection import Connection, wait
+from multiprocessing.connection import Connection
 from types import TracebackType
 from typing import Any, NamedTuple, Self
 
+from lary_schema.base import ContractError
 from lary_schema.cards import Mode, TensorSpec
-from lary_schema.events import Reason
 from lary_schema.jobs import Decoder, ExtractJob
 from lary_schema.store.layout import Failure
 from numpy.typing import NDArray
 
+from lary_worker.faults import StalledRowsError
+from lary_worker.processes import Answer, Child, End, Processes, Stage
 from lary_worker.rows import Task
 from lary_worker.slots import make_memory, map_memory
+
+_HUNG_ROWS = 4
+"""Rows in a row that take too long, until that is no longer these rows' fault. See `_Hang`."""
 
 
 class Decoded(NamedTuple):
@@ -70,24 +73,11 @@ class PoolConfig:
         )
 
 
-@dataclass
-class _Child:
-    process: "subprocess.Popen[bytes]"
-    pipe: Connection
-    ready: bool = False
-    task: tuple[int, int] | None = None
-    """Place in the order and row of the task at hand."""
-    deadline: float = field(default=float("inf"))
+class _Numbered(NamedTuple):
+    """A row and its number in the order of `take`."""
 
-    @property
-    def idle(self) -> bool:
-        return self.ready and self.task is None
-
-    def kill(self) -> int:
-        """End the process at once; its return code."""
-        self.process.kill()
-        self.pipe.close()
-        return self.process.wait()
+    number: int
+    task: Task
 
 
 class DecodePool:
@@ -101,10 +91,10 @@ class DecodePool:
         self._wake = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         self._changed = threading.Condition()
         self._outcomes: dict[int, Outcome] = {}
-        self._given = self._taken = self._released = 0
+        self._given = self._taken = self._released = self._turn = 0
+        self._hang = _Hang(config)
         self._stopping = False
         self._error: BaseException | None = None
-        self._children: list[_Child] = []
         self._thread = threading.Thread(target=self._run, name="decode-pool")
 
     def __enter__(self) -> Self:
@@ -121,20 +111,30 @@ class DecodePool:
         os.close(self._fd)
 
     def take(self, count: int, beat: Callable[[], None]) -> list[Outcome]:
-        """The next `count` rows, in order; waits for them, calling `beat` for each.
+        """The next `count` rows, in order; waits for them, calling `beat` for each and whenever a process was heard of.
 
         Raises what the pool's thread died of.
         """
         taken = []
         for _ in range(count):
-            with self._changed:
-                self._changed.wait_for(lambda: self._taken in self._outcomes or self._error is not None)
-                if self._error is not None:
-                    raise self._error
-                taken.append(self._outcomes.pop(self._taken))
-                self._taken += 1
+            while (outcome := self._outcome()) is None:
+                beat()
+            taken.append(outcome)
             beat()
         return taken
+
+    def _outcome(self) -> Outcome | None:
+        """The next row; None where it is not there yet and something else happened, such as another try."""
+        with self._changed:
+            turn = self._turn
+            self._changed.wait_for(
+                lambda: self._taken in self._outcomes or self._error is not None or self._turn != turn
+            )
+            if self._error is not None:
+                raise self._error
+            outcome = self._outcomes.pop(self._taken, None)
+            self._taken += outcome is not None
+        return outcome
 
     def release(self) -> None:
         """Give back the memory of all rows taken so far."""
@@ -145,20 +145,27 @@ class DecodePool:
 
     def _run(self) -> None:
         try:
-            for _ in range(self._config.workers):
-                self._children.append(self._start())
-            while not self._stopping:
-                self._feed()
-                self._collect()
+            config = self._config
+            processes = Processes(self._start, self._send, _receive, config.workers, config.row_timeout_s)
+            try:
+                while not self._stopping:
+                    processes.feed(self._next)
+                    ends, woken = processes.collect([self._wake])
+                    if woken:
+                        os.eventfd_read(self._wake)
+                    for end in ends:
+                        self._finish(end)
+                    with self._changed:
+                        self._turn += 1
+                        self._changed.notify_all()
+            finally:
+                processes.close()
         except BaseException as error:  # noqa: BLE001 - raised again in the thread that takes
             with self._changed:
                 self._error = error
                 self._changed.notify_all()
-        finally:
-            for child in self._children:
-                child.kill()
 
-    def _start(self) -> _Child:
+    def _start(self) -> Child[_Numbered]:
         config = self._config
         settings = {
             "parent": os.getpid(),
@@ -176,70 +183,86 @@ class DecodePool:
             # Parallelism is by process: libraries that start a thread per core would only get in its way.
             env = os.environ | {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
             process = subprocess.Popen(command, stdin=subprocess.DEVNULL, pass_fds=fds, env=env)
-        return _Child(process, ours)
 
-    def _feed(self) -> None:
-        """Give tasks to idle processes, as far as there is memory for their rows."""
-        idle = [child for child in self._children if child.idle]
-        while idle and self._given < self._released + self._config.slots:
+        def ended(seconds: float) -> int | None:
+            with suppress(subprocess.TimeoutExpired):
+                return process.wait(seconds)
+            return None
+
+        return Child(ours, process, ended)
+
+    def _next(self) -> _Numbered | None:
+        """The next row to decode, as far as there is memory for rows."""
+        while self._given < self._released + self._config.slots:
             task = next(self._tasks, None)
             if task is None:
-                return
-            if isinstance(task, Failure):
-                self._put(self._given, task)
-            else:
-                self._give(idle.pop(), task)
+                return None
             self._given += 1
+            if isinstance(task, Task):
+                return _Numbered(self._given - 1, task)
+            self._put(self._given - 1, task)
+        return None
 
-    def _give(self, child: _Child, task: Task) -> None:
-        child.task = (self._given, task.row)
-        child.deadline = time.monotonic() + self._config.row_timeout_s
-        message = task._asdict() | {"slot": self._given % self._config.slots}
-        # A process that has just died is found so by `_collect`.
-        with suppress(OSError):
-            child.pipe.send_bytes(json.dumps(message).encode())
+    def _send(self, pipe: Connection, numbered: _Numbered) -> None:
+        message = numbered.task._asdict() | {"slot": numbered.number % self._config.slots}
+        pipe.send_bytes(json.dumps(message).encode())
 
-    def _collect(self) -> None:
-        """Wait for an answer, an end, a deadline or a wake-up, and deal with it."""
-        by_pipe = {child.pipe: child for child in self._children}
-        timeout = min(child.deadline for child in self._children) - time.monotonic()
-        for ready in wait([*by_pipe, self._wake], None if timeout == float("inf") else max(0, timeout)):
-            if isinstance(ready, Connection):
-                self._receive(by_pipe[ready])
-            else:
-                os.eventfd_read(self._wake)
-        now = time.monotonic()
-        for child in [c for c in self._children if c.deadline <= now]:
-            self._replace(child, "timeout", f"not decoded within {self._config.row_timeout_s:g} s")
-
-    def _receive(self, child: _Child) -> None:
-        try:
-            answer = json.loads(child.pipe.recv_bytes())
-        except (EOFError, OSError):
-            self._replace(child, "crashed", "the decode process died")
-            return
-        if not child.ready:
-            child.ready = True
-            return
-        assert child.task is not None
-        place, row = child.task
-        child.task, child.deadline = None, float("inf")
-        if "reason" in answer:
-            self._put(place, Failure(row=row, reason=answer["reason"], detail=answer["detail"]))
+    def _finish(self, end: End[_Numbered]) -> None:
+        number, row, answer = end.task.number, end.task.task.row, end.answer
+        self._hang.note(end)
+        if answer.cause is None:
+            self._put(number, Decoded(row, self._memory[number % self._config.slots], answer.value))
         else:
-            self._put(place, Decoded(row, self._memory[place % self._config.slots], answer["clamped"]))
+            reason, detail = answer.cause, answer.detail
+            if reason in ("timeout", "killed", "crashed"):
+                detail = f"{detail}, in {end.stage or 'decoding'}"
+            self._put(number, Failure.model_validate({"row": row, "reason": reason, "detail": detail}))
 
-    def _replace(self, child: _Child, reason: Reason, detail: str) -> None:
-        code = child.kill()
-        self._children.remove(child)
-        if not child.ready:
-            raise RuntimeError(f"a decode process ended while it started, with code {code}; its message is above")
-        if child.task is not None:
-            place, row = child.task
-            self._put(place, Failure(row=row, reason=reason, detail=detail))
-        self._children.append(self._start())
-
-    def _put(self, place: int, outcome: Outcome) -> None:
+    def _put(self, number: int, outcome: Outcome) -> None:
         with self._changed:
-            self._outcomes[place] = outcome
+            self._outcomes[number] = outcome
             self._changed.notify_all()
+
+
+class _Hang:
+    """Ends the job where rows take too long one after the other and none comes through in between.
+
+    Each of them costs its time-out twice, so a `preprocess` or a file server that hangs would cost hours. Up to
+    `_HUNG_ROWS`, or as many as are under way at once, it may be the rows' own fault.
+    """
+
+    def __init__(self, config: PoolConfig) -> None:
+        self._config = config
+        self._limit = max(_HUNG_ROWS, config.workers + 1)
+        self._rows: list[int] = []
+        self._stages: set[str] = set()
+
+    def note(self, end: End[_Numbered]) -> None:
+        """Raises ContractError for a model that hangs, StalledRowsError for anything else that does."""
+        if end.answer.cause != "timeout":
+            if end.answer.cause is None:
+                self._rows, self._stages = [], set()
+            return
+        self._rows.append(end.task.task.row)
+        self._stages.add(end.stage)
+        if len(self._rows) < self._limit:
+            return
+        what = (
+            f"{len(self._rows)} rows one after the other (the first is row {min(self._rows)}) took longer than "
+            f"{self._config.row_timeout_s:g} s, twice each"
+        )
+        if self._stages == {"preprocess"}:
+            raise ContractError(
+                f"model {self._config.key}: {what}, all in `preprocess`, which hangs; correct it, or give a larger "
+                "--row-timeout"
+            )
+        raise StalledRowsError(
+            f"{what}: the volume of the media hangs, or the time is too short; give a larger --row-timeout"
+        )
+
+
+def _receive(pipe: Connection) -> Stage | Answer:
+    message = json.loads(pipe.recv_bytes())
+    if "stage" in message:
+        return Stage(message["stage"])
+    return Answer(message.get("clamped"), message.get("reason"), message.get("detail", ""))

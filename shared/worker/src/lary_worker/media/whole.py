@@ -11,6 +11,7 @@ from lary_worker.media.mp4 import check_mp4
 from lary_worker.media.mpegts import check_transport, transport_layout
 from lary_worker.media.payload import payload_check
 from lary_worker.media.riff import check_avi
+from lary_worker.media.small import check_flv, check_gif
 
 _BOXES = frozenset({b"ftyp", b"moov", b"mdat", b"free", b"skip", b"wide", b"styp", b"pnot"})
 _ONE_PACKET_ONE_PICTURE = frozenset(
@@ -51,6 +52,10 @@ def _promise(file: Reader, kind: str) -> Promise:
         return Promise(check_matroska(file))
     if (beginning.startswith(b"RIFF") and beginning[8:12] == b"AVI ") or kind == "avi":
         return Promise(check_avi(file))
+    if beginning.startswith(b"GIF8") or kind == "gif":
+        return Promise(check_gif(file))
+    if beginning.startswith(b"FLV") or kind == "flv":
+        return Promise(check_flv(file))
     if transport_layout(beginning) is not None or kind == "mpegts":
         return Promise({}, joined=check_transport(file))
     return Promise({})
