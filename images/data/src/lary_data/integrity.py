@@ -1,7 +1,7 @@
 """Checks every file of datasets, and reports what is wrong with which rows."""
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,7 +23,7 @@ ROWS_SHOWN = 100
 
 FILES_LISTED = 100_000
 """Bad files of a split that the report holds."""
-_REVISION = 1
+_REVISION = 2
 """Bump when a file that was good could be found bad."""
 
 
@@ -131,12 +131,20 @@ def _check_split(
         return SplitReport(dataset=key, split=split, csv=str(csv), state="bad csv", detail=str(error))
     counts: Counter[Status] = Counter()
     bad: list[BadFile] = []
+    sizes: dict[str, str] = {}
     with progress(f"{key}/{split}", len(found.files), "files") as tick:
         for check, (status, detail) in _verdicts(list(found.files.values()), checker, log):
             counts[status] += 1
-            if status != "ok" and len(bad) < FILES_LISTED:
+            if status == "ok" and check.kind == "image":
+                sizes[check.path] = detail
+            elif status != "ok" and len(bad) < FILES_LISTED:
                 bad.append(_bad_file(check, status, detail, found))
             tick(counts.total() - counts["ok"])
+    unlike = _unlike_pairs(found, sizes)
+    counts["ok"] -= len(unlike)
+    counts["mismatch"] += len(unlike)
+    counts = +counts
+    bad += unlike[: FILES_LISTED - len(bad)]
     bad.sort(key=lambda file: (file.rows, file.path))
     rows = tuple(BadRow(row=row, detail=detail) for row, detail in sorted([*found.bad_rows, *facts.bad_rows]))
     return SplitReport(
@@ -165,6 +173,25 @@ def _is_good(verdict: Verdict) -> bool:
 def _key(check: Check) -> str | None:
     identity = file_identity(Path(check.path))
     return None if identity is None else answer_key(identity, [_REVISION, check.kind, check.last, *check.shape])
+
+
+def _unlike_pairs(found: References, sizes: Mapping[str, str]) -> list[BadFile]:
+    """The second images that are of another size than the first of their pair: no model takes such a row."""
+    details: dict[str, str] = {}
+    rows: dict[str, list[int]] = {}
+    for (source, target), named in found.pairs.items():
+        first, second = sizes.get(source), sizes.get(target)
+        if first is not None and second is not None and first != second:
+            one, two = found.files["image", source].name, found.files["image", target].name
+            details.setdefault(target, f"{two}: is {second}, and {one}, which it is a pair with, {first}")
+            rows.setdefault(target, []).extend(named)
+    return [
+        BadFile(
+            kind="image", path=target, status="mismatch", detail=detail, rows=tuple(rows[target][:ROWS_SHOWN]),
+            references=len(rows[target]),
+        )
+        for target, detail in details.items()
+    ]  # fmt: skip
 
 
 def _bad_file(check: Check, status: Status, detail: str, found: References) -> BadFile:

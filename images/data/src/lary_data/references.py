@@ -21,6 +21,8 @@ class References:
     rows: int = 0
     files: dict[tuple[Kind, str], Check] = field(default_factory=dict)
     rows_of: dict[tuple[Kind, str], list[int]] = field(default_factory=dict)
+    pairs: dict[tuple[str, str], list[int]] = field(default_factory=dict)
+    """The two images of each pair, and the rows that name it."""
     bad_rows: list[tuple[int, str]] = field(default_factory=list)
     """Rows that name no file, with what is wrong with them."""
 
@@ -45,6 +47,8 @@ def references(files: DatasetFiles, split: str, sample: int | None) -> Reference
             before = found.files.get(key, check)
             found.files[key] = before if before.last >= check.last else check
             found.rows_of.setdefault(key, []).append(row.index)
+        if len(images := [check.path for check in checks if check.kind == "image"]) == 2:
+            found.pairs.setdefault((images[0], images[1]), []).append(row.index)
     return found
 
 

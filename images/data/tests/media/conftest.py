@@ -31,7 +31,7 @@ def write_clip() -> WriteClip:
     ) -> None:  # fmt: skip
         path.parent.mkdir(parents=True, exist_ok=True)
         kind = suffix or path.suffix[1:]
-        with av.open(str(path), "w", format={"mkv": "matroska"}.get(kind, kind)) as container:
+        with av.open(str(path), "w", format={"mkv": "matroska", "ts": "mpegts"}.get(kind, kind)) as container:
             stream = container.add_stream(codec, rate=fps)
             stream.width, stream.height = 64, 48
             stream.pix_fmt = "yuv420p"

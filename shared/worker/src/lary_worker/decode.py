@@ -10,9 +10,10 @@ is not wanted, since later frames are predicted from it. Damage behind the last 
 """
 
 import errno
-from collections.abc import Generator, Sequence
-from contextlib import closing
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
+from typing import Any
 
 import av
 import cv2
@@ -64,7 +65,7 @@ def decode_in_order(path: Path, name: str) -> Generator[av.VideoFrame, None, Non
     _require_content(path, name)
     position, promise, end = -1, None, ""
     try:
-        with av.open(str(path)) as container:
+        with _opened(path) as container:
             stream = _video_stream(container, name)
             promise = check_container(path, container.format.name)
             stream.codec_context.thread_count = _DECODER_THREADS
@@ -85,6 +86,18 @@ def decode_in_order(path: Path, name: str) -> Generator[av.VideoFrame, None, Non
         raise RowFaultError("decode_error", f"{name}: {error}{where}") from None
     except (av.FFmpegError, OSError, ValueError) as error:
         raise _fault(error, path, name, promise, f"after {position + 1} frames") from None
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[av.container.InputContainer]:
+    with ExitStack() as held:
+        try:
+            str(path).encode()
+            source: Any = str(path)
+        except UnicodeEncodeError:
+            # PyAV takes no name that is not UTF-8; such a folder may lie above the CSV's names.
+            source = held.enter_context(path.open("rb"))
+        yield held.enter_context(av.open(source))
 
 
 def _end(container: av.container.InputContainer, frame: av.VideoFrame) -> str:
@@ -172,7 +185,17 @@ def _read_decord(path: Path, name: str, indices: Sequence[int]) -> tuple[list[Fr
         frames = reader.get_batch([min(index, last) for index in indices]).asnumpy()
     except (decord.DECORDError, RuntimeError):
         raise RowFaultError("decode_error", f"{name}: decord cannot read it") from None
+    damage = _promise_of(path, name).damage
+    if damage is not None:
+        raise RowFaultError("decode_error", f"{name}: {damage}")
     return list(frames), max(indices) > last
+
+
+def _promise_of(path: Path, name: str) -> Promise:
+    try:
+        return check_container(path)
+    except OSError as error:
+        raise from_os_error(error, name) from None
 
 
 def _read_image(path: Path, name: str) -> Frames:
