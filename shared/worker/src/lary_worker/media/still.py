@@ -1,5 +1,6 @@
 """Still images: a JPEG's markers up to its end, a PNG's chunks and their CRC-32."""
 
+import re
 import struct
 import zlib
 from collections.abc import Iterator
@@ -10,6 +11,8 @@ _PNG = b"\x89PNG\r\n\x1a\n"
 _HOLE = bytes(32)
 _STANDALONE = frozenset({0x01, *range(0xD0, 0xD8)})
 """Markers without a length: TEM, RST0 to RST7."""
+_MARKER = re.compile(rb"\xff[^\x00\x01\xd0-\xd7\xff]")
+"""What ends a scan: in its data 0xFF has a 0 or a restart number behind it."""
 
 
 def check_image(data: bytes) -> None:
@@ -67,17 +70,11 @@ def _segments(data: bytes) -> Iterator[tuple[int, int, int]]:
 
 
 def _scan_end(data: bytes, at: int) -> int:
-    """Where the first marker behind a scan's data is: 0xFF with neither 0 nor a restart number behind it."""
-    while True:
-        at = data.find(b"\xff", at)
-        if at < 0 or at + 1 >= len(data):
-            raise DamagedError(len(data), "is cut: a JPEG without its end")
-        if data[at + 1] == 0xFF:
-            at += 1
-        elif data[at + 1] == 0 or data[at + 1] in _STANDALONE:
-            at += 2
-        else:
-            return at
+    """Where the first marker behind a scan's data is."""
+    found = _MARKER.search(data, at)
+    if found is None:
+        raise DamagedError(len(data), "is cut: a JPEG without its end", is_cut=True)
+    return found.start()
 
 
 def _first_symbols(data: bytes, at: int, stop: int) -> Iterator[tuple[int, int]]:
