@@ -196,3 +196,19 @@ def test_a_long_cell_is_not_shown_whole() -> None:
     with pytest.raises(RowError) as caught:
         parse_indices("x" * 100_000, 2)
     assert len(str(caught.value)) < 400
+
+
+def test_a_column_of_texts_may_have_several_lines(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.csv", 'video,words\na.mp4,"0 - 1, push\n1 - 2, pull"\nb.mp4,"x"\n')
+    rows = list(read_rows(path, ("video",), texts=("words",)))
+    assert [row["words"] for row in rows] == ["0 - 1, push\n1 - 2, pull", "x"]
+    with pytest.raises(ContractError, match="are one row"):
+        list(read_rows(path, ("video", "words")))
+    with pytest.raises(ContractError, match="no column 'other'"):
+        list(read_rows(path, ("video",), texts=("other",)))
+    write(path, 'video,words\n"a.mp4,1 - 2\nb.mp4",x\n')
+    with pytest.raises(ContractError, match="are one row"):
+        list(read_rows(path, ("video",), texts=("words",)))
+    write(path, 'video,words\na.mp4,"0 - 1\nb.mp4",1 - 2\n')
+    with pytest.raises(ContractError, match="are one row"):
+        list(read_rows(path, ("video",), texts=("words",)))

@@ -11,8 +11,12 @@ from typing import Literal, NamedTuple
 
 from lary_schema.metadata import RowError, read_rows
 
+from lary_data.progress import say
+
 Source = Literal["SSv2", "EgoDex"]
 REVERSED = "_rev"
+NAMED = 10
+"""Rows that are named; all are counted."""
 _SPAN = re.compile(r"(\d+\.?\d*)\s*-\s*(\d+\.?\d*)")
 _EGODEX_ROOT = "unzipped/"
 """The annotations' paths of EgoDex hold this folder; what follows is below the user's EgoDex folder."""
@@ -37,14 +41,16 @@ class Clip(NamedTuple):
     reversed: bool
 
 
-def parse_spans(text: str) -> list[Span]:
-    """The parts that an annotation names, those of no or negative length left out.
+def lines_of(text: str) -> list[str]:
+    """The lines of an annotation; they end by a newline or by the two characters backslash and n."""
+    return text.replace("\\n", "\n").strip().split("\n")
 
-    Lines end by a newline or by the two characters backslash and n.
-    """
+
+def parse_spans(text: str) -> list[Span]:
+    """The parts that an annotation names, those of no or negative length left out."""
     spans = []
-    for line, said in enumerate(text.replace("\\n", "\n").strip().split("\n")):
-        if match := _SPAN.search(said):
+    for line, words in enumerate(lines_of(text)):
+        if match := _SPAN.search(words):
             start, end = map(float, match.groups())
             duration = round(end - start, 2)
             if duration > 0:
@@ -55,18 +61,29 @@ def parse_spans(text: str) -> list[Span]:
 def annotated_clips(csv: Path, source: Source, videos: Path) -> Iterator[Clip]:
     """Every clip that the annotations name, forwards and reversed; `videos` is the folder of the source's videos.
 
-    Raises ContractError for a CSV that cannot be read or lacks a column.
+    Rows without a video or an annotation, and lines that name no part of it, are counted on stderr. Raises
+    ContractError for a CSV that cannot be read or has not both columns.
     """
-    for row in read_rows(csv, ("video_path", "seed_output")):
+    empty: list[int] = []
+    lines = 0
+    for row in read_rows(csv, ("video_path",), texts=("seed_output",)):
         try:
             video, text = row["video_path"], row["seed_output"]
         except RowError:
+            empty.append(row.index)
             continue
         file = videos / _below(video, source)
-        for span in parse_spans(text):
+        spans = parse_spans(text)
+        lines += len(lines_of(text)) - len(spans)
+        for span in spans:
             for suffix in ("", REVERSED):
                 name = f"{_folder(video, source)}/{row.index}_{span.line}{suffix}.mp4"
                 yield Clip(name, str(file), span.start_s, span.duration_s, bool(suffix))
+    if empty:
+        numbers = ", ".join(map(str, empty[:NAMED])) + (", ..." if len(empty) > NAMED else "")
+        say(f"{csv}: {len(empty):,} rows have no video_path or no seed_output and give no clip: row {numbers}")
+    if lines:
+        say(f"{csv}: {lines:,} lines of seed_output name no part of the video (two numbers `a - b`, b later)")
 
 
 def _below(video: str, source: Source) -> str:

@@ -122,8 +122,8 @@ def _held_out(classes: dict[str, list[str]], groups: dict[str, str] | None, fact
     names = held_out(sorted(set(groups.values())), facts.val, facts.seed)
     val = {name for name, group in groups.items() if group in names}
     for label, clips in classes.items():
-        if lacking := [split for split, there in ((TRAIN, set(clips) - val), (VAL, val & set(clips))) if not there]:
-            say(f"class {label!r} has no clip in {lacking[0]}: its groups are all in the other split")
+        if missing := [split for split, there in ((TRAIN, set(clips) - val), (VAL, val & set(clips))) if not there]:
+            say(f"class {label!r} has no clip in {missing[0]}: its groups are all in the other split")
     return val
 
 

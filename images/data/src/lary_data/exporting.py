@@ -95,7 +95,7 @@ def export(
 ) -> int:
     """Write all files, the CSV last; how many rows have a latent. Finished shards of an earlier call are kept.
 
-    Raises ContractError where other latents or another CSV are in the place, unless `overwrite`.
+    Raises ContractError where other latents or another CSV are there, unless `overwrite`.
     """
     journal = _opened(store, target, overwrite=overwrite)
     failed = {failure.row for failure in store.failures}

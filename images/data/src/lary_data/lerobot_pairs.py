@@ -217,9 +217,9 @@ def _frames(out: Path, episode: Episode, pairs: Pairs, steps: Steps) -> list[Fra
 
 
 def _rows(key: str, dataset: LeRobot, episode: Episode, pairs: Pairs) -> list[list[str]]:
-    head = [key, dataset.robot_type, str(episode.number), episode.task]
+    facts = [key, dataset.robot_type, str(episode.number), episode.task]
     return [
-        [*head, image_name(episode.number, start), image_name(episode.number, start + pairs.stride),
+        [*facts, image_name(episode.number, start), image_name(episode.number, start + pairs.stride),
          action_name(episode.number, start, pairs.stride)]
         for start in pairs.starts(episode)
     ]  # fmt: skip

@@ -75,5 +75,5 @@ def write_card(folder: Path, card: DatasetCard) -> Path:
 
 def how_to_go_on(card: Path, data: Path) -> str:
     """The command for what was written."""
-    places = f"--catalog {card.parent} --metadata-dir {card.parent} --data-dir {data}"
-    return f"lary-orch run -m MODEL -d {card.stem} {places}"
+    folders = f"--catalog {card.parent} --metadata-dir {card.parent} --data-dir {data}"
+    return f"lary-orch run -m MODEL -d {card.stem} {folders}"

@@ -121,14 +121,14 @@ def _read(archive: zipfile.ZipFile, path: Path, name: str) -> NDArray[Any]:
 def _header_end(content: bytes) -> int:
     """Where the values of an .npy begin: after magic, version, and the header by its length."""
     length = struct.Struct("<H" if content[6:7] == b"\x01" else "<I")
-    place = npy.MAGIC_LEN
-    return place + length.size + int(length.unpack_from(content, place)[0])
+    start = npy.MAGIC_LEN
+    return start + length.size + int(length.unpack_from(content, start)[0])
 
 
 @lru_cache(64)
-def _header(head: bytes) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
+def _header(prefix: bytes) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
     """Shape, order and dtype; remembered, since parsing it takes longer than reading a small array."""
-    member = io.BytesIO(head)
+    member = io.BytesIO(prefix)
     version = npy.read_magic(member)
     read = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0
     shape, fortran, dtype = read(member)

@@ -30,7 +30,7 @@ class References:
 def references(files: DatasetFiles, split: str, sample: int | None) -> References:
     """All that a split's CSV names; of `sample` rows alone, the same ones at every call, where that is given.
 
-    Raises ContractError for a CSV that cannot be read or lacks a column.
+    Raises ContractError for a CSV that cannot be read or a column is missing.
     """
     reader = _Reader(files, split)
     rows = read_rows(files.csv[split], reader.columns)
@@ -59,8 +59,8 @@ def _sampled(rows: Iterator[Row], count: int, seed: str) -> list[Row]:
     for row in rows:
         if len(kept) < count:
             kept.append(row)
-        elif (place := draw.randrange(row.index + 1)) < count:
-            kept[place] = row
+        elif (position := draw.randrange(row.index + 1)) < count:
+            kept[position] = row
     return sorted(kept, key=lambda row: row.index)
 
 

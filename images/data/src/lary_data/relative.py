@@ -1,4 +1,4 @@
-"""Relative actions, last step of a chunk minus its first: a file per row beside the absolute ones, and statistics."""
+"""Relative actions, last step of a chunk minus its first: a file per row, in a folder of their own, and statistics."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -68,10 +68,12 @@ class Relatives:
 def relative_path(path: Path, data: Path) -> PurePosixPath:
     """Where an action file's relative one belongs below the output root.
 
-    Raises ContractError for a file outside the data root: two of them could claim one place.
+    Raises ContractError for a file outside the data root: two of them could get one path.
     """
     if not path.is_relative_to(data):
-        raise ContractError(f"action file {path} is outside the data root {data}, so its relative one has no place")
+        raise ContractError(
+            f"action file {path} is outside the data root {data}, so there is no path for its relative one"
+        )
     return _moved(PurePosixPath(path.relative_to(data)))
 
 

@@ -73,10 +73,10 @@ def grouped(groups: Sequence[str], ratio: float, rng: np.random.Generator) -> Sp
 
 
 def _coded(keys: Sequence[str]) -> tuple[list[str], NDArray[np.int64], NDArray[np.int64]]:
-    """The different keys in order, (rows,) each row's place among them, and how often each is there."""
+    """The different keys in order, (rows,) each row's position among them, and how often each is there."""
     names = sorted(set(keys))
-    place = {name: at for at, name in enumerate(names)}
-    codes = np.fromiter((place[key] for key in keys), np.int64, len(keys))
+    position = {name: at for at, name in enumerate(names)}
+    codes = np.fromiter((position[key] for key in keys), np.int64, len(keys))
     return names, codes, np.bincount(codes)
 
 
@@ -100,12 +100,12 @@ def read_keys(source: Path, columns: Sequence[str]) -> list[str]:
     """Each row's cells of some columns, as one key. Raises ContractError naming a row of the wrong length."""
     cells = read_cells(source, columns)
     header = next(cells)
-    places = [header.index(column) for column in columns]
+    positions = [header.index(column) for column in columns]
     keys = []
     for row, values in enumerate(cells):
         if len(values) != len(header):
             raise ContractError(f"{source}: row {row}: {len(values)} cells, the header has {len(header)}; correct it")
-        keys.append(SEPARATOR.join(values[place] for place in places))
+        keys.append(SEPARATOR.join(values[position] for position in positions))
     return keys
 
 
@@ -128,8 +128,8 @@ def default_names(source: Path) -> tuple[str, str]:
     parts = source.stem.split("_")
     if "all" not in parts:
         parts.append("all")
-    place = parts.index("all")
-    train, val = ("_".join([*parts[:place], name, *parts[place + 1 :]]) + ".csv" for name in ("train", "val"))
+    position = parts.index("all")
+    train, val = ("_".join([*parts[:position], name, *parts[position + 1 :]]) + ".csv" for name in ("train", "val"))
     return train, val
 
 

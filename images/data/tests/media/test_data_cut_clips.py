@@ -162,3 +162,14 @@ def test_annotations_need_their_videos(tmp_path: Path) -> None:
     result = call("--ssv2-csv", tmp_path / "seed.csv", "--out", tmp_path)
     assert "--ssv2-csv needs --ssv2-root" in str(result.exception)
     assert "give --ssv2-csv" in str(call("--out", tmp_path).exception)
+
+
+def test_rows_and_lines_that_give_no_clip_are_counted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "seed.csv").write_text(
+        'video_path,seed_output\n1.webm,"0 - 1, push\nno numbers\n3 - 2"\n,0 - 1\n2.webm,\n3.webm,"4 - 5\\n- 6 -"\n'
+    )
+    clips = list(annotated_clips(tmp_path / "seed.csv", "SSv2", tmp_path))
+    assert [clip.name for clip in clips if not clip.reversed] == ["SSv2/0_0.mp4", "SSv2/3_0.mp4"]
+    said = capsys.readouterr().err
+    assert "2 rows have no video_path or no seed_output and give no clip: row 1, 2\n" in said
+    assert "3 lines of seed_output name no part of the video" in said

@@ -43,26 +43,27 @@ class Row:
         return value if value is not None and value.strip() else None
 
 
-def read_rows(path: Path, columns: Sequence[str] = ()) -> Iterator[Row]:
+def read_rows(path: Path, columns: Sequence[str] = (), texts: Sequence[str] = ()) -> Iterator[Row]:
     """The data rows of a UTF-8 CSV (a byte order mark and any line ends are fine), lazily, in order.
 
     `columns` must be in the header. A row with more or fewer cells than the header fails alone, on access. Raises
     ContractError naming file and line for what makes the whole file doubtful (`docs/csv.md`): one that cannot be read,
     is not UTF-8, has no header, a repeated or missing column or no data row; a quote that is never closed or is
-    followed by text; a line break in a cell of `columns`, or one that may have swallowed rows.
+    followed by text; a line break in a cell of `columns`, or one that may have swallowed rows. `texts` must be in the
+    header too, and their cells may have several lines.
     """
-    table = read_cells(path, columns)
+    table = read_cells(path, columns, texts)
     header = next(table)
     for index, cells in enumerate(table):
         yield Row(index, dict(zip(header, cells, strict=True)) if len(cells) == len(header) else None)
 
 
-def read_cells(path: Path, columns: Sequence[str] = ()) -> Iterator[list[str]]:
+def read_cells(path: Path, columns: Sequence[str] = (), texts: Sequence[str] = ()) -> Iterator[list[str]]:
     """The header, then every data row's cells as they are, also of rows of the wrong length; as `read_rows`."""
     try:
         _require_text(path)
         with path.open(encoding="utf-8-sig", newline="") as file:
-            yield from _read(path, _Lines(path, file), columns)
+            yield from _read(path, _Lines(path, file), columns, texts)
     except OSError as error:
         raise ContractError(f"{path}: cannot be read: {error.strerror}") from None
     except UnicodeDecodeError:
@@ -102,7 +103,7 @@ class _Lines:
         )
 
 
-def _read(path: Path, lines: _Lines, columns: Sequence[str]) -> Iterator[list[str]]:
+def _read(path: Path, lines: _Lines, columns: Sequence[str], texts: Sequence[str]) -> Iterator[list[str]]:
     """The records of a CSV that are not blank: the header first."""
     reader = csv.reader(lines, strict=True)
     header: list[str] | None = None
@@ -112,9 +113,9 @@ def _read(path: Path, lines: _Lines, columns: Sequence[str]) -> Iterator[list[st
             if not any(cell.strip() for cell in cells):
                 lines.next_record()
                 continue
-            header = _header(path, cells, columns)
+            header = _header(path, cells, [*columns, *texts])
         elif len(lines.record) > 1:
-            _refuse_swallowed(path, lines, header, cells, columns)
+            _refuse_swallowed(path, lines, header, cells, columns, texts)
         lines.next_record()
         if cells:
             rows += 1
@@ -141,9 +142,14 @@ def _record(path: Path, reader: Iterator[list[str]], lines: _Lines) -> list[str]
         ) from None
 
 
-def _refuse_swallowed(path: Path, lines: _Lines, header: list[str], cells: list[str], columns: Sequence[str]) -> None:
+def _refuse_swallowed(
+    path: Path, lines: _Lines, header: list[str], cells: list[str], columns: Sequence[str], texts: Sequence[str]
+) -> None:
     """A stray quote makes one cell of several rows, if another one closes it: such a cell has line breaks."""
-    broken = {name: cell for name, cell in zip(header, cells, strict=False) if "\n" in cell or "\r" in cell}
+    several = {name: cell for name, cell in zip(header, cells, strict=False) if "\n" in cell or "\r" in cell}
+    broken = {name: cell for name, cell in several.items() if name not in texts or len(cells) != len(header)}
+    if several and not broken:
+        return
     wanted = [name for name in broken if name in columns]
     # Two rows of the right length that became one have swallowed a comma for every column but one.
     joined = len(header) == 1 or len(cells) != len(header) or any("," in cell for cell in broken.values())

@@ -10,6 +10,7 @@ from lary_schema.printable import printable
 from lary_data.datasets import find_dataset, known_datasets
 from lary_data.integrity import Checker, SplitReport, check_splits
 from lary_data.options import timeout_option, workers_option
+from lary_data.progress import say
 from lary_data.row_facts import DatasetReport
 
 SHOWN = 10
@@ -51,6 +52,8 @@ def command(
         for split, csv in files.csv.items()
         if (not splits or split in splits) and (keys or csv.is_file())
     ]
+    if not keys:
+        _say_without_csv(splits)
     if not wanted:
         raise ContractError("no CSV of any dataset is there; name a dataset by -d, or its data by --data-dir")
     log = report.with_name(report.name + ".answers") if report else None
@@ -64,6 +67,18 @@ def command(
         for line in dataset_summary(dataset):
             click.echo(line)
     ctx.exit(0 if found.good else 1)
+
+
+def _say_without_csv(splits: tuple[str, ...]) -> None:
+    """Name what is not looked at where no dataset was named."""
+    names = [
+        f"{files.card.key}/{split}"
+        for files in known_datasets()
+        for split, csv in files.csv.items()
+        if (not splits or split in splits) and not csv.is_file()
+    ]
+    if names:
+        say(f"{len(names)} splits have no CSV here and are not looked at: {', '.join(names)}")
 
 
 def summary(split: SplitReport) -> list[str]:

@@ -1,9 +1,11 @@
 """`cut-clips`: the clips of SSv2 and EgoDex that LARYBench's annotations name."""
 
+from collections import Counter
 from pathlib import Path
 
 import click
 from lary_schema.base import ContractError, TooManyFailedError
+from lary_schema.printable import printable
 
 from lary_data.annotations import Clip, Source, annotated_clips
 from lary_data.options import max_failed_option, timeout_option, workers_option
@@ -70,8 +72,11 @@ def _wanted(clips: list[Clip], sources: list[Source], metadata: tuple[Path, ...]
     """The clips that CSVs name, and how many they name that no annotation has."""
     from lary_schema.metadata import read_rows
 
-    cells = (row.get("video_path") or "" for csv in metadata for row in read_rows(csv, ("video_path",)))
+    cells = [row.get("video_path") or "" for csv in metadata for row in read_rows(csv, ("video_path",))]
     named = dict.fromkeys(cell for cell in cells if cell.partition("/")[0] in sources)
+    if others := Counter(cell.partition("/")[0] or "(empty)" for cell in cells if cell not in named):
+        counts = ", ".join(f"{printable(name)} ({count:,})" for name, count in others.most_common(SHOWN))
+        say(f"{others.total():,} rows of the metadata name clips of other sources, which are not cut: {counts}")
     wanted = [clip for clip in clips if clip.name in named]
     unknown = sorted(set(named) - {clip.name for clip in wanted})
     for name in unknown[:SHOWN]:
