@@ -1,9 +1,11 @@
 """How containers are cut off, as values: no engine is needed."""
 
+import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import docker
 import pytest
 from lary_orch.catalog.source import ImageSource
 from lary_orch.plan.verbs import VERBS
@@ -55,6 +57,8 @@ def test_the_whole_value() -> None:
             "TRANSFORMERS_OFFLINE": "1",
             "PYTHONHASHSEED": "0",
             "PYTHONUNBUFFERED": "1",
+            "PYTHONSAFEPATH": "1",
+            "PYTHONNOUSERSITE": "1",
             "NVIDIA_VISIBLE_DEVICES": "void",
             "OMP_NUM_THREADS": "3",
             "MKL_NUM_THREADS": "3",
@@ -62,6 +66,7 @@ def test_the_whole_value() -> None:
         },
         "labels": LABELS,
         "network_mode": "none",
+        "use_config_proxy": False,
         "read_only": True,
         "tmpfs": {"/tmp": f"rw,noexec,nosuid,nodev,size={TMP_BYTES},mode=1777"},
         "cap_drop": ["ALL"],
@@ -92,7 +97,18 @@ def test_a_conversion_sees_its_file_and_an_empty_folder(tmp_path: Path) -> None:
     asked = Conversion(tmp_path / "link.ckpt", tmp_path / "x" / "new.safetensors", ("--entry", "net"))
     arguments, folders = container_arguments(asked, tmp_path / "x" / "draft")
     task = task_arguments(_job(), Slot(cpus=3), HOST, LABELS)
-    kept = {"image", "user", "group_add", "working_dir", "labels", "network_mode", "read_only", "tmpfs", "cap_drop"}
+    kept = {
+        "image",
+        "user",
+        "group_add",
+        "working_dir",
+        "labels",
+        "network_mode",
+        "use_config_proxy",
+        "read_only",
+        "tmpfs",
+        "cap_drop",
+    }
     kept |= {"security_opt", "pids_limit", "init", "log_config", "auto_remove", "stdin_open"}
     kept |= {"mem_limit", "memswap_limit"}
     found = question_arguments(PREPARED, arguments, HOST, LABELS, folders)
@@ -153,3 +169,20 @@ def test_each_linked_file_is_mounted_for_itself(tmp_path: Path) -> None:
     assert not any(
         "/weights" in target for target in _mounted(task_arguments(_job(mounts=empty), Slot(), HOST, LABELS))
     )
+
+
+def test_the_clients_proxies_stay_outside(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """By what the SDK would send: of docker's own settings, nothing is in the environment."""
+    proxy = {"proxies": {"default": {"httpProxy": "http://me:secret@proxy:1", "noProxy": "x"}}}
+    (tmp_path / "config.json").write_text(json.dumps(proxy))
+    monkeypatch.setenv("DOCKER_CONFIG", str(tmp_path))
+    client = docker.DockerClient(base_url="tcp://127.0.0.1:9", version="1.43")
+    sent: list[dict[str, Any]] = []
+    monkeypatch.setattr(
+        client.api, "create_container_from_config", lambda config, *_: sent.append(config) or {"Id": "x"}
+    )
+    monkeypatch.setattr("docker.models.containers.ContainerCollection.get", lambda *_: None)
+    client.containers.create(**task_arguments(_job(), Slot(), HOST, LABELS))
+    assert "secret" not in json.dumps(sent[0])
+    client.containers.create(**(task_arguments(_job(), Slot(), HOST, LABELS) | {"use_config_proxy": True}))
+    assert "secret" in json.dumps(sent[1]), "the SDK would hand them on"

@@ -188,3 +188,34 @@ class TestSweep:
 
     def test_nothing_to_sweep(self, tmp_path: Path) -> None:
         assert orphans.sweep(str(tmp_path / "nobody")) == []
+
+
+@pytest.mark.parametrize("where", [".", "", "HERE"])
+def test_the_current_folder_is_no_input(
+    runtime: ProcessRuntime, prepared: Prepared, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, where: str
+) -> None:
+    """Neither by itself, nor by PYTHONPATH, nor a user's own site-packages; the modules that are named still are."""
+    here, home = tmp_path / "here", tmp_path / "home"
+    version = f"python{sys.version_info.major}.{sys.version_info.minor}"
+    for folder in (here, home / ".local" / "lib" / version / "site-packages"):
+        folder.mkdir(parents=True)
+        for name in ("json", "random", "usercustomize", "sitecustomize"):
+            (folder / f"{name}.py").write_text("raise SystemExit('ran a file of the user')\n")
+    modules = os.environ["PYTHONPATH"]
+    monkeypatch.chdir(here)
+    monkeypatch.setenv("HOME", str(home))
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(here) if where == "HERE" else where, modules]))
+    monkeypatch.setenv("PYTHONSTARTUP", str(here / "json.py"))
+    monkeypatch.setenv("PYTHONWARNINGS", "error")
+    assert json.loads(runtime.ask(prepared, "describe")) == {"image": "fake", "gpu": ""}
+
+
+def test_no_python_variable_of_the_caller_reaches_a_job() -> None:
+    caller = {"PATH": "/bin", "PYTHONPATH": "/a", "PYTHONHOME": "/b", "PYTHONINSPECT": "1", "PYTHONSAFEPATH": ""}
+    own = {name: value for name, value in base_env(caller).items() if name.startswith("PYTHON")}
+    assert own == {
+        "PYTHONHASHSEED": "0",
+        "PYTHONUNBUFFERED": "1",
+        "PYTHONSAFEPATH": "1",
+        "PYTHONNOUSERSITE": "1",
+    }

@@ -95,7 +95,8 @@ def test_apptainer() -> None:
         *("--pwd=/tmp", "--bind=/vol/data:/data:ro", "--bind=/vol/weights:/weights:ro"),
         *("--bind=/vol/jobs/@JOB@:/job:ro", "--bind=/vol/latents:/latents:rw"),
         *("--env=HF_HUB_OFFLINE=1", "--env=TRANSFORMERS_OFFLINE=1", "--env=PYTHONHASHSEED=0"),
-        *("--env=PYTHONUNBUFFERED=1", "--env=HOME=/tmp", "--env=OMP_NUM_THREADS=4", "--env=MKL_NUM_THREADS=4"),
+        *("--env=PYTHONUNBUFFERED=1", "--env=PYTHONSAFEPATH=1", "--env=PYTHONNOUSERSITE=1"),
+        *("--env=HOME=/tmp", "--env=OMP_NUM_THREADS=4", "--env=MKL_NUM_THREADS=4"),
         *("--env=OPENBLAS_NUM_THREADS=4", "--env=CUDA_VISIBLE_DEVICES="),
         *("PROGRAM", "extract", "--job", "/job/job.json"),
     ]

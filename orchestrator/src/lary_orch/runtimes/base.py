@@ -18,6 +18,9 @@ JOB_ENVIRONMENT = {
     "TRANSFORMERS_OFFLINE": "1",
     "PYTHONHASHSEED": "0",
     "PYTHONUNBUFFERED": "1",
+    # A random.py in the caller's folder, or a package of the user's own, is no input. Children inherit it.
+    "PYTHONSAFEPATH": "1",
+    "PYTHONNOUSERSITE": "1",
 }
 """What every command of an image is given, wherever it runs."""
 ASK_TIMEOUT_S = 300.0

@@ -77,6 +77,8 @@ def _isolated(
         "environment": ENVIRONMENT | env,
         "labels": dict(labels),
         "network_mode": "none",
+        # The client's settings of proxies, passwords among them, are of no use without a network.
+        "use_config_proxy": False,
         "read_only": True,
         "tmpfs": {"/tmp": f"rw,noexec,nosuid,nodev,size={TMP_BYTES},mode=1777"},
         "cap_drop": ["ALL"],

@@ -1,6 +1,7 @@
 """The demo sets: made by a Python that has what draws and encodes them, which the orchestrator has not."""
 
 import importlib.util
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -11,7 +12,8 @@ from lary_schema.cards import DatasetCard
 
 from lary_orch.catalog.cards import repository
 from lary_orch.runtimes.base import Say
-from lary_orch.runtimes.environments import Checkout, OwnEnvironments
+from lary_orch.runtimes.environments import Checkout, CurrentEnvironment, OwnEnvironments
+from lary_orch.runtimes.process import base_env
 from lary_orch.workspace import Workspace
 
 TOOLS = ("av", "numpy", "PIL")
@@ -24,7 +26,12 @@ def make_generated(card: DatasetCard, workspace: Workspace, say: Say) -> None:
         return
     command = [str(_python(workspace, say)), "-m", "lary_demo", card.generator, str(workspace.generated)]
     with subprocess.Popen(
-        command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        command,
+        env=base_env(os.environ, CurrentEnvironment.inherited),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
     ) as child:
         assert child.stdout is not None
         for line in child.stdout:

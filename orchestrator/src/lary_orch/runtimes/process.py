@@ -110,6 +110,11 @@ class ProcessRuntime(LocalRuntime):
 def base_env(environ: Mapping[str, str], further: tuple[str, ...] = ()) -> dict[str, str]:
     """The part of the caller's environment that an image's commands see, and settings they all share."""
     kept = {name: environ[name] for name in (*INHERITED, *further) if name in environ}
+    if "PYTHONPATH" in kept:
+        # Where packages are installed by a module system; never the folder where the command was typed.
+        folders = [Path(part) for part in kept["PYTHONPATH"].split(os.pathsep)]
+        absolute = [str(one) for one in folders if one.is_absolute() and one.resolve() != Path.cwd()]
+        kept["PYTHONPATH"] = os.pathsep.join(absolute)
     return kept | JOB_ENVIRONMENT
 
 

@@ -76,7 +76,7 @@ def _look(profile: Profile, folder: Path) -> Finding:
 def _launcher(profile: Profile) -> str:
     """A command that succeeds where the launcher works."""
     if profile.launcher == "process":
-        return shlex.join([sys.executable, "-c", "import lary_schema"])
+        return shlex.join([sys.executable, "-P", "-s", "-c", "import lary_schema"])
     if profile.launcher == "pyxis":
         return "srun --help | grep -q container-image"
     return shlex.join([profile.launcher, *profile.launcher_before, "version"])
