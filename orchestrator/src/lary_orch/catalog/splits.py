@@ -5,11 +5,12 @@ from typing import Literal
 
 from lary_schema.base import ContractError, file_sha256
 from lary_schema.cards import DatasetCard
+from lary_schema.files import file_state
 from lary_schema.jobs import MetadataFile, Source
 from lary_schema.metadata import count_rows
 from lary_schema.presence import SplitSource
 
-from lary_orch.cache import file_state, remembered
+from lary_orch.cache import remembered
 from lary_orch.workspace import Workspace
 
 

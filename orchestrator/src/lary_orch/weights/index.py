@@ -11,11 +11,11 @@ from pathlib import Path, PurePosixPath
 
 from lary_schema.base import WeightsError, path_sha256
 from lary_schema.cards import ModelCard, WeightSpec
-from lary_schema.files import visible_files
+from lary_schema.files import file_state, visible_files
 from lary_schema.jobs import WeightFile
 from lary_schema.linked import linked_folder
 
-from lary_orch.cache import file_state, remembered
+from lary_orch.cache import remembered
 from lary_orch.runtimes.jobs import Job
 
 

@@ -1,10 +1,14 @@
 """What files on a disk are, told by their names and their first bytes."""
 
+import hashlib
 import json
+import os
 import zipfile
 from pathlib import Path
 from typing import BinaryIO
 
+ENDS_BYTES = 1 << 16
+"""Of each end of a file, to tell two states of it."""
 _POINTER = b"version https://git-lfs"
 """How the text begins that Git LFS leaves where it did not fetch a file (Git LFS, docs/spec.md)."""
 _ZIP_SUFFIXES = {".pt", ".pth", ".ckpt"}
@@ -75,3 +79,20 @@ def _safetensors_size(file: BinaryIO, size: int) -> int | None:
     except (ValueError, TypeError, KeyError, AttributeError, IndexError):
         return None
     return 8 + length + max(ends, default=0)
+
+
+def file_state(path: Path) -> list[str | int]:
+    """What another content changes: size, times, inode, and a hash of both ends. Raises OSError.
+
+    A file may be edited with its size kept and its modification time set back. Then its change time, which
+    nobody sets, tells; where a volume has no honest one, the ends tell most edits (a header, a last row).
+    """
+    stat = path.stat()
+    return [str(path), stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino, _ends_sha256(path)]
+
+
+def _ends_sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        start = file.read(ENDS_BYTES)
+        file.seek(max(0, file.seek(0, os.SEEK_END) - ENDS_BYTES))
+        return hashlib.sha256(start + file.read(ENDS_BYTES)).hexdigest()

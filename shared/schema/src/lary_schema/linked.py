@@ -19,12 +19,13 @@ FOLDER = "linked"
 def linked_folder(files: Mapping[str, Path], below: Path) -> Path:
     """A folder below `below` in which every name (a relative path) is a link to its file.
 
-    The same files give the same folder, whoever asks first. Raises ContractError where it cannot be made.
+    The same files give the same folder, whoever asks first; for no files there is none, and nothing is mounted.
+    Raises ContractError where it cannot be made.
     """
     targets = {name: str(path.resolve()) for name, path in files.items()}
     folder = below / FOLDER / fingerprint(targets)[:16]
     try:
-        if not folder.is_dir() or _links(folder) != targets:
+        if _links(folder) != targets:
             _make(folder, targets)
     except OSError as error:
         raise ContractError(f"{folder}: cannot be made: {error.strerror}; choose another --workspace") from None
