@@ -65,7 +65,7 @@ class SameImages:
     def prepare(self, image: ImageSource, say: object) -> Prepared:
         return Prepared(image, image.card.name, None, image.card.name)
 
-    def ask(self, prepared: Prepared, *arguments: str) -> str:
+    def query(self, prepared: Prepared, *arguments: str) -> str:
         card = prepared.source.card
         if "--model" not in arguments:
             return card.model_copy(update={"code_sha256": self._probe}).to_json()

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 from lary_orch.cli.clean import command
-from lary_orch.run.cleaning import QUIET_S, leftovers, tree_size
+from lary_orch.run.cleaning import IDLE_S, leftovers, tree_size
 from lary_orch.runtimes.environments import MARKER
 from lary_orch.workspace import Workspace
 from lary_schema.base import ContractError
@@ -27,7 +27,7 @@ def put(path: Path, *, old: bool = True, size: int = 10) -> Path:
     path.write_bytes(b"x" * size)
     if old:
         for entry in (path, path.parent):
-            os.utime(entry, (time.time() - QUIET_S - 60,) * 2)
+            os.utime(entry, (time.time() - IDLE_S - 60,) * 2)
     return path
 
 

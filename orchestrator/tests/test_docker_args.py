@@ -10,7 +10,7 @@ import pytest
 from lary_orch.catalog.source import ImageSource
 from lary_orch.plan.verbs import VERBS
 from lary_orch.runtimes.devices import Device, Slot
-from lary_orch.runtimes.docker_args import PIDS, TMP_BYTES, Host, question_arguments, task_arguments
+from lary_orch.runtimes.docker_args import PIDS, TMP_BYTES, Host, query_arguments, task_arguments
 from lary_orch.runtimes.jobs import Job, Prepared
 from lary_orch.weights.convert import Conversion, container_arguments
 from lary_schema.cards import ImageCard
@@ -111,7 +111,7 @@ def test_a_conversion_sees_its_file_and_an_empty_folder(tmp_path: Path) -> None:
     }
     kept |= {"security_opt", "pids_limit", "init", "log_config", "auto_remove", "stdin_open"}
     kept |= {"mem_limit", "memswap_limit"}
-    found = question_arguments(PREPARED, arguments, HOST, LABELS, folders)
+    found = query_arguments(PREPARED, arguments, HOST, LABELS, folders)
     assert found == {name: task[name] for name in kept} | {
         "command": ["convert", "/source/link.ckpt", "/target/new.safetensors", "--entry", "net"],
         "environment": {name: value for name, value in task["environment"].items() if "THREADS" not in name},
@@ -149,7 +149,7 @@ def test_an_image_without_a_digest_goes_by_its_reference() -> None:
 
 
 def test_a_question_is_as_isolated_and_sees_no_folder() -> None:
-    asked = question_arguments(PREPARED, ("describe", "--model", "x"), HOST, LABELS)
+    asked = query_arguments(PREPARED, ("describe", "--model", "x"), HOST, LABELS)
     job = task_arguments(_job(), Slot(), HOST, LABELS)
     assert "mounts" not in asked
     assert asked["command"] == ["describe", "--model", "x"]

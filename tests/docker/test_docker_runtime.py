@@ -151,7 +151,7 @@ def test_sweep_takes_the_orphans_and_spares_the_living(
 
 def test_an_image_that_answers_badly(runtime: DockerRuntime, fake: Prepared) -> None:
     with pytest.raises(ContractError, match=r"describe: exit 3\nno model here"):
-        runtime.ask(fake, "describe")
+        runtime.query(fake, "describe")
 
 
 def test_a_missing_image_names_the_command_that_makes_it(runtime: DockerRuntime) -> None:

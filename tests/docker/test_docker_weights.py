@@ -57,7 +57,7 @@ def test_it_reaches_neither_network_nor_other_files(runtime: DockerRuntime, fake
         (tmp_path / name).mkdir()
     (tmp_path / "job" / "job.json").write_text(json.dumps(["facts"]))
     folders = [Folder(tmp_path / "job", "/job"), Folder(tmp_path / "draft", "/latents", read_only=False)]
-    facts = json.loads(runtime.ask(fake, "convert", folders=folders))
+    facts = json.loads(runtime.query(fake, "convert", folders=folders))
     assert facts["interfaces"] == ["lo"]
     assert facts["connect"] == "OSError"
     assert facts["capabilities"] == 0

@@ -13,7 +13,7 @@ from lary_orch.catalog.protocol_cards import load_protocol
 from lary_orch.catalog.source import ImageSource
 from lary_orch.plan.jobs import Plan, Request
 from lary_orch.plan.planner import make_plan
-from lary_orch.runtimes.base import Running, Say
+from lary_orch.runtimes.base import Notify, Running
 from lary_orch.runtimes.devices import Slot
 from lary_orch.runtimes.jobs import Job, Prepared
 from lary_orch.workspace import Workspace
@@ -38,13 +38,13 @@ class FakeRuntime:
     prepared: list[str] = field(default_factory=list)
     name: str = "fake"
 
-    def prepare(self, image: ImageSource, say: Say) -> Prepared:
+    def prepare(self, image: ImageSource, say: Notify) -> Prepared:
         self.prepared.append(image.card.name)
         if image.card.name in self.missing:
             raise ContractError(f"image {image.card.name} is not built; `lary-orch images build`")
         return Prepared(image, f"lary/{image.card.name}:test", None, f"{image.card.name}-{self.code}")
 
-    def ask(self, prepared: Prepared, *arguments: str) -> str:
+    def query(self, prepared: Prepared, *arguments: str) -> str:
         self.asked.append((prepared.source.card.name, *arguments))
         card = prepared.source.card
         if "--model" not in arguments:
@@ -60,7 +60,7 @@ class FakeRuntime:
     def sweep(self) -> list[str]:
         return []
 
-    def preview(self, paths: object, jobs: object, say: Say) -> None:
+    def preview(self, paths: object, jobs: object, say: Notify) -> None:
         """Nothing is submitted."""
 
 

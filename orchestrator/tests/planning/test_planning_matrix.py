@@ -328,7 +328,7 @@ def test_a_model_without_the_datasets_mode(world: Any, image_folder: Callable[..
 
 def test_an_image_that_breaks_the_contract_is_named(world: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     world.toy()
-    monkeypatch.setattr(world.runtime, "ask", lambda prepared, *arguments: "hello")
+    monkeypatch.setattr(world.runtime, "query", lambda prepared, *arguments: "hello")
     assert "describe of image lary/baseline:test: the answer is not JSON" in str(world.plan().problems[0])
 
 

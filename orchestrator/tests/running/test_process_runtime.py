@@ -136,14 +136,14 @@ def test_an_interpreter_that_is_gone(
 
 
 def test_ask_answers_without_a_gpu(runtime: ProcessRuntime, prepared: Prepared) -> None:
-    assert json.loads(runtime.ask(prepared, "describe")) == {"image": "fake", "gpu": ""}
+    assert json.loads(runtime.query(prepared, "describe")) == {"image": "fake", "gpu": ""}
 
 
 def test_ask_says_what_the_image_said_and_what_to_do(runtime: ProcessRuntime, prepared: Prepared) -> None:
     card = prepared.source.card.model_copy(update={"name": "broken"})
     broken = replace(prepared, source=replace(prepared.source, card=card))
     with pytest.raises(ContractError, match=r"(?s)exit 1.*no such image here.*install it"):
-        runtime.ask(broken, "describe")
+        runtime.query(broken, "describe")
 
 
 @pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="orphans are found through /proc")

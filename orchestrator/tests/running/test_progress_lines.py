@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from lary_orch.run import progress
 from lary_orch.run.progress import LiveBars, PlainLines, amounts, watching
-from lary_orch.runtimes.base import Outcome, Watch
+from lary_orch.runtimes.base import Observer, Outcome
 from lary_orch.runtimes.devices import Slot
 from lary_orch.runtimes.jobs import Job
 from lary_schema.events import BatchHalved, Failed, Finished, Progress, Split, Started, Warned
@@ -15,7 +15,7 @@ from rich.console import Console
 MakeWork = Callable[..., Job]
 
 
-def _play(watch: Watch, work: Job, slot: Slot) -> None:
+def _play(watch: Observer, work: Job, slot: Slot) -> None:
     """A job that dies once, then does its work; a second one that is skipped."""
     watch.launched(work, slot, 1)
     watch.event(work, Started(job="a", total=900, skipped=100, device="cpu", pid=1))

@@ -10,12 +10,12 @@ import pytest
 from click.testing import CliRunner
 from lary_conformance import answers, examine, extraction, isolation
 from lary_conformance import command as conformance
-from lary_conformance.case import Verdict, judge
+from lary_conformance.case import Verdict, verdict_of
 from lary_conformance.fixture import BAD_ROW, ROWS, make_rows
 from lary_conformance.subject import open_subject
 from lary_orch.catalog.cards import Catalog, repository
 from lary_orch.catalog.source import ImageSource
-from lary_orch.runtimes.base import Say
+from lary_orch.runtimes.base import Notify
 from lary_orch.runtimes.choose import process_runtime
 from lary_orch.runtimes.devices import Slot
 from lary_orch.runtimes.jobs import Job, Prepared
@@ -56,10 +56,10 @@ class Liar:
     """What it fails with; None: it passes."""
     asked: list[str] = field(default_factory=list)
 
-    def prepare(self, image: ImageSource, say: Say) -> Prepared:
+    def prepare(self, image: ImageSource, say: Notify) -> Prepared:
         return Prepared(image, "lary/liar:1", None, "liar")
 
-    def ask(self, prepared: Prepared, *arguments: str) -> str:
+    def query(self, prepared: Prepared, *arguments: str) -> str:
         self.asked.append(arguments[0])
         if arguments[0] == "selftest":
             if self.selftest is not None:
@@ -128,7 +128,9 @@ def test_a_selftest_under_isolation_answers_both_questions(
     ours, unknown = Liar(selftest=as_us), Liar(selftest=as_unknown)
     subject = open_subject(ours, baseline, tmp_path, tmp_path, chosen=(KEY,), unknown_user=unknown)
     found = {
-        verdict.check: verdict for question in (answers, isolation) for verdict in map(judge, question.cases(subject))
+        verdict.check: verdict
+        for question in (answers, isolation)
+        for verdict in map(verdict_of, question.cases(subject))
     }
     assert {check: found[check].state for check in states} == states
     assert unknown.asked.count("selftest") == 1
@@ -184,12 +186,12 @@ class _Chatty:
     inner: Any
     name: str = "chatty"
 
-    def prepare(self, image: ImageSource, say: Say) -> Prepared:
+    def prepare(self, image: ImageSource, say: Notify) -> Prepared:
         prepared: Prepared = self.inner.prepare(image, say)
         return prepared
 
-    def ask(self, prepared: Prepared, *arguments: str) -> str:
-        return str(self.inner.ask(prepared, *arguments))
+    def query(self, prepared: Prepared, *arguments: str) -> str:
+        return str(self.inner.query(prepared, *arguments))
 
     def start(self, job: Job, slot: Slot, stderr: Path) -> CannedTask:
         running = self.inner.start(job, slot, stderr)

@@ -7,9 +7,9 @@ import pytest
 from lary_schema.base import ContractError
 from lary_schema.linked import linked_folder
 from lary_schema.mounts import Mounts
-from lary_slurm.ask import question
 from lary_slurm.launchers import Launch, command, podman_lines
 from lary_slurm.profile import Launcher, Profile
+from lary_slurm.query import question
 
 MOUNTS = Mounts(
     data=Path("/vol/data"),

@@ -15,7 +15,7 @@ from lary_orch.workspace import Workspace
 
 
 def data_root(card: DatasetCard, workspace: Workspace) -> Path:
-    """The user's data, or the place of the sets that are made on the spot."""
+    """The user's data, or the folder of the sets that are made at first use."""
     return workspace.data if card.generator is None else workspace.generated
 
 
@@ -38,7 +38,7 @@ def needed_columns(card: DatasetCard) -> list[str]:
 def find_split(card: DatasetCard, split: str, workspace: Workspace) -> SplitSource:
     """A split's CSV, checked, counted and hashed; remembered by its size and time.
 
-    Raises ContractError where it is missing, not a CSV, or lacks rows or columns.
+    Raises ContractError where it is missing, not a CSV, or without rows or columns.
     """
     data, csv = data_root(card, workspace), csv_path(card, split, workspace)
     if not csv.is_file():

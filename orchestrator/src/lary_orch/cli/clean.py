@@ -15,7 +15,7 @@ from lary_orch.workspace import Workspace
 
 
 @click.command()
-@option("--dry-run", is_flag=True, help="Say what would go, and remove nothing.")
+@option("--dry-run", is_flag=True, help="Notify what would go, and remove nothing.")
 @option("--envs", is_flag=True, help="Environments of the process runtime too.")
 @option("--cache", "caches", is_flag=True, help="What was remembered: hashes, answers of images.")
 @option("--runs", "all_runs", is_flag=True, help="Jobs, logs and results of all runs; asks first.")

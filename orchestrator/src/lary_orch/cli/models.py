@@ -41,10 +41,10 @@ def rows(catalog: Catalog, workspace: Workspace) -> Iterator[dict[str, Any]]:
     """One record per model card."""
     from lary_results.published import published_scores
 
-    from lary_orch.weights.index import how_to_get, is_needed, place
+    from lary_orch.weights.index import how_to_get, is_needed, weight_path
 
     for source, card in catalog.models():
-        places = [(spec, place(spec, workspace.weights)) for spec in card.weights]
+        paths = [(spec, weight_path(spec, workspace.weights)) for spec in card.weights]
         yield {
             "key": card.key if card.pattern is None else card.pattern,
             "image": source.card.name,
@@ -61,7 +61,7 @@ def rows(catalog: Catalog, workspace: Workspace) -> Iterator[dict[str, Any]]:
                     "license": spec.license,
                     "how": how_to_get(spec, path),
                 }
-                for spec, path in places
+                for spec, path in paths
             ],
             "license": card.license,
             "source": card.source,

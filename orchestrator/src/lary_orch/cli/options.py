@@ -1,4 +1,4 @@
-"""Options that several commands share, each told once. A decorator hands over what they mean."""
+"""Options that several commands share, each declared once. A decorator hands over what they mean."""
 
 import functools
 from collections.abc import Callable, Sequence

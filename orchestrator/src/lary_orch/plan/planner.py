@@ -29,7 +29,7 @@ from lary_orch.plan.protocol import for_task
 from lary_orch.plan.revision import code_revision
 from lary_orch.plan.stores import PlannedStore, check_alike, check_failed, partitions, plan_store
 from lary_orch.plan.verbs import EXTRACT, VERBS, Verb, probe_kind, store_group
-from lary_orch.runtimes.base import Runtime, Say
+from lary_orch.runtimes.base import Notify, Runtime
 from lary_orch.runtimes.describe import describe, describe_probe
 from lary_orch.runtimes.generated import make_generated
 from lary_orch.runtimes.jobs import Job, Prepared, link
@@ -42,7 +42,7 @@ UNNAMED = "unnamed"
 """A probe job's run until the run has its name, which is a hash over all jobs."""
 
 
-def make_plan(request: Request, workspace: Workspace, catalog: Catalog, runtime: Runtime, say: Say) -> Plan:
+def make_plan(request: Request, workspace: Workspace, catalog: Catalog, runtime: Runtime, say: Notify) -> Plan:
     """Plan a run. Images are made ready on the way; `say` hears of what takes long."""
     planner = _Planner(request, workspace, catalog, runtime, say)
     models = list(planner.models())
@@ -94,7 +94,7 @@ class _Cell:
 class _Planner:
     """Collects problems instead of stopping at the first."""
 
-    def __init__(self, request: Request, workspace: Workspace, catalog: Catalog, runtime: Runtime, say: Say) -> None:
+    def __init__(self, request: Request, workspace: Workspace, catalog: Catalog, runtime: Runtime, say: Notify) -> None:
         self.problems: list[Problem] = []
         self._request = request
         self._workspace = workspace

@@ -169,7 +169,7 @@ class Attempts:
     # --- events -------------------------------------------------------------------------------
 
     def handle(self, event: Happened) -> list[Action]:
-        """What follows of an event, in the order in which it should be told."""
+        """What follows of an event, in the order in which it should be shown."""
         if isinstance(event, Begun | Counted):
             return self._begun(event)
         if isinstance(event, Ended):

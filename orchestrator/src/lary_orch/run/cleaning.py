@@ -15,7 +15,7 @@ from lary_schema.store.layout import Store
 from lary_orch.runtimes.environments import MARKER
 from lary_orch.workspace import Workspace
 
-QUIET_S = 600
+IDLE_S = 600
 """A draft that no lock speaks for counts as left behind when nobody has written to it for so long."""
 STORES = "*/*/*/*.zarr"
 """Below the latents volume: dataset, split, model, store."""
@@ -58,7 +58,7 @@ def leftovers(workspace: Workspace) -> Iterator[Target]:
             yield Target(path, "unfinished file or folder")
     for path in _unfinished_environments(workspace.envs):
         yield Target(path, "half-made environment")
-    for path in filter(_is_quiet, workspace.latents.glob(DRAFT_STORES)):
+    for path in filter(_is_idle, workspace.latents.glob(DRAFT_STORES)):
         yield Target(path, "half-made store")
     for store in workspace.latents.glob(STORES):
         yield from _store_leftovers(store)
@@ -66,17 +66,17 @@ def leftovers(workspace: Workspace) -> Iterator[Target]:
 
 def _drafts(folder: Path) -> Iterator[Path]:
     """The outermost `*.partial` of a tree that are quiet."""
-    for place, folders, names in os.walk(folder):
+    for root, folders, names in os.walk(folder):
         for name in [*folders, *names]:
-            if name.endswith(PARTIAL_SUFFIX) and _is_quiet(Path(place, name)):
-                yield Path(place, name)
+            if name.endswith(PARTIAL_SUFFIX) and _is_idle(Path(root, name)):
+                yield Path(root, name)
         folders[:] = [name for name in folders if not name.endswith(PARTIAL_SUFFIX)]
 
 
-def _is_quiet(path: Path) -> bool:
+def _is_idle(path: Path) -> bool:
     inside = path.rglob("*") if path.is_dir() else ()
     newest: float = max(p.lstat().st_mtime for p in (path, *inside))
-    return newest < time.time() - QUIET_S
+    return newest < time.time() - IDLE_S
 
 
 def _unfinished_environments(folder: Path) -> Iterator[Path]:
@@ -91,7 +91,7 @@ def _unfinished_environments(folder: Path) -> Iterator[Path]:
 def _store_leftovers(store: Path) -> Iterator[Target]:
     paths = Store(store)
     if not paths.group.is_file():
-        if _is_quiet(store):
+        if _is_idle(store):
             yield Target(store, "half-made store")
         return
     partial = sorted(store.rglob(f"*{PARTIAL_SUFFIX}"))

@@ -11,9 +11,9 @@ from typing import NamedTuple
 import click
 from lary_schema.base import ContractError
 
-from lary_orch.runtimes.base import Execution, Outcome, Say, Watch
+from lary_orch.runtimes.base import Execution, Notify, Observer, Outcome
 
-Watching = Callable[[int], AbstractContextManager[Watch]]
+Observing = Callable[[int], AbstractContextManager[Observer]]
 
 
 class Result(NamedTuple):
@@ -24,7 +24,7 @@ class Result(NamedTuple):
     """The signal that ended it early."""
 
 
-def drive(execution: Execution, run: str, watching: Watching, say: Say, *, detach: bool = False) -> Result:
+def drive(execution: Execution, run: str, watching: Observing, say: Notify, *, detach: bool = False) -> Result:
     """Follow to the end. With `detach`, only until nothing is left to submit.
 
     A signal stops all jobs, a second one by force; jobs that go on by themselves are asked about first.
@@ -38,7 +38,7 @@ def drive(execution: Execution, run: str, watching: Watching, say: Say, *, detac
             over = _follow(execution, run, watch, got, detach=detach)
         if over or not got:
             break
-        answer = ask_what_now()
+        answer = choose_what_now()
         if answer == "cancel":
             execution.cancel(say)
         if answer != "follow":
@@ -55,7 +55,7 @@ def _note(execution: Execution, got: list[signal.Signals], number: int, _frame: 
     execution.wake()
 
 
-def _follow(execution: Execution, run: str, watch: Watch, got: list[signal.Signals], *, detach: bool) -> bool:
+def _follow(execution: Execution, run: str, watch: Observer, got: list[signal.Signals], *, detach: bool) -> bool:
     """True where every job has its outcome."""
     heard = 0
     try:
@@ -75,7 +75,7 @@ def _follow(execution: Execution, run: str, watch: Watch, got: list[signal.Signa
     return True
 
 
-def ask_what_now() -> str:
+def choose_what_now() -> str:
     """After Ctrl-C: `detach`, `cancel` or `follow`. Where nobody can be asked, jobs are left to themselves."""
     if not (sys.stdin.isatty() and sys.stderr.isatty()):
         return "detach"

@@ -54,11 +54,11 @@ def _row_lines(rows: Iterable[dict[str, Any]]) -> Iterable[str]:
     """The first failed rows, each once with all the models that lack it."""
     models: dict[tuple[str, ...], list[str]] = {}
     for row in rows:
-        place = f"{row['dataset']}/{row['split']} row {row['row']}"
-        models.setdefault((place, row["file"], row["reason"], row["detail"]), []).append(row["model"])
+        name = f"{row['dataset']}/{row['split']} row {row['row']}"
+        models.setdefault((name, row["file"], row["reason"], row["detail"]), []).append(row["model"])
     if models:
         yield f"{len(models)} rows without a latent; they are in no score:"
-    for (place, file, reason, detail), names in islice(models.items(), SHOWN_ROWS):
-        yield f"    {place} ({', '.join(dict.fromkeys(names))}): {file}: {detail or reason} -> {REMEDIES[reason]}"
+    for (name, file, reason, detail), names in islice(models.items(), SHOWN_ROWS):
+        yield f"    {name} ({', '.join(dict.fromkeys(names))}): {file}: {detail or reason} -> {REMEDIES[reason]}"
     if len(models) > SHOWN_ROWS:
         yield f"    and {len(models) - SHOWN_ROWS} more: `lary-orch status --failures` lists them"

@@ -15,7 +15,7 @@ from rich.progress import Progress as Bars
 from rich.table import Column
 from rich.text import Text
 
-from lary_orch.runtimes.base import Outcome, Watch
+from lary_orch.runtimes.base import Observer, Outcome
 from lary_orch.runtimes.devices import Slot
 from lary_orch.runtimes.jobs import Task
 
@@ -28,7 +28,7 @@ STOPPED = ("stopped", "yellow")
 
 
 @contextmanager
-def watching(jobs: int, out: TextIO, *, as_json: bool) -> Iterator[Watch]:
+def watching(jobs: int, out: TextIO, *, as_json: bool) -> Iterator[Observer]:
     """The watch that fits `out`; it is closed at the end, and then the terminal is as before."""
     console = Console(file=terminal_of(out), highlight=False)
     if as_json:
@@ -160,7 +160,7 @@ class PlainLines:
 
 
 class _Rate(ProgressColumn):
-    """Done of total, rate, and the split of time, as far as the job has told."""
+    """Done of total, rate, and the split of time, as far as the job has said."""
 
     def __init__(self) -> None:
         super().__init__(table_column=Column(no_wrap=True, overflow="ellipsis", ratio=1))

@@ -59,8 +59,8 @@ def run(
         for line in superseded(plan, workspace.runs):
             _say(line)
         opening = Opening(paths, attempts, slots, partial(_written, plan, workspace), _say, one_by_one)
-        watching_jobs = partial(watching, out=out, as_json=as_json)
-        outcomes, interrupted = drive(runtime.open(opening), plan.run, watching_jobs, _say, detach=detach)
+        observing_jobs = partial(watching, out=out, as_json=as_json)
+        outcomes, interrupted = drive(runtime.open(opening), plan.run, observing_jobs, _say, detach=detach)
     _show_scores(plan, out, as_json=as_json)
     report_failures(PlanFile.read(paths.plan), plan.problems, outcomes, sys.stderr)
     if interrupted is not None:

@@ -15,7 +15,7 @@ from lary_schema.locks import exclusive
 from lary_schema.runs import RunPaths
 
 from lary_orch.run.attempts import ATTEMPTS, UNKNOWN_FAULT, Again, Attempts, Begun, Ended, Happened, Refused, Stopping
-from lary_orch.runtimes.base import Opening, Outcome, Running, Say, Start, Watch
+from lary_orch.runtimes.base import Notify, Observer, Opening, Outcome, Running, Start
 from lary_orch.runtimes.devices import Slot, joined
 from lary_orch.runtimes.jobs import Job, Task
 
@@ -67,7 +67,7 @@ class Scheduler:
         self._outcomes: dict[str, Outcome] = {}
         # What other threads want done; `poll` does it, so nothing else is locked.
         self._inbox: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
-        self._watch: Watch
+        self._watch: Observer
         self.cancelled = False
 
     @property
@@ -78,7 +78,7 @@ class Scheduler:
     def outcomes(self) -> list[Outcome]:
         return [self._outcomes.get(job.id) or Outcome(job, "stopped", message="not started") for job in self.tasks]
 
-    def submit(self, watch: Watch) -> None:
+    def submit(self, watch: Observer) -> None:
         self._watch = watch
 
     def poll(self) -> bool:
@@ -100,10 +100,10 @@ class Scheduler:
     def wake(self) -> None:
         self._inbox.put(lambda: None)
 
-    def cancel(self, say: Say, *, force: bool = False) -> None:
+    def cancel(self, say: Notify, *, force: bool = False) -> None:
         self.cancelled = True
         say("stopping by force" if force else "stopping; once more to force it")
-        self._handle(Stopping("not started"), told=False)
+        self._handle(Stopping("not started"), shown=False)
         for attempt in self._running.values():
             _stop(attempt, grace_s=0 if force else 10)
 
@@ -176,8 +176,8 @@ class Scheduler:
         missing = job.missing() if code == ExitCode.DONE else None
         self._handle(Ended(job.id, code, attempt.error or fault, missing, attempt.stalled))
 
-    def _handle(self, event: Happened, *, told: bool = True) -> None:
-        """Let the state machine decide, and tell."""
+    def _handle(self, event: Happened, *, shown: bool = True) -> None:
+        """Let the state machine decide, and show what it decided."""
         for action in self._attempts.handle(event):
             task = self._jobs[action.job]
             if isinstance(action, Again):
@@ -186,7 +186,7 @@ class Scheduler:
             stderr = self._paths.stderr(task.id, action.attempts) if action.attempts else None
             outcome = Outcome(task, action.state, action.code, action.message, action.attempts, stderr)
             self._outcomes[task.id] = outcome
-            if told:
+            if shown:
                 self._watch.ended(outcome)
 
     def _stop_stalled(self) -> None:

@@ -23,10 +23,10 @@ JOB_ENVIRONMENT = {
     "PYTHONNOUSERSITE": "1",
 }
 """What every command of an image is given, wherever it runs."""
-ASK_TIMEOUT_S = 300.0
+QUERY_TIMEOUT_S = 300.0
 """For `describe`: a first import of a large library from a slow network disk takes minutes."""
 
-Say = Callable[[str], None]
+Notify = Callable[[str], None]
 """Receives a line for people about something slow (making an environment, building an image)."""
 State = Literal["done", "failed", "skipped", "stopped"]
 
@@ -60,7 +60,7 @@ class Outcome:
     """Log of the last attempt."""
 
 
-class Watch(Protocol):
+class Observer(Protocol):
     """Shows people or programs what happens. Called from one thread alone."""
 
     def launched(self, task: Task, slot: Slot, attempt: int) -> None:
@@ -93,7 +93,7 @@ class Execution(Protocol):
     def outcomes(self) -> list[Outcome]:
         """In the order of `tasks`; what has not ended is `stopped`."""
 
-    def submit(self, watch: Watch) -> None:
+    def submit(self, watch: Observer) -> None:
         """Begin; `poll` hands over what is ready. From here on `watch` hears what happens."""
 
     def poll(self) -> bool:
@@ -109,7 +109,7 @@ class Execution(Protocol):
     def wake(self) -> None:
         """End the waiting of `poll`. May be called from a signal handler."""
 
-    def cancel(self, say: Say, *, force: bool = False) -> None:
+    def cancel(self, say: Notify, *, force: bool = False) -> None:
         """End all jobs; `poll` tells when they have ended."""
 
     def logs(self, task: str, attempt: int) -> tuple[Path, Path]:
@@ -142,7 +142,7 @@ class Opening:
     slots: Sequence[Slot]
     make_jobs: Callable[[], list[Job]]
     """Writes the jobs' folders. Not called where the run is under way already."""
-    say: Say
+    say: Notify
     one_by_one: Callable[["Opening", Start], Execution]
     """The local scheduler, for a runtime that starts jobs one by one."""
 
@@ -154,11 +154,11 @@ class Runtime(Protocol):
     isolates: bool
     """Whether a job sees nothing but its mounts, and no network."""
 
-    def prepare(self, image: ImageSource, say: Say) -> Prepared:
+    def prepare(self, image: ImageSource, say: Notify) -> Prepared:
         """Make the image ready. Raises ContractError, with what to do, where it cannot be."""
 
-    def ask(
-        self, prepared: Prepared, *arguments: str, folders: Sequence[Folder] = (), limit_s: float = ASK_TIMEOUT_S
+    def query(
+        self, prepared: Prepared, *arguments: str, folders: Sequence[Folder] = (), limit_s: float = QUERY_TIMEOUT_S
     ) -> str:
         """Run a short command of the image (`describe`) without mounts; its stdout.
 
@@ -177,7 +177,7 @@ class Runtime(Protocol):
         """Why jobs of these images cannot run here; None where they can."""
         return None
 
-    def preview(self, paths: RunPaths, jobs: Sequence[Job], say: Say) -> list[dict[str, Any]] | None:
+    def preview(self, paths: RunPaths, jobs: Sequence[Job], say: Notify) -> list[dict[str, Any]] | None:
         """What would be submitted, each with `command` and `script`; None for a runtime that shows no such thing."""
         return None
 

@@ -7,7 +7,7 @@ from lary_schema.base import ContractError
 
 from lary_orch.catalog.cards import Catalog, repository
 from lary_orch.catalog.source import ImageSource
-from lary_orch.runtimes.base import LocalRuntime, Runtime, Say
+from lary_orch.runtimes.base import LocalRuntime, Notify, Runtime
 from lary_orch.runtimes.devices import DeviceChoice, Slot, cpu_count, find_gpus, make_slots
 from lary_orch.runtimes.environments import Checkout, CurrentEnvironment, OwnEnvironments
 from lary_orch.runtimes.plugins import Plugin, Wanted, check_options, plugin, plugins
@@ -61,7 +61,7 @@ def local_names() -> list[str]:
 
 
 def open_runtime(
-    wanted: Wanted, workspace: Workspace, images: Iterable[ImageSource], say: Say
+    wanted: Wanted, workspace: Workspace, images: Iterable[ImageSource], say: Notify
 ) -> tuple[Runtime, list[Slot]]:
     """What the options stand for: a runtime, and how many jobs of which kind are planned for at once.
 

@@ -19,7 +19,9 @@ def describe(runtime: Runtime, prepared: Prepared, key: str, cache: Path) -> Mod
     if len(card.models) != 1:
         raise ContractError(f"{where}: {len(card.models)} models in the answer, one expected")
     if card.models[0].code_sha256 is None:
-        raise ContractError(f"{where}: no code_sha256, so its latents could not be told from those of other code")
+        raise ContractError(
+            f"{where}: no code_sha256, so its latents could not be distinguished from those of other code"
+        )
     return card.models[0]
 
 
@@ -34,7 +36,7 @@ def describe_probe(runtime: Runtime, prepared: Prepared, cache: Path) -> str:
 def _ask(runtime: Runtime, prepared: Prepared, cache: Path, *arguments: str) -> ImageCard:
     where = f"describe of image {prepared.ref}"
     key = [runtime.name, prepared.source.card.name, prepared.identity, *arguments]
-    answer = remembered(cache, "describe", key, lambda: _json(runtime.ask(prepared, "describe", *arguments), where))
+    answer = remembered(cache, "describe", key, lambda: _json(runtime.query(prepared, "describe", *arguments), where))
     return ImageCard.parse(answer, where)
 
 

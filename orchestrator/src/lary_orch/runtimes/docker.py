@@ -25,10 +25,10 @@ from requests.exceptions import RequestException
 
 from lary_orch.catalog.source import ImageSource
 from lary_orch.runtimes import orphans
-from lary_orch.runtimes.base import ASK_TIMEOUT_S, Folder, LocalRuntime, Say
+from lary_orch.runtimes.base import QUERY_TIMEOUT_S, Folder, LocalRuntime, Notify
 from lary_orch.runtimes.describe import parse_card
 from lary_orch.runtimes.devices import Slot
-from lary_orch.runtimes.docker_args import Host, bare_arguments, question_arguments, task_arguments
+from lary_orch.runtimes.docker_args import Host, bare_arguments, query_arguments, task_arguments
 from lary_orch.runtimes.images import CONTRACT_LABEL, SOURCE_LABEL, Recipes, how_to_get, reference
 from lary_orch.runtimes.jobs import Job, Prepared
 from lary_orch.runtimes.refusals import refusal
@@ -49,7 +49,7 @@ ENGINE_FAULTS = (DockerException, RequestException, SocketError, OSError)
 
 
 @contextmanager
-def told(what: str) -> Iterator[None]:
+def engine_errors(what: str) -> Iterator[None]:
     """Turn the engine's errors into a ContractError that says what was being done, and the way out."""
     try:
         yield
@@ -73,7 +73,7 @@ def _remedy(text: str) -> str:
 
 def connect() -> Any:
     """The engine that DOCKER_HOST or the default socket leads to. Raises ContractError where none answers."""
-    with told("docker"):
+    with engine_errors("docker"):
         client = docker.from_env(timeout=API_TIMEOUT_S)
         client.ping()
         return client
@@ -101,7 +101,7 @@ class DockerRuntime(LocalRuntime):
         self._owner = owner
         self._recipes = recipes
         self._client = connect()
-        with told("docker"):
+        with engine_errors("docker"):
             self._host = host_facts(self._client)
 
     def as_user(self, uid: int, gid: int) -> "DockerRuntime":
@@ -110,9 +110,9 @@ class DockerRuntime(LocalRuntime):
         other._host = replace(self._host, uid=uid, gid=gid, groups=())
         return other
 
-    def prepare(self, image: ImageSource, say: Say) -> Prepared:
+    def prepare(self, image: ImageSource, say: Notify) -> Prepared:
         ref = reference(image.card)
-        with told(f"image {ref}"):
+        with engine_errors(f"image {ref}"):
             found = self._find(ref)
         if found is None:
             raise ContractError(f"image {ref} is not on this machine; get it by `{how_to_get(image)}`")
@@ -128,7 +128,7 @@ class DockerRuntime(LocalRuntime):
 
     def unfit(self, images: Iterable[ImageSource], *, gpu: bool) -> str | None:
         """Why jobs of these images cannot run on this engine; None where they can."""
-        with told("docker"):
+        with engine_errors("docker"):
             missing = [reference(image.card) for image in images if self._find(reference(image.card)) is None]
             if missing:
                 return f"not on the container engine: {', '.join(missing)}"
@@ -136,19 +136,19 @@ class DockerRuntime(LocalRuntime):
                 return "the container engine has no NVIDIA runtime"
         return None
 
-    def ask(
-        self, prepared: Prepared, *arguments: str, folders: Sequence[Folder] = (), limit_s: float = ASK_TIMEOUT_S
+    def query(
+        self, prepared: Prepared, *arguments: str, folders: Sequence[Folder] = (), limit_s: float = QUERY_TIMEOUT_S
     ) -> str:
-        created = question_arguments(prepared, arguments, self._host, self._labels("-", arguments[0]), folders)
+        created = query_arguments(prepared, arguments, self._host, self._labels("-", arguments[0]), folders)
         return self._answer(created, f"{prepared.ref} {' '.join(arguments)}", limit_s, how_to_get(prepared.source))
 
     def adopt(self, ref: str) -> Prepared:
-        with told(f"image {ref}"):
+        with engine_errors(f"image {ref}"):
             found = self._find(ref)
         if found is None:
             raise ContractError(f"image {ref} is not on this machine; get it by `docker pull {ref}`")
         created = bare_arguments(found.id, ("describe",), self._host, self._labels("-", "describe"))
-        answer = self._answer(created, f"{ref} describe", ASK_TIMEOUT_S, f"`docker pull {ref}`")
+        answer = self._answer(created, f"{ref} describe", QUERY_TIMEOUT_S, f"`docker pull {ref}`")
         card = parse_card(answer, f"describe of {ref}").model_copy(update={"ref": ref})
         return Prepared(ImageSource(card, None), ref, found.id, found.id)
 
@@ -177,7 +177,7 @@ class DockerRuntime(LocalRuntime):
 
     def sweep(self) -> list[str]:
         removed = []
-        with told("removing containers of dead runs"):
+        with engine_errors("removing containers of dead runs"):
             for container in self._client.containers.list(all=True, filters={"label": f"{OWNER}={self._owner}"}):
                 labels = container.labels
                 marks = {orphans.OWNER: labels[OWNER], orphans.ORCHESTRATOR: labels.get(ORCHESTRATOR, "")}
@@ -197,7 +197,7 @@ class DockerRuntime(LocalRuntime):
         return {OWNER: self._owner, RUN: run, JOB: job, ORCHESTRATOR: marks[orphans.ORCHESTRATOR]}
 
     def _launch(self, created: dict[str, Any], stderr: Path, what: str) -> "DockerTask":
-        with told(what):
+        with engine_errors(what):
             container = self._client.containers.create(**created)
             try:
                 # Before the start, so that no line is missed: nothing keeps them for us.

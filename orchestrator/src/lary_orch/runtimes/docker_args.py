@@ -43,7 +43,7 @@ def task_arguments(job: Job, slot: Slot, host: Host, labels: Mapping[str, str]) 
     return isolated | limits | {"mounts": _mounts(job), "device_requests": _devices(slot.device)}
 
 
-def question_arguments(
+def query_arguments(
     prepared: Prepared, arguments: Sequence[str], host: Host, labels: Mapping[str, str], folders: Sequence[Folder] = ()
 ) -> dict[str, Any]:
     """The same isolation for a command that is no job: `describe` and `selftest` see no folder, `convert` two."""

@@ -20,7 +20,7 @@ from lary_schema.base import ContractError, file_sha256, fingerprint
 from lary_schema.locks import exclusive
 
 from lary_orch.catalog.source import ImageSource
-from lary_orch.runtimes.base import Say
+from lary_orch.runtimes.base import Notify
 from lary_orch.runtimes.devices import find_gpus
 from lary_orch.runtimes.jobs import Prepared
 
@@ -64,19 +64,19 @@ class OwnEnvironments:
         self._checkout = checkout
         self._environ = environ
 
-    def prepare(self, image: ImageSource, say: Say) -> Prepared:
+    def prepare(self, image: ImageSource, say: Notify) -> Prepared:
         recipe = make_recipe(image, self._checkout, torch_source(self._environ))
         self._make(recipe, say)
         sources = [self._checkout.schema, self._checkout.worker, recipe.image]
         return Prepared(image, recipe.name, None, fingerprint([recipe.name, source_state(sources)]))
 
-    def tool(self, name: str, folder: Path, extra: str, say: Say) -> Path:
+    def tool(self, name: str, folder: Path, extra: str, say: Notify) -> Path:
         """The interpreter of an environment with one of our packages and no torch."""
         recipe = tool_recipe(name, folder, extra, self._checkout)
         self._make(recipe, say)
         return self._folder / recipe.name / "bin" / "python"
 
-    def _make(self, recipe: "Recipe", say: Say) -> None:
+    def _make(self, recipe: "Recipe", say: Notify) -> None:
         env = self._folder / recipe.name
         if not (env / MARKER).is_file():
             with _alone(self._folder / f"{recipe.name}.lock", say):
@@ -100,7 +100,7 @@ class CurrentEnvironment:
     def __init__(self, checkout: Checkout) -> None:
         self._checkout = checkout
 
-    def prepare(self, image: ImageSource, say: Say) -> Prepared:
+    def prepare(self, image: ImageSource, say: Notify) -> Prepared:
         name = f"current-{platform.python_implementation().lower()}-{platform.python_version()}"
         sources = [self._checkout.schema, self._checkout.worker, _folder_of(image)]
         installed = Path(sysconfig.get_path("purelib")).stat().st_mtime_ns
@@ -178,14 +178,14 @@ def torch_source(environ: Mapping[str, str]) -> str:
     chosen = environ.get(TORCH_BACKEND)
     if chosen:
         return chosen
-    if any(_has_torch(place) for place in environ.get("PIP_FIND_LINKS", "").split()):
+    if any(_has_torch(location) for location in environ.get("PIP_FIND_LINKS", "").split()):
         return FROM_FIND_LINKS
     return "auto" if find_gpus() else "cpu"
 
 
-def _has_torch(place: str) -> bool:
-    """Whether a find-links place has torch: asked of a folder, believed of a web page."""
-    return place.startswith(("http:", "https:")) or any(Path(place.removeprefix("file://")).glob("torch-*.whl"))
+def _has_torch(location: str) -> bool:
+    """Whether a find-links location has torch: looked up in a folder, assumed of a web page."""
+    return location.startswith(("http:", "https:")) or any(Path(location.removeprefix("file://")).glob("torch-*.whl"))
 
 
 HANDED_ON = (
@@ -200,7 +200,7 @@ HANDED_ON = (
 def uv_env(environ: Mapping[str, str]) -> dict[str, str]:
     """The environment for uv: the caller's, with pip's settings translated."""
     env = dict(environ)
-    # pip separates places by spaces, uv by commas.
+    # pip separates locations by spaces, uv by commas.
     if links := environ.get("PIP_FIND_LINKS"):
         env.setdefault("UV_FIND_LINKS", ",".join(links.split()))
     for pip_name, uv_name in HANDED_ON:
@@ -230,13 +230,13 @@ def _sources(folder: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def _alone(lock: Path, say: Say) -> Iterator[None]:
+def _alone(lock: Path, say: Notify) -> Iterator[None]:
     """Hold a lock file; whoever comes second waits until the first is done (or dead)."""
     with exclusive(lock, "", waiting=lambda: say(f"waiting for another process that makes {lock.stem}")):
         yield
 
 
-def _create(recipe: Recipe, env: Path, environ: Mapping[str, str], say: Say) -> None:
+def _create(recipe: Recipe, env: Path, environ: Mapping[str, str], say: Notify) -> None:
     """Make an environment; one without its marker is what a killed creation left, and is redone."""
     # A wheel of 20 MB, needed by nobody who has only `--env current`.
     from uv import find_uv_bin

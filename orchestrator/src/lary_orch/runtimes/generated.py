@@ -11,7 +11,7 @@ from lary_schema.base import ContractError
 from lary_schema.cards import DatasetCard
 
 from lary_orch.catalog.cards import repository
-from lary_orch.runtimes.base import Say
+from lary_orch.runtimes.base import Notify
 from lary_orch.runtimes.environments import Checkout, CurrentEnvironment, OwnEnvironments
 from lary_orch.runtimes.process import base_env
 from lary_orch.workspace import Workspace
@@ -20,7 +20,7 @@ TOOLS = ("av", "numpy", "PIL")
 """What `lary-demo[make]` brings."""
 
 
-def make_generated(card: DatasetCard, workspace: Workspace, say: Say) -> None:
+def make_generated(card: DatasetCard, workspace: Workspace, say: Notify) -> None:
     """Have a demo set's files exist; any other set is the user's. Raises ContractError where it cannot be made."""
     if card.generator is None or lary_demo.is_complete(workspace.generated / card.generator, lary_demo.Settings()):
         return
@@ -41,7 +41,7 @@ def make_generated(card: DatasetCard, workspace: Workspace, say: Say) -> None:
         raise ContractError(errors.strip().removeprefix("error: ")[-2000:] or f"{' '.join(command)}: failed")
 
 
-def _python(workspace: Workspace, say: Say) -> Path:
+def _python(workspace: Workspace, say: Notify) -> Path:
     """This interpreter where it has the tools, else that of a small environment of their own."""
     if all(importlib.util.find_spec(name) for name in TOOLS):
         return Path(sys.executable)

@@ -10,8 +10,8 @@ from typing import Any
 from docker.errors import APIError
 from lary_schema.base import ContractError
 
-from lary_orch.runtimes.base import Say
-from lary_orch.runtimes.docker import told
+from lary_orch.runtimes.base import Notify
+from lary_orch.runtimes.docker import engine_errors
 from lary_orch.runtimes.images import NAME_LABEL, SOURCE_LABEL, VERSION_LABEL, Built, Recipe
 
 TAIL_LINES = 20
@@ -29,12 +29,12 @@ class BuildReport:
     seconds: float
 
 
-def build(client: Any, recipe: Recipe, say: Say, *, no_cache: bool = False) -> BuildReport:
+def build(client: Any, recipe: Recipe, say: Notify, *, no_cache: bool = False) -> BuildReport:
     """Build one image; its log goes to `say`. Raises ContractError with the log's end where it fails."""
     if not recipe.dockerfile.is_file():
         raise ContractError(f"{recipe.dockerfile}: missing, so image {recipe.name} cannot be built")
     started = time.monotonic()
-    with told(f"building {recipe.ref}"):
+    with engine_errors(f"building {recipe.ref}"):
         steps = client.api.build(
             path=str(recipe.context),
             dockerfile=str(recipe.dockerfile),
@@ -52,7 +52,7 @@ def build(client: Any, recipe: Recipe, say: Say, *, no_cache: bool = False) -> B
     return BuildReport(recipe.ref, image.id, image.attrs["Size"], time.monotonic() - started)
 
 
-def _follow(recipe: Recipe, steps: Iterable[dict[str, Any]], say: Say) -> None:
+def _follow(recipe: Recipe, steps: Iterable[dict[str, Any]], say: Notify) -> None:
     tail: deque[str] = deque(maxlen=TAIL_LINES)
     for step in steps:
         for line in str(step.get("stream", "")).splitlines():
@@ -75,7 +75,7 @@ def _hint(error: str) -> str:
 
 def built(client: Any) -> list[Built]:
     """All images that `build` made on this engine, those without a tag too."""
-    with told("listing images"):
+    with engine_errors("listing images"):
         found = client.images.list(filters={"label": NAME_LABEL})
     return [_built(image) for image in found]
 
@@ -100,7 +100,7 @@ def prune(client: Any) -> Iterator[tuple[Built, str]]:
 
 
 def _remove(client: Any, image: Built) -> str:
-    with told(f"removing {image.id}"):
+    with engine_errors(f"removing {image.id}"):
         try:
             for name in image.tags or (image.id,):
                 client.images.remove(name)

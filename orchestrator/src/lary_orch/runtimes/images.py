@@ -30,7 +30,7 @@ def how_to_get(image: ImageSource) -> str:
     """The command that brings an image onto this machine."""
     if image.folder is None:
         return f"docker pull {image.card.ref}"
-    # Images of the checkout are known without being told where they lie.
+    # Images of the checkout are known without --catalog.
     catalog = "" if (image.folder.parent / BASE / "Dockerfile").is_file() else f" --catalog {image.folder}"
     return f"lary-orch images build{catalog} {image.card.name}"
 

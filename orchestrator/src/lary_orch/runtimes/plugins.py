@@ -14,7 +14,7 @@ from lary_results.tables import Table
 from lary_schema.base import ContractError
 from lary_schema.runs import RunPaths
 
-from lary_orch.runtimes.base import Runtime, Say
+from lary_orch.runtimes.base import Notify, Runtime
 from lary_orch.runtimes.devices import DeviceChoice
 from lary_orch.workspace import Workspace
 
@@ -61,7 +61,7 @@ class Detached(Protocol):
     def table(self, state: dict[str, Any]) -> Table:
         """The same for people."""
 
-    def cancel(self, run: RunPaths, say: Say) -> str | None:
+    def cancel(self, run: RunPaths, say: Notify) -> str | None:
         """End all jobs of a run; what was done, for people. None where it never had anything of it."""
 
 

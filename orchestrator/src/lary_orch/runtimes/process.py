@@ -1,7 +1,7 @@
 """The `process` runtime: a job is a child process in a virtual environment. Needs no container engine.
 
 It isolates less than a container: the mounts are plain folders, and memory is not limited. What a
-job is told is the same: the job's JSON, the mounts' variables, and nothing of the user's shell.
+job is given is the same: the job's JSON, the mounts' variables, and nothing of the user's shell.
 """
 
 import contextlib
@@ -18,7 +18,7 @@ from lary_schema.output import BoundedLog
 
 from lary_orch.catalog.source import ImageSource
 from lary_orch.runtimes import orphans
-from lary_orch.runtimes.base import ASK_TIMEOUT_S, JOB_ENVIRONMENT, Folder, LocalRuntime, Say, thread_environment
+from lary_orch.runtimes.base import JOB_ENVIRONMENT, QUERY_TIMEOUT_S, Folder, LocalRuntime, Notify, thread_environment
 from lary_orch.runtimes.devices import Slot
 from lary_orch.runtimes.jobs import JOB_FILE, Job, Prepared
 from lary_orch.runtimes.refusals import refusal
@@ -36,7 +36,7 @@ class Interpreters(Protocol):
     def inherited(self) -> tuple[str, ...]:
         """Further variables that this kind of environment needs from the caller's."""
 
-    def prepare(self, image: ImageSource, say: Say) -> Prepared:
+    def prepare(self, image: ImageSource, say: Notify) -> Prepared:
         """Make the image's interpreter ready."""
 
     def python(self, prepared: Prepared) -> Path:
@@ -56,11 +56,11 @@ class ProcessRuntime(LocalRuntime):
         self._interpreters = interpreters
         self._owner = owner
 
-    def prepare(self, image: ImageSource, say: Say) -> Prepared:
+    def prepare(self, image: ImageSource, say: Notify) -> Prepared:
         return self._interpreters.prepare(image, say)
 
-    def ask(
-        self, prepared: Prepared, *arguments: str, folders: Sequence[Folder] = (), limit_s: float = ASK_TIMEOUT_S
+    def query(
+        self, prepared: Prepared, *arguments: str, folders: Sequence[Folder] = (), limit_s: float = QUERY_TIMEOUT_S
     ) -> str:
         """`folders` need no mount here."""
         command = [*self._command(prepared), *arguments]
@@ -190,7 +190,7 @@ class ProcessTask:
             self._ended.wait()
 
     def _signal(self, number: signal.Signals) -> None:
-        """To the whole group; the lock keeps it from hitting a stranger that got the number later."""
+        """To the whole group; the lock keeps it from hitting another process that got the number later."""
         with self._lock:
             if not self._ended.is_set():
                 self._signal_group(number)

@@ -1,4 +1,4 @@
-"""What this process does when it is told to end."""
+"""What this process does at SIGTERM."""
 
 import signal
 import sys

@@ -11,31 +11,31 @@ from lary_schema.mounts import Mounts
 
 from lary_orch.catalog.cards import Catalog
 from lary_orch.catalog.splits import csv_path, data_root
-from lary_orch.runtimes.base import Say
+from lary_orch.runtimes.base import Notify
 from lary_orch.runtimes.choose import interpreters
 from lary_orch.runtimes.process import base_env
 from lary_orch.runtimes.signals import exit_at_sigterm
 from lary_orch.workspace import Workspace
 
 
-def run_tool(catalog: Catalog, workspace: Workspace, environment: str, arguments: Sequence[str], say: Say) -> int:
+def run_tool(catalog: Catalog, workspace: Workspace, environment: str, arguments: Sequence[str], say: Notify) -> int:
     """Run `python -m lary_data ARGUMENTS` and wait for it; its exit code.
 
     Raises ContractError where its environment cannot be made. Relative paths in `arguments` are the caller's.
     """
     image = catalog.tools()
-    places = interpreters(workspace, environment)
-    python = places.python(places.prepare(image, say))
+    found = interpreters(workspace, environment)
+    python = found.python(found.prepare(image, say))
     exit_at_sigterm()
     with tempfile.TemporaryDirectory(prefix="lary-data-") as folder:
         known = Path(folder) / "datasets.json"
         known.write_text(datasets(catalog, workspace).to_json(), encoding="utf-8")
-        env = base_env(os.environ, places.inherited) | _mounts(workspace).to_env() | {DATASETS_VARIABLE: str(known)}
+        env = base_env(os.environ, found.inherited) | _mounts(workspace).to_env() | {DATASETS_VARIABLE: str(known)}
         return subprocess.run([str(python), "-m", image.card.module, *arguments], env=env, check=False).returncode
 
 
 def datasets(catalog: Catalog, workspace: Workspace) -> Datasets:
-    """Every dataset of the catalog with its places on this disk."""
+    """Every dataset of the catalog with its files on this disk."""
     return Datasets(
         datasets=tuple(
             DatasetFiles(

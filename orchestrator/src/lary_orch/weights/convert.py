@@ -1,4 +1,4 @@
-"""Converting a pickled checkpoint once: where it is unpickled, and what that place can reach."""
+"""Converting a pickled checkpoint once: where it is unpickled, and what can be reached from there."""
 
 import json
 import tempfile
@@ -10,7 +10,7 @@ from lary_schema.atomic import PARTIAL_SUFFIX, sync_dir
 from lary_schema.base import ContractError, WeightsError
 
 from lary_orch.catalog.source import ImageSource
-from lary_orch.runtimes.base import Folder, Runtime, Say
+from lary_orch.runtimes.base import Folder, Notify, Runtime
 from lary_orch.runtimes.jobs import Prepared
 
 LIMIT_S = 3600.0
@@ -33,7 +33,7 @@ class Conversion:
         return self.target.with_name(f"{self.target.name}.json")
 
 
-def convert(asked: Conversion, image: ImageSource, runtime: Runtime, say: Say) -> str:
+def convert(asked: Conversion, image: ImageSource, runtime: Runtime, say: Notify) -> str:
     """Do it in `image`; what the worker says of it.
 
     Where the runtime isolates, in a container without a network that sees the file and an empty folder. Elsewhere in a
@@ -52,7 +52,7 @@ def convert(asked: Conversion, image: ImageSource, runtime: Runtime, say: Say) -
         "and write what you may, and reach the network; --runtime docker does it in a container without either"
     )
     paths = (str(asked.source.absolute()), str(asked.target.absolute()))
-    return runtime.ask(prepared, "convert", *paths, *asked.options, limit_s=LIMIT_S)
+    return runtime.query(prepared, "convert", *paths, *asked.options, limit_s=LIMIT_S)
 
 
 def summary(answer: str) -> str:
@@ -78,7 +78,7 @@ def _isolated(asked: Conversion, prepared: Prepared, runtime: Runtime) -> str:
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{asked.target.name}.", suffix=PARTIAL_SUFFIX, dir=folder) as name:
         arguments, folders = container_arguments(asked, Path(name))
-        answer = runtime.ask(prepared, *arguments, folders=folders, limit_s=LIMIT_S)
+        answer = runtime.query(prepared, *arguments, folders=folders, limit_s=LIMIT_S)
         for path in (asked.report, asked.target):
             (Path(name) / path.name).rename(path)
         sync_dir(folder)

@@ -18,7 +18,7 @@ from lary_schema.base import ContractError, WeightsError, file_sha256, path_sha2
 from lary_schema.cards import WeightSpec
 from lary_schema.files import damage, visible_files
 
-Say = Callable[[str], None]
+Notify = Callable[[str], None]
 DEFAULT_ENDPOINT = "https://huggingface.co"
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
@@ -36,7 +36,7 @@ class Remote:
     """sha256 of those files of which the hub tells it (the large ones)."""
 
 
-def fetch(spec: WeightSpec, path: Path, say: Say, revision: str | None = None) -> str:
+def fetch(spec: WeightSpec, path: Path, say: Notify, revision: str | None = None) -> str:
     """Put a weight at `path`; the commit it came from.
 
     Downloads go on where they were interrupted: they lie in `NAME.COMMIT.partial` beside `path` until

@@ -11,7 +11,7 @@ from lary_schema.cards import ModelCard, WeightSpec
 from lary_schema.files import damage, visible_files
 
 from lary_orch.catalog.cards import Catalog
-from lary_orch.weights.index import expected_sha256, how_to_get, is_needed, place, weight_sha256
+from lary_orch.weights.index import expected_sha256, how_to_get, is_needed, weight_path, weight_sha256
 
 State = Literal["ok", "unknown", "missing", "bad"]
 """`unknown`: whole as far as can be seen, and no hash to compare with is known."""
@@ -19,7 +19,7 @@ State = Literal["ok", "unknown", "missing", "bad"]
 
 @dataclass(frozen=True)
 class Weight:
-    """One weight of one or more models, and the place where it is looked for."""
+    """One weight of one or more models, and the path where it is looked for."""
 
     spec: WeightSpec
     path: Path
@@ -57,11 +57,11 @@ def chosen_cards(catalog: Catalog, models: Sequence[str]) -> dict[str, ModelCard
 
 
 def list_weights(cards: Mapping[str, ModelCard], root: Path, env: Mapping[str, str] = os.environ) -> list[Weight]:
-    """The weights of these models; one that several share (the same place and source) is listed once."""
+    """The weights of these models; one that several share (the same path and source) is listed once."""
     users: dict[tuple[Path, str | None], tuple[WeightSpec, list[str]]] = {}
     for key, card in cards.items():
         for spec in card.weights:
-            path = place(spec, root, env)
+            path = weight_path(spec, root, env)
             users.setdefault((path, spec.repo or spec.url), (spec, []))[1].append(key)
     return [Weight(spec, path, tuple(keys), is_needed(spec, env)) for (path, _), (spec, keys) in users.items()]
 
@@ -103,11 +103,11 @@ def problems(weight: Weight) -> Iterator[str]:
 def fetchable(weights: Sequence[Weight]) -> list[Weight]:
     """Those that are missing and have a repository or an address to come from.
 
-    Raises ContractError where two come from different sources to one place.
+    Raises ContractError where two come from different sources to one path.
     """
     wanted = [weight for weight in weights if not weight.found and (weight.spec.repo or weight.spec.url)]
-    places = [weight.path for weight in wanted]
-    twice = {str(path) for path in places if places.count(path) > 1}
+    located = [weight.path for weight in wanted]
+    twice = {str(path) for path in located if located.count(path) > 1}
     if twice:
         raise ContractError(f"{', '.join(sorted(twice))}: two models expect different files here; fetch by hand")
     return wanted

@@ -44,7 +44,7 @@ def weights_of(job: Job, name: str) -> WeightSet:
     return WeightSet(root, (WeightFile(name=name, path=output.path, sha256=output.fingerprint),))
 
 
-def place(spec: WeightSpec, root: Path, env: Mapping[str, str] = os.environ) -> Path:
+def weight_path(spec: WeightSpec, root: Path, env: Mapping[str, str] = os.environ) -> Path:
     """Where a weight is looked for: its variable's path where that is set, else below the root."""
     given = env.get(spec.env) if spec.env else None
     return Path(given).absolute() if given else root / spec.path
@@ -66,7 +66,7 @@ def expected_sha256(spec: WeightSpec, path: Path) -> str | None:
 
 def how_to_get(spec: WeightSpec, path: Path) -> str:
     """A line for people about a weight that is not there."""
-    variable = f", or name its place by {spec.env}" if spec.env else ""
+    variable = f", or name its path by {spec.env}" if spec.env else ""
     if spec.url is not None:
         return f"`lary-orch weights fetch` gets it from {spec.url}{variable}"
     if spec.repo is None:
@@ -77,8 +77,8 @@ def how_to_get(spec: WeightSpec, path: Path) -> str:
 
 def find_weights(card: ModelCard, root: Path, cache: Path, env: Mapping[str, str] = os.environ) -> WeightSet:
     """All weights of a model, hashed. Raises WeightsError naming the first that is missing or unexpected."""
-    places = [(spec, place(spec, root, env)) for spec in card.weights]
-    found = [(spec, path) for spec, path in places if path.exists() or is_needed(spec, env)]
+    located = [(spec, weight_path(spec, root, env)) for spec in card.weights]
+    found = [(spec, path) for spec, path in located if path.exists() or is_needed(spec, env)]
     files = tuple(_weight_file(card, spec, path, cache) for spec, path in found)
     linked: dict[str, Path] = {}
     for file, (_, path) in zip(files, found, strict=True):

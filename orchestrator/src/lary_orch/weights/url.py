@@ -15,14 +15,14 @@ from lary_schema.atomic import PARTIAL_SUFFIX
 from lary_schema.base import WeightsError, fingerprint
 from lary_schema.cards import WeightSpec
 
-from lary_orch.weights.fetch import Say, check_space, publish, require_https
+from lary_orch.weights.fetch import Notify, check_space, publish, require_https
 
 TIMEOUT_S = 60.0
 """Without a byte."""
 CHUNK = 1 << 20
 
 
-def fetch_url(spec: WeightSpec, path: Path, say: Say) -> None:
+def fetch_url(spec: WeightSpec, path: Path, say: Notify) -> None:
     """Put the file of `spec.url` at `path`.
 
     What came of an interrupted download lies in `NAME.VERSION.partial` beside `path`. The next one goes on

@@ -7,7 +7,7 @@ the same jobs, mounts and isolation, with tiny clips and images made on the spot
 from collections.abc import Iterator
 
 from lary_conformance import answers, extraction, isolation, refusals
-from lary_conformance.case import Verdict, judge
+from lary_conformance.case import Verdict, verdict_of
 from lary_conformance.subject import Subject
 
 QUESTIONS = (answers, isolation, refusals, extraction)
@@ -17,4 +17,4 @@ QUESTIONS = (answers, isolation, refusals, extraction)
 def examine(subject: Subject) -> Iterator[Verdict]:
     """The verdict of each check, as it comes."""
     for question in QUESTIONS:
-        yield from map(judge, question.cases(subject))
+        yield from map(verdict_of, question.cases(subject))

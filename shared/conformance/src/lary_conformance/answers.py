@@ -50,5 +50,5 @@ def _model(subject: Subject, card: ModelCard) -> str:
 def _selftest(subject: Subject) -> str:
     if subject.unknown_user is not None and subject.breach_in_isolation is None:
         return "exit 0, under isolation"
-    subject.runtime.ask(subject.prepared, "selftest")
+    subject.runtime.query(subject.prepared, "selftest")
     return "exit 0"

@@ -37,7 +37,7 @@ class Verdict:
     remedy: str = ""
 
 
-def judge(case: Case) -> Verdict:
+def verdict_of(case: Case) -> Verdict:
     """Run a case."""
     try:
         return Verdict(case.check, case.of, "ok", case.run())

@@ -63,7 +63,7 @@ def make_model_folder(name: str, target: Path, template: Path, taken: Collection
     if name in taken:
         raise ContractError(f"the catalog has an image or model {name!r} already; take another name")
     if target.exists():
-        raise ContractError(f"{target}: exists already; remove it, or choose another place by --to")
+        raise ContractError(f"{target}: exists already; remove it, or choose another folder by --to")
     texts = {_renamed(file, model): _adapted(_read(template / file), model) for file in TEMPLATE_FILES}
     texts["README.md"] = _readme(model)
     try:
@@ -73,7 +73,7 @@ def make_model_folder(name: str, target: Path, template: Path, taken: Collection
             path.write_text(text, encoding="utf-8")
     except OSError as error:
         shutil.rmtree(target, ignore_errors=True)
-        raise ContractError(f"{target}: cannot be written: {error.strerror}; choose another place by --to") from None
+        raise ContractError(f"{target}: cannot be written: {error.strerror}; choose another folder by --to") from None
     return [Path(file) for file in texts]
 
 

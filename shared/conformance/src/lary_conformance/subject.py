@@ -99,7 +99,7 @@ class Subject:
         """
         assert self.unknown_user is not None
         try:
-            self.unknown_user.ask(self.prepared, "selftest")
+            self.unknown_user.query(self.prepared, "selftest")
         except ContractError as breach:
             return breach
         return None
@@ -218,7 +218,7 @@ def open_subject(
     """
     prepared = runtime.adopt(image) if isinstance(image, str) else runtime.prepare(image, _say_nothing)
     where = f"describe of {prepared.ref}"
-    card = parse_card(runtime.ask(prepared, "describe"), where)
+    card = parse_card(runtime.query(prepared, "describe"), where)
     if card.kind == "tools":
         raise ContractError(f"{where}: an image of data tools; it takes no jobs, so there is no contract to keep")
     return Subject(runtime, prepared, card, folder, weights, **options)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from lary_orch.catalog.source import ImageSource
-from lary_orch.runtimes.base import Say
+from lary_orch.runtimes.base import Notify
 from lary_orch.runtimes.images import SOURCE_LABEL, how_to_get, reference
 from lary_schema.atomic import publish_text
 from lary_schema.base import ContractError
@@ -16,7 +16,7 @@ from lary_slurm.archive import write_archive
 from lary_slurm.images import MAKERS, Exported, Kind, make_command
 
 
-def export(client: Any, image: ImageSource, folder: Path, say: Say) -> Exported:
+def export(client: Any, image: ImageSource, folder: Path, say: Notify) -> Exported:
     """Write NAME.tar, NAME.json and, where their programs are there, NAME.sif and NAME.sqsh.
 
     An image that lies there already is left as it is. Raises ContractError where the engine lacks it.
@@ -44,7 +44,7 @@ def export(client: Any, image: ImageSource, folder: Path, say: Say) -> Exported:
     return exported
 
 
-def _make(kind: Kind, exported: Exported, folder: Path, say: Say, *, again: bool) -> None:
+def _make(kind: Kind, exported: Exported, folder: Path, say: Notify, *, again: bool) -> None:
     target = folder / f"{exported.name}.{kind}"
     if shutil.which(MAKERS[kind]) is None or (target.is_file() and not again):
         return

@@ -25,7 +25,7 @@ from lary_orch.run.attempts import (
     Happened,
     Stopping,
 )
-from lary_orch.runtimes.base import Outcome, Say, Watch
+from lary_orch.runtimes.base import Notify, Observer, Outcome
 from lary_orch.runtimes.devices import Device, Slot
 from lary_orch.runtimes.jobs import JOB_FILE, Output, Task
 from lary_schema.base import ExitCode
@@ -73,7 +73,7 @@ class Follower:
         self._session = session
         self._paths = paths
         self._run = run
-        self._watch: Watch
+        self._watch: Observer
         self._clock = clock
         self._awake = threading.Event()
         self._wait = wait or self._awake.wait
@@ -109,7 +109,7 @@ class Follower:
     def cancelled(self) -> bool:
         return self._paths.cancelled.exists()
 
-    def submit(self, watch: Watch) -> None:
+    def submit(self, watch: Observer) -> None:
         self._watch = watch
 
     def poll(self) -> bool:
@@ -128,7 +128,7 @@ class Follower:
     def wake(self) -> None:
         self._awake.set()
 
-    def cancel(self, say: Say, *, force: bool = False) -> None:
+    def cancel(self, say: Notify, *, force: bool = False) -> None:
         cancel(self._client, self._session, self._paths, say)
 
     def logs(self, task: str, attempt: int) -> tuple[Path, Path]:
@@ -262,7 +262,7 @@ class Follower:
         self._handle(Ended(task.id, code, message, missing))
 
     def _handle(self, event: Happened) -> None:
-        """Let the state machine decide, and tell."""
+        """Let the state machine decide, and show what it decided."""
         for action in self._attempts.handle(event):
             task = self._tasks[action.job]
             if isinstance(action, Again):

@@ -64,7 +64,7 @@ class Launch:
         return base | thread_environment(self.cpus) | hidden
 
     def binds(self) -> list[tuple[Path, str, bool]]:
-        """Host folder, place in the container, may be written."""
+        """Host folder, path in the container, may be written."""
         if self.mounts is None:
             return []
         wanted = {*self.reads, "job", self.writable} - self.absent
@@ -87,7 +87,7 @@ def process(launch: Launch) -> list[str]:
     arguments = list(launch.arguments)
     if launch.mounts is not None:
         env |= launch.mounts.to_env()
-        # The other launchers have it at the same place in every task.
+        # The other launchers have it at the same path in every task.
         arguments = [str(launch.mounts.job / JOB_FILE) if a == f"/job/{JOB_FILE}" else a for a in arguments]
     return ["env", *_pairs(env), launch.program, "-m", launch.module, *arguments]
 

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import click
-from lary_orch.runtimes.base import Runtime, Say
+from lary_orch.runtimes.base import Notify, Runtime
 from lary_orch.runtimes.plugins import OwnOption, Plugin, Wanted
 from lary_orch.workspace import Workspace
 from lary_results.tables import Table
@@ -57,7 +57,7 @@ class Sessions:
 
         return cluster_table(state)
 
-    def cancel(self, run: RunPaths, say: Say) -> str | None:
+    def cancel(self, run: RunPaths, say: Notify) -> str | None:
         from lary_slurm.client import Slurm
         from lary_slurm.state import Session, SessionPaths
         from lary_slurm.stop import cancel

@@ -15,15 +15,15 @@ NEXT = "NEXT"
 
 def preview(session: Session, paths: RunPaths) -> list[dict[str, Any]]:
     """The first submissions in order: `command` and `script` of each. Writes nothing."""
-    place = SessionPaths(paths.root / "slurm" / NEXT)
+    session_paths = SessionPaths(paths.root / "slurm" / NEXT)
     shown: list[dict[str, Any]] = []
     made_by: dict[str, list[int]] = {}
     for group in session.groups:
         firsts = {task.id: 1 for task in session.tasks if task.group == group.name}
         for submission in cut(session, group, firsts, len(shown) + 1):
             needs = sorted({number for name in _needs(session, group) for number in made_by[name]})
-            text = script(batch(session, group, submission, place, paths.logs))
-            shown.append({"command": _command(needs, place.script(submission.number)), "script": text})
+            text = script(batch(session, group, submission, session_paths, paths.logs))
+            shown.append({"command": _command(needs, session_paths.script(submission.number)), "script": text})
             made_by.setdefault(group.name, []).append(submission.number)
     return shown
 

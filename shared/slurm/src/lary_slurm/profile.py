@@ -111,7 +111,7 @@ class Profile(Ask):
     setup: tuple[str, ...] = ()
     """Shell lines before each task, after the modules."""
     tasks: int = Field(default=8, ge=1)
-    """Into how many tasks a store's missing shards are dealt out, at most."""
+    """Into how many tasks a store's missing shards are divided, at most."""
     at_once: int | None = Field(default=None, ge=1)
     """How many tasks of one array may run at the same time."""
     max_array: int | None = Field(default=None, ge=1)

@@ -17,38 +17,38 @@ STATES = ("done", "running", "queued", "failed", "stopped")
 
 def cluster_state(run: RunPaths, client: Client) -> dict[str, Any] | None:
     """The newest session as JSON values; None for a run that was never on a cluster."""
-    place = SessionPaths.newest(run)
-    if place is None:
+    paths = SessionPaths.newest(run)
+    if paths is None:
         return None
-    session = Session.read(place.document)
-    entries, trouble = _queue(client, session, place)
-    marks = place.marks()
+    session = Session.read(paths.document)
+    entries, trouble = _queue(client, session, paths)
+    marks = paths.marks()
     newest: dict[str, tuple[Submission, int]] = {}
-    for submission in place.read_submissions():
+    for submission in paths.read_submissions():
         newest |= {job: (submission, index) for index, job in enumerate(submission.tasks)}
     tasks = [
         {"id": task.id, "group": task.group}
-        | _task(place, task.id, newest.get(task.id), marks.get(task.id, Marks()), entries, unknown=bool(trouble))
+        | _task(paths, task.id, newest.get(task.id), marks.get(task.id, Marks()), entries, unknown=bool(trouble))
         for task in session.tasks
     ]
     return {
-        "session": place.root.name,
+        "session": paths.root.name,
         "name": session.name,
-        "state": _session_state(place),
+        "state": _session_state(paths),
         "queue": trouble or "ok",
         "tasks": tasks,
     }
 
 
-def _session_state(place: SessionPaths) -> str:
-    if place.cancelled.exists():
+def _session_state(paths: SessionPaths) -> str:
+    if paths.cancelled.exists():
         return "cancelled"
-    return "ended" if place.closed.exists() else "open"
+    return "ended" if paths.closed.exists() else "open"
 
 
-def _queue(client: Client, session: Session, place: SessionPaths) -> tuple[dict[tuple[int, int], QueueEntry], str]:
+def _queue(client: Client, session: Session, paths: SessionPaths) -> tuple[dict[tuple[int, int], QueueEntry], str]:
     """What is in the queue, and why that is not known; a session that ended has nothing there."""
-    if place.closed.exists():
+    if paths.closed.exists():
         return {}, ""
     try:
         return {(entry.slurm, entry.index): entry for entry in client.queue(session.name)}, ""
@@ -57,7 +57,7 @@ def _queue(client: Client, session: Session, place: SessionPaths) -> tuple[dict[
 
 
 def _task(
-    place: SessionPaths,
+    paths: SessionPaths,
     job: str,
     submitted: tuple[Submission, int] | None,
     marks: Marks,
@@ -66,9 +66,9 @@ def _task(
     unknown: bool,
 ) -> dict[str, Any]:
     slurm, entry = _in_queue(submitted, entries)
-    code = place.code(job, marks.ended) if marks.ended == marks.started > 0 else None
+    code = paths.code(job, marks.ended) if marks.ended == marks.started > 0 else None
     state, note = _state(code, entry, begun=marks.started > 0, unknown=unknown)
-    node = place.node(job, marks.started) if marks.started else None
+    node = paths.node(job, marks.started) if marks.started else None
     return {"attempt": marks.started, "slurm": slurm, "node": node, "note": note, "state": state}
 
 

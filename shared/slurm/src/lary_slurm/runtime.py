@@ -10,7 +10,7 @@ from typing import Any
 from lary_orch.catalog.cards import repository
 from lary_orch.catalog.source import ImageSource
 from lary_orch.run.attempts import ATTEMPTS
-from lary_orch.runtimes.base import ASK_TIMEOUT_S, Folder, Opening, Say
+from lary_orch.runtimes.base import QUERY_TIMEOUT_S, Folder, Notify, Opening
 from lary_orch.runtimes.devices import Device, Slot
 from lary_orch.runtimes.images import Recipes
 from lary_orch.runtimes.jobs import JOB_FILE, Job, Prepared, Task
@@ -18,13 +18,13 @@ from lary_orch.runtimes.process import Interpreters, ProcessRuntime
 from lary_schema.base import ContractError
 from lary_schema.runs import RunPaths
 
-from lary_slurm.ask import ask_container
 from lary_slurm.client import Client
 from lary_slurm.follow import Follower, join
 from lary_slurm.images import Exported
 from lary_slurm.launchers import Launch, command, podman_lines
 from lary_slurm.preview import preview
 from lary_slurm.profile import Profile
+from lary_slurm.query import query_container
 from lary_slurm.script import JOB
 from lary_slurm.state import GroupEntry, Session, SessionPaths
 
@@ -45,7 +45,7 @@ class SlurmRuntime:
         self._processes = ProcessRuntime(interpreters, owner=str(root))
         self._root = root
 
-    def prepare(self, image: ImageSource, say: Say) -> Prepared:
+    def prepare(self, image: ImageSource, say: Notify) -> Prepared:
         if self.profile.images is None or self.profile.launcher == "process":
             return self._processes.prepare(image, say)
         exported = Exported.of(self.profile.images, image)
@@ -56,13 +56,13 @@ class SlurmRuntime:
                 say(f"image {exported.name} in {self.profile.images} is not of these sources; export it again for them")
         return Prepared(image, exported.ref, exported.id, exported.id)
 
-    def ask(
-        self, prepared: Prepared, *arguments: str, folders: Sequence[Folder] = (), limit_s: float = ASK_TIMEOUT_S
+    def query(
+        self, prepared: Prepared, *arguments: str, folders: Sequence[Folder] = (), limit_s: float = QUERY_TIMEOUT_S
     ) -> str:
         """`folders` are not mounted: the runtime does not claim to isolate."""
         if self.profile.launcher == "process":
-            return self._processes.ask(prepared, *arguments)
-        return ask_container(self.profile, self._launch(prepared, arguments))
+            return self._processes.query(prepared, *arguments)
+        return query_container(self.profile, self._launch(prepared, arguments))
 
     def _launch(self, prepared: Prepared, arguments: tuple[str, ...]) -> Launch:
         card = prepared.source.card
@@ -126,7 +126,7 @@ class SlurmRuntime:
         paths = SessionPaths.make(opening.paths, session) if jobs else SessionPaths(opening.paths.root)
         return Follower(self.client, session, paths, opening.paths)
 
-    def preview(self, paths: RunPaths, jobs: Sequence[Job], say: Say) -> list[dict[str, Any]]:
+    def preview(self, paths: RunPaths, jobs: Sequence[Job], say: Notify) -> list[dict[str, Any]]:
         try:
             max_array = self.client.max_array()
         except ContractError as error:

@@ -134,8 +134,8 @@ class SessionPaths:
         folder.mkdir(parents=True, exist_ok=True)
         last = max((int(path.name) for path in folder.iterdir() if path.name.isdigit()), default=0)
         paths = cls(folder / f"{last + 1:04}")
-        for place in (paths.submissions, paths.tasks, paths.output, run.logs):
-            place.mkdir(parents=True, exist_ok=True)
+        for made in (paths.submissions, paths.tasks, paths.output, run.logs):
+            made.mkdir(parents=True, exist_ok=True)
         publish_text(paths.document, session.to_json())
         return paths
 

@@ -3,7 +3,7 @@
 import time
 from collections.abc import Callable
 
-from lary_orch.runtimes.base import Say
+from lary_orch.runtimes.base import Notify
 from lary_schema.base import ContractError
 
 from lary_slurm.client import Client, Pace, SlurmAwayError
@@ -18,8 +18,8 @@ ENDING_S = 1.5
 def cancel(
     client: Client,
     session: Session,
-    place: SessionPaths,
-    say: Say,
+    paths: SessionPaths,
+    say: Notify,
     *,
     clock: Callable[[], float] = time.monotonic,
     wait: Callable[[float], None] = time.sleep,
@@ -29,7 +29,7 @@ def cancel(
     Whoever follows the session sees the note first and submits nothing more. Raises ContractError where tasks
     are still there, or the controller still away, after PATIENCE_S.
     """
-    place.note(place.cancelled)
+    paths.note(paths.cancelled)
     pace, end = Pace(session.profile.poll_s, clock=clock), clock() + PATIENCE_S
     left = "the controller does not answer"
     while clock() < end:

@@ -16,9 +16,9 @@ def cut(session: Session, group: GroupEntry, firsts: dict[str, int], number: int
     pieces = [jobs[start : start + session.max_array] for start in range(0, len(jobs), session.max_array)]
     return [
         Submission(
-            number=number + place, group=group.name, tasks=tuple(piece), firsts=tuple(firsts[job] for job in piece)
+            number=number + nth, group=group.name, tasks=tuple(piece), firsts=tuple(firsts[job] for job in piece)
         )
-        for place, piece in enumerate(pieces)
+        for nth, piece in enumerate(pieces)
     ]
 
 

@@ -16,15 +16,17 @@ def run(context: Context) -> Finding:
         profile, config = load_profile(context.own.get("profile")), Slurm().config()
     except ContractError as error:
         return Finding("skip", str(error).splitlines()[0])
-    lacks = []
+    faults = []
     if "MEMORY" not in _setting(config, "SelectTypeParameters").upper():
-        lacks.append("SelectTypeParameters counts no memory, so --mem is ignored")
+        faults.append("SelectTypeParameters counts no memory, so --mem is ignored")
     if "cgroup" not in _setting(config, "TaskPlugin"):
-        lacks.append("TaskPlugin is not task/cgroup, so no limit is kept")
+        faults.append("TaskPlugin is not task/cgroup, so no limit is kept")
     elif _setting(config, "ConstrainRAMSpace").lower() in ("no", "0"):
-        lacks.append("ConstrainRAMSpace is off, so no limit is kept")
-    if lacks:
-        return Finding("warn", "; ".join(lacks), "only the cluster's administrators can change it; ask for whole nodes")
+        faults.append("ConstrainRAMSpace is off, so no limit is kept")
+    if faults:
+        return Finding(
+            "warn", "; ".join(faults), "only the cluster's administrators can change it; ask for whole nodes"
+        )
     if profile.memory is None:
         return Finding("warn", "limits are kept, and the profile asks for no memory", "set `memory` in the profile")
     return Finding("ok", f"{profile.memory} per extraction, {profile.for_probes.memory} per probe, and kept")

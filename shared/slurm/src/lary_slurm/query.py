@@ -17,7 +17,7 @@ TIMEOUT_S = 900
 """A node may have to be waited for, and an image of gigabytes to be loaded."""
 
 
-def ask_container(profile: Profile, launch: Launch) -> str:
+def query_container(profile: Profile, launch: Launch) -> str:
     """Stdout of the command. Raises ContractError with the end of its stderr where it fails."""
     whole = question(profile, launch, here=shutil.which(profile.launcher) is not None)
     try:
