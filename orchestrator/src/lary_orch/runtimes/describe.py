@@ -20,7 +20,7 @@ def describe(runtime: Runtime, prepared: Prepared, key: str, cache: Path) -> Mod
         raise ContractError(f"{where}: {len(card.models)} models in the answer, one expected")
     if card.models[0].code_sha256 is None:
         raise ContractError(
-            f"{where}: no code_sha256, so its latents could not be distinguished from those of other code"
+            f"{where}: no code_sha256, so its latents could be those of any code"
         )
     return card.models[0]
 
