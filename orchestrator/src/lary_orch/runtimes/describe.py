@@ -19,9 +19,7 @@ def describe(runtime: Runtime, prepared: Prepared, key: str, cache: Path) -> Mod
     if len(card.models) != 1:
         raise ContractError(f"{where}: {len(card.models)} models in the answer, one expected")
     if card.models[0].code_sha256 is None:
-        raise ContractError(
-            f"{where}: no code_sha256, so its latents could be those of any code"
-        )
+        raise ContractError(f"{where}: no code_sha256, so its latents could be those of any code")
     return card.models[0]
 
 
