@@ -221,7 +221,7 @@ def test_linked_folders_are_made_once_and_anew_where_they_were_changed(tmp_path:
     [
         ({"repo": "a/b", "gated": True}, r"`lary-orch weights fetch` gets it from a/b \(gated: ask"),
         ({"note": "ask the authors"}, "ask the authors; it belongs at"),
-        ({"env": "DINO_V2_PATH"}, "or name its place by DINO_V2_PATH"),
+        ({"env": "DINO_V2_PATH"}, "or name its path by DINO_V2_PATH"),
     ],
 )
 def test_missing_weights_say_how_to_get_them(
