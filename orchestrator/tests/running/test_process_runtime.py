@@ -207,7 +207,7 @@ def test_the_current_folder_is_no_input(
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(here) if where == "HERE" else where, modules]))
     monkeypatch.setenv("PYTHONSTARTUP", str(here / "json.py"))
     monkeypatch.setenv("PYTHONWARNINGS", "error")
-    assert json.loads(runtime.ask(prepared, "describe")) == {"image": "fake", "gpu": ""}
+    assert json.loads(runtime.query(prepared, "describe")) == {"image": "fake", "gpu": ""}
 
 
 def test_no_python_variable_of_the_caller_reaches_a_job() -> None:
