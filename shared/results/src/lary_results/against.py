@@ -128,7 +128,7 @@ def _object(value: Any, where: str) -> Mapping[str, Any]:
 @dataclass(frozen=True)
 class _Saved:
     entries: Mapping[tuple[str, ...], Sequence[Mapping[str, Any]]]
-    """By place: an entry for each recipe and setting."""
+    """By identity: an entry for each recipe and setting."""
 
     def value(self, score: Score) -> float | None:
         entry = self._entry(score)
@@ -142,13 +142,13 @@ class _Saved:
 
     def _entry(self, score: Score) -> Mapping[str, Any] | None:
         """The one that may be compared, where there is one."""
-        found = self.entries.get(score.place, ())
+        found = self.entries.get(score.identity, ())
         return min(found, key=lambda entry: len(list(_reasons(score, entry))), default=None)
 
     def absent(self, scores: Sequence[Score]) -> tuple[str, ...]:
-        here = {score.place for score in scores}
-        theirs = [place for place, entries in self.entries.items() if entries[0]["control"] == "none"]
-        return tuple(" ".join(filter(None, place)) for place in theirs if place not in here)
+        here = {score.identity for score in scores}
+        theirs = [identity for identity, entries in self.entries.items() if entries[0]["control"] == "none"]
+        return tuple(" ".join(filter(None, cell)) for cell in theirs if cell not in here)
 
 
 def _reasons(score: Score, entry: Mapping[str, Any]) -> Iterator[str]:
@@ -160,20 +160,20 @@ def _reasons(score: Score, entry: Mapping[str, Any]) -> Iterator[str]:
             yield f"other {name}: {'; '.join(changed)}"
 
 
-PLACE = ("protocol", "model", "variant", "dataset", "split", "metric", "probe", "control")
-"""Fields of `Score.place`, in its order."""
+IDENTITY = ("protocol", "model", "variant", "dataset", "split", "metric", "probe", "control")
+"""Fields of `Score.identity`, in its order."""
 
 
 def _saved(file: Path, content: Sequence[Any]) -> _Saved:
     entries: dict[tuple[str, ...], list[Mapping[str, Any]]] = {}
     for nth, entry in enumerate(content):
-        entries.setdefault(_place(entry, f"{file}: entry {nth}"), []).append(entry)
+        entries.setdefault(_identity_of(entry, f"{file}: entry {nth}"), []).append(entry)
     return _Saved(entries)
 
 
-def _place(entry: Any, where: str) -> tuple[str, ...]:
+def _identity_of(entry: Any, where: str) -> tuple[str, ...]:
     found = _object(entry, where)
-    missing = [name for name in (*PLACE, "value", "metadata") if name not in found]
+    missing = [name for name in (*IDENTITY, "value", "metadata") if name not in found]
     if missing:
         raise ContractError(f"{where}: lacks {', '.join(missing)}; save the file by `lary-orch results --json`")
     well = found["value"] is None or _is_number(found["value"])
@@ -182,7 +182,7 @@ def _place(entry: Any, where: str) -> tuple[str, ...]:
     for name in ("recipe", "settings"):
         if found.get(name) is not None:
             _object(found[name], f"{where}: {name}")
-    return tuple(str(found[name]) for name in PLACE)
+    return tuple(str(found[name]) for name in IDENTITY)
 
 
 def _is_number(value: Any) -> bool:
@@ -240,4 +240,4 @@ def comparison_json(made: Comparison) -> dict[str, Any]:
 
 def _identity(score: Score) -> dict[str, Any]:
     more = {"settings": score.settings, "recipe_sha256": score.recipe_sha256}
-    return dict(zip(PLACE, score.place, strict=True)) | more
+    return dict(zip(IDENTITY, score.identity, strict=True)) | more

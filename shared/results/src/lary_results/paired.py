@@ -187,7 +187,7 @@ def _entry(board: Board, made: Difference) -> dict[str, Any]:
         "groups": made.groups if compared and made.grouped else None,
     }
     dataset, split, metric, probe = made.a.column
-    place = {"protocol": board.protocol, "dataset": dataset, "split": split, "metric": metric, "probe": probe}
+    column = {"protocol": board.protocol, "dataset": dataset, "split": split, "metric": metric, "probe": probe}
     names = {"a": "/".join(made.a.line), "b": "/".join(made.b.line), "recipe_sha256": made.a.recipe_sha256}
-    entry: dict[str, Any] = finite(place | names | numbers | {"verdict": made.verdict if compared else None})
+    entry: dict[str, Any] = finite(column | names | numbers | {"verdict": made.verdict if compared else None})
     return entry | {"reason": made.reason}

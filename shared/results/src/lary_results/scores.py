@@ -107,14 +107,14 @@ class Score:
         return None if self.recipe is None else fingerprint(self.recipe)
 
     @property
-    def place(self) -> tuple[str, ...]:
+    def identity(self) -> tuple[str, ...]:
         """What `--against` and people know a cell by. The recipe is not in it: see `cell`."""
         return self.protocol, self.model, self.variant, *self.column, self.control
 
     @property
     def cell(self) -> tuple[str, ...]:
-        """Scores of the same cell replace each other: same place, recipe and settings."""
-        return *self.place, self.recipe_sha256 or "", *self.line
+        """Scores of the same cell replace each other: same identity, recipe and settings."""
+        return *self.identity, self.recipe_sha256 or "", *self.line
 
     @property
     def failed_share(self) -> float:

@@ -21,7 +21,7 @@ LOG_LINES = 12
 
 
 @dataclass(frozen=True)
-class Ending:
+class FailedJob:
     """How the last attempt at a job ended, where it did not end well."""
 
     run: str
@@ -42,7 +42,7 @@ class Run:
     state: dict[str, Any]
     failures: tuple[dict[str, Any], ...]
     """Failed rows, as `run_state.failed_rows` has them."""
-    endings: tuple[Ending, ...]
+    failed_jobs: tuple[FailedJob, ...]
     under_way: bool
 
 
@@ -94,8 +94,8 @@ def _runs(
             continue
         paths = RunPaths(path.parent, results_folder / path.parent.name)
         # A finished run keeps the logs of jobs that a later call did in other partitions.
-        endings = () if is_complete(state) else tuple(_endings(paths))
-        yield Run(plan.run, state, _failures(plan, unreadable), endings, is_under_way(paths))
+        failed_jobs = () if is_complete(state) else tuple(_failed_jobs(paths))
+        yield Run(plan.run, state, _failures(plan, unreadable), failed_jobs, is_under_way(paths))
 
 
 def _failures(plan: PlanFile, unreadable: list[str]) -> tuple[dict[str, Any], ...]:
@@ -109,7 +109,7 @@ def _failures(plan: PlanFile, unreadable: list[str]) -> tuple[dict[str, Any], ..
 # --- jobs -------------------------------------------------------------------------------------
 
 
-def _endings(paths: RunPaths) -> Iterator[Ending]:
+def _failed_jobs(paths: RunPaths) -> Iterator[FailedJob]:
     """Jobs whose last attempt did not end well."""
     latest: dict[str, Path] = {}
     for events in sorted(paths.logs.glob("*.events.jsonl"), key=lambda p: p.stat().st_mtime_ns):
@@ -120,7 +120,7 @@ def _endings(paths: RunPaths) -> Iterator[Ending]:
             continue
         stderr = events.with_name(events.name.replace(".events.jsonl", ".stderr.log"))
         code, message = (last.code, last.message) if isinstance(last, Failed) else (None, "")
-        yield Ending(paths.root.name, job, code, message, tuple(_tail(stderr)[-LOG_LINES:]), stderr)
+        yield FailedJob(paths.root.name, job, code, message, tuple(_tail(stderr)[-LOG_LINES:]), stderr)
 
 
 def _last_event(path: Path) -> Any | None:

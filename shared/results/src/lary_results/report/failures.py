@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 
 from lary_results.remedies import REMEDIES
-from lary_results.report.evidence import Ending, Evidence, Run
+from lary_results.report.evidence import Evidence, FailedJob, Run
 from lary_results.report.markup import Child, Html, details, el, join, table
 from lary_results.run_state import is_complete
 
@@ -43,25 +43,25 @@ def _run(run: Run) -> Iterator[Html]:
     if problems:
         yield el("h3", f"Not planned in run {run.name}")
         yield el("ul", [el("li", problem) for problem in problems], class_="bad")
-    if run.endings:
+    if run.failed_jobs:
         yield el("h3", f"Jobs of run {run.name} without a good end")
-        yield from (_ending(ending, under_way=run.under_way) for ending in run.endings)
+        yield from (_failed_job(job, under_way=run.under_way) for job in run.failed_jobs)
     if run.failures:
         yield el("h3", f"Rows without a latent in run {run.name}")
         yield _rows(run)
 
 
-def _ending(ending: Ending, *, under_way: bool) -> Html:
-    if ending.code is not None:
-        what = f"exit code {ending.code}"
+def _failed_job(job: FailedJob, *, under_way: bool) -> Html:
+    if job.code is not None:
+        what = f"exit code {job.code}"
     else:
         what = "under way, or killed" if under_way else "no end was recorded: killed, crashed, or running elsewhere"
-    log = el("pre", "\n".join(ending.log)) if ending.log else None
+    log = el("pre", "\n".join(job.log)) if job.log else None
     return el(
         "div",
-        el("p", el("b", ending.job), " ", el("span", what, class_="tag")),
-        el("pre", ending.message) if ending.message else None,
-        details(join("log: ", el("code", str(ending.stderr))), log) if log else None,
+        el("p", el("b", job.job), " ", el("span", what, class_="tag")),
+        el("pre", job.message) if job.message else None,
+        details(join("log: ", el("code", str(job.stderr))), log) if log else None,
         class_="bad card",
     )
 
@@ -73,7 +73,7 @@ def _rows(run: Run) -> Html:
     )
     summary = table(
         ("dataset", "split", "model", "variant", "reason", "what to do", "rows"),
-        [(*place, REMEDIES.get(place[-1], ""), count) for place, count in counts.most_common()],
+        [(*of, REMEDIES.get(of[-1], ""), count) for of, count in counts.most_common()],
         numbers=6,
     )
     listed: list[list[Child]] = [

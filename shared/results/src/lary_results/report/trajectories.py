@@ -31,15 +31,15 @@ class Pictures:
     def choose(cls, scores: Sequence[Score], limit_mib: float) -> "Pictures":
         made = cls(int(limit_mib * MIB))
         found = {(s.file, s.split): pictures_of(s) for s in scores}
-        queue = [(turn, nth, place) for nth, place in enumerate(found) for turn in range(len(found[place]))]
-        for turn, _, place in sorted(queue):
-            made._take(place, found[place][turn])
+        queue = [(turn, nth, of) for nth, of in enumerate(found) for turn in range(len(found[of]))]
+        for turn, _, of in sorted(queue):
+            made._take(of, found[of][turn])
         return made
 
-    def _take(self, place: tuple[str, str], path: Path) -> None:
+    def _take(self, of: tuple[str, str], path: Path) -> None:
         content = _png(path, self.limit_bytes - sum(map(len, self.chosen.values())))
         if content is None:
-            self.left_out[place] = self.left_out.get(place, 0) + 1
+            self.left_out[of] = self.left_out.get(of, 0) + 1
         else:
             self.chosen[path] = content
 
