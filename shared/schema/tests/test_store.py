@@ -351,3 +351,6 @@ def test_another_environment_goes_on_by_request_alone(
     assert made[1] is not None
     assert (made[0].libraries, made[0].image_digest) == ({"numpy": "1"}, "sha256:a")
     assert made[1].model_dump().items() >= changes.items()
+    with closing(StoreWriter.open(tmp_path / "s.zarr", first)) as writer:
+        write_shard(writer, 2)
+    assert StoreReader.open(tmp_path / "s.zarr", first.layout.fingerprint).mixed == ([] if said is None else [said])

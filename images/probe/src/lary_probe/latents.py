@@ -107,6 +107,7 @@ class Latents:
             settings=StoreSettings(
                 **provenance.values.model_dump(include={"decoder", "precision", "dtype", "seed"}),
             ),
+            mixed=tuple(self._store.mixed),
         )
 
     def _values(self, positions: Positions) -> NDArray[Any]:

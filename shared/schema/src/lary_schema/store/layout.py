@@ -153,6 +153,18 @@ class Provenance(Document):
         return [f"{name} {first} and {second}" for name, (first, second) in pairs.items() if first != second]
 
 
+def maker_of(record: ShardRecord, began: Provenance) -> MadeBy:
+    """Who wrote a shard; of one from before markers said it, who began the store."""
+    if record.made_by is not None:
+        return record.made_by
+    return MadeBy(
+        image=began.image,
+        image_digest=began.image_digest,
+        libraries=began.libraries,
+        device_class="cpu" if record.device == "cpu" else "cuda",
+    )
+
+
 class Store:
     """A store's folder without its arrays: every path in it, and what its JSON files say.
 

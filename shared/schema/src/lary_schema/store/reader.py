@@ -9,7 +9,7 @@ import tensorstore as ts
 from numpy.typing import NDArray
 
 from lary_schema.base import ContractError
-from lary_schema.store.layout import Failure, Provenance, ShardRecord, Status, Store
+from lary_schema.store.layout import Failure, Provenance, ShardRecord, Status, Store, maker_of
 
 
 class StoreReader:
@@ -67,6 +67,12 @@ class StoreReader:
     def clamped(self) -> list[int]:
         """The rows whose sample indices were clamped to the clip's end."""
         return [row for record in self._records for row in record.clamped]
+
+    @property
+    def mixed(self) -> list[str]:
+        """What the environments that wrote the shards differ in from the first shard's; empty for a single one."""
+        makers = [maker_of(record, self.provenance) for record in self._records]
+        return list(dict.fromkeys(text for maker in makers[1:] for text in makers[0].differences(maker)))
 
     @cached_property
     def status(self) -> NDArray[np.uint8]:

@@ -19,7 +19,7 @@ from lary_schema.base import ContractError
 from lary_schema.jobs import StoreLayout
 from lary_schema.locks import BusyError, FileLocks, LockKind
 from lary_schema.store.layout import MISSING_INDEX as MISSING_INDEX
-from lary_schema.store.layout import Failure, MadeBy, Provenance, ShardRecord, Status, Store
+from lary_schema.store.layout import Failure, MadeBy, Provenance, ShardRecord, Status, Store, maker_of
 
 _ZARR = {
     # Failed rows, all fill value, are written too, so that a hole is always damage. zarr keeps this in
@@ -138,25 +138,13 @@ class StoreWriter:
         """Refuse to go on with a store whose shards another environment wrote. Raises ContractError saying how."""
         here = self._made_by(device_class)
         for shard in sorted(self.store.done()):
-            differences = self._maker(self.store.record(shard)).differences(here)
+            differences = maker_of(self.store.record(shard), self.store.provenance).differences(here)
             if differences:
                 raise ContractError(
                     f"{self.store.root}: shard {shard} was made by another environment than this one: "
                     f"{'; '.join(differences)}. Use the one that began it, move the store away to make all of it "
                     "anew, or allow both by --mixed, which results will say"
                 )
-
-    def _maker(self, record: ShardRecord) -> MadeBy:
-        """Who wrote a shard; of one from before markers said it, who began the store."""
-        if record.made_by is not None:
-            return record.made_by
-        began = self.store.provenance
-        return MadeBy(
-            image=began.image,
-            image_digest=began.image_digest,
-            libraries=began.libraries,
-            device_class="cpu" if record.device == "cpu" else "cuda",
-        )
 
     def _made_by(self, device_class: Literal["cpu", "cuda"]) -> MadeBy:
         of = self._provenance
