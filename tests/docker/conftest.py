@@ -126,7 +126,7 @@ class Bench:
     def __call__(self, *arguments: str | Path, code: int = 0, **environ: str) -> str:
         """Its stdout; the test fails, showing stderr, on another exit code than `code`."""
         process = self.start(*arguments, **environ)
-        out, err = process.communicate(timeout=280)
+        out, err = process.communicate(timeout=600)
         assert process.returncode == code, f"{arguments}: exit {process.returncode}\n{out}\n{err}"
         return out + err if code else out
 

@@ -36,7 +36,7 @@ def test_tensors_come_out_and_nothing_else_is_left(bench: Any, pickled: Path, tm
 
 def test_auto_takes_the_container(bench: Any, pickled: Path, tmp_path: Path) -> None:
     run = bench.start("weights", "convert", pickled, tmp_path / "lam.safetensors", "--i-trust-this-file")
-    _, err = run.communicate(timeout=280)
+    _, err = run.communicate(timeout=600)
     assert run.returncode == 0, err
     assert "runtime docker" in err
     assert "does not isolate" not in err

@@ -27,6 +27,8 @@ from lary_slurm.state import GroupEntry, Session, SessionPaths
 CLUSTER = "LARY_SLURM_CLUSTER"
 COMMAND = Path(sys.executable).with_name("lary-orch")
 MEMORY_MIB = 200
+HANGS_S = 600
+"""Longer than anything takes beside the gate's other lanes."""
 
 FAKE = """
 import json, os, subprocess, sys, time
@@ -88,6 +90,12 @@ class Cluster:
         with (self.folder / "log" / f"{daemon}.out").open("ab") as log:
             child = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True)
         (self.folder / "pids" / daemon).write_text(f"{child.pid}\n")
+
+    def resume(self, node: str) -> None:
+        """Take a node up again, where it has not come back by itself (ReturnToService)."""
+        command = ("scontrol", "update", f"NodeName={node}", "State=RESUME")
+        done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+        assert done.returncode == 0 or "Invalid node state" in done.stderr, done.stderr
 
     def queue(self) -> list[str]:
         """Our user's jobs that are not over."""
@@ -211,7 +219,7 @@ class Bench:
     def __call__(self, *arguments: str | Path, code: int = 0) -> str:
         """Its stdout; the test fails, showing stderr, on another exit code than `code`."""
         process = self.start(*arguments)
-        out, err = process.communicate(timeout=280)
+        out, err = process.communicate(timeout=HANGS_S)
         assert process.returncode == code, f"{arguments}: exit {process.returncode}\n{out}\n{err}"
         return out + err if code else out
 
@@ -259,6 +267,13 @@ class Driven(Follower):
         while not self.poll():
             pass
         return True
+
+    def detach(self) -> bool:
+        """Until all that can be submitted is; whether the run is over."""
+        over = False
+        while not (over or self.handed_over()):
+            over = self.poll()
+        return over
 
 
 @dataclass

@@ -101,7 +101,7 @@ def test_a_dead_nodes_task_is_slurms_to_start_again(fakes: Any, cluster: Any) ->
         assert follower.follow()
     finally:
         cluster.start(f"slurmd_{node}", "slurmd", "-D", "-N", node)
-        cluster("scontrol", "update", f"NodeName={node}", "State=RESUME")
+        cluster.resume(node)
     assert [(end.state, end.attempts) for end in follower.outcomes] == [("done", 2)]
     assert fakes.ran("extract.p0") == 2
     assert len(list(place.submissions.glob("*.json"))) == 1

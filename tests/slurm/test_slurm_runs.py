@@ -121,7 +121,7 @@ def test_left_and_found_again(bench: Any, cluster: Any, here: Any, tmp_path: Pat
     assert "are on the cluster already" in err
     assert cluster.queue()
     third = bench.start(*command, "--json")
-    out, err = third.communicate(timeout=280)
+    out, err = third.communicate(timeout=600)
     assert third.returncode == 0, err
     assert "are on the cluster already" in err
     assert _scores(out) == here["scores"]

@@ -90,7 +90,8 @@ def _arrays(path: Path) -> dict[str, Any]:
     import numpy as np
 
     try:
-        with np.load(path, allow_pickle=False) as file:
+        # numpy leaves a file open that it cannot read.
+        with path.open("rb") as opened, np.load(opened, allow_pickle=False) as file:
             return {name: file[name] for name in ("row", "group", "group_names", "score")}
     except (OSError, ValueError, KeyError, EOFError, BadZipFile, zlib.error, TypeError, NotImplementedError) as error:
         raise ContractError(f"{path}: cannot be read: {error}") from None
