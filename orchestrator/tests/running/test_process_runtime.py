@@ -66,6 +66,7 @@ def test_stop_ends_the_deaf_and_their_children(
     _wait_for(work.mounts.out / "sleeping")
     task.stop(grace_s=0.1)
     task.stop()
+    assert list(task.lines())
     assert task.wait() == 128 + signal.SIGKILL
     assert not alive(int((work.mounts.out / "child").read_text()))
 
@@ -75,6 +76,7 @@ def test_stop_is_polite_first(runtime: ProcessRuntime, make_work: MakeWork, tmp_
     task = _start(runtime, work, tmp_path)
     _wait_for(work.mounts.out / "sleeping")
     task.stop()
+    assert list(task.lines())
     assert task.wait() == 128 + signal.SIGTERM
 
 
