@@ -253,6 +253,17 @@ def test_what_cannot_be_paired_is_said_and_never_guessed(workspace: Workspace, h
     assert "not compared: a (lary-v1) on toy/val and b (lary-v1): b: " in shown
 
 
+@pytest.mark.usefixtures("two")
+def test_a_diverged_score_is_not_paired(workspace: Workspace) -> None:
+    (score,) = [score for score in found(workspace) if score.model == "b"]
+    document = json.loads(Path(score.file).read_text())
+    document["splits"]["val"]["value"] = None
+    Path(score.file).write_text(json.dumps(document))
+    (made,) = json.loads(invoke(workspace, "--paired", "a", "b", "--json").stdout)
+    assert made["reason"] == "b: its score is no finite number: the probe diverged"
+    assert made["b_value"] is None
+
+
 @pytest.mark.parametrize(
     ("fields", "groups", "says"),
     [

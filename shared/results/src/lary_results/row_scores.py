@@ -74,6 +74,8 @@ def read_row_scores(score: Score) -> RowScores:
     path = Path(score.file).parent / f"row_scores_{score.split}.npz"
     if not path.is_file():
         raise ContractError("no scores of single rows: made by an older probe, so run it again")
+    if not math.isfinite(score.value):
+        raise ContractError("its score is no finite number: the probe diverged")
     found = _checked(path, _arrays(path))
     mean = float(found.scores.mean())
     if not abs(mean - score.value) <= AGREES * max(1.0, abs(score.value)):
