@@ -50,8 +50,10 @@ class VideoFrames(NamedTuple):
     """How far from a row's time its frame may be shown."""
     step_s: float
     """From one row to the next."""
+    end_s: float | None
+    """Where the last episode in the file ends, be its rows all there or not; None where the file is one episode."""
     spans: tuple[Span, ...]
-    """All episodes in the file."""
+    """The episodes in the file whose rows are all there."""
     frames: tuple[Frame, ...]
 
 
@@ -148,8 +150,8 @@ class _Match:
         for span in self._task.spans:
             if fault := _window_fault(span, shown, self._task):
                 self._faults.setdefault(span.episode, f"{self._task.video}: {fault}")
-        ends = [span.window.end_s for span in self._task.spans if span.window.end_s is not None]
-        behind = int((shown >= max(ends) - self._task.tolerance_s).sum()) if ends else 0
+        end = self._task.end_s
+        behind = 0 if end is None else int((shown >= end - self._task.tolerance_s).sum())
         if behind:
             fault = f"{self._task.video}: {behind} frames behind its last episode's end belong to no episode"
             self._faults = dict.fromkeys((span.episode for span in self._task.spans), fault) | self._faults

@@ -36,7 +36,7 @@ SETTINGS, LOG = "manifest.json", "manifest.answers"
 """What the files in the folder were made from (others are not mixed in), and which sources are done, as they were."""
 NAMED = 10
 """Files that a message names; all are counted."""
-_REVISION = 1
+_REVISION = 2
 """Bump when the same sources could give other files, or an episode that was good could be a fault."""
 
 
@@ -191,13 +191,17 @@ def _tasks(
             file, dataset.action, dataset.camera if images else None, pairs.stride, len(dataset.names), lengths,
             tuple(chunks), tuple(images),
         ), frozenset(lengths)  # fmt: skip
+    ends: dict[str | None, float] = {}
+    for e in dataset.episodes:
+        if e.window.end_s is not None:
+            ends[e.video] = max(e.window.end_s, ends.get(e.video, 0.0))
     for video, inside in _by(episodes, lambda episode: episode.video).items():
         spans = tuple(
             Span(e.number, e.window, tuple((e.window.start_s + steps.times[e.number]).tolist()))
             for e in inside if e.length
         )  # fmt: skip
         frames = tuple(frame for e in inside for frame in _frames(out, e, pairs, steps))
-        task = VideoFrames(video, pairs.tolerance_s, 1 / dataset.fps, spans, frames)
+        task = VideoFrames(video, pairs.tolerance_s, 1 / dataset.fps, ends.get(video), spans, frames)
         yield task, frozenset(span.episode for span in spans)
 
 
