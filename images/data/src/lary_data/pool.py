@@ -68,7 +68,7 @@ def run_tasks(
 
 
 def _done(end: End[list[Task]]) -> Done[Task, Any]:
-    (task,), answer = end.task, end.answer
+    (task,), answer = end.task, end.reply
     if answer.cause in ("killed", "crashed"):
         return Done(task, None, "the process that read it died")
     return Done(task, answer.value, answer.detail, answer.cause == "timeout")
@@ -91,8 +91,8 @@ def _send(pipe: Connection, task: list[Any]) -> None:
     pipe.send(task[0])
 
 
-def _receive(pipe: Connection) -> Stage | processes.Answer:
-    return processes.Answer(*pipe.recv())
+def _receive(pipe: Connection) -> Stage | processes.Reply:
+    return processes.Reply(*pipe.recv())
 
 
 def _serve(pipe: Connection, function: Callable[[Any], Any], parent: int) -> None:

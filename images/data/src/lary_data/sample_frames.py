@@ -129,7 +129,7 @@ def failed(why: str) -> Outcome:
 
 
 def _extended(header: list[str], indices: str, first: str, second: str, cells: list[str]) -> list[str]:
-    """A row with the two new cells: in place of old ones of the same columns, else behind the others."""
+    """A row with the two new cells: instead of old ones of the same columns, else behind the others."""
     new = {indices: first, HOW_COLUMN: second}
     replaced = [new.get(name, cell) for name, cell in zip(header, cells, strict=True)]
     return replaced + [cell for name, cell in new.items() if name not in header]

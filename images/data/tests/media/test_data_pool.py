@@ -50,6 +50,21 @@ def test_every_task_ends_and_faults_cost_themselves_alone() -> None:
     assert ends["raise"].fault == "KeyError: 'colour'"
 
 
+def kill_once(task: str) -> str:
+    """Killed from outside while it does its first task."""
+    mark = Path(task)
+    if not mark.exists():
+        mark.touch()
+        os.kill(os.getpid(), signal.SIGKILL)
+    return mark.name
+
+
+def test_killed_processes_lose_no_task(tmp_path: Path) -> None:
+    tasks = [str(tmp_path / str(number)) for number in range(6)]
+    ends = list(run_tasks(kill_once, tasks, workers=2, timeout_s=60))
+    assert sorted((done.answer, done.fault) for done in ends) == [(str(number), "") for number in range(6)]
+
+
 def test_no_task_starts_no_process() -> None:
     assert list(run_tasks(work, [], workers=2, timeout_s=1)) == []
 

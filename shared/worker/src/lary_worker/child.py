@@ -1,6 +1,6 @@
 """A decode process: `python -m lary_worker.child`, started by `pool` alone.
 
-It talks JSON over a pipe: one task in, its stage and one answer out, the row itself in shared memory. It ends with
+It talks JSON over a pipe: one task in, its stage and one reply out, the row itself in shared memory. It ends with
 its parent, by the pipe's end or, in the middle of a row, by the kernel.
 """
 
@@ -25,7 +25,7 @@ from lary_worker.slots import map_memory
 
 
 def main(arguments: list[str]) -> int:
-    """Answer tasks until the pipe ends. Arguments: pipe, memory (descriptors), settings (JSON)."""
+    """Reply tasks until the pipe ends. Arguments: pipe, memory (descriptors), settings (JSON)."""
     settings = json.loads(arguments[2])
     die_with_parent(settings["parent"])
     cv2.setNumThreads(1)
@@ -39,10 +39,10 @@ def main(arguments: list[str]) -> int:
                 task = json.loads(pipe.recv_bytes())
             except EOFError:
                 return 0
-            pipe.send_bytes(json.dumps(_answer(task, model, slots, settings["decoder"], pipe)).encode())
+            pipe.send_bytes(json.dumps(_reply(task, model, slots, settings["decoder"], pipe)).encode())
 
 
-def _answer(
+def _reply(
     task: dict[str, Any], model: Model, slots: NDArray[Any], decoder: Decoder, pipe: Connection
 ) -> dict[str, Any]:
     try:

@@ -23,7 +23,7 @@ from lary_schema.store.layout import Failure
 from numpy.typing import NDArray
 
 from lary_worker.faults import StalledRowsError
-from lary_worker.processes import Answer, Child, End, Processes, Stage
+from lary_worker.processes import Child, End, Processes, Reply, Stage
 from lary_worker.rows import Task
 from lary_worker.slots import make_memory, map_memory
 
@@ -208,12 +208,12 @@ class DecodePool:
         pipe.send_bytes(json.dumps(message).encode())
 
     def _finish(self, end: End[_Numbered]) -> None:
-        number, row, answer = end.task.number, end.task.task.row, end.answer
+        number, row, reply = end.task.number, end.task.task.row, end.reply
         self._hang.note(end)
-        if answer.cause is None:
-            self._put(number, Decoded(row, self._memory[number % self._config.slots], answer.value))
+        if reply.cause is None:
+            self._put(number, Decoded(row, self._memory[number % self._config.slots], reply.value))
         else:
-            reason, detail = answer.cause, answer.detail
+            reason, detail = reply.cause, reply.detail
             if reason in ("timeout", "killed", "crashed"):
                 detail = f"{detail}, in {end.stage or 'decoding'}"
             self._put(number, Failure.model_validate({"row": row, "reason": reason, "detail": detail}))
@@ -239,8 +239,8 @@ class _Hang:
 
     def note(self, end: End[_Numbered]) -> None:
         """Raises ContractError for a model that hangs, StalledRowsError for anything else that does."""
-        if end.answer.cause != "timeout":
-            if end.answer.cause is None:
+        if end.reply.cause != "timeout":
+            if end.reply.cause is None:
                 self._rows, self._stages = [], set()
             return
         self._rows.append(end.task.task.row)
@@ -261,8 +261,8 @@ class _Hang:
         )
 
 
-def _receive(pipe: Connection) -> Stage | Answer:
+def _receive(pipe: Connection) -> Stage | Reply:
     message = json.loads(pipe.recv_bytes())
     if "stage" in message:
         return Stage(message["stage"])
-    return Answer(message.get("clamped"), message.get("reason"), message.get("detail", ""))
+    return Reply(message.get("clamped"), message.get("reason"), message.get("detail", ""))

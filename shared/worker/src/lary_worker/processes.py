@@ -14,10 +14,10 @@ from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection, wait
-from typing import Any, Generic, Literal, NamedTuple, Protocol, TypeVar
+from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 
 Task = TypeVar("Task")
-Cause = Literal["timeout", "killed", "crashed", "out_of_memory", "io_error", "decode_error", "preprocess_error"]
+
 TRIES: dict[str, int] = {
     # Each costs a whole time-out.
     "timeout": 2,
@@ -47,7 +47,7 @@ class ChildProcess(Protocol):
 
 @dataclass
 class Child(Generic[Task]):
-    """One process. It speaks first, once, when it is ready; then it gives one answer to each task."""
+    """One process. It speaks first, once, when it is ready; then it gives one reply to each task."""
 
     pipe: Connection
     process: ChildProcess
@@ -73,7 +73,7 @@ class Stage(NamedTuple):
     name: str
 
 
-class Answer(NamedTuple):
+class Reply(NamedTuple):
     """A message that ends a task: `cause` is why there is no value, in the words of `TRIES` or others."""
 
     value: Any
@@ -93,7 +93,7 @@ class End(NamedTuple, Generic[Task]):
     """How a task ended at last."""
 
     task: Task
-    answer: Answer
+    reply: Reply
     stage: str
 
 
@@ -108,7 +108,7 @@ class Processes(Generic[Task]):
         self,
         start: Callable[[], Child[Task]],
         send: Callable[[Connection, Task], None],
-        receive: Callable[[Connection], Stage | Answer],
+        receive: Callable[[Connection], Stage | Reply],
         workers: int,
         timeout_s: float,
     ) -> None:
@@ -161,7 +161,7 @@ class Processes(Generic[Task]):
         ends = [end for pipe in ready if pipe in by_pipe for end in self._hear(by_pipe[pipe])]
         now = time.monotonic()
         for child in [c for c in self._children if c.deadline <= now and not c.pipe.poll()]:
-            ends += self._replace(child, Answer(None, "timeout", f"not done within {self._timeout_s:g} s"))
+            ends += self._replace(child, Reply(None, "timeout", f"not done within {self._timeout_s:g} s"))
         return ends, [item for item in ready if item not in by_pipe]
 
     def _give(self, child: Child[Task], attempt: Attempt[Task]) -> None:
@@ -185,28 +185,28 @@ class Processes(Generic[Task]):
         child.deadline = float("inf")
         return self._settle(child, message, _PAUSE_S)
 
-    def _settle(self, child: Child[Task], answer: Answer, pause_s: float) -> list[End[Task]]:
+    def _settle(self, child: Child[Task], reply: Reply, pause_s: float) -> list[End[Task]]:
         """The end of the child's task, or nothing yet where it is tried again."""
         attempt, child.attempt = child.attempt, None
         if attempt is None:
             return []
-        if answer.cause is not None:
-            attempt.failed[answer.cause] += 1
-            if attempt.failed[answer.cause] < TRIES.get(answer.cause, 1):
+        if reply.cause is not None:
+            attempt.failed[reply.cause] += 1
+            if attempt.failed[reply.cause] < TRIES.get(reply.cause, 1):
                 self._again.append((time.monotonic() + pause_s, attempt))
                 return []
-        return [End(attempt.task, answer, child.stage)]
+        return [End(attempt.task, reply, child.stage)]
 
-    def _replace(self, child: Child[Task], answer: Answer | None) -> list[End[Task]]:
-        """A fresh process for one that hangs, or that died (`answer` is None)."""
-        died = answer is None
+    def _replace(self, child: Child[Task], reply: Reply | None) -> list[End[Task]]:
+        """A fresh process for one that hangs, or that died (`reply` is None)."""
+        died = reply is None
         code = child.ended(_PATIENCE_S) if died else None
         child.kill()
         self._children.remove(child)
         if not child.ready:
             self._count_start(code)
         self._children.append(self._start())
-        return self._settle(child, answer or _death(code), 0)
+        return self._settle(child, reply or _death(code), 0)
 
     def _count_start(self, code: int | None) -> None:
         self._killed_starts += 1
@@ -218,11 +218,11 @@ def _was_killed(code: int | None) -> bool:
     return code is not None and -code in _KILLS
 
 
-def _death(code: int | None) -> Answer:
+def _death(code: int | None) -> Reply:
     if _was_killed(code):
-        return Answer(None, "killed", "its process was killed")
+        return Reply(None, "killed", "its process was killed")
     name = f"code {code}"
     if code is not None and code < 0:
         with suppress(ValueError):
             name = signal.Signals(-code).name
-    return Answer(None, "crashed", f"its process died of {name}")
+    return Reply(None, "crashed", f"its process died of {name}")

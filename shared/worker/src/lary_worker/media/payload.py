@@ -86,12 +86,12 @@ def _check_obus(data: bytes) -> None:
 
 def _leb128(data: bytes, at: int) -> tuple[int, int]:
     value = 0
-    for place in range(8):
-        if at + place >= len(data):
+    for index in range(8):
+        if at + index >= len(data):
             break
-        value |= (data[at + place] & 0x7F) << 7 * place
-        if not data[at + place] & 0x80:
-            return value, at + place + 1
+        value |= (data[at + index] & 0x7F) << 7 * index
+        if not data[at + index] & 0x80:
+            return value, at + index + 1
     raise DamagedError(0, "has a picture that is cut or damaged")
 
 

@@ -8,7 +8,7 @@ from lary_worker.media.binary import DamagedError
 _OPTIONS = {
     # Measured on flipped bytes of small clips: half of those that change an MJPEG picture are seen so, and none else.
     "mjpeg": {"err_detect": "explode"},
-    # Compares pictures with the hash that some encoders put beside them.
+    # Compares pictures with the hash that some encoders send with them.
     "hevc": {"err_detect": "crccheck+explode"},
 }
 
