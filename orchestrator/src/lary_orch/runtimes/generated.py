@@ -24,7 +24,7 @@ def make_generated(card: DatasetCard, workspace: Workspace, say: Notify) -> None
     """Have a demo set's files exist; any other set is the user's. Raises ContractError where it cannot be made."""
     if card.generator is None or lary_demo.is_complete(workspace.generated / card.generator, lary_demo.Settings()):
         return
-    command = [str(_python(workspace, say)), "-m", "lary_demo", card.generator, str(workspace.generated)]
+    command = [str(demo_python(workspace, say)), "-m", "lary_demo", card.generator, str(workspace.generated)]
     with subprocess.Popen(
         command,
         env=base_env(os.environ, CurrentEnvironment.inherited),
@@ -41,7 +41,7 @@ def make_generated(card: DatasetCard, workspace: Workspace, say: Notify) -> None
         raise ContractError(errors.strip().removeprefix("error: ")[-2000:] or f"{' '.join(command)}: failed")
 
 
-def _python(workspace: Workspace, say: Notify) -> Path:
+def demo_python(workspace: Workspace, say: Notify) -> Path:
     """This interpreter where it has the tools, else that of a small environment of their own."""
     if all(importlib.util.find_spec(name) for name in TOOLS):
         return Path(sys.executable)

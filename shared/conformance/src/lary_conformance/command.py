@@ -3,6 +3,7 @@
 import json
 import sys
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -57,7 +58,7 @@ def command(
 
     chosen = runtime or ("process" if Path(image).is_dir() else "docker")
     ours, unknown_user = _runtimes(chosen, environment, workspace)
-    options = {"unknown_user": unknown_user, "chosen": models, "device": Device(device)}
+    options = {"unknown_user": unknown_user, "chosen": models, "device": Device(device), "python": _python(workspace)}
     with tempfile.TemporaryDirectory(prefix="lary-conformance-") as folder:
         subject = open_subject(ours, _find(image, catalog), Path(folder), workspace.weights, **options)
         verdicts = []
@@ -70,6 +71,12 @@ def command(
     else:
         click.echo(_summary(verdicts))
     sys.exit(any(verdict.state == "failed" for verdict in verdicts))
+
+
+def _python(workspace: Workspace) -> Path:
+    from lary_orch.runtimes.generated import demo_python
+
+    return demo_python(workspace, partial(click.echo, err=True))
 
 
 def _find(image: str, catalog: Catalog) -> "ImageSource | str":

@@ -1,6 +1,7 @@
 """The image under examination, and how jobs are run on it."""
 
 import shutil
+import sys
 import tempfile
 import threading
 from collections.abc import Callable, Iterator
@@ -83,6 +84,8 @@ class Subject:
     chosen: tuple[str, ...] = ()
     """Model keys; empty: all of the image."""
     device: Device = field(default_factory=Device)
+    python: Path = Path(sys.executable)
+    """Draws the rows (see `fixture.make_rows`)."""
     _rows: dict[tuple[Mode, int, bool], SplitSource] = field(default_factory=dict)
 
     @cached_property
@@ -115,7 +118,7 @@ class Subject:
         made = (feed.mode, feed.frames, corrupt)
         if made not in self._rows:
             folder = self.folder / f"data-{feed.mode}-{feed.frames}{'-corrupt' * corrupt}"
-            self._rows[made] = make_rows(folder, feed.mode, feed.frames, corrupt=corrupt)
+            self._rows[made] = make_rows(folder, feed.mode, feed.frames, corrupt=corrupt, python=self.python)
         return self._rows[made]
 
     def weights_of(self, feed: Feed) -> WeightSet:
