@@ -33,6 +33,7 @@ class FakeRuntime:
     """Answers `describe` from the image's own card; `missing` images cannot be prepared."""
 
     code: str = CODE
+    libraries: dict[str, str] = field(default_factory=dict)
     missing: frozenset[str] = frozenset()
     asked: list[tuple[str, ...]] = field(default_factory=list)
     prepared: list[str] = field(default_factory=list)
@@ -42,17 +43,22 @@ class FakeRuntime:
         self.prepared.append(image.card.name)
         if image.card.name in self.missing:
             raise ContractError(f"image {image.card.name} is not built; `lary-orch images build`")
-        return Prepared(image, f"lary/{image.card.name}:test", None, f"{image.card.name}-{self.code}")
+        return Prepared(
+            image,
+            f"lary/{image.card.name}:test",
+            None,
+            f"{image.card.name}-{self.code}-{sorted(self.libraries.items())}",
+        )
 
     def query(self, prepared: Prepared, *arguments: str) -> str:
         self.asked.append((prepared.source.card.name, *arguments))
         card = prepared.source.card
         if "--model" not in arguments:
-            return card.model_copy(update={"code_sha256": self.code}).to_json()
+            return card.model_copy(update={"code_sha256": self.code, "libraries": self.libraries}).to_json()
         found = card.card(arguments[-1])
         assert found is not None
         hashed = found.model_copy(update={"code_sha256": self.code})
-        return card.model_copy(update={"models": (hashed,)}).to_json()
+        return card.model_copy(update={"models": (hashed,), "libraries": self.libraries}).to_json()
 
     def start(self, job: Job, slot: Slot, stderr: Path) -> Running:
         raise AssertionError("planning starts nothing")
@@ -130,7 +136,12 @@ class World:
             layout, values = store.layout, store.values
             paths = Store(self.workspace.latents / layout.path)
             provenance = Provenance(
-                layout=layout, values=values, image="x", image_digest=None, code_revision=None, libraries={}
+                layout=layout,
+                values=values,
+                image="x",
+                image_digest=None,
+                code_revision=None,
+                libraries=self.runtime.libraries,
             )
             publish_text(paths.group, json.dumps({"attributes": {"lary": provenance.model_dump(mode="json")}}))
             for name, header in array_headers(layout).items():

@@ -354,3 +354,31 @@ def test_another_environment_goes_on_by_request_alone(
     with closing(StoreWriter.open(tmp_path / "s.zarr", first)) as writer:
         write_shard(writer, 2)
     assert StoreReader.open(tmp_path / "s.zarr", first.layout.fingerprint).mixed == ([] if said is None else [said])
+
+
+def test_a_store_is_made_in_a_folder_that_is_there(
+    tmp_path: Path, provenance: Provenance, write_shard: WriteShard
+) -> None:
+    """As in a container that may write below its own store's folder alone."""
+    full(tmp_path / "outside.zarr", provenance, write_shard)
+    root = tmp_path / "parent" / "inside.zarr"
+    root.mkdir(parents=True)
+    inode = root.stat().st_ino
+    root.parent.chmod(0o555)
+    try:
+        both = [StoreWriter.open(root, provenance) for _ in range(2)]
+        write_shard(both[0], 0)
+        StoreWriter.open(root, provenance).close()
+        for shard in (1, 2):
+            write_shard(both[1], shard)
+        for writer in both:
+            writer.close()
+    finally:
+        root.parent.chmod(0o755)
+    assert root.stat().st_ino == inode
+    trees = [
+        {path.relative_to(store).as_posix(): path.read_bytes() for path in store.rglob("*") if path.is_file()}
+        for store in (root, tmp_path / "outside.zarr")
+    ]
+    assert trees[0] == trees[1]
+    assert not list(root.glob("*.partial"))

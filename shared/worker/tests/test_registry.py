@@ -12,7 +12,7 @@ from lary_schema.base import ContractError
 from lary_schema.cards import ImageCard
 from lary_worker import registry, sources
 from lary_worker.selftest import selftest
-from lary_worker.sources import code_sha256
+from lary_worker.sources import _SAME_VALUES, code_sha256, shared_sha256
 
 
 def lary_worker(*arguments: str) -> "subprocess.CompletedProcess[str]":
@@ -145,3 +145,26 @@ def test_stores_from_before_are_found() -> None:
     in `sources._SAME_FRAMES`; where they do not, all stores have to be made anew, and this test says the new hash.
     """
     assert sources.decode_sha256() == "7ccb06a505e3ccb67201a5bcac934bd1f00368576173d5e53df03c5258a0b017"
+
+
+def test_shared_code_is_known_to_give_the_values_of_the_first_release() -> None:
+    """Fails when such a file changes: look whether values did (tests/golden), then list the hash if they did not."""
+    assert shared_sha256() in _SAME_VALUES, f"list {shared_sha256()} in lary_worker.sources, or let stores be made anew"
+
+
+def test_a_data_file_and_unknown_shared_code_change_the_hash(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    package = tmp_path / "lary_tabled"
+    package.mkdir()
+    for name in ("__init__.py", "models.py", "image.yaml", "py.typed"):
+        (package / name).write_text("")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    before = code_sha256("lary_tabled.models")
+    (package / "image.yaml").write_text("a: 1")
+    assert code_sha256("lary_tabled.models") == before
+    (package / "table.json").write_text("[1]")
+    tabled = code_sha256("lary_tabled.models")
+    (package / "table.json").write_text("[2]")
+    assert len({before, tabled, code_sha256("lary_tabled.models")}) == 3
+    (package / "table.json").unlink()
+    monkeypatch.setattr(sources, "_SAME_VALUES", set())
+    assert code_sha256("lary_tabled.models") != before

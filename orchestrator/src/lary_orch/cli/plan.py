@@ -78,6 +78,7 @@ def _show(plan: Plan) -> None:
         notes=(
             f"done already: {whole} of {len(plan.stores)} stores, {finished} of {len(plan.probes)} probes.",
             f"The latents volume will grow by about {size_text(plan.missing_bytes)}.",
+            *(f"{store.layout.path}: made anew, another differs in: {store.why}" for store in plan.stores if store.why),
         ),
     )
     show(table, sys.stdout)

@@ -30,7 +30,7 @@ from lary_orch.plan.revision import code_revision
 from lary_orch.plan.stores import PlannedStore, check_alike, check_failed, partitions, plan_store
 from lary_orch.plan.verbs import EXTRACT, VERBS, Verb, probe_kind, store_group
 from lary_orch.runtimes.base import Notify, Runtime
-from lary_orch.runtimes.describe import describe, describe_probe
+from lary_orch.runtimes.describe import describe_model, describe_probe
 from lary_orch.runtimes.generated import make_generated
 from lary_orch.runtimes.jobs import Job, Prepared, link
 from lary_orch.weights.index import WeightSet, find_weights
@@ -70,6 +70,7 @@ class _PlannedModel:
     card: ModelCard
     prepared: Prepared
     weights: WeightSet
+    libraries: dict[str, str] | None
 
 
 _Model = _PlannedModel | ImportedModel
@@ -136,10 +137,10 @@ class _Planner:
                 image = self._catalog.image_for(key)
                 self._check_variants(self._catalog.model_card(key), key)
                 prepared = self._prepare(image)
-                card = describe(self._runtime, prepared, key, self._workspace.cache)
+                card, libraries = describe_model(self._runtime, prepared, key, self._workspace.cache)
                 weights = find_weights(card, self._workspace.weights, self._workspace.cache)
                 for variant in self._variants(card):
-                    yield _PlannedModel(key, variant, card, prepared, weights)
+                    yield _PlannedModel(key, variant, card, prepared, weights, libraries)
 
     def _variants(self, card: ModelCard) -> tuple[str, ...]:
         wanted = dict.fromkeys(variant for variant in self._request.variants if variant != IMPORTED)
@@ -186,6 +187,7 @@ class _Planner:
                 model.weights.hashes,
                 request.settings,
             )
+            values = values.model_copy(update={"libraries": model.libraries})
             store = plan_store(values, split, latents, request.shard_rows, retry_failed=request.retry_failed)
         check_failed(store, latents, request.max_failed)
         return store

@@ -10,7 +10,7 @@ from lary_schema.base import ContractError, TooManyFailedError
 from lary_schema.jobs import StoreLayout, StoreRef, Values
 from lary_schema.presence import SplitSource
 from lary_schema.store.layout import Store, row_bytes, store_path
-from lary_schema.values import new_layout
+from lary_schema.values import earlier_values, new_layout, why_anew
 
 
 @dataclass(frozen=True)
@@ -25,6 +25,8 @@ class PlannedStore:
     """Those of `missing` that have a done marker: their files are lost or cut, or failed rows are retried."""
     failed: int = 0
     """Failed rows in the shards that are done and stay."""
+    why: str = ""
+    """Of a store that is not there: in what it differs from the nearest one of the same model and rows."""
 
     @property
     def ref(self) -> StoreRef:
@@ -50,8 +52,11 @@ def plan_store(
     path, rows = store_path(values), source.rows
     store = Store(latents / path)
     if not store.exists:
+        old = earlier_values(values, latents)
+        if old is not None and not (found := plan_store(old, source, latents, retry_failed=retry_failed)).missing:
+            return found
         layout = new_layout(values, rows, rows_per_shard)
-        return PlannedStore(values, layout, source, tuple(range(layout.shards)))
+        return PlannedStore(values, layout, source, tuple(range(layout.shards)), why=why_anew(store.root, values))
     layout = _existing_layout(store, path, values, rows)
     store.check()
     records = store.records()

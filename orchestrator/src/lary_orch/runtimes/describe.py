@@ -6,6 +6,7 @@ from typing import Any
 
 from lary_schema.base import ContractError
 from lary_schema.cards import ImageCard, ModelCard
+from lary_schema.jobs import minor_versions
 
 from lary_orch.cache import remembered
 from lary_orch.runtimes.base import Runtime
@@ -14,13 +15,20 @@ from lary_orch.runtimes.jobs import Prepared
 
 def describe(runtime: Runtime, prepared: Prepared, key: str, cache: Path) -> ModelCard:
     """The resolved facts of one model key. Raises ContractError where the answer breaks the contract."""
+    return describe_model(runtime, prepared, key, cache)[0]
+
+
+def describe_model(
+    runtime: Runtime, prepared: Prepared, key: str, cache: Path
+) -> tuple[ModelCard, dict[str, str] | None]:
+    """As `describe`, and the versions that are part of the fingerprint; None where the image names none."""
     card = _ask(runtime, prepared, cache, "--model", key)
     where = f"describe --model {key} of image {prepared.ref}"
     if len(card.models) != 1:
         raise ContractError(f"{where}: {len(card.models)} models in the answer, one expected")
     if card.models[0].code_sha256 is None:
         raise ContractError(f"{where}: no code_sha256, so its latents could be those of any code")
-    return card.models[0]
+    return card.models[0], minor_versions(card.libraries) or None
 
 
 def describe_probe(runtime: Runtime, prepared: Prepared, cache: Path) -> str:

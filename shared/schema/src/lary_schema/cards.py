@@ -159,6 +159,8 @@ class ModelCard(_Card):
     """Variants that are fed otherwise."""
     revision: int = Field(ge=1)
     """Bump when the values could change though no source file of the model did."""
+    draws: bool = True
+    """False: latents do not depend on `--seed`, so that another seed makes no other store."""
     batch_size: int = Field(default=32, ge=1)
     weights: tuple[WeightSpec, ...] = ()
     license: str

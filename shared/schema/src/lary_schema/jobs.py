@@ -1,5 +1,6 @@
 """Jobs: the one document a container gets. Paths are relative to the job's mounts (see `mounts`)."""
 
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, TypeAdapter, model_validator
@@ -87,6 +88,15 @@ class WeightFile(Document):
     """Of the file; of a folder, the fingerprint of its files' names and hashes."""
 
 
+DECIDING = ("av", "opencv", "torch")
+"""Libraries whose minor version is part of fingerprints: they make pixels and sums."""
+
+
+def minor_versions(libraries: Mapping[str, str]) -> dict[str, str]:
+    """Of the libraries that decide values, major and minor version: 2.13.0+cpu -> 2.13."""
+    return {name: ".".join(libraries[name].split(".")[:2]) for name in DECIDING if name in libraries}
+
+
 class Values(Document):
     """What determines the latents of a split. Its hash is the store's fingerprint."""
 
@@ -109,10 +119,14 @@ class Values(Document):
     precision: Precision
     dtype: StoreDtype
     seed: int
+    libraries: dict[str, str] | None = None
+    """`minor_versions` of the image; None in stores of earlier versions, and of latents that were imported."""
 
     @property
     def fingerprint(self) -> str:
-        return fingerprint(self.model_dump(mode="json"))
+        # Without libraries the hash is that of earlier versions, so that their stores are read as they are.
+        absent = {"libraries"} if self.libraries is None else set()
+        return fingerprint(self.model_dump(mode="json", exclude=absent))
 
 
 class _Job(Document):

@@ -2,10 +2,12 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
+from lary_schema.base import ContractError
 from lary_schema.cards import ModelCard
-from lary_schema.jobs import Decoder, Precision, Source, StoreDtype, StoreLayout, Values
-from lary_schema.store.layout import row_bytes, shard_rows, store_path
+from lary_schema.jobs import Decoder, Precision, Source, StoreDtype, StoreLayout, Values, minor_versions
+from lary_schema.store.layout import Store, row_bytes, shard_rows, store_path
 
 
 @dataclass(frozen=True)
@@ -52,7 +54,7 @@ def make_values(
         decoder=settings.decoder,
         precision=settings.precision,
         dtype=settings.dtype,
-        seed=settings.seed,
+        seed=settings.seed if card.draws else 0,
     )
 
 
@@ -67,3 +69,43 @@ def new_layout(values: Values, rows: int, rows_per_shard: int | None = None) -> 
         tokens=values.spec.tokens,
         indices=values.spec.indices,
     )
+
+
+def earlier_values(values: Values, latents: Path) -> Values | None:
+    """What an earlier version's store of the same latents says, where the libraries that made it are the present ones.
+
+    Its fingerprint has no libraries yet; its provenance names them. None where there is no such store.
+    """
+    if values.libraries is None:
+        return None
+    old = values.model_copy(update={"libraries": None})
+    store = Store(latents / store_path(old))
+    same = store.exists and minor_versions(store.provenance.libraries) == values.libraries
+    return old if same else None
+
+
+_WORDS = {
+    "code_sha256": "the model's code or the decoding",
+    "metadata_sha256": "the CSV",
+    "libraries": "av, opencv or torch",
+    "spec": "the shapes",
+}
+
+
+def why_anew(root: Path, wanted: Values) -> str:
+    """What keeps the nearest store of the same model, split, mode and variant from being used; empty without one."""
+    stem = root.name.rpartition("-")[0]
+    near = [_differences(path, wanted) for path in root.parent.glob(f"{stem}-*.zarr")]
+    nearest: list[str] = min(near, key=len, default=[])
+    return ", ".join(nearest)
+
+
+def _differences(path: Path, wanted: Values) -> list[str]:
+    try:
+        provenance = Store(path).provenance
+    except ContractError:
+        return [f"{path.name} is damaged"]
+    mine, theirs = wanted.model_dump(), provenance.values.model_dump()
+    if provenance.values.libraries is None and wanted.libraries is not None:
+        theirs["libraries"] = minor_versions(provenance.libraries)
+    return [_WORDS.get(name, name) for name in mine if mine[name] != theirs[name]] or ["it is not whole"]

@@ -5,7 +5,7 @@ from typing import Any
 
 from lary_schema.base import ContractError
 from lary_schema.cards import ModelCard
-from lary_schema.jobs import ExtractJob
+from lary_schema.jobs import ExtractJob, minor_versions
 
 from lary_worker import registry
 
@@ -22,6 +22,7 @@ def check_agreement(job: ExtractJob) -> None:
 
 
 def _with_image(job: ExtractJob, card: ModelCard) -> dict[str, tuple[Any, Any]]:
+    here = minor_versions(registry.libraries())
     values, spec = job.values, card.spec(job.values.mode, job.values.variant)
     return _unequal(
         {
@@ -30,6 +31,7 @@ def _with_image(job: ExtractJob, card: ModelCard) -> dict[str, tuple[Any, Any]]:
             "store indices": (job.store.indices, spec.indices),
             "preprocessing": (values.preprocessing, card.preprocessing_of(values.variant)),
             "revision": (values.revision, card.revision),
+            "libraries": (values.libraries or here, here),
             "code_sha256": (values.code_sha256, registry.code_of(values.model)),
         }
     )

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from lary_schema.base import ContractError, file_sha256, fingerprint
+from lary_schema.files import visible_files
 
 DECODE = "lary_worker.decode"
 PREPROCESSING = "lary_worker.preprocessing"
@@ -19,18 +20,30 @@ _SAME_FRAMES = {
 }
 """Sources (`_FRAMES`) whose frames of whole, upright clips are bit for bit those of older ones -> what the older ones
 have in fingerprints, so that stores from then are found. Of other sources nothing is said, and stores are made anew."""
+_SHARED = (
+    *("lary_worker.rows", "lary_worker.encode", "lary_worker.checkpoints", "lary_schema.metadata"),
+    "lary_schema.mounts",
+)
+"""What else makes values for every model: rows, paths and indices, the encoder's casts, the names of weights."""
+_SAME_VALUES = {"137110831c051270df14b59f4e3d5f86f9049c6d53f031dbc3911579a5354e4d"}
+"""Hashes (`shared_sha256`) of sources whose values are bit for bit those of the first release. When one of the files
+changes and the values do not (tests/golden, kill tests), its hash is added; until then stores are made anew."""
+_NO_DATA = ("image.yaml", "py.typed")
 
 
 def code_sha256(module: str) -> str:
     """Hash of a module's source and of all modules of its top package that it imports, transitively.
 
     The packages they lie in count too, since importing a module runs its package's `__init__`, and so
-    do the worker's modules that make pixels. Hashed are names and bytes, so a comment counts;
-    `image.yaml` and other packages do not.
+    do the worker's modules that make pixels, the package's data files, and the code that all models share where it
+    is not known to give the values of before. Hashed are names and bytes, so a comment counts; `image.yaml` and other
+    packages do not. What is left out and why: `docs/fingerprint.md`.
     """
     top = module.partition(".")[0]
     root = _package_folder(top)
-    hashes = {DECODE: decode_sha256()}
+    hashes = {DECODE: decode_sha256()} | _data_files(root)
+    if (shared := shared_sha256()) not in _SAME_VALUES:
+        hashes["shared"] = shared
     waiting = [module]
     while waiting:
         name = waiting.pop()
@@ -44,6 +57,25 @@ def code_sha256(module: str) -> str:
     if module not in hashes:
         raise ContractError(f"module {module} of a model has no source file in {root}")
     return fingerprint(hashes)
+
+
+def shared_sha256() -> str:
+    """Hash of the code between CSV and store that all models share, frames and their sizes apart."""
+    return fingerprint({name: file_sha256(_file_of(name)) for name in _SHARED})
+
+
+def _file_of(module: str) -> Path:
+    spec = importlib.util.find_spec(module)
+    assert spec is not None
+    assert spec.origin is not None
+    return Path(spec.origin)
+
+
+def _data_files(root: Path) -> dict[str, str]:
+    """A package's files that are neither source nor its card: tables that a model reads."""
+    files = (path for path in visible_files(root) if "__pycache__" not in path.parts)
+    named = {path.relative_to(root).as_posix(): path for path in files if path.suffix not in (".py", ".pyc")}
+    return {f"data {name}": file_sha256(path) for name, path in named.items() if name not in _NO_DATA}
 
 
 def decode_sha256() -> str:

@@ -4,7 +4,7 @@ import errno
 import secrets
 import shutil
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Literal, NoReturn, Self
 
@@ -176,8 +176,11 @@ class StoreWriter:
 
 
 def _create(root: Path, provenance: Provenance) -> None:
+    # A container may write below its own store's folder alone, which is a mount: nothing can be renamed onto it.
+    inside = root.is_dir()
     root.parent.mkdir(parents=True, exist_ok=True)
-    making = root.with_name(f".{root.name}.{secrets.token_hex(8)}{PARTIAL_SUFFIX}")
+    draft = f".{root.name}.{secrets.token_hex(8)}{PARTIAL_SUFFIX}"
+    making = root / draft if inside else root.with_name(draft)
     try:
         _make_group(making, provenance)
         Store(making).claims.touch()
@@ -185,14 +188,29 @@ def _create(root: Path, provenance: Provenance) -> None:
         for file in making.rglob("*"):
             sync_file(file)
         sync_dir(making)
-        making.rename(root)
-        sync_dir(root.parent)
+        if inside:
+            _move_in(making, Store(root))
+        else:
+            making.rename(root)
+            sync_dir(root.parent)
     except OSError as error:
         # Another worker was first: its group is checked like any other.
         if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
             raise
     finally:
         shutil.rmtree(making, ignore_errors=True)
+
+
+def _move_in(making: Path, store: Store) -> None:
+    """Fill an empty folder with a new store: its group last, which makes it one. Two workers may do so at once."""
+    # Made in place: a file that is renamed over another would not be the one that somebody has locked.
+    store.claims.touch()
+    for folder in (path for path in making.iterdir() if path.is_dir()):
+        with suppress(OSError):
+            folder.rename(store.root / folder.name)
+    if not store.exists:
+        Store(making).group.replace(store.group)
+    sync_dir(store.root)
 
 
 def _make_group(root: Path, provenance: Provenance) -> None:
