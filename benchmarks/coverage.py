@@ -18,7 +18,7 @@ from common import arguments, report
 from lary_schema.intervals import FEW_GROUPS, Estimate, difference, estimate
 from numpy.typing import NDArray
 
-EPISODES = (5, 10, 20, 30, 60)
+EPISODES = (5, 10, 30, 60)
 CORRELATIONS = (0.0, 0.2, 0.5, 0.8)
 ROWS = (5, 16)
 """Rows of an episode: 5 to 15."""
@@ -122,8 +122,8 @@ def summary(rows: list[dict[str, Any]]) -> dict[str, dict[str, float]]:
 
 def main() -> None:
     parser = arguments(__doc__ or "")
-    parser.add_argument("--trials", type=int, default=1000)
-    parser.add_argument("--resamples", type=int, default=400)
+    parser.add_argument("--trials", type=int, default=400)
+    parser.add_argument("--resamples", type=int, default=300)
     options = parser.parse_args()
     rows = [
         measure(Cell(*facts), options.trials, options.resamples)

@@ -4,15 +4,16 @@ import dataclasses
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 import yaml
 from lary_orch.catalog.cards import Catalog, repository
 from lary_orch.catalog.protocol_cards import load_protocol, protocol_names
 from lary_orch.plan.jobs import Probing
-from lary_orch.plan.protocol import for_task
+from lary_orch.plan.protocol import for_task, targets_of
 from lary_schema.base import ContractError
+from lary_schema.cards import DatasetCard
 
 MakeImage = Callable[..., Path]
 
@@ -163,15 +164,53 @@ def test_the_facts_of_lary_v1() -> None:
     assert (card.classify.width, card.classify.depth, card.classify.heads) == (768, 4, 16)
     assert (card.regress.width, card.regress.blocks, card.regress.lr, card.regress.huber_delta) == (4096, 2, 1e-4, 1.0)
     assert card.classify.epochs == card.regress.epochs == 20
-    assert for_task(card, "classify", Probing()).seeds == (0,)
-    assert for_task(card, "regress", Probing()).seeds == (42,)
-    assert for_task(card, "regress", Probing(seeds=(1, 2))).seeds == (1, 2)
+    assert for_task(card, "classify", Probing(), None).seeds == (0,)
+    assert for_task(card, "regress", Probing(), "absolute").seeds == (42,)
+    assert for_task(card, "regress", Probing(seeds=(1, 2)), None).seeds == (1, 2)
 
 
 def test_clean_differs_from_lary_v1_in_scoring_alone() -> None:
     clean, upstream = load_protocol("clean"), load_protocol("lary-v1")
     assert (clean.select_on, clean.class_ids) == ("holdout", "train")
-    assert (clean.classify, clean.regress) == (upstream.classify, upstream.regress)
+    assert (clean.streams, upstream.streams) == ("independent", "upstream")
+    # `clean` probes the relative target too; each job has one of them.
+    assert (clean.regress.both_targets, upstream.regress.both_targets) == (True, False)
+    assert clean.classify == upstream.classify
+    assert clean.regress.model_copy(update={"both_targets": False}) == upstream.regress
+
+
+@pytest.mark.parametrize(
+    ("protocol", "dataset", "asked", "targets"),
+    [
+        ("clean", "calvin", None, ("absolute", "relative")),
+        ("clean", "demo_arm", None, ("absolute", "relative")),
+        ("clean", "calvin", "absolute", ("absolute",)),
+        ("clean", "calvin", "relative", ("relative",)),
+        ("clean", "libero", None, (None,)),
+        ("lary-v1", "calvin", None, ("absolute",)),
+        ("lary-v1", "calvin", "relative", ("relative",)),
+    ],
+)
+def test_relative_targets_are_probed_beside_absolute_ones(
+    protocol: str, dataset: str, asked: Literal["absolute", "relative"] | None, targets: tuple[str | None, ...]
+) -> None:
+    card, probing = load_protocol(protocol), Probing(target=asked)
+    dataset_card = Catalog.load(env={}).dataset(dataset)
+    assert targets_of(card, dataset_card, probing) == targets
+    kind: Literal["classify", "regress"] = "classify" if targets == (None,) else "regress"
+    jobs = [for_task(card, kind, probing, target) for target in targets]  # type: ignore[arg-type]
+    assert not any(job.regress.both_targets for job in jobs)
+    if kind == "regress":
+        assert tuple(job.regress.target for job in jobs) == targets
+
+
+def test_a_card_without_relative_or_with_one_step_has_absolute_targets_alone() -> None:
+    calvin = Catalog.load(env={}).dataset("calvin").model_dump()
+    silent = {name: value for name, value in calvin["actions"].items() if name != "relative"}
+    short = calvin["actions"] | {"stride": 1}
+    for actions in (silent, short):
+        card = DatasetCard.parse(calvin | {"actions": actions}, "card")
+        assert targets_of(load_protocol("clean"), card, Probing()) == ("absolute",)
 
 
 def test_a_protocol_of_ones_own(tmp_path: Path) -> None:

@@ -25,7 +25,7 @@ from lary_orch.catalog.source import ImageSource
 from lary_orch.catalog.splits import find_split, stats_sha256, wanted_splits
 from lary_orch.plan.imported import ImportedModel, imported_store
 from lary_orch.plan.jobs import Plan, Problem, Request
-from lary_orch.plan.protocol import for_task
+from lary_orch.plan.protocol import Target, for_task, targets_of
 from lary_orch.plan.revision import code_revision
 from lary_orch.plan.stores import PlannedStore, check_alike, check_failed, partitions, plan_store
 from lary_orch.plan.verbs import EXTRACT, VERBS, Verb, probe_kind, store_group
@@ -250,9 +250,9 @@ class _Planner:
             prepared = self._prepare(self._catalog.probe())
             code = describe_probe(self._runtime, prepared, self._workspace.cache)
             finished = by_fingerprint(self._workspace.results)
-            for cell, control in _controlled(cells, self._request.control):
+            for cell, control, target in self._probed(cells):
                 with self._noting(f"probe of {cell.model.key} ({cell.model.variant}) on {cell.dataset.card.key}"):
-                    job = self._probe_job(cell, prepared, code, control)
+                    job = self._probe_job(cell, prepared, code, control, target)
                     result = finished.get(job.fingerprint)
                     yield self._declared(
                         VERBS[job.kind],
@@ -263,14 +263,22 @@ class _Planner:
                         result=result if result and _is_current(result, cell) else None,
                     )
 
-    def _probe_job(self, cell: _Cell, prepared: Prepared, code: str, control: Control) -> ProbeJob:
+    def _probed(self, cells: Sequence[_Cell]) -> Iterator[tuple[_Cell, Control, Target | None]]:
+        """Each probe: cell by cell, with its control where it has one, and by target."""
+        for cell, control in _controlled(cells, self._request.control):
+            for target in targets_of(self._request.protocol, cell.dataset.card, self._request.probing):
+                yield cell, control, target
+
+    def _probe_job(
+        self, cell: _Cell, prepared: Prepared, code: str, control: Control, target: Target | None
+    ) -> ProbeJob:
         model, card = cell.model, cell.dataset.card
         kind: ProbeKind = "classify" if card.task == "classification" else "regress"
         splits = [
             ProbeSplit(name=store.source.split, store=store.ref, source=store.source.source) for store in cell.stores
         ]
         probing = self._request.probing
-        protocol = for_task(self._request.protocol, kind, probing)
+        protocol = for_task(self._request.protocol, kind, probing, target)
         job = ProbeJob(
             id=f"{kind}.{card.key}.{model.key}.{model.variant}",
             image=prepared.ref,

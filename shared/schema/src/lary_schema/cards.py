@@ -431,6 +431,9 @@ class RegressRecipe(Document):
     head: Literal["mlp", "dit"] = "mlp"
     target: Literal["absolute", "relative"] = "absolute"
     """`absolute`: the normalised chunk, flattened; `relative`: its last step minus its first."""
+    both_targets: bool = False
+    """In a card: probe the relative target too where the dataset's card gives `relative:`. The planner makes a job of
+    each, in which this is false."""
     width: int = 4096
     """Of the MLP head."""
     blocks: int = 2

@@ -148,7 +148,10 @@ def _estimate(
     if sums.variance <= 1e-24 * (1 + value * value):
         low, high = _of_equals(value, count, bounds)
     else:
+        # BCa knows skewed scores and bounds, t the few or rarely differing groups; where they differ, the wider end.
+        half = t_quantile(count - 1) * math.sqrt(sums.variance)
         low, high = _by_bootstrap(sums, resamples, seed)
+        low, high = min(low, value - half), max(high, value + half)
     # Half-widths of independent causes add like standard deviations do (Zou and Donner 2008).
     seeds = _half_width(parts)
     low, high = value - math.hypot(value - low, seeds), value + math.hypot(high - value, seeds)

@@ -199,7 +199,9 @@ def recipe_of(protocol: ProtocolCard, kind: Literal["classify", "regress"]) -> d
     """
     own = (protocol.classify if kind == "classify" else protocol.regress).model_dump(mode="json")
     shared = protocol.model_dump(mode="json", exclude={"key", "title", "bootstrap", "classify", "regress"})
-    unused = {"head", "target", "seeds"} | ({"width", "blocks"} if own.get("head") == "dit" else {"dit"})
+    unused = {"head", "target", "both_targets", "seeds"} | (
+        {"width", "blocks"} if own.get("head") == "dit" else {"dit"}
+    )
     if kind == "regress":
         del shared["class_ids"]
     if protocol.select_on == "evaluated":
