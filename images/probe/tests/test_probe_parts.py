@@ -323,3 +323,27 @@ def test_an_unwritable_out_mount_is_said(toy_classes: Any, tmp_path: Path, monke
     monkeypatch.setenv("LARY_MOUNT_OUT", str(blocked))
     with pytest.raises(ContractError, match="cannot be written"):
         toy_classes.run(toy_classes.job("classify"))
+
+
+@pytest.mark.parametrize("kind", ["absent", "folder", "fifo", "empty", "bytes", "deep", "list", "number"])
+def test_a_job_file_of_any_kind_is_one_line_and_code_2(
+    tmp_path: Path, kind: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    from lary_schema.command import load_job, run_command
+    from lary_schema.jobs import ProbeJob
+
+    path, contents = tmp_path / "job.json", {"empty": b"", "bytes": b"\0\xff", "list": b"[]", "number": b"NaN"}
+    if kind == "folder":
+        path.mkdir()
+    elif kind == "fifo":
+        os.mkfifo(path)
+    elif kind == "deep":
+        path.write_text("[" * 100_000)
+    elif kind != "absent":
+        path.write_bytes(contents[kind])
+    events: list[_Event] = []
+    assert run_command(lambda: load_job(path, ProbeJob) and None, events.append) == ExitCode.BAD_JOB
+    error = capfd.readouterr().err
+    assert error.count("\n") == 1
+    assert str(path) in error
+    assert len(events) == 1

@@ -64,6 +64,8 @@ class OutOfMemoryError(ContractError):
 def read_json(path: Path) -> Any:
     """A JSON file's content. Raises ContractError naming the file where it cannot be read or is no JSON."""
     try:
+        if path.exists() and not (path.is_file() or path.is_dir()):
+            raise ContractError(f"{path}: is no regular file; a JSON file is expected")
         return json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise ContractError(f"{path}: cannot be read: {error.strerror}") from None
