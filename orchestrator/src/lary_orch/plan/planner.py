@@ -264,7 +264,6 @@ class _Planner:
                     )
 
     def _probed(self, cells: Sequence[_Cell]) -> Iterator[tuple[_Cell, Control, Target | None]]:
-        """Each probe: cell by cell, with its control where it has one, and by target."""
         for cell, control in _controlled(cells, self._request.control):
             for target in targets_of(self._request.protocol, cell.dataset.card, self._request.probing):
                 yield cell, control, target

@@ -449,6 +449,11 @@ class RegressRecipe(Document):
     seeds: Annotated[tuple[int, ...], Some] | None = None
     """In a card: other seeds than the protocol's. The planner resolves them into the job's `protocol.seeds`."""
 
+    def targets(self, actions: Actions) -> tuple[Literal["absolute", "relative"], ...]:
+        """What is probed of a dataset: `target`, or both where the card gives `relative:` and chunks have two steps."""
+        both = self.both_targets and "relative" in actions.model_fields_set and actions.stride > 1
+        return ("absolute", "relative") if both else (self.target,)
+
 
 class ProtocolCard(_Card):
     """How probes are trained and scored. Results of different protocols are never mixed."""
