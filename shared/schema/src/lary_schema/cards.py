@@ -425,6 +425,10 @@ class DiffusionHead(Document):
     """Share of training rows whose condition is the learned null vector."""
 
 
+Target = Literal["absolute", "relative"]
+ProbeKind = Literal["classify", "regress"]
+
+
 class RegressRecipe(Document):
     """How the regression head is trained."""
 
@@ -449,8 +453,8 @@ class RegressRecipe(Document):
     seeds: Annotated[tuple[int, ...], Some] | None = None
     """In a card: other seeds than the protocol's. The planner resolves them into the job's `protocol.seeds`."""
 
-    def targets(self, actions: Actions) -> tuple[Literal["absolute", "relative"], ...]:
-        """What is probed of a dataset: `target`, or both where the card gives `relative:` and chunks have two steps."""
+    def targets(self, actions: Actions) -> tuple[Target, ...]:
+        """`target`, or both where a dataset's card gives `relative:` and its chunks have two steps."""
         both = self.both_targets and "relative" in actions.model_fields_set and actions.stride > 1
         return ("absolute", "relative") if both else (self.target,)
 
@@ -472,3 +476,18 @@ class ProtocolCard(_Card):
     """Resamples of the evaluated groups (or rows) for the 95 % interval."""
     classify: ClassifyRecipe
     regress: RegressRecipe
+
+    def resolved(
+        self, kind: ProbeKind, seeds: tuple[int, ...], head: Literal["mlp", "dit"] | None, target: Target | None
+    ) -> Self:
+        """As a job of one task carries it: what a request says (empty, None: nothing), then the recipe's seeds."""
+        own = self.classify if kind == "classify" else self.regress
+        regress: dict[str, Any] = {"seeds": None, "both_targets": False}
+        if kind == "regress":
+            regress |= {"head": head or self.regress.head, "target": target or self.regress.target}
+        update = {
+            "seeds": seeds or own.seeds or self.seeds,
+            "classify": self.classify.model_copy(update={"seeds": None}),
+            "regress": self.regress.model_copy(update=regress),
+        }
+        return self.model_copy(update=update)
