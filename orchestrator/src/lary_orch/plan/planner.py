@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 from lary_results.files import by_fingerprint, failed_rows
 from lary_schema.base import ContractError, fingerprint
-from lary_schema.cards import DatasetCard, ModelCard
+from lary_schema.cards import DatasetCard, ModelCard, Target
 from lary_schema.jobs import IMPORTED, ExtractJob, ProbeJob, ProbeSplit
 from lary_schema.locks import lock_kind
 from lary_schema.mounts import Mounts
@@ -25,7 +25,7 @@ from lary_orch.catalog.source import ImageSource
 from lary_orch.catalog.splits import find_split, stats_sha256, wanted_splits
 from lary_orch.plan.imported import ImportedModel, imported_store
 from lary_orch.plan.jobs import Plan, Problem, Request
-from lary_orch.plan.protocol import Target, for_task, targets_of
+from lary_orch.plan.protocol import for_task, targets_of
 from lary_orch.plan.revision import code_revision
 from lary_orch.plan.stores import PlannedStore, check_alike, check_failed, partitions, plan_store
 from lary_orch.plan.verbs import EXTRACT, VERBS, Verb, probe_kind, store_group
