@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from lary_orch.catalog.protocol_cards import load_protocol
 from lary_orch.catalog.splits import find_split
 from lary_schema.cards import DatasetCard
 
@@ -53,7 +54,8 @@ def test_a_missing_csv_says_where_it_is_looked_for(world: Any) -> None:
 def test_rows_are_counted_as_the_worker_counts_them(world: Any, text: str) -> None:
     world.toy()
     world.csv("train", text=text)
-    assert world.plan().stores[0].layout.rows == 2
+    card = world.catalog().dataset("toy")
+    assert find_split(card, "train", world.workspace).rows == 2
 
 
 def test_a_count_is_remembered_and_a_change_seen(world: Any, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -127,3 +129,39 @@ def test_a_damaged_header_is_no_finished_store(world: Any) -> None:
     error = str(world.only_problem())
     assert f"{header}: is damaged (shape)" in error
     assert "run the same command again" in error
+
+
+@pytest.mark.parametrize(
+    ("train", "val", "said"),
+    [
+        (["a", "b", ""], ["a"], "train.csv: row 2: column 'action' is empty"),
+        (["a", " ", "b", "\t"], ["a"], "train.csv: row 1 and 1 more rows: column 'action' is empty"),
+        (["a", "b"], ["a", ""], "val.csv: row 1: column 'action' is empty"),
+        (["a", "a ", "b"], ["a"], "labels 'a' and 'a ' in column 'action' differ by white space"),
+        (["a", "b"], ["b", " a"], "labels ' a' and 'a' in column 'action' differ by white space"),
+        (["\u00f6", "b"], ["o\u0308"], "differ by white space or by the way a letter is written"),
+        (["a", "a"], ["a"], "1 classes in column 'action'; nothing to tell apart"),
+        (["a", "b"], ["c", "a", "d"], "val.csv: labels 'c', 'd' in column 'action'"),
+    ],
+)
+def test_labels_that_no_probe_takes_are_refused_before_extraction(
+    world: Any, train: list[str], val: list[str], said: str
+) -> None:
+    world.toy()
+    for split, labels in (("train", train), ("val", val)):
+        world.csv(split, text=HEADER + "".join(f'a.png,b.png,"{label}"\n' for label in labels))
+    assert said in str(world.only_problem())
+
+
+def test_labels_of_rows_that_fail_alone_and_unseen_ones_of_larybench_pass(world: Any) -> None:
+    world.toy()
+    world.csv("train", text=HEADER + "a,b,c\na,b\na,b,d\n")
+    world.csv("val", text=HEADER + "a,b,e\n")
+    assert not world.plan(protocol=load_protocol("lary-v1")).problems
+    assert "val.csv: label 'e'" in str(world.only_problem())
+
+
+def test_the_number_of_classes_is_the_card_s(world: Any) -> None:
+    world.toy()
+    world.dataset(labels={"column": "action", "classes": 3})
+    assert "train.csv: 2 classes in column 'action', the dataset card says 3" in str(world.only_problem())

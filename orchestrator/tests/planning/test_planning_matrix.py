@@ -319,7 +319,7 @@ def test_a_model_without_the_datasets_mode(world: Any, image_folder: Callable[..
     world.toy()
     image_folder("still", "still-model", below=world.cards)
     world.dataset(columns={"input": "video"})
-    text = "video_path,sample_indices,action\na.mp4,0,c\n"
+    text = "video_path,sample_indices,action\na.mp4,0,c\na.mp4,0,d\n"
     world.csv("train", text=text)
     world.csv("val", text=text)
     plan = world.plan(("still-model", "frame-diff"))
@@ -345,7 +345,7 @@ def test_generated_sets_are_made_in_the_workspace(world: Any, monkeypatch: pytes
         made.append((card.generator, folder))
         for split in ("train", "val"):
             (folder / "made").mkdir(parents=True, exist_ok=True)
-            (folder / "made" / f"{split}.csv").write_text("src_img,tgt_img,action\na,b,c\n")
+            (folder / "made" / f"{split}.csv").write_text("src_img,tgt_img,action\na,b,c\na,b,d\n")
 
     monkeypatch.setattr("lary_orch.plan.planner.make_generated", ensure)
     plan = world.plan(datasets=("made",))

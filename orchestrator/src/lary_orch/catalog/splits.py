@@ -7,6 +7,7 @@ from lary_schema.base import ContractError, file_sha256
 from lary_schema.cards import DatasetCard
 from lary_schema.files import file_state
 from lary_schema.jobs import MetadataFile, Source
+from lary_schema.labels import SplitLabels, read_labels
 from lary_schema.metadata import count_rows
 from lary_schema.presence import SplitSource
 
@@ -62,6 +63,12 @@ def find_split(card: DatasetCard, split: str, workspace: Workspace) -> SplitSour
         frames=card.frames,
     )
     return SplitSource(split, data, csv, source)
+
+
+def split_labels(split: SplitSource, column: str, cache: Path) -> SplitLabels:
+    """The class labels of a split's CSV; remembered by its state."""
+    key = [*file_state(split.csv), column]
+    return SplitLabels(split.csv, **remembered(cache, "labels", key, lambda: read_labels(split.csv, column)))
 
 
 def stats_sha256(card: DatasetCard, target: Literal["absolute", "relative"], data: Path) -> str | None:

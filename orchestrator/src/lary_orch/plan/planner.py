@@ -14,6 +14,7 @@ from lary_results.files import by_fingerprint, failed_rows
 from lary_schema.base import ContractError, fingerprint
 from lary_schema.cards import DatasetCard, ModelCard, Target
 from lary_schema.jobs import IMPORTED, ExtractJob, ProbeJob, ProbeSplit
+from lary_schema.labels import check_labels
 from lary_schema.locks import lock_kind
 from lary_schema.mounts import Mounts
 from lary_schema.presence import SplitSource
@@ -22,7 +23,7 @@ from lary_schema.values import make_values
 
 from lary_orch.catalog.cards import Catalog, repository
 from lary_orch.catalog.source import ImageSource
-from lary_orch.catalog.splits import find_split, stats_sha256, wanted_splits
+from lary_orch.catalog.splits import find_split, split_labels, stats_sha256, wanted_splits
 from lary_orch.plan.imported import ImportedModel, imported_store
 from lary_orch.plan.jobs import Plan, Problem, Request
 from lary_orch.plan.protocol import for_task, targets_of
@@ -161,7 +162,14 @@ class _Planner:
                 names = (card.splits.train, *wanted_splits(card, self._request.splits))
                 make_generated(card, self._workspace, self._say)
                 splits = tuple(find_split(card, name, self._workspace) for name in names)
+                self._check_labels(card, splits)
                 yield _PlannedDataset(card, splits)
+
+    def _check_labels(self, card: DatasetCard, splits: Sequence[SplitSource]) -> None:
+        if card.labels is not None:
+            train, *evaluated = (split_labels(split, card.labels.column, self._workspace.cache) for split in splits)
+            from_train = self._request.protocol.class_ids == "train"
+            check_labels(card.labels.column, train, evaluated, card.labels.classes, ids_from_train=from_train)
 
     def cells(self, models: list[_Model], datasets: list[_PlannedDataset]) -> Iterator[_Cell]:
         """Every model on every dataset that both allow."""
