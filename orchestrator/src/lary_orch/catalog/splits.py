@@ -1,7 +1,6 @@
 """Where a dataset's rows come from on this machine: its CSVs, counted and hashed."""
 
 from pathlib import Path
-from typing import Literal
 
 from lary_schema.base import ContractError, file_sha256
 from lary_schema.cards import DatasetCard
@@ -9,7 +8,7 @@ from lary_schema.files import file_state
 from lary_schema.jobs import MetadataFile, Source
 from lary_schema.labels import SplitLabels, read_labels
 from lary_schema.metadata import count_rows
-from lary_schema.presence import SplitSource
+from lary_schema.presence import SplitSource, needed_columns
 
 from lary_orch.cache import remembered
 from lary_orch.workspace import Workspace
@@ -27,13 +26,6 @@ def csv_path(card: DatasetCard, split: str, workspace: Workspace) -> Path:
     names = [name.replace("{split}", split) for name in card.metadata]
     candidates = [folder / name for folder in folders for name in names]
     return next((path for path in candidates if path.is_file()), candidates[0])
-
-
-def needed_columns(card: DatasetCard) -> list[str]:
-    """The columns without which no row of the set can be used."""
-    target = card.labels or card.actions
-    assert target is not None
-    return [*card.columns.names, target.column, *([card.group.column] if card.group else [])]
 
 
 def find_split(card: DatasetCard, split: str, workspace: Workspace) -> SplitSource:
@@ -69,25 +61,6 @@ def split_labels(split: SplitSource, column: str, cache: Path) -> SplitLabels:
     """The class labels of a split's CSV; remembered by its state."""
     key = [*file_state(split.csv), column]
     return SplitLabels(split.csv, **remembered(cache, "labels", key, lambda: read_labels(split.csv, column)))
-
-
-def stats_sha256(card: DatasetCard, target: Literal["absolute", "relative"], data: Path) -> str | None:
-    """Of the statistics file that the target's normalisation names; None where it names none.
-
-    Raises ContractError where the file is missing.
-    """
-    if card.actions is None:
-        return None
-    normalisation = card.actions.normalisation if target == "absolute" else card.actions.relative
-    if normalisation.stats is None:
-        return None
-    path = data / normalisation.stats
-    if not path.is_file():
-        raise ContractError(
-            f"{path}: missing (the robots' means and stds of {card.key}). Make it by "
-            f"`lary-orch data stats -d {card.key}`, or put LARYBench's there"
-        )
-    return file_sha256(path)
 
 
 def wanted_splits(card: DatasetCard, chosen: tuple[str, ...]) -> tuple[str, ...]:

@@ -17,13 +17,13 @@ from lary_schema.jobs import IMPORTED, ExtractJob, ProbeJob, ProbeSplit
 from lary_schema.labels import check_labels
 from lary_schema.locks import lock_kind
 from lary_schema.mounts import Mounts
-from lary_schema.presence import SplitSource
+from lary_schema.presence import SplitSource, stats_sha256
 from lary_schema.runs import RunPaths
 from lary_schema.values import make_values
 
 from lary_orch.catalog.cards import Catalog, repository
 from lary_orch.catalog.source import ImageSource
-from lary_orch.catalog.splits import find_split, split_labels, stats_sha256, wanted_splits
+from lary_orch.catalog.splits import find_split, split_labels, wanted_splits
 from lary_orch.plan.imported import ImportedModel, imported_store
 from lary_orch.plan.jobs import Plan, Problem, Request
 from lary_orch.plan.protocol import for_task, targets_of

@@ -3,8 +3,9 @@
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
+from typing import Literal
 
-from lary_schema.base import ContractError
+from lary_schema.base import ContractError, file_sha256
 from lary_schema.cards import Actions, DatasetCard
 from lary_schema.jobs import Source
 from lary_schema.metadata import Row, RowError, read_rows
@@ -33,6 +34,13 @@ class SplitSource:
         return self.source.metadata.rows
 
 
+def needed_columns(card: DatasetCard) -> list[str]:
+    """The columns without which no row of the set can be used."""
+    target = card.labels or card.actions
+    assert target is not None
+    return [*card.columns.names, target.column, *([card.group.column] if card.group else [])]
+
+
 def lost_rows(card: DatasetCard, source: SplitSource) -> list[str]:
     """What keeps the files of each of the first rows from being found; empty is well."""
     rows = islice(read_rows(source.csv), LOOKED_AT)
@@ -45,6 +53,25 @@ def missing_stats(actions: Actions | None, data: Path) -> list[Path]:
         return []
     named = (norm.stats for norm in (actions.normalisation, actions.relative))
     return [path for stats in named if stats is not None and not (path := data / stats).is_file()]
+
+
+def stats_sha256(card: DatasetCard, target: Literal["absolute", "relative"], data: Path) -> str | None:
+    """Of the statistics file that the target's normalisation names; None where it names none.
+
+    Raises ContractError where the file is missing.
+    """
+    if card.actions is None:
+        return None
+    normalisation = card.actions.normalisation if target == "absolute" else card.actions.relative
+    if normalisation.stats is None:
+        return None
+    path = data / normalisation.stats
+    if not path.is_file():
+        raise ContractError(
+            f"{path}: missing (the robots' means and stds of {card.key}). Make it by "
+            f"`lary-orch data stats -d {card.key}`, or put LARYBench's there"
+        )
+    return file_sha256(path)
 
 
 def _lost(row: Row, card: DatasetCard, source: SplitSource) -> str | None:
