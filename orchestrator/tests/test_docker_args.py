@@ -9,7 +9,7 @@ import docker
 import pytest
 from lary_orch.catalog.source import ImageSource
 from lary_orch.plan.verbs import VERBS
-from lary_orch.runtimes.devices import Device, Slot
+from lary_orch.runtimes.devices import Device, Gpu, Slot, joined, make_slots
 from lary_orch.runtimes.docker_args import PIDS, TMP_BYTES, Host, query_arguments, task_arguments
 from lary_orch.runtimes.jobs import Job, Prepared
 from lary_orch.weights.convert import Conversion, container_arguments
@@ -141,6 +141,28 @@ def test_a_tasks_own_limits_count_before_the_hosts() -> None:
     assert (arguments["mem_limit"], arguments["memswap_limit"], arguments["shm_size"]) == (1 << 20, 1 << 20, 5)
     assert arguments["environment"]["X"] == "1"
     assert "nano_cpus" not in arguments
+
+
+@pytest.mark.parametrize("memory", [8 << 30, 1_000_003, (1 << 40) - 1])
+@pytest.mark.parametrize("count", [1, 2, 3, 4, 7, 49])
+@pytest.mark.parametrize("kind", ["cpu", "cuda"])
+def test_limits_of_what_runs_side_by_side_add_up_to_the_machines(kind: str, count: int, memory: int) -> None:
+    host = replace(HOST, memory_bytes=memory)
+    gpus = [Gpu(f"GPU-{n}", "H", 1, 0) for n in range(count)] if kind == "cuda" else []
+    slots = make_slots("auto", gpus, cpu_slots=count, cpus=8)
+    limits = [task_arguments(_job(), slot, host, LABELS)["mem_limit"] for slot in slots]
+    assert len(limits) == count
+    assert memory - count <= sum(limits) <= memory
+    whole = task_arguments(_job("classify", slots=count), joined(slots), host, LABELS)
+    assert memory - 1 <= whole["mem_limit"] <= memory, "a probe on all slots has what they have together"
+    half = joined(slots[: count // 2 or 1])
+    assert task_arguments(_job(), half, host, LABELS)["memswap_limit"] <= sum(limits[: count // 2 or 1]) + count
+
+
+def test_no_limit_of_the_host_is_no_limit() -> None:
+    host = replace(HOST, memory_bytes=None)
+    assert task_arguments(_job(), Slot(memory_share=0.25), host, LABELS)["mem_limit"] is None
+    assert task_arguments(_job(memory_bytes=5), Slot(memory_share=0.25), HOST, LABELS)["mem_limit"] == 5
 
 
 def test_an_image_without_a_digest_goes_by_its_reference() -> None:

@@ -42,11 +42,14 @@ class Device:
 
 @dataclass(frozen=True)
 class Slot:
-    """What one job at a time is given: a device, and its share of the processor cores."""
+    """What one job at a time is given: a device, and its share of the processor cores and of the memory."""
 
     device: Device = Device()
     cpus: int | None = None
     """None: no share is set, the job may use all."""
+    memory_share: float = 1
+    """Of what jobs may use of the machine's memory: that of all slots together is 1, so that what runs side by side
+    cannot take more than there is."""
 
 
 def joined(slots: Sequence[Slot]) -> Slot:
@@ -54,7 +57,8 @@ def joined(slots: Sequence[Slot]) -> Slot:
     devices = [slot.device for slot in slots]
     uuids = tuple(uuid for device in devices for uuid in device.uuids)
     name = devices[0].name if len(devices) == 1 else f"{len(devices)} x {devices[0].name}"
-    return Slot(Device(devices[0].kind, uuids, name), sum(slot.cpus or 0 for slot in slots) or None)
+    cpus = sum(slot.cpus or 0 for slot in slots) or None
+    return Slot(Device(devices[0].kind, uuids, name), cpus, min(1, sum(slot.memory_share for slot in slots)))
 
 
 def find_gpus() -> list[Gpu]:
@@ -114,7 +118,7 @@ def make_slots(
 
     By default one slot per core, at most CPU_SLOTS_MAX.
 
-    The `cpus` cores are divided evenly. Raises ContractError for `cuda`, or GPUs named by hand, where
+    The `cpus` cores and the memory are divided evenly. Raises ContractError for `cuda`, or GPUs named by hand, where
     there are none.
     """
     if choice == "cpu" and wanted:
@@ -125,4 +129,4 @@ def make_slots(
         raise ContractError("--device cuda: nvidia-smi lists no GPU here; use --device cpu, or ask `lary-orch doctor`")
     else:
         devices = [Device()] * (cpu_slots or max(1, min(cpus, CPU_SLOTS_MAX)))
-    return [Slot(device, max(1, cpus // len(devices))) for device in devices]
+    return [Slot(device, max(1, cpus // len(devices)), 1 / len(devices)) for device in devices]

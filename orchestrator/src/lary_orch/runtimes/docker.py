@@ -38,7 +38,7 @@ ENGINE_BACK_S = 60.0
 """How long a vanished engine is waited for: a restart after an update takes some seconds."""
 POLL_S = 0.5
 MEMORY_SHARE = 0.9
-"""Of the machine's memory, for a task without a limit of its own."""
+"""Of the machine's memory, for all tasks together that have no limit of their own; slots divide it."""
 UNKNOWN_EXIT = 255
 """The container went away with its engine, or was removed by somebody: nobody can tell how it ended."""
 KILLED = 137
@@ -302,7 +302,8 @@ class DockerTask:
         limit = f"its memory limit of {size_text(self._memory)}" if self._memory else "a memory limit"
         return (
             f"{self._job}: the container reached {limit} and the kernel killed a process of it; "
-            "use fewer --workers, a smaller --batch-size, or a machine with more memory"
+            "use fewer --workers, a smaller --batch-size, fewer tasks side by side (--cpu-slots, --gpus), or a machine "
+            "with more memory"
         )
 
     def _memory_event(self, message: str) -> Failed | Warned:

@@ -27,13 +27,13 @@ class Host:
     groups: tuple[int, ...] = ()
     """Further groups: often what lets the caller read a shared data folder."""
     memory_bytes: int | None = None
-    """Limit of a task that has none of its own: a leak ends the task, and not the machine."""
+    """What tasks without a limit of their own may use together: a leak ends the task, and not the machine."""
 
 
 def task_arguments(job: Job, slot: Slot, host: Host, labels: Mapping[str, str]) -> dict[str, Any]:
     """Keyword arguments of `docker.models.containers.create` for one launch of a job."""
     command = [job.verb, "--job", f"/job/{JOB_FILE}"]
-    limits: dict[str, Any] = {"shm_size": job.shm_bytes, "mem_limit": job.memory_bytes or host.memory_bytes}
+    limits: dict[str, Any] = {"shm_size": job.shm_bytes, "mem_limit": memory_limit(job, slot, host)}
     # Without this a job may use as much swap again, and slows the whole machine down before it ends.
     limits["memswap_limit"] = limits["mem_limit"]
     if slot.cpus is not None:
@@ -41,6 +41,13 @@ def task_arguments(job: Job, slot: Slot, host: Host, labels: Mapping[str, str]) 
     env = thread_environment(slot.cpus) | _gpu_env(slot.device) | dict(job.env)
     isolated = _isolated(_content(job.image), command, host, labels, env)
     return isolated | limits | {"mounts": _mounts(job), "device_requests": _devices(slot.device)}
+
+
+def memory_limit(job: Job, slot: Slot, host: Host) -> int | None:
+    """Bytes: the task's own limit, or its slot's share of what all tasks may use."""
+    if job.memory_bytes or host.memory_bytes is None:
+        return job.memory_bytes
+    return int(host.memory_bytes * slot.memory_share)
 
 
 def query_arguments(
