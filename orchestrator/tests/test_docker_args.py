@@ -3,17 +3,22 @@
 import json
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import docker
 import pytest
 from lary_orch.catalog.source import ImageSource
 from lary_orch.plan.verbs import VERBS
-from lary_orch.runtimes.devices import Device, Gpu, Slot, joined, make_slots
+from lary_orch.runtimes.devices import Device, Slot, joined, make_slots
+from lary_orch.runtimes.docker import DockerRuntime
 from lary_orch.runtimes.docker_args import PIDS, TMP_BYTES, Host, query_arguments, task_arguments
 from lary_orch.runtimes.jobs import Job, Prepared
 from lary_orch.weights.convert import Conversion, container_arguments
+from lary_schema.base import ContractError
 from lary_schema.cards import ImageCard
+from lary_schema.engine_gpu import GpuAccess, gpu_access
+from lary_schema.gpus import Gpu
 from lary_schema.linked import linked_folder
 from lary_schema.mounts import Mounts
 
@@ -134,6 +139,55 @@ def test_a_gpu_is_named_by_its_uuid_and_no_other_is_seen() -> None:
     arguments = task_arguments(_job(), Slot(Device("cuda", ("GPU-7", "GPU-8"), "H")), HOST, LABELS)
     assert arguments["device_requests"] == [{"device_ids": ["GPU-7", "GPU-8"], "capabilities": [["gpu"]]}]
     assert "NVIDIA_VISIBLE_DEVICES" not in arguments["environment"]
+
+
+@pytest.mark.parametrize("uuids", [(), ("GPU-7",), ("GPU-7", "GPU-8")])
+def test_a_gpu_by_each_way_of_an_engine(uuids: tuple[str, ...]) -> None:
+    """What the engine is given says which GPUs, whatever the way, and without a GPU none."""
+    names = {"": "nvidia.com/gpu=all", "GPU-7": "nvidia.com/gpu=0", "GPU-8": "nvidia.com/gpu=GPU-8"}
+    slot = Slot(Device("cuda", uuids, "H"))
+    runtime = task_arguments(_job(), slot, HOST, LABELS, GpuAccess("runtime"))
+    assert (runtime["runtime"], runtime["device_requests"]) == ("nvidia", [])
+    assert runtime["environment"]["NVIDIA_VISIBLE_DEVICES"] == (",".join(uuids) or "all")
+    cdi = task_arguments(_job(), slot, HOST, LABELS, GpuAccess("cdi", names))
+    assert cdi["device_requests"] == [{"driver": "cdi", "device_ids": [names[uuid] for uuid in uuids or [""]]}]
+    assert cdi["environment"]["NVIDIA_VISIBLE_DEVICES"] == "void"
+    assert "runtime" not in cdi
+    for way in (GpuAccess("gpus"), GpuAccess("runtime"), GpuAccess("cdi", names)):
+        without = task_arguments(_job(), Slot(), HOST, LABELS, way)
+        assert without == task_arguments(_job(), Slot(), HOST, LABELS)
+    assert docker.types.HostConfig("1.43", device_requests=cdi["device_requests"])["DeviceRequests"], "the SDK takes it"
+
+
+def test_a_gpu_that_cdi_does_not_have_is_named() -> None:
+    slot = Slot(Device("cuda", ("GPU-9",), "H"))
+    with pytest.raises(ContractError, match=r"no CDI device for GPU GPU-9, it has nvidia.com/gpu=0"):
+        task_arguments(_job(), slot, HOST, LABELS, GpuAccess("cdi", {"GPU-7": "nvidia.com/gpu=0"}))
+
+
+@pytest.mark.parametrize(
+    ("info", "hook"),
+    [
+        ({}, True),
+        ({"Runtimes": {"nvidia": {}}}, False),
+        ({"DiscoveredDevices": [{"ID": "nvidia.com/gpu=0"}]}, False),
+        ({"Runtimes": {"runc": {}}}, False),
+    ],
+)
+def test_auto_and_a_start_go_by_one_answer(info: dict[str, Any], hook: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    runtime = DockerRuntime.__new__(DockerRuntime)
+    answer = gpu_access(info, [Gpu("GPU-7", "H", 1, 0)], hook)
+    runtime._client = SimpleNamespace(info=lambda: info)
+    monkeypatch.setattr("lary_orch.runtimes.docker.gpu_access", lambda given: answer if given is info else None)
+    slot = Slot(Device("cuda", ("GPU-7",), "H"))
+    assert runtime.unfit([], gpu=False) is None
+    if isinstance(answer, str):
+        assert runtime.unfit([], gpu=True) == answer
+        with pytest.raises(ContractError, match=r"no way to GPUs.*install nvidia-container-toolkit"):
+            runtime._access(slot)
+    else:
+        assert runtime.unfit([], gpu=True) is None
+        assert runtime._access(slot) is answer
 
 
 def test_a_tasks_own_limits_count_before_the_hosts() -> None:

@@ -223,6 +223,7 @@ def test_gpus_need_the_engines_help_in_containers(
     assert (without.status, "nvidia-container-toolkit" in without.remedy) == ("fail", True)
     assert gpu.run(context()).status == "warn"
     docker.runtimes["nvidia"] = {}
+    assert "by NVIDIA's runtime" in gpu.run(context(runtime="docker")).message
     assert gpu.run(context(runtime="docker")).status == "ok"
     docker.runtimes, docker.cdi = {}, [{"Source": "cdi", "ID": "nvidia.com/gpu=0"}]
     assert gpu.run(context(runtime="docker")).status == "ok"

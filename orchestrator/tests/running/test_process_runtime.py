@@ -10,10 +10,11 @@ from functools import partial
 from pathlib import Path
 
 import pytest
-from lary_orch.runtimes import orphans, process
+from lary_orch.runtimes import process
 from lary_orch.runtimes.devices import Device, Slot
 from lary_orch.runtimes.jobs import Job, Prepared
 from lary_orch.runtimes.process import ProcessRuntime, ProcessTask, base_env, task_env
+from lary_schema import orphans
 from lary_schema.base import ContractError
 from lary_schema.output import BoundedLog
 
@@ -164,9 +165,7 @@ class TestSweep:
         return child
 
     def _labels_of_the_dead(self, owner: str) -> dict[str, str]:
-        program = (
-            f"import json; from lary_orch.runtimes import orphans; print(json.dumps(orphans.labels({owner!r}, 'r')))"
-        )
+        program = f"import json; from lary_schema import orphans; print(json.dumps(orphans.labels({owner!r}, 'r')))"
         done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
         return dict(json.loads(done.stdout))
 

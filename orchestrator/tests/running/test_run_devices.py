@@ -2,9 +2,10 @@ import stat
 from pathlib import Path
 
 import pytest
-from lary_orch.runtimes import devices
-from lary_orch.runtimes.devices import Gpu, choose_gpus, find_gpus, make_slots, parse_gpus
+from lary_orch.runtimes.devices import choose_gpus, make_slots
+from lary_schema import gpus
 from lary_schema.base import ContractError
+from lary_schema.gpus import Gpu, find_gpus, parse_gpus
 
 SMI = "GPU-aa11, NVIDIA H200, 143771, 12\nGPU-bb22, NVIDIA H200, 143771, [N/A]\n"
 gpus_here = parse_gpus(SMI)
@@ -27,7 +28,7 @@ def test_nvidia_smi_is_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sc
 
 
 def test_no_driver(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(devices.shutil, "which", lambda name: None)
+    monkeypatch.setattr(gpus.shutil, "which", lambda name: None)
     assert find_gpus() == []
 
 

@@ -14,7 +14,7 @@ import yaml
 from click.testing import CliRunner, Result
 from lary_orch.catalog.protocol_cards import load_protocol
 from lary_orch.cli import cli
-from lary_orch.runtimes import orphans
+from lary_schema import orphans
 
 pytestmark = pytest.mark.skipif(
     any(importlib.util.find_spec(name) is None for name in ("lary_baseline", "lary_worker", "lary_probe")),

@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from typing import Any
 
+from lary_schema.engine_gpu import GpuAccess, gpu_access
+
 TIMEOUT_S = 5
 
 
@@ -14,8 +16,8 @@ class Engine:
     """docker.DockerClient"""
     version: str
     api: str
-    runtimes: frozenset[str]
-    """OCI runtimes and CDI vendors it can start containers with."""
+    gpu: GpuAccess | str
+    """How its containers get GPUs, or a sentence that says that they cannot."""
 
     def labels(self, ref: str) -> dict[str, str] | None:
         """The labels of an image; None where the engine does not have it."""
@@ -38,9 +40,4 @@ def find_engine() -> Engine | str:
         version, info = client.version(), client.info()
     except (DockerException, RequestException) as error:
         return str(error).splitlines()[0]
-    return Engine(client, str(version["Version"]), str(version["ApiVersion"]), _runtimes(info))
-
-
-def _runtimes(info: dict[str, Any]) -> frozenset[str]:
-    devices = (str(device.get("ID", "")) for device in info.get("DiscoveredDevices") or ())
-    return frozenset(info.get("Runtimes") or ()) | {device.partition(".com/")[0] for device in devices}
+    return Engine(client, str(version["Version"]), str(version["ApiVersion"]), gpu_access(info))

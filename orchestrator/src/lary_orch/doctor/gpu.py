@@ -3,12 +3,12 @@
 import shutil
 
 from lary_results.tables import size_text
+from lary_schema.engine_gpu import REMEDY
+from lary_schema.gpus import QUERY, find_gpus
 
 from lary_orch.doctor.check import Context, Finding
-from lary_orch.runtimes.devices import QUERY, find_gpus
 
 NAME = "gpu"
-VENDOR = "nvidia"
 
 
 def run(context: Context) -> Finding:
@@ -19,10 +19,12 @@ def run(context: Context) -> Finding:
         return Finding("skip", "no NVIDIA GPU; jobs run on the processor")
     message = ", ".join(f"{gpu.name} ({size_text(gpu.memory_bytes)})" for gpu in gpus)
     engine = context.engine if context.runtime in ("auto", "docker") else ""
-    if isinstance(engine, str) or VENDOR in engine.runtimes:
+    if isinstance(engine, str):
         return Finding("ok", message)
+    if not isinstance(engine.gpu, str):
+        return Finding("ok", f"{message}; containers get it by {engine.gpu}")
     return Finding(
         "fail" if context.runtime == "docker" else "warn",
-        f"{message}; containers cannot use it",
-        "install nvidia-container-toolkit, then `nvidia-ctk runtime configure --runtime=docker` and restart the engine",
+        f"{message}; containers cannot use it: {engine.gpu}",
+        REMEDY,
     )

@@ -4,11 +4,12 @@ from collections.abc import Iterable, Sequence
 from typing import cast
 
 from lary_schema.base import ContractError
+from lary_schema.gpus import find_gpus
 
 from lary_orch.catalog.cards import Catalog, repository
 from lary_orch.catalog.source import ImageSource
 from lary_orch.runtimes.base import LocalRuntime, Notify, Runtime
-from lary_orch.runtimes.devices import DeviceChoice, Slot, cpu_count, find_gpus, make_slots
+from lary_orch.runtimes.devices import DeviceChoice, Slot, cpu_count, make_slots
 from lary_orch.runtimes.environments import Checkout, CurrentEnvironment, OwnEnvironments
 from lary_orch.runtimes.plugins import Plugin, Wanted, check_options, plugin, plugins
 from lary_orch.runtimes.process import Interpreters, ProcessRuntime

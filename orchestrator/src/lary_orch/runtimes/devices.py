@@ -1,32 +1,19 @@
 """What this machine can compute on, and how it is shared out among tasks."""
 
 import os
-import shutil
-import subprocess
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 from lary_schema.base import ContractError
+from lary_schema.gpus import Gpu
 
 DeviceChoice = Literal["auto", "cpu", "cuda"]
 
-QUERY = ("nvidia-smi", "--query-gpu=uuid,name,memory.total,memory.used", "--format=csv,noheader,nounits")
-MIB = 1 << 20
 CPU_SLOTS_MAX = 4
 """Without a GPU jobs run side by side on few cores each: on two cores, two jobs of one thread took
 51 s where one job of two threads at a time took 138 s (small jobs are mostly imports, and threads
 wait for each other). Beyond this the memory of that many models counts for more."""
-
-
-@dataclass(frozen=True)
-class Gpu:
-    """One NVIDIA GPU, in the order of `nvidia-smi`."""
-
-    uuid: str
-    name: str
-    memory_bytes: int
-    used_bytes: int
 
 
 @dataclass(frozen=True)
@@ -59,30 +46,6 @@ def joined(slots: Sequence[Slot]) -> Slot:
     name = devices[0].name if len(devices) == 1 else f"{len(devices)} x {devices[0].name}"
     cpus = sum(slot.cpus or 0 for slot in slots) or None
     return Slot(Device(devices[0].kind, uuids, name), cpus, min(1, sum(slot.memory_share for slot in slots)))
-
-
-def find_gpus() -> list[Gpu]:
-    """The GPUs that `nvidia-smi` lists; none where it is absent, fails or hangs."""
-    if shutil.which(QUERY[0]) is None:
-        return []
-    try:
-        done = subprocess.run(QUERY, capture_output=True, text=True, timeout=20, check=False)
-    except (OSError, subprocess.TimeoutExpired):
-        return []
-    return parse_gpus(done.stdout) if done.returncode == 0 else []
-
-
-def parse_gpus(text: str) -> list[Gpu]:
-    """The GPUs of `nvidia-smi`'s CSV; a field it cannot tell (`[N/A]`) counts as 0 bytes."""
-    gpus = []
-    for line in filter(str.strip, text.splitlines()):
-        uuid, name, total, used = (cell.strip() for cell in line.split(",", 3))
-        gpus.append(Gpu(uuid, name, _bytes(total), _bytes(used)))
-    return gpus
-
-
-def _bytes(mib: str) -> int:
-    return int(mib) * MIB if mib.isdigit() else 0
 
 
 def cpu_count() -> int:

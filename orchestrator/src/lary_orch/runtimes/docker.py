@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from copy import copy
 from dataclasses import dataclass, replace
+from functools import cached_property
 from http import HTTPStatus
 from pathlib import Path
 from typing import Any
@@ -18,17 +19,18 @@ import docker
 from docker.errors import APIError, DockerException, ImageNotFound, NotFound
 from docker.utils.socket import SocketError
 from lary_results.tables import size_text
+from lary_schema import orphans
 from lary_schema.base import CONTRACT_VERSION, ContractError, ExitCode
+from lary_schema.engine_gpu import REMEDY, GpuAccess, gpu_access
 from lary_schema.events import Failed, Warned, to_line
 from lary_schema.output import BoundedLog, Lines
 from requests.exceptions import RequestException
 
 from lary_orch.catalog.source import ImageSource
-from lary_orch.runtimes import orphans
 from lary_orch.runtimes.base import QUERY_TIMEOUT_S, Folder, LocalRuntime, Notify
 from lary_orch.runtimes.describe import parse_card
 from lary_orch.runtimes.devices import Slot
-from lary_orch.runtimes.docker_args import Host, bare_arguments, query_arguments, task_arguments
+from lary_orch.runtimes.docker_args import DEVICE_REQUESTS, Host, bare_arguments, query_arguments, task_arguments
 from lary_orch.runtimes.images import CONTRACT_LABEL, SOURCE_LABEL, Recipes, how_to_get, reference
 from lary_orch.runtimes.jobs import Job, Prepared
 from lary_orch.runtimes.refusals import refusal
@@ -42,7 +44,6 @@ MEMORY_SHARE = 0.9
 UNKNOWN_EXIT = 255
 """The container went away with its engine, or was removed by somebody: nobody can tell how it ended."""
 KILLED = 137
-GPU_RUNTIME = "nvidia"
 OWNER, RUN, JOB, ORCHESTRATOR = "lary.owner", "lary.run", "lary.job", "lary.orchestrator"
 
 ENGINE_FAULTS = (DockerException, RequestException, SocketError, OSError)
@@ -60,7 +61,7 @@ def engine_errors(what: str) -> Iterator[None]:
 
 def _remedy(text: str) -> str:
     for sign, remedy in {
-        "device driver": "containers cannot use the GPU: install nvidia-container-toolkit, or use --device cpu",
+        "device driver": f"containers cannot use the GPU: {REMEDY}, or use --device cpu",
         "Connection refused": "is the engine running? `lary-orch doctor` looks, --runtime process does without",
         "No such file": "is the engine running? `lary-orch doctor` looks, --runtime process does without",
         "Permission denied": "add your user to the group docker, or use --runtime process",
@@ -132,9 +133,13 @@ class DockerRuntime(LocalRuntime):
             missing = [reference(image.card) for image in images if self._find(reference(image.card)) is None]
             if missing:
                 return f"not on the container engine: {', '.join(missing)}"
-            if gpu and GPU_RUNTIME not in self._client.info().get("Runtimes", {}):
-                return "the container engine has no NVIDIA runtime"
-        return None
+            access = self._gpu if gpu else None
+        return access if isinstance(access, str) else None
+
+    @cached_property
+    def _gpu(self) -> GpuAccess | str:
+        """How containers get GPUs, or why they cannot. Looked up once."""
+        return gpu_access(self._client.info())
 
     def query(
         self, prepared: Prepared, *arguments: str, folders: Sequence[Folder] = (), limit_s: float = QUERY_TIMEOUT_S
@@ -170,10 +175,19 @@ class DockerRuntime(LocalRuntime):
         return answer
 
     def start(self, job: Job, slot: Slot, stderr: Path) -> "DockerTask":
-        created = task_arguments(job, slot, self._host, self._labels(job.run, job.id))
+        created = task_arguments(job, slot, self._host, self._labels(job.run, job.id), self._access(slot))
         # No weights folder is no fault of a model without weights; the image says what it misses.
         created["mounts"] = [m for m in created["mounts"] if not m["ReadOnly"] or Path(m["Source"]).exists()]
         return self._launch(created, stderr, job.id)
+
+    def _access(self, slot: Slot) -> GpuAccess:
+        if slot.device.kind != "cuda":
+            return DEVICE_REQUESTS
+        with engine_errors("docker"):
+            access = self._gpu
+        if isinstance(access, str):
+            raise ContractError(f"{access}: {REMEDY}; or use --device cpu")
+        return access
 
     def sweep(self) -> list[str]:
         removed = []

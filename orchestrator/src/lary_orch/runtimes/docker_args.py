@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from lary_schema.engine_gpu import GpuAccess
 from lary_schema.linked import linked_files
 
 from lary_orch.runtimes.base import JOB_ENVIRONMENT, Folder, thread_environment
@@ -16,6 +17,7 @@ PIDS = 4096
 TMP_BYTES = 1 << 30
 """Of /tmp, which lies in memory and counts against the memory limit."""
 ENVIRONMENT = JOB_ENVIRONMENT | {"HOME": "/tmp"}
+DEVICE_REQUESTS = GpuAccess("gpus")
 
 
 @dataclass(frozen=True)
@@ -30,17 +32,23 @@ class Host:
     """What tasks without a limit of their own may use together: a leak ends the task, and not the machine."""
 
 
-def task_arguments(job: Job, slot: Slot, host: Host, labels: Mapping[str, str]) -> dict[str, Any]:
-    """Keyword arguments of `docker.models.containers.create` for one launch of a job."""
+def task_arguments(
+    job: Job, slot: Slot, host: Host, labels: Mapping[str, str], gpu: GpuAccess = DEVICE_REQUESTS
+) -> dict[str, Any]:
+    """Keyword arguments of `docker.models.containers.create` for one launch of a job.
+
+    `gpu` is how this engine hands out GPUs. Raises ContractError where it does not know the slot's.
+    """
     command = [job.verb, "--job", f"/job/{JOB_FILE}"]
     limits: dict[str, Any] = {"shm_size": job.shm_bytes, "mem_limit": memory_limit(job, slot, host)}
     # Without this a job may use as much swap again, and slows the whole machine down before it ends.
     limits["memswap_limit"] = limits["mem_limit"]
     if slot.cpus is not None:
         limits["nano_cpus"] = slot.cpus * 10**9
-    env = thread_environment(slot.cpus) | _gpu_env(slot.device) | dict(job.env)
+    env = thread_environment(slot.cpus) | _gpu_env(slot.device, gpu) | dict(job.env)
     isolated = _isolated(_content(job.image), command, host, labels, env)
-    return isolated | limits | {"mounts": _mounts(job), "device_requests": _devices(slot.device)}
+    devices = gpu.arguments(slot.device.uuids) if slot.device.kind == "cuda" else {"device_requests": []}
+    return isolated | limits | {"mounts": _mounts(job)} | devices
 
 
 def memory_limit(job: Job, slot: Slot, host: Host) -> int | None:
@@ -64,7 +72,7 @@ def bare_arguments(
     limits: dict[str, Any] = {"mem_limit": host.memory_bytes, "memswap_limit": host.memory_bytes}
     if folders:
         limits["mounts"] = [_bind(f.target, f.source, read_only=f.read_only) for f in folders]
-    return _isolated(image, list(arguments), host, labels, _gpu_env(Device())) | limits
+    return _isolated(image, list(arguments), host, labels, _gpu_env(Device(), DEVICE_REQUESTS)) | limits
 
 
 def _content(prepared: Prepared) -> str:
@@ -100,18 +108,11 @@ def _isolated(
     }
 
 
-def _gpu_env(device: Device) -> dict[str, str]:
+def _gpu_env(device: Device, gpu: GpuAccess) -> dict[str, str]:
     """CUDA images ask for all GPUs by a variable, which counts where NVIDIA's runtime is the default one."""
     if device.kind == "cuda":
-        return {"NVIDIA_DRIVER_CAPABILITIES": "compute,utility,video"}
+        return {"NVIDIA_DRIVER_CAPABILITIES": "compute,utility,video"} | gpu.environment(device.uuids)
     return {"NVIDIA_VISIBLE_DEVICES": "void"}
-
-
-def _devices(device: Device) -> list[dict[str, Any]]:
-    if device.kind != "cuda":
-        return []
-    which: dict[str, Any] = {"device_ids": list(device.uuids)} if device.uuids else {"count": -1}
-    return [which | {"capabilities": [["gpu"]]}]
 
 
 def _mounts(job: Job) -> list[dict[str, Any]]:

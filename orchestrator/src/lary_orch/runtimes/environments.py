@@ -17,11 +17,11 @@ from pathlib import Path
 
 from lary_schema.atomic import publish_text
 from lary_schema.base import ContractError, file_sha256, fingerprint
+from lary_schema.gpus import find_gpus
 from lary_schema.locks import exclusive
 
 from lary_orch.catalog.source import ImageSource
 from lary_orch.runtimes.base import Notify
-from lary_orch.runtimes.devices import find_gpus
 from lary_orch.runtimes.jobs import Prepared
 
 MARKER = "lary-environment.txt"

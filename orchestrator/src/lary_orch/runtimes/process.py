@@ -13,11 +13,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
 
+from lary_schema import orphans
 from lary_schema.base import ContractError
 from lary_schema.output import BoundedLog
 
 from lary_orch.catalog.source import ImageSource
-from lary_orch.runtimes import orphans
 from lary_orch.runtimes.base import JOB_ENVIRONMENT, QUERY_TIMEOUT_S, Folder, LocalRuntime, Notify, thread_environment
 from lary_orch.runtimes.devices import Slot
 from lary_orch.runtimes.jobs import JOB_FILE, Job, Prepared
