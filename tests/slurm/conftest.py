@@ -27,6 +27,8 @@ from lary_slurm.state import GroupEntry, Session, SessionPaths
 CLUSTER = "LARY_SLURM_CLUSTER"
 COMMAND = Path(sys.executable).with_name("lary-orch")
 MEMORY_MIB = 200
+DAEMONS: list["subprocess.Popen[bytes]"] = []
+"""Started by tests and ended by cluster-down: an object that is dropped before would warn."""
 HANGS_S = 600
 """Longer than anything takes beside the gate's other lanes."""
 
@@ -89,6 +91,7 @@ class Cluster:
     def start(self, daemon: str, *command: str) -> None:
         with (self.folder / "log" / f"{daemon}.out").open("ab") as log:
             child = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True)
+        DAEMONS.append(child)
         (self.folder / "pids" / daemon).write_text(f"{child.pid}\n")
 
     def resume(self, node: str) -> None:
