@@ -39,12 +39,13 @@ def editable(project: Path) -> str:
 
 
 def dependencies() -> str:
-    """Hash of all that the lock file is made from."""
-    known: list[object] = [TOOLS.read_text(encoding="utf-8"), CONSTRAINTS.read_text(encoding="utf-8")]
+    """Hash of all that the lock file is made from; which of our packages needs what is all the same."""
+    wanted = {TOOLS.read_text(encoding="utf-8"), CONSTRAINTS.read_text(encoding="utf-8")}
     for path in projects():
         project = tomllib.loads(path.read_text(encoding="utf-8"))["project"]
-        known.append([project["name"], project.get("dependencies"), project.get("optional-dependencies")])
-    return hashlib.sha256(json.dumps(known).encode()).hexdigest()[:16]
+        for requirements in (project["dependencies"], *project.get("optional-dependencies", {}).values()):
+            wanted |= {requirement for requirement in requirements if not requirement.startswith("lary-")}
+    return hashlib.sha256(json.dumps(sorted(wanted)).encode()).hexdigest()[:16]
 
 
 def packages() -> list[str]:
