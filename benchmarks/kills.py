@@ -55,15 +55,16 @@ def main() -> None:
             rounds.append({
                 "kills": kills.total() - before,
                 "files": len(expected),
-                "files_that_differ": sum(stores.get(name) != digest for name, digest in expected.items()),
-                "files_more": len(stores.keys() - expected.keys()),
+                "files_that_differ": sorted(name for name, digest in expected.items() if stores.get(name) != digest),
+                "files_more": sorted(stores.keys() - expected.keys()),
                 "rows_lost": workspace.failed_rows(),
                 "scores_equal": workspace.scores() == scores,
             })  # fmt: skip
             print(json.dumps(rounds[-1]), file=sys.stderr)
             shutil.rmtree(workspace.root)
     report(f"kills-{given.runtime}", {"kills": dict(kills), "rounds": rounds}, given.save)
-    if any(each["files_that_differ"] or each["rows_lost"] or not each["scores_equal"] for each in rounds):
+    faults = ("files_that_differ", "files_more", "rows_lost")
+    if any(any(map(each.get, faults)) or not each["scores_equal"] for each in rounds):
         sys.exit(1)
 
 
