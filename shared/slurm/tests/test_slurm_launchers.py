@@ -125,6 +125,10 @@ def test_mounts_that_are_not_there_or_cannot_be_said(launcher: Launcher) -> None
     comma = MOUNTS.model_copy(update={"latents": Path("/vol/a,b")})
     with pytest.raises(ContractError, match="/vol/a,b: a container's mount cannot"):
         command(launcher, replace(EXTRACT, mounts=comma))
+    for mark in ':"\\\n\x1b':
+        odd = MOUNTS.model_copy(update={"data": Path(f"/vol/a{mark}b")})
+        with pytest.raises(ContractError, match="a container's mount cannot"):
+            command(launcher, replace(EXTRACT, mounts=odd))
 
 
 @pytest.mark.parametrize("launcher", ["podman", "apptainer", "pyxis"])

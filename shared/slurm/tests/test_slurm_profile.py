@@ -1,10 +1,11 @@
 """The profile of a cluster: what it becomes, and what is refused."""
 
+import json
 from pathlib import Path
 
 import pytest
 from lary_schema.base import ContractError
-from lary_slurm.profile import PROFILE_VARIABLE, Profile, load_profile
+from lary_slurm.profile import OURS, PROFILE_VARIABLE, Profile, load_profile
 
 
 def _load(folder: Path, text: str) -> Profile:
@@ -61,6 +62,9 @@ def test_nothing_asked_for_is_a_profile(tmp_path: Path) -> None:
         ("sbatch: [--array 0-9]", "--array is given by the runtime itself"),
         ("sbatch: [-p gpu]", "write a long option"),
         ('sbatch: ["--mail-type=ALL\\nrm -rf x"]', "write a long option"),
+        ('sbatch: ["--out=x"]', "--out is given by the runtime itself"),
+        ('sbatch: ["--reservation=lab --array=0-9"]', "as one word"),
+        ('setup: ["echo \'open"]', "setup: Value error, no whole lines of bash"),
         ("launcher: podman", "needs `images`"),
         ("launcher: docker", "Input should be 'process', 'podman', 'apptainer' or 'pyxis'"),
         ("nodes: 2", "`nodes` belongs under `probe`"),
@@ -75,6 +79,63 @@ def test_what_is_no_profile_is_named(tmp_path: Path, text: str, says: str) -> No
         _load(tmp_path, text)
     assert says in str(raised.value)
     assert "profile.yaml" in str(raised.value)
+
+
+NASTY = [
+    "a b",
+    "a\tb",
+    "a'b",
+    'a"b',
+    "a\\",
+    "$(touch x)",
+    "`touch x`",
+    "$HOME",
+    "a;b",
+    "a\nb",
+    "a\r",
+    "a#b",
+    "a<b",
+    "~",
+]
+
+
+@pytest.mark.parametrize("value", NASTY)
+@pytest.mark.parametrize("key", ["partition", "account", "qos", "time", "memory", "gres", "constraint", "modules"])
+def test_a_value_that_is_no_word_is_refused_by_its_key(tmp_path: Path, key: str, value: str) -> None:
+    (tmp_path / "profile.yaml").write_text(json.dumps({key: [value] if key == "modules" else value}))
+    with pytest.raises(ContractError, match=rf"(?s)profile.yaml.*{key}"):
+        load_profile(tmp_path / "profile.yaml")
+
+
+@pytest.mark.parametrize("value", NASTY)
+@pytest.mark.parametrize("where", [{}, {"probe": None}])
+def test_an_option_of_sbatch_is_one_word(tmp_path: Path, value: str, where: dict[str, None]) -> None:
+    asked = {"sbatch": ["--exclusive", f"--reservation={value}"]}
+    (tmp_path / "profile.yaml").write_text(json.dumps(dict.fromkeys(where, asked) or asked))
+    with pytest.raises(ContractError, match=r"(?s)profile.yaml.*sbatch.1"):
+        load_profile(tmp_path / "profile.yaml")
+
+
+@pytest.mark.parametrize("name", OURS)
+def test_no_beginning_of_a_name_gets_round_the_runtimes_own(name: str) -> None:
+    for length in range(1, len(name) + 1):
+        with pytest.raises(ValueError, match="leave it out"):
+            Profile(sbatch=(f"--{name[:length]}=x",))
+
+
+@pytest.mark.parametrize(
+    "line", ["if true; then", "echo 'a", 'echo "a', "cat <<END", "echo $(true", "echo a \\", "}", "(", "done"]
+)
+def test_setup_ends_what_it_begins(line: str) -> None:
+    with pytest.raises(ValueError, match="no whole lines of bash"):
+        Profile(setup=("true", line))
+
+
+@pytest.mark.parametrize(
+    "lines", [("if true; then", "  :", "fi"), ("# nothing",), ("",), ("cat <<END\na\nEND",), ("f() { :; }",)]
+)
+def test_setup_may_be_several_lines(lines: tuple[str, ...]) -> None:
+    assert Profile(setup=lines).setup == lines
 
 
 def test_a_profile_that_is_not_there(tmp_path: Path) -> None:

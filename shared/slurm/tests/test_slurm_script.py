@@ -1,5 +1,6 @@
 """The batch script, run by bash as Slurm would run it, and as Slurm would start it again."""
 
+import itertools
 import json
 import os
 import signal
@@ -7,9 +8,13 @@ import subprocess
 import time
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
+from lary_schema.base import ContractError
 from lary_slurm import script as module
+from lary_slurm.launchers import Launch, command, podman_lines
+from lary_slurm.profile import Launcher
 from lary_slurm.script import CGROUPS, JOB, Batch, quoted, script
 
 
@@ -104,6 +109,77 @@ def test_words_stay_words(argument: str) -> None:
         ["bash", "-c", f"job='j 1'; printf '<%s>' {quoted(argument)}"], capture_output=True, text=True, check=True
     ).stdout
     assert said == f"<{argument.replace('@JOB@', 'j 1')}>"
+
+
+NASTY = ["a b", "it's", 'a"b', "a\\", "$(touch pwned)", "`touch pwned`", "$HOME", "a;touch pwned", "a\ntouch pwned"]
+NASTY += [
+    "a&touch pwned",
+    "a|touch pwned",
+    "*",
+    "#SBATCH --uid=0",
+    "\n#SBATCH --uid=0\n",
+    "{x}",
+    "%d",
+    "\x1b[2J",
+    "-n",
+    "~",
+]
+
+
+def test_whatever_a_value_holds_it_is_one_word_in_a_whole_run(batch: Batch, tmp_path: Path) -> None:
+    """As modules, words of the command and a path: by bash, and by the lines that sbatch would read."""
+    told = 'printf \'%s\\0\' "$@" >"$0"'
+    logs = batch.logs.with_name("".join(NASTY).replace("/", "_"))
+    logs.mkdir()
+    words = (str(tmp_path / "words"), *NASTY)
+    text = script(replace(batch, modules=(*NASTY, "gcc"), logs=logs, command=("bash", "-c", told, *words)))
+    assert subprocess.run(["bash", "-n"], input=text, text=True, check=False).returncode == 0
+    head = list(itertools.takewhile(lambda line: not line or line.startswith("#"), text.splitlines()))
+    assert "#SBATCH --uid=0" not in head, "sbatch reads no further than the first command"
+    text = text.replace("module load", "module() { printf '%s\\0' \"$@\" >modules; }\nmodule load", 1)
+    env = os.environ | {"SLURM_ARRAY_TASK_ID": "0"}
+    assert subprocess.run(["bash", "-c", text], cwd=tmp_path, env=env, check=False).returncode == 0
+    assert (tmp_path / "words").read_text().split("\0")[:-1] == NASTY
+    assert (tmp_path / "modules").read_text().split("\0")[:-1] == ["load", *NASTY, "gcc"]
+    assert (logs / "extract.a.p0.1.events.jsonl").is_file()
+    assert not list(tmp_path.rglob("pwned"))
+
+
+@pytest.mark.parametrize("launcher", ["process", "podman", "apptainer", "pyxis"])
+def test_a_launchers_options_stay_words(batch: Batch, launcher: Launcher, tmp_path: Path) -> None:
+    """The launcher is a script that writes down its arguments."""
+    stub = tmp_path / "bin" / {"pyxis": "srun", "process": "a 'python'; touch pwned"}.get(launcher, launcher)
+    stub.parent.mkdir()
+    stub.write_text(f'#!/bin/bash\nprintf "%s\\0" "$@" >>"{tmp_path}/words"\necho crun\n')
+    stub.chmod(0o755)
+    program = str(stub) if launcher == "process" else f"/i/{''.join(NASTY)}"
+    before, options = (tuple(f"--{name}={word}" for word in NASTY) for name in ("root", "annotation"))
+    launch = Launch("m", ("describe", *NASTY), "image", program, before=before, options=options)
+    archive = tmp_path / "".join(NASTY).replace("/", "_")
+    setup = podman_lines(program, archive, before, named=True) if launcher == "podman" else ()
+    text = script(replace(batch, command=tuple(command(launcher, launch)), setup=setup))
+    assert subprocess.run(["bash", "-n"], input=text, text=True, check=False).returncode == 0
+    env = os.environ | {"PATH": f"{stub.parent}:{os.environ['PATH']}", "SLURM_ARRAY_TASK_ID": "0"}
+    subprocess.run(["bash", "-c", text], cwd=tmp_path, env=env, check=False)
+    words = (tmp_path / "words").read_text().split("\0")
+    wanted = {*NASTY} if launcher == "process" else {*NASTY, *before, *options}
+    assert wanted <= set(words)
+    assert not list(tmp_path.rglob("pwned"))
+
+
+@pytest.mark.parametrize("field", ["name", "title", "options"])
+@pytest.mark.parametrize("end", ["\n", "\r", "\x0b", "\x85", "\u2028"])
+def test_no_line_of_the_head_becomes_two(batch: Batch, field: str, end: str) -> None:
+    text = f"x{end}#SBATCH --uid=0"
+    changes: dict[str, Any] = {field: (text,) if field == "options" else text}
+    with pytest.raises(ContractError, match="cannot hold a line break"):
+        script(replace(batch, **changes))
+
+
+@pytest.mark.parametrize("mark", ['"', "\\", "\n", "\x1b"])
+def test_a_path_that_sbatch_cannot_be_told_is_refused(batch: Batch, mark: str) -> None:
+    with pytest.raises(ContractError, match="sbatch cannot write to a path with"):
+        script(replace(batch, output=Path(f"/vol/a{mark}b")))
 
 
 def test_cgroups_become_several_words() -> None:

@@ -76,8 +76,12 @@ class Launch:
             places = {f"/{name}": folder} if files is None else {f"/{name}/{one}": file for one, file in files.items()}
             found += [(source, target, writable) for target, source in places.items()]
         for source, _, _ in found:
-            if any(mark in str(source) for mark in ",:"):
-                raise ContractError(f"{source}: a container's mount cannot have ',' or ':' in its path; rename it")
+            # Launchers read mounts as lists, with quotes and escapes of their own: no quoting holds for all of them.
+            if any(mark in ',:"\\' or not mark.isprintable() for mark in str(source)):
+                raise ContractError(
+                    f"{source}: a container's mount cannot have ',', ':', '\"', '\\' or a control character in its "
+                    "path; rename it"
+                )
         return found
 
 

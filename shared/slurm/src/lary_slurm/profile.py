@@ -2,6 +2,8 @@
 
 import os
 import re
+import shutil
+import subprocess
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Literal, Self
@@ -17,9 +19,11 @@ OURS = (
     *("output", "parsable", "requeue", "no-requeue", "wait", "wrap", "signal"),
 )
 """Options of sbatch that the runtime itself gives, so that a profile may not."""
-TIME = re.compile(r"\d+|\d+:\d\d(:\d\d)?|\d+-\d+(:\d\d){0,2}")
-MEMORY = re.compile(r"\d+[KMGT]?")
+TIME = re.compile(r"\d+|\d+:\d\d(:\d\d)?|\d+-\d+(:\d\d){0,2}", re.ASCII)
+MEMORY = re.compile(r"\d+[KMGT]?", re.ASCII)
 WORD = re.compile(r"[\w.,:@%+&|*()\[\]=/-]+")
+"""Without what ends or quotes a word for sbatch, which has rules of its own: blanks, quotes, backslashes and #."""
+OPTION = re.compile(rf"--[a-z][a-z-]*(={WORD.pattern})?")
 
 
 def _matches(pattern: re.Pattern[str], example: str) -> AfterValidator:
@@ -32,12 +36,24 @@ def _matches(pattern: re.Pattern[str], example: str) -> AfterValidator:
 
 
 def _extra(value: str) -> str:
-    name = value.split("=")[0].split()[0].lstrip("-") if value.strip("- ") else ""
-    if not value.startswith("--") or "\n" in value or not name:
-        raise ValueError(f"{value!r}: write a long option of sbatch in one line, such as --reservation=lab")
-    if name in OURS:
-        raise ValueError(f"--{name} is given by the runtime itself; leave it out")
+    option = re.match(r"--([a-z-]+)", value)
+    # sbatch takes the beginning of an option's name for the whole.
+    if option and any(own.startswith(option[1]) for own in OURS):
+        raise ValueError(f"--{option[1]} is given by the runtime itself; leave it out")
+    if not OPTION.fullmatch(value):
+        raise ValueError(f"{value!r}: write a long option of sbatch as one word, such as --reservation=lab")
     return value
+
+
+def _shell(lines: tuple[str, ...]) -> tuple[str, ...]:
+    """Lines that end what they begin: an open quote, bracket or continuation would take in what follows them."""
+    text = "\n".join((":", *lines))
+    for whole in (text, f"{{\n{text}\n}}") if lines and shutil.which("bash") else ():
+        command, env = ["bash", "--norc", "-n"], os.environ | {"LC_ALL": "C"}
+        done = subprocess.run(command, input=whole, capture_output=True, text=True, env=env, check=False)
+        if done.returncode or done.stderr:
+            raise ValueError(f"no whole lines of bash: {done.stderr.strip().splitlines()[0]}")
+    return lines
 
 
 Time = Annotated[str, _matches(TIME, "MINUTES, HH:MM:SS or DAYS-HH:MM:SS")]
@@ -108,8 +124,8 @@ class Profile(Ask):
     """Folder on the shared volume with the archives of `lary-orch images export`."""
     modules: tuple[Word, ...] = ()
     """Loaded before each task."""
-    setup: tuple[str, ...] = ()
-    """Shell lines before each task, after the modules."""
+    setup: Annotated[tuple[str, ...], AfterValidator(_shell)] = ()
+    """Lines of bash, run as they are before each task, after the modules."""
     tasks: int = Field(default=8, ge=1)
     """Into how many tasks a store's missing shards are divided, at most."""
     at_once: int | None = Field(default=None, ge=1)

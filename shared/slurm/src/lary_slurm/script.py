@@ -1,9 +1,11 @@
 """The batch script of a submission: text, made of values alone."""
 
 import shlex
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from lary_schema.base import ContractError
 from lary_schema.output import LOG_BYTES
 
 JOB = "@JOB@"
@@ -118,28 +120,40 @@ class Batch:
 
 
 def script(batch: Batch) -> str:
-    """The whole script."""
+    """The whole script. Raises ContractError for a path that sbatch cannot be told, or a line that would be two."""
     own = [f"--job-name={batch.name}", "--requeue", "--open-mode=append"]
     if batch.is_array:
         at_once = f"%{batch.at_once}" if batch.at_once else ""
         own.append(f"--array=0-{len(batch.jobs) - 1}{at_once}")
-    folder = str(batch.output).replace("%", "%%")
-    own.append(f'--output="{folder}/{"%A_%a" if batch.is_array else "%j"}.log"')
+    own.append(f'--output="{_output(batch.output)}/{"%A_%a" if batch.is_array else "%j"}.log"')
     # A login shell knows `module`.
     head = ["#!/bin/bash -l" if batch.modules else "#!/bin/bash", f"# {batch.title}"]
     head += [f"#SBATCH {option}" for option in (*own, *batch.options)]
-    tables = [f"jobs=({' '.join(batch.jobs)})", f"firsts=({' '.join(map(str, batch.firsts))})"]
+    if split := [line for line in head if len(line.splitlines()) != 1]:
+        raise ContractError(f"{split[0]!r}: a line of a batch script cannot hold a line break")
+    tables = [f"jobs=({shlex.join(batch.jobs)})", f"firsts=({' '.join(map(str, batch.firsts))})"]
     return "\n".join([*head, "", *tables, _body(batch)])
 
 
+def _output(folder: Path) -> str:
+    """A folder in quotes, as sbatch reads them: a backslash would also switch off what it puts in for %."""
+    if bad := [mark for mark in str(folder) if mark in '"\\' or not mark.isprintable()]:
+        raise ContractError(f"{str(folder)!r}: sbatch cannot write to a path with {bad[0]!r}; rename the folder")
+    return str(folder).replace("%", "%%")
+
+
+def preparation(modules: Sequence[str], setup: Sequence[str]) -> list[str]:
+    """Shell lines before a task: modules are words, setup is shell already."""
+    return [*([f"module load {shlex.join(modules)}"] if modules else []), *setup]
+
+
 def _body(batch: Batch) -> str:
-    setup = [f"module load {' '.join(batch.modules)}"] if batch.modules else []
     return BODY.format(
         logs=quoted(str(batch.logs)),
         state=quoted(str(batch.state)),
         limit=batch.limit,
         log_bytes=LOG_BYTES,
-        setup="".join(f"{line}\n" for line in [*setup, *batch.setup]),
+        setup="".join(f"{line}\n" for line in preparation(batch.modules, batch.setup)),
         helper=SPREAD if batch.spread else "",
         start="spread" if batch.spread else "exec",
         command=" ".join(map(quoted, batch.command)),

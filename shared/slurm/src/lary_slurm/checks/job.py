@@ -17,6 +17,7 @@ from lary_schema.base import ContractError
 
 from lary_slurm.client import client_env, run_apart
 from lary_slurm.profile import Profile, load_profile
+from lary_slurm.script import preparation
 
 NAME = "slurm_job"
 QUEUE_S = 180
@@ -55,7 +56,7 @@ def _look(profile: Profile, folder: Path) -> Finding:
     text = SCRIPT % {
         "folder": shlex.quote(str(folder)),
         "token": token,
-        "setup": "\n".join([*(f"module load {name}" for name in profile.modules), *profile.setup]),
+        "setup": "\n".join(preparation(profile.modules, profile.setup)),
         "launcher": _launcher(profile),
     }
     ask = [option for option in profile.options() if not option.startswith("--time=")]
