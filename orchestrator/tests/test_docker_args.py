@@ -13,7 +13,7 @@ from lary_orch.plan.verbs import VERBS
 from lary_orch.runtimes.devices import Device, Slot, joined, make_slots
 from lary_orch.runtimes.docker import DockerRuntime
 from lary_orch.runtimes.docker_args import PIDS, TMP_BYTES, Host, query_arguments, task_arguments
-from lary_orch.runtimes.jobs import Job, Prepared
+from lary_orch.runtimes.jobs import Job, Output, Prepared
 from lary_orch.weights.convert import Conversion, container_arguments
 from lary_schema.base import ContractError
 from lary_schema.cards import ImageCard
@@ -188,6 +188,23 @@ def test_auto_and_a_start_go_by_one_answer(info: dict[str, Any], hook: bool, mon
     else:
         assert runtime.unfit([], gpu=True) is None
         assert runtime._access(slot) is answer
+
+
+def test_of_the_latents_volume_an_extraction_sees_its_store_alone(tmp_path: Path) -> None:
+    store = "demo/train/pixels/f0.zarr"
+    mounts = _job().mounts.model_copy(update={"latents": tmp_path})
+    outputs = (Output("latents", store, "f0", (1,)), Output("latents", store, "f0", (2,)))
+    job = _job(mounts=mounts, outputs=outputs)
+    mounted = _mounted(task_arguments(job, Slot(), HOST, LABELS))
+    assert {target: place for target, place in mounted.items() if target.startswith("/latents")} == {
+        f"/latents/{store}": (f"{tmp_path}/{store}", False)
+    }
+    assert [target for target, (_, read_only) in mounted.items() if not read_only] == [f"/latents/{store}"]
+    job.make_stores()
+    job.make_stores()
+    assert (tmp_path / store).is_dir()
+    probe = _job("classify", mounts=mounts, outputs=(Output("out", "result.json", "f1"),))
+    assert _mounted(task_arguments(probe, Slot(), HOST, LABELS))["/latents"] == (str(tmp_path), True)
 
 
 def test_a_tasks_own_limits_count_before_the_hosts() -> None:

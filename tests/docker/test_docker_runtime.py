@@ -10,7 +10,7 @@ import pytest
 from lary_orch.catalog.source import ImageSource
 from lary_orch.runtimes.devices import Slot
 from lary_orch.runtimes.docker import JOB, ORCHESTRATOR, OWNER, RUN, UNKNOWN_EXIT, DockerRuntime
-from lary_orch.runtimes.jobs import Job, Prepared
+from lary_orch.runtimes.jobs import Job, Output, Prepared
 from lary_schema.base import ContractError, ExitCode
 from lary_schema.cards import ImageCard
 from lary_schema.events import Failed, Warned, from_line
@@ -53,6 +53,18 @@ def test_what_a_container_can_reach(
     assert {place for place, result in facts["write"].items() if result == "allowed"} == writable | {"/tmp"}
     assert facts["run in tmp"] == "PermissionError"
     assert facts["environ"]["HOME"] == "/tmp"
+
+
+def test_of_the_latents_volume_a_container_sees_its_store_alone(
+    runtime: DockerRuntime, make_task: MakeTask, tmp_path: Path
+) -> None:
+    (tmp_path / "latents" / "other.zarr").mkdir(parents=True)
+    task = make_task(["facts"], outputs=(Output("latents", "demo/train/own.zarr", "f0"),))
+    code, lines, _ = _run(runtime, task, tmp_path)
+    assert code == 0
+    facts = json.loads(lines[0])
+    assert {place for place, result in facts["write"].items() if result == "allowed"} == {"/tmp"}
+    assert (tmp_path / "latents" / "demo/train/own.zarr").is_dir()
 
 
 def _open(task: Job) -> Job:

@@ -96,9 +96,9 @@ def test_our_verbs_see_what_they_need(world: Any, verb: Verb[Any], writable: str
     assert job.mounted == (
         ("data", "weights", "job", "latents") if verb is EXTRACT else ("data", "job", "latents", "out")
     )
-    assert [m["Target"] for m in task_arguments(job, Slot(), HOST, {})["mounts"] if not m["ReadOnly"]] == [
-        f"/{writable}"
-    ]
+    # Of the volume of latents, an extraction sees its own store alone.
+    own = f"/latents/{job.outputs[0].path}" if verb is EXTRACT else f"/{writable}"
+    assert [m["Target"] for m in task_arguments(job, Slot(), HOST, {})["mounts"] if not m["ReadOnly"]] == [own]
 
 
 def test_what_is_missing_at_the_end_follows_from_the_outputs(declare: Callable[..., Job], world: Any) -> None:

@@ -146,6 +146,14 @@ def test_a_container_gets_each_linked_file_for_itself(launcher: Launcher, tmp_pa
     assert f"{file.parent}," not in words
 
 
+@pytest.mark.parametrize("launcher", ["podman", "apptainer", "pyxis"])
+def test_of_the_latents_volume_an_extraction_sees_its_store_alone(launcher: Launcher) -> None:
+    words = " ".join(command(launcher, replace(EXTRACT, stores=("demo/train/f0.zarr",))))
+    assert "/vol/latents/demo/train/f0.zarr" in words
+    assert words.count("/vol/latents") == 1
+    assert "dst=/latents/demo/train/f0.zarr,ro=false" in words or ":/latents/demo/train/f0.zarr:rw" in words
+
+
 def test_questions_have_no_mounts() -> None:
     ask = replace(EXTRACT, mounts=None, arguments=("describe",))
     profile = Profile(launcher="podman", images=Path("/i"), partition="debug", memory="1G")

@@ -8,7 +8,7 @@ from lary_orch.catalog.source import ImageSource
 from lary_orch.plan.verbs import VERBS
 from lary_orch.runtimes.choose import open_runtime
 from lary_orch.runtimes.images import tag
-from lary_orch.runtimes.jobs import Job, Prepared
+from lary_orch.runtimes.jobs import Job, Output, Prepared
 from lary_orch.runtimes.plugins import Wanted
 from lary_orch.workspace import Workspace
 from lary_schema.base import ContractError
@@ -62,7 +62,9 @@ def _works(root: Path, parts: int = 3) -> list[Job]:
             **fields,
         )
 
-    extracts = [work(f"extract.a.p{n}", "extract", CARD) for n in range(parts)]
+    store = "toy/train/a b.zarr"
+    outputs = [(Output("latents", store, "f0", (n,)),) for n in range(parts)]
+    extracts = [work(f"extract.a.p{n}", "extract", CARD, outputs=outputs[n]) for n in range(parts)]
     needs = tuple(job.id for job in extracts)
     return [*extracts, work("classify.a", "classify", PROBE_CARD, needs=needs)]
 
@@ -132,6 +134,12 @@ def test_containers_come_from_exported_files(tmp_path: Path) -> None:
     assert extract.command[-4:] == ("abc", "extract", "--job", "/job/job.json")
     assert f"{tmp_path}/baseline.tar" in extract.setup[0]
     assert f"{tmp_path}/probe.tar" in probe.setup[0]
+    # Of the latents volume, an extraction's container sees its own store, which the script makes.
+    store = f"{tmp_path}/latents/toy/train/a b.zarr"
+    assert extract.setup[-1] == f"mkdir -p '{store}'"
+    bound = [word for word in extract.command if "/latents" in word]
+    assert bound == [f"--mount=type=bind,src={store},dst=/latents/toy/train/a b.zarr,ro=false"]
+    assert not any(line.startswith("mkdir") for line in probe.setup)
     # No weights folder is no fault of a model without weights.
     assert not any("/weights" in word for word in extract.command)
 

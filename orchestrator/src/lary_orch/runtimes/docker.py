@@ -175,6 +175,7 @@ class DockerRuntime(LocalRuntime):
         return answer
 
     def start(self, job: Job, slot: Slot, stderr: Path) -> "DockerTask":
+        job.make_stores()
         created = task_arguments(job, slot, self._host, self._labels(job.run, job.id), self._access(slot))
         # No weights folder is no fault of a model without weights; the image says what it misses.
         created["mounts"] = [m for m in created["mounts"] if not m["ReadOnly"] or Path(m["Source"]).exists()]

@@ -116,14 +116,19 @@ def _gpu_env(device: Device, gpu: GpuAccess) -> dict[str, str]:
 
 
 def _mounts(job: Job) -> list[dict[str, Any]]:
-    """Bind mounts: what the job declares, and its own folder; one of them may be written."""
+    """Bind mounts: what the job declares, and its own folder; one may be written, of a volume of latents the stores."""
     found = []
     for name in job.mounted:
         folder, read_only = getattr(job.mounts, name), name != job.writes
-        files = linked_files(folder)
-        places = {f"/{name}": folder} if files is None else {f"/{name}/{one}": file for one, file in files.items()}
+        places = mounted(name, folder, job.stores)
         found += [_bind(target, source, read_only=read_only) for target, source in places.items()]
     return found
+
+
+def mounted(name: str, folder: Path, stores: Sequence[str]) -> dict[str, Path]:
+    """Path in the container -> file or folder of the host: linked files and stores each for itself, else the folder."""
+    files = {store: folder / store for store in stores} if name == "latents" and stores else linked_files(folder)
+    return {f"/{name}": folder} if files is None else {f"/{name}/{one}": file for one, file in files.items()}
 
 
 def _bind(target: str, source: Path, *, read_only: bool) -> dict[str, Any]:

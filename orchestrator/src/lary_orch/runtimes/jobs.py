@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
-from lary_schema.base import Document
+from lary_schema.base import ContractError, Document
 from lary_schema.mounts import Mounts
 from lary_schema.presence import SplitSource
 from lary_schema.store.layout import Store
@@ -131,6 +131,24 @@ class Job(Task):
         """Mounts that it gets, its own folder among them."""
         wanted = {*self.reads, self.writes, "job"}
         return tuple(name for name in ("data", "weights", "job", "latents", "out") if name in wanted)
+
+    @property
+    def stores(self) -> tuple[str, ...]:
+        """Below the latents volume, the folders that it writes: all it sees of the volume where it reads no others."""
+        if self.writes != "latents" or "latents" in self.reads:
+            return ()
+        return tuple(dict.fromkeys(output.path for output in self.outputs if output.mount == "latents"))
+
+    def make_stores(self) -> None:
+        """Make these folders: a container that sees nothing around them cannot. The volume itself has to be there.
+
+        Raises ContractError where they cannot be made.
+        """
+        try:
+            for store in self.stores if self.mounts.latents.is_dir() else ():
+                (self.mounts.latents / store).mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise ContractError(f"{error.filename}: {error.strerror}; make it writable, or use --latents") from None
 
 
 def link(jobs: Sequence[Job]) -> list[Job]:

@@ -10,10 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lary_orch.runtimes.base import JOB_ENVIRONMENT, thread_environment
-from lary_orch.runtimes.docker_args import ENVIRONMENT, PIDS, TMP_BYTES
+from lary_orch.runtimes.docker_args import ENVIRONMENT, PIDS, TMP_BYTES, mounted
 from lary_orch.runtimes.jobs import JOB_FILE
 from lary_schema.base import ContractError
-from lary_schema.linked import linked_files
 from lary_schema.mounts import Mounts
 
 from lary_slurm.profile import Launcher
@@ -47,6 +46,8 @@ class Launch:
     """Read-only mounts whose folder does not exist: no weights are no fault of a model that needs none."""
     writable: str = "latents"
     """The one mount that may be written: `latents`, or `out` for a probe."""
+    stores: tuple[str, ...] = ()
+    """Below the latents volume: all that a container sees of it; none: the whole."""
     gpu: bool = False
     cpus: int | None = None
     spread: bool = False
@@ -72,9 +73,7 @@ class Launch:
         found = []
         for name in names:
             folder, writable = getattr(self.mounts, name), name == self.writable
-            files = linked_files(folder)
-            places = {f"/{name}": folder} if files is None else {f"/{name}/{one}": file for one, file in files.items()}
-            found += [(source, target, writable) for target, source in places.items()]
+            found += [(source, target, writable) for target, source in mounted(name, folder, self.stores).items()]
         for source, _, _ in found:
             # Launchers read mounts as lists, with quotes and escapes of their own: no quoting holds for all of them.
             if any(mark in ',:"\\' or not mark.isprintable() for mark in str(source)):

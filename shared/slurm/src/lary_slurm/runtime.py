@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import shlex
 from collections.abc import Iterable, Sequence
 from dataclasses import fields, replace
 from pathlib import Path
@@ -151,6 +152,7 @@ class SlurmRuntime:
             reads=job.reads,
             absent=frozenset(name for name in ("data", "weights") if not getattr(mounts, name).is_dir()),
             writable=job.writes,
+            stores=job.stores,
             gpu=ask.has_gpu,
             cpus=ask.cpus or 1,
             spread=spread,
@@ -159,9 +161,15 @@ class SlurmRuntime:
             name=job.group,
             command=tuple(command(self.profile.launcher, launch)),
             options=ask.options(),
-            setup=self._setup(job.image, named=not spread),
+            setup=(*self._setup(job.image, named=not spread), *self._folders(job)),
             spread=spread,
         )
+
+    def _folders(self, job: Job) -> tuple[str, ...]:
+        """Shell lines that make what a container may write, where it sees nothing around it."""
+        if self.profile.launcher == "process":
+            return ()
+        return tuple(shlex.join(["mkdir", "-p", str(job.mounts.latents / store)]) for store in job.stores)
 
     def _setup(self, prepared: Prepared, *, named: bool) -> tuple[str, ...]:
         if self.profile.launcher != "podman" or self.profile.images is None:
