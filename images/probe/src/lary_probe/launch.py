@@ -70,6 +70,8 @@ def launch(command: Sequence[str], processes: int, emit: Emit) -> None:
             for child in children:
                 child.kill()
                 child.wait()
+                if child.stdin is not None:
+                    child.stdin.close()
         for listener in listeners:
             listener.join()
     if failures:
