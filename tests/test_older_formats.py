@@ -62,7 +62,7 @@ class SameImages:
         (result,) = (bench / "done/results").glob("*/*/*/*/result.json")
         self._probe = json.loads(result.read_text())["probe_code_sha256"]
 
-    def prepare(self, image: ImageSource, say: object) -> Prepared:
+    def prepare(self, image: ImageSource, notify: object) -> Prepared:
         return Prepared(image, image.card.name, None, image.card.name)
 
     def query(self, prepared: Prepared, *arguments: str) -> str:

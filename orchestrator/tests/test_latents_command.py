@@ -14,7 +14,7 @@ def called(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, ...]]:
     """What the tools' runner got: workspace, environment, arguments."""
     calls: list[tuple[Any, ...]] = []
 
-    def run_tool(catalog: Any, workspace: Any, environment: str, arguments: Any, say: Any) -> int:
+    def run_tool(catalog: Any, workspace: Any, environment: str, arguments: Any, notify: Any) -> int:
         calls.append((workspace, environment, tuple(arguments)))
         return 3
 

@@ -39,7 +39,7 @@ class FakeRuntime:
     prepared: list[str] = field(default_factory=list)
     name: str = "fake"
 
-    def prepare(self, image: ImageSource, say: Notify) -> Prepared:
+    def prepare(self, image: ImageSource, notify: Notify) -> Prepared:
         self.prepared.append(image.card.name)
         if image.card.name in self.missing:
             raise ContractError(f"image {image.card.name} is not built; `lary-orch images build`")
@@ -66,7 +66,7 @@ class FakeRuntime:
     def sweep(self) -> list[str]:
         return []
 
-    def preview(self, paths: object, jobs: object, say: Notify) -> None:
+    def preview(self, paths: object, jobs: object, notify: Notify) -> None:
         """Nothing is submitted."""
 
 

@@ -338,7 +338,7 @@ def test_generated_sets_are_made_in_the_workspace(world: Any, monkeypatch: pytes
     world.dataset("made", generator="demo_arm", metadata="made/{split}.csv")
     made: list[tuple[str, Path]] = []
 
-    def ensure(card: Any, workspace: Any, say: object) -> None:
+    def ensure(card: Any, workspace: Any, notify: object) -> None:
         if card.generator is None:
             return
         folder = workspace.generated

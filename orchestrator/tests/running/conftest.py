@@ -72,7 +72,7 @@ class HereInterpreter:
 
     inherited = ("PYTHONPATH",)
 
-    def prepare(self, image: ImageSource, say: Callable[[str], None]) -> Prepared:
+    def prepare(self, image: ImageSource, notify: Callable[[str], None]) -> Prepared:
         return Prepared(image, "here", None, "identity")
 
     def python(self, prepared: Prepared) -> Path:

@@ -56,7 +56,7 @@ class Liar:
     """What it fails with; None: it passes."""
     asked: list[str] = field(default_factory=list)
 
-    def prepare(self, image: ImageSource, say: Notify) -> Prepared:
+    def prepare(self, image: ImageSource, notify: Notify) -> Prepared:
         return Prepared(image, "lary/liar:1", None, "liar")
 
     def query(self, prepared: Prepared, *arguments: str) -> str:
@@ -186,8 +186,8 @@ class _Chatty:
     inner: Any
     name: str = "chatty"
 
-    def prepare(self, image: ImageSource, say: Notify) -> Prepared:
-        prepared: Prepared = self.inner.prepare(image, say)
+    def prepare(self, image: ImageSource, notify: Notify) -> Prepared:
+        prepared: Prepared = self.inner.prepare(image, notify)
         return prepared
 
     def query(self, prepared: Prepared, *arguments: str) -> str:

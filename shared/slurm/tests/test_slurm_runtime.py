@@ -29,7 +29,7 @@ class Interpreter:
 
     inherited = ()
 
-    def prepare(self, image: ImageSource, say: object) -> Prepared:
+    def prepare(self, image: ImageSource, notify: object) -> Prepared:
         return Prepared(image, "env", None, "identity")
 
     def python(self, prepared: Prepared) -> Path:

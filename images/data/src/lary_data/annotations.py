@@ -11,7 +11,7 @@ from typing import Literal, NamedTuple
 
 from lary_schema.metadata import RowError, read_rows
 
-from lary_data.progress import say
+from lary_data.progress import notify
 
 Source = Literal["SSv2", "EgoDex"]
 REVERSED = "_rev"
@@ -81,9 +81,9 @@ def annotated_clips(csv: Path, source: Source, videos: Path) -> Iterator[Clip]:
                 yield Clip(name, str(file), span.start_s, span.duration_s, bool(suffix))
     if empty:
         numbers = ", ".join(map(str, empty[:NAMED])) + (", ..." if len(empty) > NAMED else "")
-        say(f"{csv}: {len(empty):,} rows have no video_path or no seed_output and give no clip: row {numbers}")
+        notify(f"{csv}: {len(empty):,} rows have no video_path or no seed_output and give no clip: row {numbers}")
     if lines:
-        say(f"{csv}: {lines:,} lines of seed_output name no part of the video (two numbers `a - b`, b later)")
+        notify(f"{csv}: {lines:,} lines of seed_output name no part of the video (two numbers `a - b`, b later)")
 
 
 def _below(video: str, source: Source) -> str:

@@ -22,7 +22,7 @@ from lary_data.manifest import (
     write_card,
     write_splits,
 )
-from lary_data.progress import say
+from lary_data.progress import notify
 from lary_data.resuming import AnswerLog
 from lary_data.sample_frames import HOW_COLUMN, LOG_SUFFIX, Outcome, Sampler, csv_text, failed, sample_clips
 
@@ -68,7 +68,7 @@ def write_clip_manifest(
     )  # fmt: skip
     failures = [how for indices, how in outcomes.values() if not indices]
     for line in failures[:FAILED_NAMED]:
-        say(line)
+        notify(line)
     return write_card(out, card), len(found.clips), len(failures)
 
 
@@ -79,9 +79,9 @@ def _classes(found: Found, root: Path) -> dict[str, list[str]]:
         by_folder[name.partition("/")[0]].append(name)
     for folder, clips in by_folder.items():
         if not clips:
-            say(f"class {shown(folder)!r} has no clip: it is left out")
+            notify(f"class {shown(folder)!r} has no clip: it is left out")
         elif len(clips) == 1:
-            say(f"class {shown(folder)!r} has one clip: it is in {TRAIN} alone")
+            notify(f"class {shown(folder)!r} has one clip: it is in {TRAIN} alone")
     classes = {shown(folder): clips for folder, clips in by_folder.items() if clips}
     if not classes:
         raise ContractError(
@@ -102,9 +102,9 @@ def _say_left_out(left_out: tuple[LeftOut, ...], out: Path, key: str) -> None:
     by_reason: dict[str, list[str]] = defaultdict(list)
     for name, reason in left_out:
         by_reason[reason].append(name)
-    say(f"{len(left_out):,} {'file is' if len(left_out) == 1 else 'files are'} left out, see {path}:")
+    notify(f"{len(left_out):,} {'file is' if len(left_out) == 1 else 'files are'} left out, see {path}:")
     for reason, names in sorted(by_reason.items()):
-        say(f"  {len(names):,} {reason}: {', '.join(names[:NAMED])}{', ...' if len(names) > NAMED else ''}")
+        notify(f"  {len(names):,} {reason}: {', '.join(names[:NAMED])}{', ...' if len(names) > NAMED else ''}")
 
 
 def _group(pattern: str, name: str) -> str:
@@ -123,7 +123,7 @@ def _held_out(classes: dict[str, list[str]], groups: dict[str, str] | None, fact
     val = {name for name, group in groups.items() if group in names}
     for label, clips in classes.items():
         if missing := [split for split, there in ((TRAIN, set(clips) - val), (VAL, val & set(clips))) if not there]:
-            say(f"class {label!r} has no clip in {missing[0]}: its groups are all in the other split")
+            notify(f"class {label!r} has no clip in {missing[0]}: its groups are all in the other split")
     return val
 
 

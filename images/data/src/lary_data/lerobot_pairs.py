@@ -28,7 +28,7 @@ from lary_data.lerobot_files import (
 from lary_data.lerobot_steps import Faults, Steps, read_steps
 from lary_data.manifest import TRAIN, VAL, SetFacts, held_out, metadata_name, retract, write_card, write_splits
 from lary_data.pool import run_tasks
-from lary_data.progress import progress, say
+from lary_data.progress import notify, progress
 from lary_data.resuming import AnswerLog, answer_key, file_identity
 
 HEADER = ("dataset", "robot_type", "episode_id", "task", "src_img", "tgt_img", "action")
@@ -85,10 +85,10 @@ def write_pair_manifest(out: Path, dataset: LeRobot, facts: SetFacts, pairs: Pai
     with AnswerLog(out / LOG) as log:
         _write_files(out, dataset, facts.key, pairs, steps, log, faults)
     for number, why in sorted(faults.items()):
-        say(f"episode {number} is left out: {why}")
+        notify(f"episode {number} is left out: {why}")
     used = [episode for episode in dataset.episodes if pairs.starts(episode)]
     if len(used) < len(dataset.episodes):
-        say(f"{len(dataset.episodes) - len(used)} episodes are not longer than the stride and give no pair")
+        notify(f"{len(dataset.episodes) - len(used)} episodes are not longer than the stride and give no pair")
     val = held_out([episode.number for episode in used], facts.val, facts.seed)
     rows: dict[str, list[list[str]]] = {TRAIN: [], VAL: []}
     for episode in used:
@@ -100,15 +100,15 @@ def write_pair_manifest(out: Path, dataset: LeRobot, facts: SetFacts, pairs: Pai
 
 def _say_notes(dataset: LeRobot, steps: Steps) -> None:
     for note in dataset.notes:
-        say(note)
+        notify(note)
     if steps.untimed:
-        say(f"{steps.untimed[0]}: no column timestamp ({len(steps.untimed)} tables); frame_index / fps is taken")
+        notify(f"{steps.untimed[0]}: no column timestamp ({len(steps.untimed)} tables); frame_index / fps is taken")
     named = {normpath(file) for e in dataset.episodes for file in (e.data, e.video) if file is not None}
     folders = [dataset.root / "data", *(path for path in (dataset.root / "videos").rglob(dataset.camera))]
     there = sorted(str(path) for folder in folders for path in folder.rglob("*") if not path.is_dir())
     if unnamed := [path for path in there if normpath(path) not in named]:
         more = ", ..." if len(unnamed) > NAMED else ""
-        say(f"{len(unnamed)} files belong to no episode and are not read: {', '.join(unnamed[:NAMED])}{more}")
+        notify(f"{len(unnamed)} files belong to no episode and are not read: {', '.join(unnamed[:NAMED])}{more}")
 
 
 def _claim(out: Path, dataset: LeRobot, pairs: Pairs) -> None:

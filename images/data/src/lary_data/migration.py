@@ -14,7 +14,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from lary_data.importing import fill, provenance, scan
 from lary_data.larybench import LatentRows, Places, find_csvs
-from lary_data.progress import progress, say
+from lary_data.progress import notify, progress
 
 NAMED = 3
 """Failed rows that a message names."""
@@ -58,7 +58,7 @@ def each(splits: Sequence[str], work: Callable[[str], str]) -> None:
         except ContractError as error:
             errors.append(error)
     for other in errors[:-1]:
-        say(f"error: {other}")
+        notify(f"error: {other}")
     if errors:
         raise errors[-1]
 

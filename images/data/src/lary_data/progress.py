@@ -29,7 +29,7 @@ def progress(title: str, total: int, unit: str) -> Iterator[Tick]:
         yield _Lines(title, total, unit).tick
 
 
-def say(text: str) -> None:
+def notify(text: str) -> None:
     """A line for people."""
     sys.stderr.write(printable_lines(text) + "\n")
     sys.stderr.flush()
@@ -53,4 +53,4 @@ class _Lines:
             self._said = now
             rate = self._done / (now - self._begin)
             tail = f", {failed:,} failed" if failed else ""
-            say(f"{self._title}: {self._done:,}/{self._total:,} {self._unit}, {rate:.3g} a second{tail}")
+            notify(f"{self._title}: {self._done:,}/{self._total:,} {self._unit}, {rate:.3g} a second{tail}")

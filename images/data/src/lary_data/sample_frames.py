@@ -13,7 +13,7 @@ from lary_schema.base import ContractError
 from lary_schema.metadata import INDICES_SEPARATOR, read_cells
 from lary_schema.mounts import resolve_media
 
-from lary_data.progress import progress, say
+from lary_data.progress import notify, progress
 from lary_data.resuming import AnswerLog, answer_key, file_identity, run_resumed
 from lary_data.sampling import Method, sample_clip
 
@@ -73,7 +73,9 @@ def sample_csv(source: Path, out: Path, column: str, indices: str, sampler: Samp
             if len(cells) != len(header):
                 malformed += 1
                 if malformed <= SHOWN:
-                    say(f"{source}: row {number} has {len(cells)} cells, the header {len(header)}; it stays as it is")
+                    notify(
+                        f"{source}: row {number} has {len(cells)} cells, the header {len(header)}; it stays as it is"
+                    )
                 counts["failed"] += 1
                 yield cells
                 continue

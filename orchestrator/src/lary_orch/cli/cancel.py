@@ -25,11 +25,11 @@ def command(run: str | None, workspace: Workspace) -> None:
 
     name = find_plan(workspace.runs, run).run
     for plugin in plugins().values():
-        if plugin.detached is not None and (done := plugin.detached().cancel(workspace.run(name), _say)):
+        if plugin.detached is not None and (done := plugin.detached().cancel(workspace.run(name), _notify)):
             click.echo(f"run {name}: {done}")
             return
     click.echo(f"run {name}: nothing of it was ever on a cluster")
 
 
-def _say(line: str) -> None:
+def _notify(line: str) -> None:
     click.echo(line, err=True)

@@ -25,7 +25,7 @@ def command(workspace: Workspace, catalog: Catalog, environment: str, arguments:
     """
     from lary_orch.runtimes.tools import run_tool
 
-    def say(line: str) -> None:
+    def notify(line: str) -> None:
         click.echo(line, err=True)
 
-    sys.exit(run_tool(catalog, workspace, environment, arguments or ("--help",), say))
+    sys.exit(run_tool(catalog, workspace, environment, arguments or ("--help",), notify))

@@ -35,10 +35,10 @@ def _verb(name: str, help_line: str) -> Callable[..., None]:
     def verb(workspace: Workspace, catalog: Catalog, environment: str, arguments: tuple[str, ...]) -> None:
         from lary_orch.runtimes.tools import run_tool
 
-        def say(line: str) -> None:
+        def notify(line: str) -> None:
             click.echo(line, err=True)
 
-        sys.exit(run_tool(catalog, workspace, environment, (f"latents-{name}", *arguments), say))
+        sys.exit(run_tool(catalog, workspace, environment, (f"latents-{name}", *arguments), notify))
 
     return verb
 

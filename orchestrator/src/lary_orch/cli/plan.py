@@ -37,9 +37,9 @@ def command(request: Request, catalog: Catalog, workspace: Workspace, wanted: Wa
     from lary_orch.runtimes.choose import needed_images, open_runtime
 
     images = needed_images(catalog, request.models if request.extracts else ())
-    runtime, slots = open_runtime(wanted, workspace, images, _say)
-    plan = make_plan(request.on(slots), workspace, catalog, runtime, _say)
-    scripts = runtime.preview(workspace.run(plan.run), plan.todo, _say)
+    runtime, slots = open_runtime(wanted, workspace, images, _notify)
+    plan = make_plan(request.on(slots), workspace, catalog, runtime, _notify)
+    scripts = runtime.preview(workspace.run(plan.run), plan.todo, _notify)
     if as_json:
         submissions = {"submissions": scripts} if scripts is not None else {}
         click.echo(json.dumps(_document(plan) | submissions, indent=2, ensure_ascii=False))
@@ -52,7 +52,7 @@ def command(request: Request, catalog: Catalog, workspace: Workspace, wanted: Wa
     sys.exit(plan.exit_code)
 
 
-def _say(line: str) -> None:
+def _notify(line: str) -> None:
     click.echo(line, err=True)
 
 

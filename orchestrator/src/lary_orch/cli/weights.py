@@ -149,30 +149,30 @@ def convert(
     from lary_orch.weights.convert import Conversion, summary
     from lary_orch.weights.convert import convert as convert_file
 
-    def say(line: str) -> None:
+    def notify(line: str) -> None:
         click.echo(line, err=True)
 
     image = catalog.image_for(CONVERTER)
     wanted = Wanted(runtime, environment, device="cpu", cpu_slots=1)
-    chosen, _ = open_runtime(wanted, workspace, [image], say)
+    chosen, _ = open_runtime(wanted, workspace, [image], notify)
     options = ["--i-trust-this-file"] * trusted + (["--entry", entry] if entry else [])
-    answer = convert_file(Conversion(source, target, tuple(options)), image, chosen, say)
+    answer = convert_file(Conversion(source, target, tuple(options)), image, chosen, notify)
     click.echo(answer, nl=False)
-    say(summary(answer))
+    notify(summary(answer))
 
 
 def _fetch_one(weight: Weight, revision: str | None) -> list[str]:
     from lary_orch.weights.fetch import fetch as fetch_from_hub
     from lary_orch.weights.url import fetch_url
 
-    def say(line: str) -> None:
+    def notify(line: str) -> None:
         click.echo(line, err=True)
 
     try:
         if weight.spec.url is not None:
-            fetch_url(weight.spec, weight.path, say)
+            fetch_url(weight.spec, weight.path, notify)
         else:
-            fetch_from_hub(weight.spec, weight.path, say, revision)
+            fetch_from_hub(weight.spec, weight.path, notify, revision)
     except ContractError as error:
         return [str(error)]
     return []

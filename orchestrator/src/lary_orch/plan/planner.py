@@ -43,9 +43,9 @@ UNNAMED = "unnamed"
 """A probe job's run until the run has its name, which is a hash over all jobs."""
 
 
-def make_plan(request: Request, workspace: Workspace, catalog: Catalog, runtime: Runtime, say: Notify) -> Plan:
-    """Plan a run. Images are made ready on the way; `say` hears of what takes long."""
-    planner = _Planner(request, workspace, catalog, runtime, say)
+def make_plan(request: Request, workspace: Workspace, catalog: Catalog, runtime: Runtime, notify: Notify) -> Plan:
+    """Plan a run. Images are made ready on the way; `notify` hears of what takes long."""
+    planner = _Planner(request, workspace, catalog, runtime, notify)
     models = list(planner.models())
     cells = list(planner.cells(models, list(planner.datasets())))
     extracts = [job for cell in cells for job in planner.extracts(cell)]
@@ -96,13 +96,15 @@ class _Cell:
 class _Planner:
     """Collects problems instead of stopping at the first."""
 
-    def __init__(self, request: Request, workspace: Workspace, catalog: Catalog, runtime: Runtime, say: Notify) -> None:
+    def __init__(
+        self, request: Request, workspace: Workspace, catalog: Catalog, runtime: Runtime, notify: Notify
+    ) -> None:
         self.problems: list[Problem] = []
         self._request = request
         self._workspace = workspace
         self._catalog = catalog
         self._runtime = runtime
-        self._say = say
+        self._notify = notify
         self._images: dict[str, Prepared | ContractError] = {}
         self._revision = code_revision(repository())
 
@@ -118,7 +120,7 @@ class _Planner:
         name = image.card.name
         if name not in self._images:
             try:
-                self._images[name] = self._runtime.prepare(image, self._say)
+                self._images[name] = self._runtime.prepare(image, self._notify)
             except ContractError as error:
                 self._images[name] = error
         found = self._images[name]
@@ -160,7 +162,7 @@ class _Planner:
             with self._noting(f"dataset {key}"):
                 card = self._catalog.dataset(key)
                 names = (card.splits.train, *wanted_splits(card, self._request.splits))
-                make_generated(card, self._workspace, self._say)
+                make_generated(card, self._workspace, self._notify)
                 splits = tuple(find_split(card, name, self._workspace) for name in names)
                 self._check_labels(card, splits)
                 yield _PlannedDataset(card, splits)

@@ -24,7 +24,7 @@ class Result(NamedTuple):
     """The signal that ended it early."""
 
 
-def drive(execution: Execution, run: str, watching: Observing, say: Notify, *, detach: bool = False) -> Result:
+def drive(execution: Execution, run: str, watching: Observing, notify: Notify, *, detach: bool = False) -> Result:
     """Follow to the end. With `detach`, only until nothing is left to submit.
 
     A signal stops all jobs, a second one by force; jobs that go on by themselves are asked about first.
@@ -40,13 +40,13 @@ def drive(execution: Execution, run: str, watching: Observing, say: Notify, *, d
             break
         answer = choose_what_now()
         if answer == "cancel":
-            execution.cancel(say)
+            execution.cancel(notify)
         if answer != "follow":
             break
     if execution.cancelled:
         return Result(execution.outcomes, got[0] if got else signal.SIGTERM)
     if any(outcome.state == "stopped" for outcome in execution.outcomes):
-        say(_farewell(run))
+        notify(_farewell(run))
     return Result(execution.outcomes, got[0] if got and not over else None)
 
 

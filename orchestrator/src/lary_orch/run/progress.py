@@ -132,30 +132,30 @@ class PlainLines:
 
     def launched(self, job: Task, slot: Slot, attempt: int) -> None:
         self._last[job.id] = time.monotonic()
-        self._say(job, f"started on {slot.device.name}" + (f", attempt {attempt}" if attempt > 1 else ""))
+        self._notify(job, f"started on {slot.device.name}" + (f", attempt {attempt}" if attempt > 1 else ""))
 
     def event(self, job: Task, event: Event) -> None:
         self._memory.keep(event)
         if text := notice(event):
-            self._say(job, text)
+            self._notify(job, text)
         if isinstance(event, Progress) and time.monotonic() - self._last.get(job.id, 0) >= PLAIN_EVERY_S:
             self._last[job.id] = time.monotonic()
             unit = self._memory.unit.get(job.id, "rows")
-            self._say(job, f"{event.done:,}/{event.total:,} {unit}, {amounts(event, unit)} {event.note}".rstrip())
+            self._notify(job, f"{event.done:,}/{event.total:,} {unit}, {amounts(event, unit)} {event.note}".rstrip())
 
     def relaunch(self, job: Task, code: int, message: str) -> None:
-        self._say(job, f"{message}; starting it again")
+        self._notify(job, f"{message}; starting it again")
 
     def ended(self, outcome: Outcome) -> None:
         mark, _ = MARKS.get(outcome.state, STOPPED)
         text = self._memory.closing(outcome)
-        self._say(outcome.task, f"{mark}: {text}" if text else mark)
+        self._notify(outcome.task, f"{mark}: {text}" if text else mark)
 
     def note(self, text: str) -> None:
         self._out.write(printable_lines(text) + "\n")
         self._out.flush()
 
-    def _say(self, job: Task, text: str) -> None:
+    def _notify(self, job: Task, text: str) -> None:
         self.note(f"[{time.monotonic() - self._begin:5.0f}s] {job.verb:8} {job.title}: {text}")
 
 

@@ -49,22 +49,22 @@ def run(
         names = " or ".join(detachable()) or "RUNTIME (none is installed that can)"
         raise ContractError(f"--detach goes with --runtime {names} alone: elsewhere a run's jobs end with it")
     images = needed_images(catalog, request.models if request.extracts else ())
-    runtime, slots = open_runtime(wanted, workspace, images, _say)
+    runtime, slots = open_runtime(wanted, workspace, images, _notify)
     for line in runtime.sweep():
-        _say(line)
-    plan = make_plan(request.on(slots), workspace, catalog, runtime, _say)
+        _notify(line)
+    plan = make_plan(request.on(slots), workspace, catalog, runtime, _notify)
     with one_at_a_time(workspace.run(plan.run)):
         paths = write_plan(plan, workspace)
-        _say(_opening(plan))
+        _notify(_opening(plan))
         for line in superseded(plan, workspace.runs):
-            _say(line)
-        opening = Opening(paths, attempts, slots, partial(_written, plan, workspace), _say, one_by_one)
+            _notify(line)
+        opening = Opening(paths, attempts, slots, partial(_written, plan, workspace), _notify, one_by_one)
         observing_jobs = partial(watching, out=out, as_json=as_json)
-        outcomes, interrupted = drive(runtime.open(opening), plan.run, observing_jobs, _say, detach=detach)
+        outcomes, interrupted = drive(runtime.open(opening), plan.run, observing_jobs, _notify, detach=detach)
     _show_scores(plan, out, as_json=as_json)
     report_failures(PlanFile.read(paths.plan), plan.problems, outcomes, sys.stderr)
     if interrupted is not None:
-        _say("stopped; the same command goes on from here")
+        _notify("stopped; the same command goes on from here")
     return run_code(plan.problems, outcomes, interrupted)
 
 
@@ -96,7 +96,7 @@ def _written(plan: Plan, workspace: Workspace) -> list[Job]:
     return list(plan.todo)
 
 
-def _say(line: str) -> None:
+def _notify(line: str) -> None:
     sys.stderr.write(printable_lines(line) + "\n")
     sys.stderr.flush()
 

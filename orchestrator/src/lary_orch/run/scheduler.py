@@ -100,9 +100,9 @@ class Scheduler:
     def wake(self) -> None:
         self._inbox.put(lambda: None)
 
-    def cancel(self, say: Notify, *, force: bool = False) -> None:
+    def cancel(self, notify: Notify, *, force: bool = False) -> None:
         self.cancelled = True
-        say("stopping by force" if force else "stopping; once more to force it")
+        notify("stopping by force" if force else "stopping; once more to force it")
         self._handle(Stopping("not started"), shown=False)
         for attempt in self._running.values():
             _stop(attempt, grace_s=0 if force else 10)

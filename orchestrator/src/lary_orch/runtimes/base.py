@@ -109,7 +109,7 @@ class Execution(Protocol):
     def wake(self) -> None:
         """End the waiting of `poll`. May be called from a signal handler."""
 
-    def cancel(self, say: Notify, *, force: bool = False) -> None:
+    def cancel(self, notify: Notify, *, force: bool = False) -> None:
         """End all jobs; `poll` tells when they have ended."""
 
     def logs(self, task: str, attempt: int) -> tuple[Path, Path]:
@@ -142,7 +142,7 @@ class Opening:
     slots: Sequence[Slot]
     make_jobs: Callable[[], list[Job]]
     """Writes the jobs' folders. Not called where the run is under way already."""
-    say: Notify
+    notify: Notify
     one_by_one: Callable[["Opening", Start], Execution]
     """The local scheduler, for a runtime that starts jobs one by one."""
 
@@ -154,7 +154,7 @@ class Runtime(Protocol):
     isolates: bool
     """Whether a job sees nothing but its mounts, and no network."""
 
-    def prepare(self, image: ImageSource, say: Notify) -> Prepared:
+    def prepare(self, image: ImageSource, notify: Notify) -> Prepared:
         """Make the image ready. Raises ContractError, with what to do, where it cannot be."""
 
     def query(
@@ -177,7 +177,7 @@ class Runtime(Protocol):
         """Why jobs of these images cannot run here; None where they can."""
         return None
 
-    def preview(self, paths: RunPaths, jobs: Sequence[Job], say: Notify) -> list[dict[str, Any]] | None:
+    def preview(self, paths: RunPaths, jobs: Sequence[Job], notify: Notify) -> list[dict[str, Any]] | None:
         """What would be submitted, each with `command` and `script`; None for a runtime that shows no such thing."""
         return None
 

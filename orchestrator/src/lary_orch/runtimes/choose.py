@@ -62,7 +62,7 @@ def local_names() -> list[str]:
 
 
 def open_runtime(
-    wanted: Wanted, workspace: Workspace, images: Iterable[ImageSource], say: Notify
+    wanted: Wanted, workspace: Workspace, images: Iterable[ImageSource], notify: Notify
 ) -> tuple[Runtime, list[Slot]]:
     """What the options stand for: a runtime, and how many jobs of which kind are planned for at once.
 
@@ -75,7 +75,7 @@ def open_runtime(
         return runtime, runtime.slots() or open_slots(wanted.device, wanted.gpus, wanted.cpu_slots)
     slots = open_slots(wanted.device, wanted.gpus, wanted.cpu_slots)
     chosen, why = _choose(wanted, workspace, list(images), gpu=any(slot.device.kind == "cuda" for slot in slots))
-    say(f"runtime {chosen.name}: {why}")
+    notify(f"runtime {chosen.name}: {why}")
     return chosen, slots
 
 

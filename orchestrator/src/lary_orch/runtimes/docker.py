@@ -111,7 +111,7 @@ class DockerRuntime(LocalRuntime):
         other._host = replace(self._host, uid=uid, gid=gid, groups=())
         return other
 
-    def prepare(self, image: ImageSource, say: Notify) -> Prepared:
+    def prepare(self, image: ImageSource, notify: Notify) -> Prepared:
         ref = reference(image.card)
         with engine_errors(f"image {ref}"):
             found = self._find(ref)
@@ -124,7 +124,7 @@ class DockerRuntime(LocalRuntime):
                 f"get one of its release by `{how_to_get(image)}`"
             )
         if image.folder is not None and found.labels.get(SOURCE_LABEL) != self._recipes.source(image):
-            say(f"image {ref} was not built from {image.folder} as it is now; `{how_to_get(image)}` does so")
+            notify(f"image {ref} was not built from {image.folder} as it is now; `{how_to_get(image)}` does so")
         return Prepared(image, ref, found.id, found.id)
 
     def unfit(self, images: Iterable[ImageSource], *, gpu: bool) -> str | None:

@@ -64,24 +64,24 @@ class OwnEnvironments:
         self._checkout = checkout
         self._environ = environ
 
-    def prepare(self, image: ImageSource, say: Notify) -> Prepared:
+    def prepare(self, image: ImageSource, notify: Notify) -> Prepared:
         recipe = make_recipe(image, self._checkout, torch_source(self._environ))
-        self._make(recipe, say)
+        self._make(recipe, notify)
         sources = [self._checkout.schema, self._checkout.worker, recipe.image]
         return Prepared(image, recipe.name, None, fingerprint([recipe.name, source_state(sources)]))
 
-    def tool(self, name: str, folder: Path, extra: str, say: Notify) -> Path:
+    def tool(self, name: str, folder: Path, extra: str, notify: Notify) -> Path:
         """The interpreter of an environment with one of our packages and no torch."""
         recipe = tool_recipe(name, folder, extra, self._checkout)
-        self._make(recipe, say)
+        self._make(recipe, notify)
         return self._folder / recipe.name / "bin" / "python"
 
-    def _make(self, recipe: "Recipe", say: Notify) -> None:
+    def _make(self, recipe: "Recipe", notify: Notify) -> None:
         env = self._folder / recipe.name
         if not (env / MARKER).is_file():
-            with _alone(self._folder / f"{recipe.name}.lock", say):
+            with _alone(self._folder / f"{recipe.name}.lock", notify):
                 if not (env / MARKER).is_file():
-                    _create(recipe, env, uv_env(self._environ), say)
+                    _create(recipe, env, uv_env(self._environ), notify)
 
     def python(self, prepared: Prepared) -> Path:
         return self._folder / prepared.ref / "bin" / "python"
@@ -100,7 +100,7 @@ class CurrentEnvironment:
     def __init__(self, checkout: Checkout) -> None:
         self._checkout = checkout
 
-    def prepare(self, image: ImageSource, say: Notify) -> Prepared:
+    def prepare(self, image: ImageSource, notify: Notify) -> Prepared:
         name = f"current-{platform.python_implementation().lower()}-{platform.python_version()}"
         sources = [self._checkout.schema, self._checkout.worker, _folder_of(image)]
         installed = Path(sysconfig.get_path("purelib")).stat().st_mtime_ns
@@ -230,13 +230,13 @@ def _sources(folder: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def _alone(lock: Path, say: Notify) -> Iterator[None]:
+def _alone(lock: Path, notify: Notify) -> Iterator[None]:
     """Hold a lock file; whoever comes second waits until the first is done (or dead)."""
-    with exclusive(lock, "", waiting=lambda: say(f"waiting for another process that makes {lock.stem}")):
+    with exclusive(lock, "", waiting=lambda: notify(f"waiting for another process that makes {lock.stem}")):
         yield
 
 
-def _create(recipe: Recipe, env: Path, environ: Mapping[str, str], say: Notify) -> None:
+def _create(recipe: Recipe, env: Path, environ: Mapping[str, str], notify: Notify) -> None:
     """Make an environment; one without its marker is what a killed creation left, and is redone."""
     # A wheel of 20 MB, needed by nobody who has only `--env current`.
     from uv import find_uv_bin
@@ -245,7 +245,7 @@ def _create(recipe: Recipe, env: Path, environ: Mapping[str, str], say: Notify) 
     if env.exists():
         shutil.rmtree(env)
     hint = "; the first one downloads torch" if recipe.torch else ""
-    say(f"making environment {recipe.name} (once{hint})")
+    notify(f"making environment {recipe.name} (once{hint})")
     _uv([uv, "venv", "--quiet", "--no-project", "--python", sys.executable, str(env)], environ)
     _uv([uv, "pip", "install", "--quiet", "--python", str(env / "bin" / "python"), *recipe.install], environ)
     publish_text(env / MARKER, "\n".join(recipe.install) + "\n")

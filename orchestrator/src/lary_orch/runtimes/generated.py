@@ -20,11 +20,11 @@ TOOLS = ("av", "numpy", "PIL")
 """What `lary-demo[make]` brings."""
 
 
-def make_generated(card: DatasetCard, workspace: Workspace, say: Notify) -> None:
+def make_generated(card: DatasetCard, workspace: Workspace, notify: Notify) -> None:
     """Have a demo set's files exist; any other set is the user's. Raises ContractError where it cannot be made."""
     if card.generator is None or lary_demo.is_complete(workspace.generated / card.generator, lary_demo.Settings()):
         return
-    command = [str(demo_python(workspace, say)), "-m", "lary_demo", card.generator, str(workspace.generated)]
+    command = [str(demo_python(workspace, notify)), "-m", "lary_demo", card.generator, str(workspace.generated)]
     with subprocess.Popen(
         command,
         env=base_env(os.environ, CurrentEnvironment.inherited),
@@ -35,15 +35,15 @@ def make_generated(card: DatasetCard, workspace: Workspace, say: Notify) -> None
     ) as child:
         assert child.stdout is not None
         for line in child.stdout:
-            say(line.rstrip("\n"))
+            notify(line.rstrip("\n"))
         _, errors = child.communicate()
     if child.returncode:
         raise ContractError(errors.strip().removeprefix("error: ")[-2000:] or f"{' '.join(command)}: failed")
 
 
-def demo_python(workspace: Workspace, say: Notify) -> Path:
+def demo_python(workspace: Workspace, notify: Notify) -> Path:
     """This interpreter where it has the tools, else that of a small environment of their own."""
     if all(importlib.util.find_spec(name) for name in TOOLS):
         return Path(sys.executable)
     checkout = Checkout(repository())
-    return OwnEnvironments(workspace.envs, checkout).tool("demo", checkout.demo, "make", say)
+    return OwnEnvironments(workspace.envs, checkout).tool("demo", checkout.demo, "make", notify)

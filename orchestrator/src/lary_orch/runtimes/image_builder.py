@@ -29,8 +29,8 @@ class BuildReport:
     seconds: float
 
 
-def build(client: Any, recipe: Recipe, say: Notify, *, no_cache: bool = False) -> BuildReport:
-    """Build one image; its log goes to `say`. Raises ContractError with the log's end where it fails."""
+def build(client: Any, recipe: Recipe, notify: Notify, *, no_cache: bool = False) -> BuildReport:
+    """Build one image; its log goes to `notify`. Raises ContractError with the log's end where it fails."""
     if not recipe.dockerfile.is_file():
         raise ContractError(f"{recipe.dockerfile}: missing, so image {recipe.name} cannot be built")
     started = time.monotonic()
@@ -47,18 +47,18 @@ def build(client: Any, recipe: Recipe, say: Notify, *, no_cache: bool = False) -
             timeout=BUILD_TIMEOUT_S,
             decode=True,
         )
-        _follow(recipe, steps, say)
+        _follow(recipe, steps, notify)
         image = client.images.get(recipe.ref)
     return BuildReport(recipe.ref, image.id, image.attrs["Size"], time.monotonic() - started)
 
 
-def _follow(recipe: Recipe, steps: Iterable[dict[str, Any]], say: Notify) -> None:
+def _follow(recipe: Recipe, steps: Iterable[dict[str, Any]], notify: Notify) -> None:
     tail: deque[str] = deque(maxlen=TAIL_LINES)
     for step in steps:
         for line in str(step.get("stream", "")).splitlines():
             if line.strip():
                 tail.append(line)
-                say(line)
+                notify(line)
         if "error" in step:
             raise ContractError(
                 f"image {recipe.ref} cannot be built from {recipe.dockerfile}: {step['error']}\n"

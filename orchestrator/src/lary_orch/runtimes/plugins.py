@@ -61,7 +61,7 @@ class Detached(Protocol):
     def table(self, state: dict[str, Any]) -> Table:
         """The same for people."""
 
-    def cancel(self, run: RunPaths, say: Notify) -> str | None:
+    def cancel(self, run: RunPaths, notify: Notify) -> str | None:
         """End all jobs of a run; what was done, for people. None where it never had anything of it."""
 
 

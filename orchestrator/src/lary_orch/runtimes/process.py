@@ -36,7 +36,7 @@ class Interpreters(Protocol):
     def inherited(self) -> tuple[str, ...]:
         """Further variables that this kind of environment needs from the caller's."""
 
-    def prepare(self, image: ImageSource, say: Notify) -> Prepared:
+    def prepare(self, image: ImageSource, notify: Notify) -> Prepared:
         """Make the image's interpreter ready."""
 
     def python(self, prepared: Prepared) -> Path:
@@ -56,8 +56,8 @@ class ProcessRuntime(LocalRuntime):
         self._interpreters = interpreters
         self._owner = owner
 
-    def prepare(self, image: ImageSource, say: Notify) -> Prepared:
-        return self._interpreters.prepare(image, say)
+    def prepare(self, image: ImageSource, notify: Notify) -> Prepared:
+        return self._interpreters.prepare(image, notify)
 
     def query(
         self, prepared: Prepared, *arguments: str, folders: Sequence[Folder] = (), limit_s: float = QUERY_TIMEOUT_S

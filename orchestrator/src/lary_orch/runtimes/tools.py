@@ -18,14 +18,14 @@ from lary_orch.runtimes.signals import exit_at_sigterm
 from lary_orch.workspace import Workspace
 
 
-def run_tool(catalog: Catalog, workspace: Workspace, environment: str, arguments: Sequence[str], say: Notify) -> int:
+def run_tool(catalog: Catalog, workspace: Workspace, environment: str, arguments: Sequence[str], notify: Notify) -> int:
     """Run `python -m lary_data ARGUMENTS` and wait for it; its exit code.
 
     Raises ContractError where its environment cannot be made. Relative paths in `arguments` are the caller's.
     """
     image = catalog.tools()
     found = interpreters(workspace, environment)
-    python = found.python(found.prepare(image, say))
+    python = found.python(found.prepare(image, notify))
     exit_at_sigterm()
     with tempfile.TemporaryDirectory(prefix="lary-data-") as folder:
         known = Path(folder) / "datasets.json"

@@ -33,7 +33,7 @@ class Conversion:
         return self.target.with_name(f"{self.target.name}.json")
 
 
-def convert(asked: Conversion, image: ImageSource, runtime: Runtime, say: Notify) -> str:
+def convert(asked: Conversion, image: ImageSource, runtime: Runtime, notify: Notify) -> str:
     """Do it in `image`; what the worker says of it.
 
     Where the runtime isolates, in a container without a network that sees the file and an empty folder. Elsewhere in a
@@ -44,10 +44,10 @@ def convert(asked: Conversion, image: ImageSource, runtime: Runtime, say: Notify
     for path in (asked.target, asked.report):
         if path.exists():
             raise ContractError(f"{path}: exists already; remove it or give another name")
-    prepared = runtime.prepare(image, say)
+    prepared = runtime.prepare(image, notify)
     if runtime.isolates:
         return _isolated(asked, prepared, runtime)
-    say(
+    notify(
         f"warning: the {runtime.name} runtime does not isolate: {asked.source} is unpickled by a process that may read "
         "and write what you may, and reach the network; --runtime docker does it in a container without either"
     )

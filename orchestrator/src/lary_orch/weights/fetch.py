@@ -36,7 +36,7 @@ class Remote:
     """sha256 of those files of which the hub tells it (the large ones)."""
 
 
-def fetch(spec: WeightSpec, path: Path, say: Notify, revision: str | None = None) -> str:
+def fetch(spec: WeightSpec, path: Path, notify: Notify, revision: str | None = None) -> str:
     """Put a weight at `path`; the commit it came from.
 
     Downloads go on where they were interrupted: they lie in `NAME.COMMIT.partial` beside `path` until
@@ -50,11 +50,11 @@ def fetch(spec: WeightSpec, path: Path, say: Notify, revision: str | None = None
         draft = path.with_name(f"{path.name}.{remote.commit[:12]}{PARTIAL_SUFFIX}")
         draft.mkdir(parents=True, exist_ok=True)
         check_space(path, remote.repo, remote.size, draft)
-        say(f"fetching {remote.repo}@{remote.commit}: {len(remote.files)} files, {size_text(remote.size)}")
+        notify(f"fetching {remote.repo}@{remote.commit}: {len(remote.files)} files, {size_text(remote.size)}")
         for name in remote.files:
             hub.hf_hub_download(remote.repo, name, revision=remote.commit, local_dir=draft, endpoint=endpoint)
         _compare(remote, draft)
-    say(_publish(spec, remote, draft, path))
+    notify(_publish(spec, remote, draft, path))
     return remote.commit
 
 

@@ -22,7 +22,7 @@ TIMEOUT_S = 60.0
 CHUNK = 1 << 20
 
 
-def fetch_url(spec: WeightSpec, path: Path, say: Notify) -> None:
+def fetch_url(spec: WeightSpec, path: Path, notify: Notify) -> None:
     """Put the file of `spec.url` at `path`.
 
     What came of an interrupted download lies in `NAME.VERSION.partial` beside `path`. The next one goes on
@@ -38,12 +38,12 @@ def fetch_url(spec: WeightSpec, path: Path, say: Notify) -> None:
         draft = path.with_name(f"{path.name}.{_version(facts)}{PARTIAL_SUFFIX}")
         draft.mkdir(parents=True, exist_ok=True)
         check_space(path, spec.url, size, draft)
-        say(f"fetching {spec.url}: {size_text(size) if size else 'of unknown size'}")
+        notify(f"fetching {spec.url}: {size_text(size) if size else 'of unknown size'}")
         file = draft / path.name
         _download(spec.url, file, facts)
         if size and file.stat().st_size != size:
             raise WeightsError(f"{spec.url}: {file.stat().st_size} bytes came, {size} were announced; {_AGAIN}")
-    say(publish(spec, spec.url, file, draft, path))
+    notify(publish(spec, spec.url, file, draft, path))
 
 
 _AGAIN = "what came is kept, the same command goes on"

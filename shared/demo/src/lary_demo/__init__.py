@@ -25,7 +25,7 @@ KEYS = ("demo_motion", "demo_arm")
 MARKER = "demo.json"
 
 
-def ensure(key: str, folder: Path, say: Callable[[str], object] = str, settings: Settings | None = None) -> None:
+def ensure(key: str, folder: Path, notify: Callable[[str], object] = str, settings: Settings | None = None) -> None:
     """Have `folder`/`key` hold the demo set, whole: at once where it does, in seconds where not.
 
     What lies there in part, or by other settings, is replaced. Safe against kills and against two
@@ -37,7 +37,7 @@ def ensure(key: str, folder: Path, say: Callable[[str], object] = str, settings:
     target = folder / key
     if is_complete(target, settings):
         return
-    say(f"making {key} in {target}")
+    notify(f"making {key} in {target}")
     begun = time.monotonic()
     try:
         _replace(key, target, settings)
@@ -46,7 +46,7 @@ def ensure(key: str, folder: Path, say: Callable[[str], object] = str, settings:
             f"{target}: the demo set cannot be written: {error.strerror}; free the disk, or give a folder "
             "you may write to by --workspace or LARY_HOME"
         ) from None
-    say(f"made {key} in {time.monotonic() - begun:.1f} s")
+    notify(f"made {key} in {time.monotonic() - begun:.1f} s")
 
 
 def is_complete(target: Path, settings: Settings) -> bool:

@@ -16,7 +16,7 @@ from lary_slurm.archive import write_archive
 from lary_slurm.images import MAKERS, Exported, Kind, make_command
 
 
-def export(client: Any, image: ImageSource, folder: Path, say: Notify) -> Exported:
+def export(client: Any, image: ImageSource, folder: Path, notify: Notify) -> Exported:
     """Write NAME.tar, NAME.json and, where their programs are there, NAME.sif and NAME.sqsh.
 
     An image that lies there already is left as it is. Raises ContractError where the engine lacks it.
@@ -39,18 +39,18 @@ def export(client: Any, image: ImageSource, folder: Path, say: Notify) -> Export
         if written != exported.id:
             exported = exported.model_copy(update={"id": written})
     for kind in MAKERS:
-        _make(kind, exported, folder, say, again=not same)  # type: ignore[arg-type]
+        _make(kind, exported, folder, notify, again=not same)  # type: ignore[arg-type]
     publish_text(described, exported.to_json())
     return exported
 
 
-def _make(kind: Kind, exported: Exported, folder: Path, say: Notify, *, again: bool) -> None:
+def _make(kind: Kind, exported: Exported, folder: Path, notify: Notify, *, again: bool) -> None:
     target = folder / f"{exported.name}.{kind}"
     if shutil.which(MAKERS[kind]) is None or (target.is_file() and not again):
         return
     target.unlink(missing_ok=True)
     command = make_command(kind, exported, folder)
-    say(" ".join(command))
+    notify(" ".join(command))
     done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
     if done.returncode:
         raise ContractError(f"{' '.join(command)}: exit {done.returncode}\n{done.stderr.strip()[-2000:]}")

@@ -128,8 +128,8 @@ class Follower:
     def wake(self) -> None:
         self._awake.set()
 
-    def cancel(self, say: Notify, *, force: bool = False) -> None:
-        cancel(self._client, self._session, self._paths, say)
+    def cancel(self, notify: Notify, *, force: bool = False) -> None:
+        cancel(self._client, self._session, self._paths, notify)
 
     def logs(self, task: str, attempt: int) -> tuple[Path, Path]:
         return self._run.events(task, attempt), self._run.stderr(task, attempt)
@@ -215,7 +215,7 @@ class Follower:
         try:
             entries = self._client.queue(self._session.name)
         except SlurmAwayError as error:
-            self._say(f"{error}; asking again")
+            self._notify(f"{error}; asking again")
             self._pace.asked(changed=False)
             return
         found = {(entry.slurm, entry.index): entry for entry in entries}
@@ -228,7 +228,7 @@ class Follower:
                 self._left_queue(task, marks.get(task.id, Marks()))
         self._pace.asked(changed=before != [task.entry for task in self._open()])
         if text := in_queue(task.entry for task in self._open() if task.entry is not None):
-            self._say(text)
+            self._notify(text)
 
     def _resolve(self, task: Tracked, comments: Mapping[str, int]) -> None:
         """A submission without an id is the queue's by its comment, or was never made."""
@@ -304,7 +304,7 @@ class Follower:
             submission = submit(self._client, self._paths, submission, text, self._needs(submission.tasks))
         except SlurmAwayError as error:
             # It may have got through: the queue will tell by the comment, before it is tried again.
-            self._say(f"{error}; trying again")
+            self._notify(f"{error}; trying again")
             self._again.asked(changed=False)
             self._pace.hurry()
         else:
@@ -339,7 +339,7 @@ class Follower:
 
     # --- words ----------------------------------------------------------------------------------
 
-    def _say(self, text: str) -> None:
+    def _notify(self, text: str) -> None:
         if text != self._said:
             self._said = text
             self._watch.note(text)

@@ -57,7 +57,7 @@ class Sessions:
 
         return cluster_table(state)
 
-    def cancel(self, run: RunPaths, say: Notify) -> str | None:
+    def cancel(self, run: RunPaths, notify: Notify) -> str | None:
         from lary_slurm.client import Slurm
         from lary_slurm.state import Session, SessionPaths
         from lary_slurm.stop import cancel
@@ -65,7 +65,7 @@ class Sessions:
         paths = SessionPaths.newest(run)
         if paths is None:
             return None
-        cancel(Slurm(), Session.read(paths.document), paths, say)
+        cancel(Slurm(), Session.read(paths.document), paths, notify)
         return "cancelled; none of its tasks is in the queue any more"
 
 

@@ -46,15 +46,17 @@ class SlurmRuntime:
         self._processes = ProcessRuntime(interpreters, owner=str(root))
         self._root = root
 
-    def prepare(self, image: ImageSource, say: Notify) -> Prepared:
+    def prepare(self, image: ImageSource, notify: Notify) -> Prepared:
         if self.profile.images is None or self.profile.launcher == "process":
-            return self._processes.prepare(image, say)
+            return self._processes.prepare(image, notify)
         exported = Exported.of(self.profile.images, image)
         exported.file(self.profile.images, self.profile.launcher)
         if exported.source is not None and image.folder is not None:
             current = Recipes(repository()).source(image)
             if current != exported.source:
-                say(f"image {exported.name} in {self.profile.images} is not of these sources; export it again for them")
+                notify(
+                    f"image {exported.name} in {self.profile.images} is not of these sources; export it again for them"
+                )
         return Prepared(image, exported.ref, exported.id, exported.id)
 
     def query(
@@ -119,7 +121,7 @@ class SlurmRuntime:
         found = join(self.client, opening.paths)
         if found is not None:
             session, paths = found
-            opening.say(f"run {session.run}: {len(session.tasks)} tasks are on the cluster already; following them")
+            opening.notify(f"run {session.run}: {len(session.tasks)} tasks are on the cluster already; following them")
             return Follower(self.client, session, paths, opening.paths)
         jobs = opening.make_jobs()
         max_array = self.client.max_array() if jobs else DEFAULT_MAX_ARRAY
@@ -127,12 +129,12 @@ class SlurmRuntime:
         paths = SessionPaths.make(opening.paths, session) if jobs else SessionPaths(opening.paths.root)
         return Follower(self.client, session, paths, opening.paths)
 
-    def preview(self, paths: RunPaths, jobs: Sequence[Job], say: Notify) -> list[dict[str, Any]]:
+    def preview(self, paths: RunPaths, jobs: Sequence[Job], notify: Notify) -> list[dict[str, Any]]:
         try:
             max_array = self.client.max_array()
         except ContractError as error:
             max_array = DEFAULT_MAX_ARRAY
-            say(f"{error}; taking arrays of {max_array} tasks")
+            notify(f"{error}; taking arrays of {max_array} tasks")
         return preview(self.session(paths.root.name, jobs, ATTEMPTS, max_array), paths)
 
     def unfit(self, images: Iterable[ImageSource], *, gpu: bool) -> str | None:

@@ -19,7 +19,7 @@ def cancel(
     client: Client,
     session: Session,
     paths: SessionPaths,
-    say: Notify,
+    notify: Notify,
     *,
     clock: Callable[[], float] = time.monotonic,
     wait: Callable[[float], None] = time.sleep,
@@ -40,7 +40,7 @@ def cancel(
                 wait(ENDING_S)
                 live = sum(entry.live for entry in client.queue(session.name))
             except SlurmAwayError as error:
-                say(f"{error}; trying again")
+                notify(f"{error}; trying again")
                 pace.asked(changed=False)
             else:
                 if not live:

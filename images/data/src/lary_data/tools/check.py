@@ -10,7 +10,7 @@ from lary_schema.printable import printable
 from lary_data.datasets import find_dataset, known_datasets
 from lary_data.integrity import Checker, SplitReport, check_splits
 from lary_data.options import timeout_option, workers_option
-from lary_data.progress import say
+from lary_data.progress import notify
 from lary_data.row_facts import DatasetReport
 
 SHOWN = 10
@@ -78,7 +78,7 @@ def _say_without_csv(splits: tuple[str, ...]) -> None:
         if (not splits or split in splits) and not csv.is_file()
     ]
     if names:
-        say(f"{len(names)} splits have no CSV here and are not looked at: {', '.join(names)}")
+        notify(f"{len(names)} splits have no CSV here and are not looked at: {', '.join(names)}")
 
 
 def summary(split: SplitReport) -> list[str]:

@@ -9,7 +9,7 @@ from lary_schema.printable import printable
 
 from lary_data.annotations import Clip, Source, annotated_clips
 from lary_data.options import max_failed_option, timeout_option, workers_option
-from lary_data.progress import say
+from lary_data.progress import notify
 
 SHOWN = 20
 _folder = click.Path(path_type=Path, file_okay=False)
@@ -52,9 +52,9 @@ def command(
     if metadata:
         clips, unknown = _wanted(clips, sources, metadata)
     report = cut_clips(clips, out, workers, timeout)
-    say(f"{out}: {report.cut:,} cut, {report.kept:,} there before, {len(report.failed):,} failed")
+    notify(f"{out}: {report.cut:,} cut, {report.kept:,} there before, {len(report.failed):,} failed")
     for line in report.failed[:SHOWN]:
-        say(f"  {line}")
+        notify(f"  {line}")
     if len(report.failed) + unknown > max_failed * (len(clips) + unknown):
         raise TooManyFailedError(f"{len(report.failed):,} clips failed, {unknown:,} are not annotated")
 
@@ -76,9 +76,9 @@ def _wanted(clips: list[Clip], sources: list[Source], metadata: tuple[Path, ...]
     named = dict.fromkeys(cell for cell in cells if cell.partition("/")[0] in sources)
     if others := Counter(cell.partition("/")[0] or "(empty)" for cell in cells if cell not in named):
         counts = ", ".join(f"{printable(name)} ({count:,})" for name, count in others.most_common(SHOWN))
-        say(f"{others.total():,} rows of the metadata name clips of other sources, which are not cut: {counts}")
+        notify(f"{others.total():,} rows of the metadata name clips of other sources, which are not cut: {counts}")
     wanted = [clip for clip in clips if clip.name in named]
     unknown = sorted(set(named) - {clip.name for clip in wanted})
     for name in unknown[:SHOWN]:
-        say(f"{name}: named by the metadata, but no annotation has it")
+        notify(f"{name}: named by the metadata, but no annotation has it")
     return wanted, len(unknown)

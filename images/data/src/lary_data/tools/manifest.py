@@ -8,7 +8,7 @@ import click
 from lary_schema.base import TooManyFailedError
 
 from lary_data.options import max_failed_option, timeout_option, workers_option
-from lary_data.progress import say
+from lary_data.progress import notify
 from lary_data.sampling import Method
 
 _folder = click.Path(path_type=Path, file_okay=False)
@@ -116,7 +116,7 @@ def lerobot(
 def _close(card: Path, data: Path, unit: str, total: int, failed: int, max_failed: float) -> None:
     from lary_data.manifest import how_to_go_on
 
-    say(f"{card}: {total:,} {unit}, {failed:,} failed")
-    say(how_to_go_on(card.absolute(), data.absolute()))
+    notify(f"{card}: {total:,} {unit}, {failed:,} failed")
+    notify(how_to_go_on(card.absolute(), data.absolute()))
     if failed > max_failed * total:
         raise TooManyFailedError(f"{failed:,} of {total:,} {unit} failed; see above")

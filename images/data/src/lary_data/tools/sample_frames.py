@@ -8,7 +8,7 @@ from lary_schema.cards import VideoColumns
 
 from lary_data.datasets import find_dataset
 from lary_data.options import max_failed_option, timeout_option, workers_option
-from lary_data.progress import say
+from lary_data.progress import notify
 from lary_data.sampling import Method
 
 FRAMES = 9
@@ -57,7 +57,7 @@ def command(
     sampler = Sampler(media, data, columns.implied_folder, frames or FRAMES, method, workers, timeout)
     counts = sample_csv(source, out, columns.video, columns.indices, sampler)
     rows = counts.total()
-    say(f"{out}: {rows:,} rows: " + ", ".join(f"{count:,} {how}" for how, count in counts.most_common()))
+    notify(f"{out}: {rows:,} rows: " + ", ".join(f"{count:,} {how}" for how, count in counts.most_common()))
     if counts["failed"] > max_failed * rows:
         raise TooManyFailedError(f"{counts['failed']:,} of {rows:,} rows failed; column 'sampling' says why")
 
