@@ -3,7 +3,7 @@
 Known truth: every row's score follows from normal variables that its episode, its own row and the probe's seed share.
 `hits` are 0 or 1 (truth 0.8 at the reference seed spread), `errors` mean squares of four residuals. In a paired
 comparison model B is the same with other residuals of its own and is better by a known amount. `correlation` is that
-of two rows of an episode. With three seeds each seed has a shift of its own beside noise of every row.
+of two rows of an episode. With three seeds each seed has a shift of its own besides noise of every row.
 
 `by_row` is what the same interval covers when rows are taken as independent.
 """

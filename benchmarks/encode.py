@@ -1,4 +1,4 @@
-"""The worker's encode path beside the bare network in a loop, both on bytes that lie in memory, for every key.
+"""The worker's encode path compared with the bare network in a loop, both on bytes that lie in memory, for every key.
 
 `bare` is what a user would write: bytes to floats, the network, under inference mode, with torch's own settings.
 `worker` is what a job does with a batch: the job's torch settings (determinism), the model's `encode`, checks of shape

@@ -1,4 +1,4 @@
-"""Rows per second of a whole extraction, beside the same model on tensors that lie in memory (the limit).
+"""Rows per second of a whole extraction, compared with the same model on tensors that lie in memory (the limit).
 
 Models that need no weights, on the demo clips, each row many times over. `share` is what part of the limit the
 extraction reaches; below 1 it waited for decoding or writing, and the split of its time says for which.

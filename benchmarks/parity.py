@@ -1,7 +1,7 @@
-"""Every case of the golden vectors, in every variant that it tells about: by how much we differ from upstream.
+"""Every case of the golden vectors, in every variant that it has: by how much we differ from upstream.
 
 The tests of `tests/parity` say whether that is within the manifest's tolerance; this writes the figures down, and
-with --bf16 those of bfloat16 beside our own float32. Full-size cases take minutes and gigabytes: --size small or
+with --bf16 those of bfloat16 against our own float32. Full-size cases take minutes and gigabytes: --size small or
 --key leave them out.
 """
 
@@ -36,7 +36,7 @@ def figures(bench: Any, case: dict[str, Any], variant: str, noisy: bool) -> dict
 
 
 def half(bench: Any, case: dict[str, Any], variant: str) -> dict[str, float]:
-    """bfloat16 beside float32: root mean square difference of the tokens over theirs, share of equal indices."""
+    """bfloat16 against float32: root mean square difference of the tokens over theirs, share of equal indices."""
     frames, latents = bench.golden.frames(case), []
     for dtype in (torch.float32, torch.bfloat16):
         model = bench.unloaded(case, variant)

@@ -1,4 +1,4 @@
-"""How long `lary-orch --help` takes, beside a bare Python that does nothing."""
+"""How long `lary-orch --help` takes, compared with a bare Python that does nothing."""
 
 import subprocess
 import sys

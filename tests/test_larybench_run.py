@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 
 COMMAND = Path(sys.executable).with_name("lary-orch")
-# Small against the square: the classifier has no positions, so a patch alone must tell the direction.
+# Small against the square: the classifier has no positions, so a patch alone must show the direction.
 MOTIONS = {"Forward": (4, 0), "Backward": (-4, 0), "Left": (0, -4), "Right": (0, 4)}
 CALVIN_MEAN = (0.03993005, -0.1113833, 0.50033228, 1.04580053, -0.08165425, 1.58390577, -0.08441296)
 ROWS = {"train": 240, "seen_train": 240, "val": 40, "seen_val": 40, "unseen": 12}

@@ -16,7 +16,7 @@ COMMAND = Path(sys.executable).with_name("lary-orch")
 METADATA = Path(__file__).resolve().parents[2] / "shared" / "data" / "larybench_metadata"
 CARD = """
 key: moves
-title: one number tells the action
+title: one number gives the action
 task: regression
 columns: {input: image, implied_folder: images}
 metadata: "moves_metadata_{split}.csv"
@@ -57,7 +57,7 @@ def make_release(root: Path) -> None:
             action = root / f"data/regression/moves/actions/{split}_{row}.npy"
             action.parent.mkdir(parents=True, exist_ok=True)
             np.save(action, np.full((2, 1), value, np.float32))
-            name = f"moves/{split}/stranger/latent_action_{row:08d}.npz"
+            name = f"moves/{split}/third-party/latent_action_{row:08d}.npz"
             npz = root / "latent_actions" / name
             npz.parent.mkdir(parents=True, exist_ok=True)
             tokens = np.concatenate([np.full((2, 4), value), rng.normal(size=(2, 4))], axis=1).astype(np.float32)
@@ -66,20 +66,20 @@ def make_release(root: Path) -> None:
         folder = root / "LARYBench/data"
         folder.mkdir(parents=True, exist_ok=True)
         # The dataset's own CSV has no la_path.
-        for path, width in ((f"moves_metadata_{split}.csv", 3), (f"{split}_la_moves_2_stranger.csv", 4)):
+        for path, width in ((f"moves_metadata_{split}.csv", 3), (f"{split}_la_moves_2_third-party.csv", 4)):
             with (folder / path).open("w", newline="") as file:
                 csv.writer(file, lineterminator="\n").writerows(line[:width] for line in lines)
 
 
 def test_from_latents_on_disk_to_a_score_and_back(tmp_path: Path) -> None:
     make_release(tmp_path)
-    key = ("-m", "stranger", "-d", "moves", "--env", "current", "--catalog", str(tmp_path / "cards"))
+    key = ("-m", "third-party", "-d", "moves", "--env", "current", "--catalog", str(tmp_path / "cards"))
     lary_orch(tmp_path, "latents", "import", *key)
     run = ("--variant", "imported", "--runtime", "process", "--protocol", "smoke", "--no-control")
     lary_orch(tmp_path, "run", *key, *run)
-    (path,) = (tmp_path / "workspace/results").glob("*/stranger/moves/*/result.json")
+    (path,) = (tmp_path / "workspace/results").glob("*/third-party/moves/*/result.json")
     result = json.loads(path.read_text())
-    assert (result["model"], result["variant"]) == ("stranger", "imported")
+    assert (result["model"], result["variant"]) == ("third-party", "imported")
     assert result["train_rows"]["used"] == ROWS["train"]
     score = result["splits"]["val"]
     assert score["rows"] == {"used": ROWS["val"], "failed": 0, "clamped": 0}
@@ -88,17 +88,17 @@ def test_from_latents_on_disk_to_a_score_and_back(tmp_path: Path) -> None:
 
     lary_orch(tmp_path, "latents", "export", *key, "--to", str(tmp_path / "back"), "--compress")
     for split, count in ROWS.items():
-        name = f"{split}_la_moves_2_stranger.csv"
+        name = f"{split}_la_moves_2_third-party.csv"
         assert (tmp_path / "back" / name).read_text() == (tmp_path / "LARYBench/data" / name).read_text()
         for row in range(count):
-            file = f"moves/{split}/stranger/latent_action_{row:08d}.npz"
+            file = f"moves/{split}/third-party/latent_action_{row:08d}.npz"
             old, new = (np.load(tmp_path / root / file) for root in ("latent_actions", "back"))
             assert new["tokens"].dtype == old["tokens"].dtype == np.float32
             assert np.array_equal(new["tokens"], old["tokens"])
             assert new["indices"].shape == old["indices"].shape == (0,)
 
 
-@pytest.mark.skipif(not METADATA.is_dir(), reason="LARYBench's CSV heads are not beside this checkout")
+@pytest.mark.skipif(not METADATA.is_dir(), reason="LARYBench's first CSV rows are not next to this checkout")
 def test_a_real_csv_of_latents(tmp_path: Path) -> None:
     """Bare names, the older layout, and paths that leave out `images/` and `actions/`."""
     folder = tmp_path / "LARYBench/data"

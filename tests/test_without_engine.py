@@ -25,7 +25,7 @@ def _without(tmp_path: Path, *arguments: str) -> "subprocess.CompletedProcess[st
         ("conformance", "baseline"),
     ],
 )
-def test_the_way_out_is_named(tmp_path: Path, arguments: tuple[str, ...]) -> None:
+def test_what_to_do_is_named(tmp_path: Path, arguments: tuple[str, ...]) -> None:
     done = _without(tmp_path, *arguments)
     assert done.returncode == 2
     assert "Traceback" not in done.stderr

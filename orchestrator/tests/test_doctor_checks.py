@@ -86,7 +86,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.wfile.write(data)
 
     def log_message(self, *args: Any) -> None:
-        """Quiet."""
+        """Log nothing."""
 
 
 @pytest.fixture
@@ -123,7 +123,7 @@ def put_csv(workspace: Workspace, rows: int = 3, *, media: bool = True) -> None:
 
 @pytest.fixture
 def context(workspace: Workspace, tmp_path: Path) -> Any:
-    """Makes a context; the catalog has the dataset `clips` beside the built-in ones."""
+    """Makes a context; the catalog has the dataset `clips` besides the built-in ones."""
     (tmp_path / "catalog").mkdir()
     (tmp_path / "catalog" / "clips.yaml").write_text(DATASET)
     catalog = Catalog.load([tmp_path / "catalog"], {})
@@ -309,7 +309,7 @@ def test_datasets(context: Any, workspace: Workspace) -> None:
     assert "missing (split 'train' of clips)" in datasets.run(context(sets=("clips",))).message
     put_csv(workspace, rows=30, media=False)
     lost = datasets.run(context(sets=("clips",)))
-    assert "20 of the first 20 rows lack a file, row 0:" in lost.message
+    assert "20 of the first 20 rows have no file, row 0:" in lost.message
     assert lost.remedy.startswith("correct media:")
     put_csv(workspace, rows=30)
     assert datasets.run(context(sets=("clips",))) == Finding("ok", "clips/train: 30 rows; clips/val: 30 rows")
@@ -338,8 +338,8 @@ def test_every_file_of_checks_is_asked() -> None:
 
 
 def test_the_gravest_finding_speaks() -> None:
-    fail, ok, skip = Finding("fail", "broken", "mend"), Finding("ok", "fine"), Finding("skip", "none")
-    assert worst([ok, fail, skip, fail]) == Finding("fail", "broken; broken", "mend")
+    fail, ok, skip = Finding("fail", "broken", "fix"), Finding("ok", "fine"), Finding("skip", "none")
+    assert worst([ok, fail, skip, fail]) == Finding("fail", "broken; broken", "fix")
     assert worst([skip, ok]) == ok
 
 

@@ -34,7 +34,7 @@ class Hub(ThreadingHTTPServer):
         self.cut: set[str] = set()
         """Files of which half is sent."""
         self.hashes: dict[str, str] = {}
-        """sha256 that the hub tells of a file."""
+        """sha256 that the hub reports of a file."""
         self.asked: list[str] = []
         self.tokens: set[str | None] = set()
 
@@ -73,8 +73,8 @@ class _Handler(BaseHTTPRequestHandler):
         files = self.server.repos[repo]
         siblings: list[dict[str, Any]] = [{"rfilename": name, "size": len(data)} for name, data in files.items()]
         for sibling in siblings:
-            if told := self.server.hashes.get(sibling["rfilename"]):
-                sibling["lfs"] = {"size": sibling["size"], "sha256": told, "pointerSize": 1}
+            if sha256 := self.server.hashes.get(sibling["rfilename"]):
+                sibling["lfs"] = {"size": sibling["size"], "sha256": sha256, "pointerSize": 1}
         self._send(200, json.dumps({"id": repo, "sha": COMMIT, "siblings": siblings}).encode())
 
     def _file(self, repo: str, name: str) -> None:
@@ -106,7 +106,7 @@ class _Handler(BaseHTTPRequestHandler):
             self.close_connection = cut
 
     def log_message(self, *args: Any) -> None:
-        """Quiet."""
+        """Log nothing."""
 
 
 @pytest.fixture

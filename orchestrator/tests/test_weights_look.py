@@ -88,7 +88,7 @@ def test_folders_are_looked_into(tmp_path: Path) -> None:
     folder.mkdir()
     assert verify(weight(folder), tmp_path / "c")[1].startswith("the folder is empty")
     safetensors(folder / "model.safetensors")
-    assert "lacks config.json" in verify(weight(folder, files=("config.json",)), tmp_path / "c")[1]
+    assert "is missing config.json" in verify(weight(folder, files=("config.json",)), tmp_path / "c")[1]
     (folder / "config.json").write_text("{}")
     assert verify(weight(folder, files=("config.json",)), tmp_path / "c")[0] == "unknown"
     safetensors(folder / "model.safetensors", GOOD[:-1])

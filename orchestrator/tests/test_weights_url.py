@@ -31,7 +31,7 @@ class Files(ThreadingHTTPServer):
         """Bytes to leave out at the end of an answer."""
         self.ranges = True
         self.headers: dict[str, str] = {}
-        """In place of those that tell a file's version."""
+        """Instead of those that give a file's version."""
         self.before_get: Callable[[], None] = lambda: None
         self.asked: list[str] = []
 
@@ -71,7 +71,7 @@ class _Handler(BaseHTTPRequestHandler):
             self.close_connection = self.server.cut > 0
 
     def log_message(self, *args: Any) -> None:
-        """Quiet."""
+        """Log nothing."""
 
 
 @pytest.fixture
@@ -141,7 +141,7 @@ def test_a_part_is_kept_if_the_server_tells_the_version(files: Files, tmp_path: 
     files.cut = 1000
     with pytest.raises(WeightsError):
         fetch_url(spec(files.url()), tmp_path / "vitl.pt", silent)
-    # Nobody can see that the file is another one by now, unless a version is told.
+    # Nobody can see that the file is another one by now, unless a version is given.
     files.cut, files.files["vitl.pt"] = 0, DATA if goes_on else DATA[::-1]
     fetch_url(spec(files.url()), tmp_path / "vitl.pt", silent)
     assert (tmp_path / "vitl.pt").read_bytes() == files.files["vitl.pt"]
@@ -153,7 +153,7 @@ def test_a_part_is_kept_if_the_server_tells_the_version(files: Files, tmp_path: 
 def test_a_file_that_changes_between_question_and_answer(
     files: Files, tmp_path: Path, resumed: bool, ranges: bool
 ) -> None:
-    """The server tells of one version and sends another: parts of the two are never joined."""
+    """The server announces one version and sends another: parts of the two are never joined."""
     target = tmp_path / "vitl.pt"
     files.ranges = ranges
     if resumed:
@@ -198,7 +198,7 @@ def test_what_is_not_the_expected_file_is_not_kept(files: Files, tmp_path: Path)
     assert list(tmp_path.iterdir()) == []
 
 
-def test_what_cannot_be_had_says_the_way_out(files: Files, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_cannot_be_had_says_what_to_do(files: Files, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     target = tmp_path / "vitl.pt"
     with pytest.raises(WeightsError, match=rf"none.pt: 404 Not Found; fetch it by hand to {target}") as caught:
         fetch_url(spec(files.url("none.pt")), target, silent)

@@ -156,7 +156,7 @@ def runtime(client: Any, tmp_path: Path) -> Iterator[DockerRuntime]:
 
 @pytest.fixture(scope="session")
 def fake(images: None, client: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prepared]:
-    """An image that does what its job tells it, step by step."""
+    """An image that does what its job document lists, step by step."""
     folder = tmp_path_factory.mktemp("fake")
     (folder / "fake.py").write_text(FAKE)
     (folder / "Dockerfile").write_text(

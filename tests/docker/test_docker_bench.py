@@ -1,4 +1,4 @@
-"""The main job in containers: demo sets, a kill, real robot data, a stranger's model."""
+"""The main job in containers: demo sets, a kill, real robot data, a third-party model."""
 
 import json
 import os

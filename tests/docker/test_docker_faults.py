@@ -65,9 +65,11 @@ def test_ctrl_c_leaves_no_container_and_the_same_command_goes_on(bench: Any, cli
 
 def test_an_image_that_is_not_there_costs_its_model_alone(bench: Any, tmp_path: Path) -> None:
     card = (REPOSITORY / "images/baseline/src/lary_baseline/image.yaml").read_text(encoding="utf-8")
-    card = card[: card.index("  - key: pixels")].replace("frame-diff", "stranger").replace("baseline\n", "strange\n", 1)
+    card = (
+        card[: card.index("  - key: pixels")].replace("frame-diff", "third-party").replace("baseline\n", "strange\n", 1)
+    )
     (tmp_path / "strange.yaml").write_text(f"ref: nowhere.invalid/strange:1\n{card}", encoding="utf-8")
-    said = bench(*RUN, "-m", "stranger", "-m", "frame-diff", "-d", "demo_arm", "--catalog", tmp_path, code=2)
+    said = bench(*RUN, "-m", "third-party", "-m", "frame-diff", "-d", "demo_arm", "--catalog", tmp_path, code=2)
     assert "nowhere.invalid/strange:1 is not on this machine; get it by `docker pull nowhere.invalid/strange:1`" in said
     scores = next(json.loads(line) for line in said.splitlines() if line.startswith('{"event": "scores"'))
     assert [score["model"] for score in scores["scores"]] == ["frame-diff"]

@@ -1,4 +1,4 @@
-"""The docker runtime on a real engine, with an image that does what it is told."""
+"""The docker runtime on a real engine, with an image that follows its job document."""
 
 import json
 import os
@@ -150,12 +150,12 @@ def test_sweep_takes_the_orphans_and_spares_the_living(
     namespace = container.labels[ORCHESTRATOR].partition("/")[0]
     dead = dict(container.labels) | {ORCHESTRATOR: f"{namespace}/{os.getpid()}/1", RUN: "a-dead-run"}
     orphan = client.containers.create(container.attrs["Image"], ["sleep"], labels=dead)
-    stranger = client.containers.create(container.attrs["Image"], ["sleep"], labels=dead | {OWNER: "/elsewhere"})
+    unrelated = client.containers.create(container.attrs["Image"], ["sleep"], labels=dead | {OWNER: "/elsewhere"})
     try:
         assert runtime.sweep() == [f"removed container {orphan.short_id} of run a-dead-run"]
         assert [c.id for c in _containers(client, tmp_path)] == [container.id]
     finally:
-        stranger.remove(force=True)
+        unrelated.remove(force=True)
         living.stop(grace_s=0)
         list(lines)
         living.wait()

@@ -231,7 +231,7 @@ def is_fed_otherwise(case: Case, variant: str) -> bool:
 
 
 def draws_noise(case: Case) -> bool:
-    """And the noise can be told from the tokens: the last projection does not narrow."""
+    """And the noise can be recovered from the tokens: the last projection does not narrow."""
     return "residual_norm" in case["arrays"] and case["config"]["model"]["dim"] >= case["config"]["model"]["quant_dim"]
 
 
@@ -254,7 +254,7 @@ _SELECTIONS: dict[str, Callable[[Case], bool]] = {
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """`case` and its narrower kin run over the manifest; `variant`, where asked for, over what a case tells about."""
+    """`case` and its narrower kin run over the manifest; `variant`, where asked for, over what a case has."""
     for name in set(_SELECTIONS) & set(metafunc.fixturenames):
         cases = [case for case in _GOLDEN.cases if _SELECTIONS[name](case)]
         if "variant" in metafunc.fixturenames:

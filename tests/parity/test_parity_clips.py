@@ -68,7 +68,7 @@ def test_flux2_variants_are_not_each_other(bench, golden, pair):
 
 
 def test_vjepa2_reads_the_target_encoder(bench, golden, pair, tmp_path):
-    """The file holds an online encoder of the same names and shapes beside it."""
+    """The file holds an online encoder of the same names and shapes next to it."""
     case = pair("vjepa2")
     paths = bench.checkpoint(case["checkpoint"])
     content = torch.load(paths["model"], weights_only=True)

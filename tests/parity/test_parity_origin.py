@@ -1,6 +1,6 @@
 """The backbones alone, `corrected`: the scales they were trained with, computed here in another way.
 
-The golden arrays of these cases hold LARYBench's scales. They still tell that everything but the scale is
+The golden arrays of these cases hold LARYBench's scales. They still show that everything but the scale is
 as it was: that is the first test.
 """
 

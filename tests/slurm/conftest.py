@@ -30,7 +30,7 @@ MEMORY_MIB = 200
 DAEMONS: list["subprocess.Popen[bytes]"] = []
 """Started by tests and ended by cluster-down: an object that is dropped before would warn."""
 HANGS_S = 600
-"""Longer than anything takes beside the gate's other lanes."""
+"""Longer than anything takes while the gate's other lanes run."""
 
 FAKE = """
 import json, os, subprocess, sys, time
@@ -229,7 +229,7 @@ class Bench:
 
 @dataclass
 class Seen:
-    """A watch that keeps what it is told."""
+    """A watch that keeps what is reported to it."""
 
     launches: list[tuple[str, int]] = field(default_factory=list)
     relaunches: list[tuple[str, str]] = field(default_factory=list)
@@ -260,7 +260,7 @@ class FakeTask(Task):
     fakes: Any = None
 
     def missing(self) -> str | None:
-        return self.fakes.lacks(self.id)  # type: ignore[no-any-return]
+        return self.fakes.absent(self.id)  # type: ignore[no-any-return]
 
 
 class Driven(Follower):
@@ -343,7 +343,7 @@ class Fakes:
         follower.submit(seen)
         return follower
 
-    def lacks(self, job: str) -> str | None:
+    def absent(self, job: str) -> str | None:
         return None if (self.run.job(job) / "done").exists() else f"{job} left nothing"
 
     def ran(self, job: str) -> int:

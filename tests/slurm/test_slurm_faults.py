@@ -1,4 +1,4 @@
-"""Faults on a real cluster, with tasks that do what they are told: who is started again, how often, and who is not."""
+"""Faults on a real cluster, with tasks that follow a script: who is started again, how often, and who is not."""
 
 import json
 import os
@@ -47,7 +47,7 @@ def test_killed_tasks_run_again_and_final_codes_do_not(fakes: Any, cluster: Any)
     session, place = fakes.session()
     follower = fakes.follower(session, place, seen)
     fakes.until(lambda: fakes.ran("other.p0"), "a task runs", look=follower.step)
-    # The script dies with the task: no mark tells the end.
+    # The script dies with the task: no mark records the end.
     key = follower._tasks["other.p0"].key
     assert key is not None
     cluster("scancel", "--signal=KILL", "--full", f"{key[0]}_{key[1]}")

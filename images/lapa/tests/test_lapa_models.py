@@ -1,4 +1,4 @@
-"""Facts of the lapa image that the golden vectors do not tell: cards, families, noise, batches, bfloat16."""
+"""Facts of the lapa image that the golden vectors do not hold: cards, families, noise, batches, bfloat16."""
 
 import subprocess
 import sys

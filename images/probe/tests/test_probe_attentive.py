@@ -206,7 +206,7 @@ def test_cross_attention_and_query_start_unscaled() -> None:
 
 
 def test_shuffled_labels_are_learnt_to_chance(bench: Any, with_protocol: WithProtocol) -> None:
-    """Noisy rows of four classes: the probe tells them apart, and without their labels it does not."""
+    """Noisy rows of four classes: the probe distinguishes them, and without their labels it does not."""
     rng = np.random.default_rng(0)
     for name, count in (("train", 240), ("val", 600)):
         labels = np.arange(count) % 4

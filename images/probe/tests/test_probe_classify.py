@@ -113,7 +113,7 @@ def test_shuffled_control_is_at_chance(bench: Any, with_protocol: WithProtocol) 
     assert bench.run(bench.job("classify", protocol=seeds)).splits["val"].value > 0.95
     control = bench.run(bench.job("classify", control="shuffled", protocol=seeds))
     assert control.control == "shuffled"
-    # The classes are trivially told apart, so a shuffled probe names each as a whole: multiples of a quarter.
+    # The classes are trivially distinguished, so a shuffled probe names each as a whole: multiples of a quarter.
     assert control.splits["val"].value <= 0.6
 
 
@@ -311,7 +311,7 @@ def test_an_empty_label_names_its_row(toy_classes: Any) -> None:
 def test_one_class_is_nothing_to_tell_apart(bench: Any) -> None:
     for name in ("train", "val"):
         bench.split(name, np.zeros((4, 1, 2, 3)), ["push"] * 4)
-    with pytest.raises(ContractError, match="1 classes in column 'action'; nothing to tell apart"):
+    with pytest.raises(ContractError, match="1 classes in column 'action'; nothing to distinguish"):
         bench.run(bench.job("classify"))
 
 

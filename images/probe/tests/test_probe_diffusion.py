@@ -1,4 +1,4 @@
-"""The diffusion head's parts: noise that belongs to rows, the schedule beside diffusers', the network, sampling."""
+"""The diffusion head's parts: noise that belongs to rows, the schedule against diffusers', the network, sampling."""
 
 import csv
 import subprocess
@@ -176,11 +176,11 @@ def test_a_dropped_row_is_told_nothing() -> None:
     torch.nn.init.normal_(net.leave.weight)
     noisy, t = torch.randn(1, 2, 3).expand(3, 2, 3), torch.full((3,), 5)
     tokens = torch.randn(3, 6)
-    told = net(noisy, t, tokens, torch.tensor([True, True, False]))
-    torch.testing.assert_close(told[0], told[1])
-    torch.testing.assert_close(told[2:], net.denoise(noisy[2:], t[2:], net.condition(tokens[2:])))
-    assert not torch.allclose(told[0], told[2])
-    (gradient,) = torch.autograd.grad(told.sum(), net.nothing)
+    conditioned = net(noisy, t, tokens, torch.tensor([True, True, False]))
+    torch.testing.assert_close(conditioned[0], conditioned[1])
+    torch.testing.assert_close(conditioned[2:], net.denoise(noisy[2:], t[2:], net.condition(tokens[2:])))
+    assert not torch.allclose(conditioned[0], conditioned[2])
+    (gradient,) = torch.autograd.grad(conditioned.sum(), net.nothing)
     assert gradient.abs().sum() > 0
 
 
@@ -205,7 +205,7 @@ def test_dit_learns_a_separable_set(toy_signs: Any, with_protocol: WithProtocol,
 
 
 def test_dit_on_shuffled_targets_is_worse_than_the_mean(toy_signs: Any, with_protocol: WithProtocol) -> None:
-    """It draws from the actions' distribution; where nothing is told, that is off by twice the variance."""
+    """It draws from the actions' distribution; without a condition that is off by twice the variance."""
     job = toy_signs.job("regress", protocol=diffusing(with_protocol, epochs=8), control="shuffled")
     assert 1 < toy_signs.run(job).splits["val"].value < 2.5
 

@@ -207,7 +207,7 @@ def test_each_process_has_a_gpu_of_its_own(monkeypatch: pytest.MonkeyPatch) -> N
         _check_gpus(2)
     _check_gpus(4)
     assert os.environ["LOCAL_RANK"] == "3"
-    # Under srun a task may see its own GPU alone, and is not told how many share the machine.
+    # Under srun a task may see its own GPU alone, and does not know how many share the machine.
     monkeypatch.delenv("LOCAL_WORLD_SIZE")
     _check_gpus(1)
     assert os.environ["LOCAL_RANK"] == "0"

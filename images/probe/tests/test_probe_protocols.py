@@ -16,7 +16,7 @@ WithProtocol = Callable[..., ProtocolCard]
 
 
 def class_split(bench: Any, name: str, labels: list[str], seed: int, order: str = "abcd", **more: Any) -> None:
-    """Rows that tell their classes apart."""
+    """Rows whose classes can be distinguished."""
     ids = np.array([order.index(label) for label in labels])
     noise = 0.1 * np.random.default_rng(seed).normal(size=(len(labels), 1, 2, 8))
     bench.split(name, 3 * np.eye(8)[ids][:, None, None, :] + noise, labels, **more)
@@ -66,7 +66,7 @@ def test_train_without_any_latent_is_refused(bench: Any) -> None:
 
 
 def test_lary_v1_shifts_ids_behind_an_absent_class_and_says_how_many(bench: Any, with_protocol: WithProtocol) -> None:
-    """Val lacks `b`: `a` keeps its id, `c` takes that of `b` and `d` that of `c`."""
+    """Val has no `b`: `a` keeps its id, `c` takes that of `b` and `d` that of `c`."""
     class_split(bench, "train", [*"abcd" * 8], seed=1)
     class_split(bench, "val", [*"acd" * 4], seed=2)
     recipe = with_protocol().classify.model_copy(update={"optimisers": ((1e-2, 0.01),), "epochs": 8})
@@ -89,9 +89,9 @@ def test_each_choice_is_told(bench: Any, with_protocol: WithProtocol) -> None:
         bench.split(name, rng.normal(size=(40, 1, 2, 6)), ["abcd"[i % 4] for i in range(40)])
     letter = with_protocol(select_on="evaluated", seeds=(0, 5))
     result = bench.run(bench.job("classify", protocol=letter))
-    told = [e.note for e in bench.events if isinstance(e, Progress) and "chosen by" in e.note]
-    assert [note.split(":")[0] for note in told] == ["seed 0", "seed 5"]
-    for index, note in enumerate(told):
+    notes = [e.note for e in bench.events if isinstance(e, Progress) and "chosen by" in e.note]
+    assert [note.split(":")[0] for note in notes] == ["seed 0", "seed 5"]
+    for index, note in enumerate(notes):
         for name, part in zip(("seen", "unseen"), note.split(": ", 1)[1].split("; "), strict=True):
             best = result.splits[name].seeds[index].best
             assert part.startswith(f"{name} {best.value:.4f} at epoch {best.epoch}, head {best.optimiser} (lr ")
@@ -105,8 +105,8 @@ def test_each_choice_is_told(bench: Any, with_protocol: WithProtocol) -> None:
 
 def test_regression_tells_its_choice(toy_actions: Any) -> None:
     best = toy_actions.run(toy_actions.job("regress")).splits["val"].seeds[0].best
-    told = [e.note for e in toy_actions.events if isinstance(e, Progress)][-1]
-    assert told == f"seed 0: val {best.value:.4f} at epoch {best.epoch} chosen by holdout ({best.selection:.4f})"
+    notes = [e.note for e in toy_actions.events if isinstance(e, Progress)][-1]
+    assert notes == f"seed 0: val {best.value:.4f} at epoch {best.epoch} chosen by holdout ({best.selection:.4f})"
 
 
 def check_seeds(score: SplitScore, alone: list[SplitScore]) -> None:

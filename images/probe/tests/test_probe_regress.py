@@ -68,7 +68,7 @@ def test_floor_is_the_train_mean(toy_actions: Any) -> None:
     assert score.floor == pytest.approx(np.mean((val - train.mean(axis=0)) ** 2), rel=1e-5)
 
 
-def test_shuffled_control_is_no_better_than_the_floor(toy_actions: Any) -> None:
+def test_shuffled_control_is_no_better_than_the_baseline(toy_actions: Any) -> None:
     control = toy_actions.run(toy_actions.job("regress", control="shuffled"))
     assert control.control == "shuffled"
     assert control.splits["val"].value > 0.9 * control.splits["val"].floor

@@ -1,4 +1,4 @@
-"""Both regression heads and their training beside another formulation: plain functions and an AdamW by hand."""
+"""Both regression heads and their training against another formulation: plain functions and an AdamW by hand."""
 
 import math
 from collections.abc import Callable, Iterator

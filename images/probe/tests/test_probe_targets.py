@@ -174,7 +174,7 @@ def test_unknown_robots_may_be_allowed(bench: Any) -> None:
     assert all(part in warned for part in ("'foot'", "'leg'", "'hand'", "mean 0 and std 1", "2 rows"))
 
 
-def test_a_robot_that_train_lacks_is_unknown(bench: Any) -> None:
+def test_a_robot_that_train_does_not_have_is_unknown(bench: Any) -> None:
     robots(bench, train=["arm"] * 4, val=["arm", ""])
     job = actions_with(bench.job("regress"), normalisation=Normalisation(kind="per-robot"))
     with pytest.raises(ContractError, match=r"'nan' .* 1 rows, first row 1.; the train split has arm"):

@@ -1,4 +1,4 @@
-"""Our probes beside LARYBench's own training code: its accuracies, losses and errors epoch by epoch.
+"""Our probes against LARYBench's own training code: its accuracies, losses and errors epoch by epoch.
 
 `upstream/trajectory.json` holds what LARYBench computed on the set of `upstream/case.py`; `upstream/make.py` says how.
 """

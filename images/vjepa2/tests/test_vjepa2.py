@@ -54,7 +54,7 @@ def hub(tmp_path_factory):
     folder = tmp_path_factory.mktemp("hub") / "vjepa2"
     model = VJEPA2Model(config)
     with torch.no_grad():
-        for layer in model.encoder.layer:  # sharp attention, so that positions tell
+        for layer in model.encoder.layer:  # sharp attention, so that positions matter
             layer.attention.query.weight.mul_(30)
             layer.attention.key.weight.mul_(30)
     model.save_pretrained(folder)

@@ -50,7 +50,7 @@ def test_an_unknown_key_names_the_nearest(what: str) -> None:
         catalog.image_for("frame-dif") if what == "image" else catalog.dataset("demo_motoin")
 
 
-def test_a_stranger_to_all_keys_gets_no_guess() -> None:
+def test_a_name_unlike_all_keys_gets_no_guess() -> None:
     with pytest.raises(ContractError) as caught:
         Catalog.load(env={}).dataset("zzzzzz")
     assert "did you mean" not in str(caught.value)

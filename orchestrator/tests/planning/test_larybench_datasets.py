@@ -246,7 +246,7 @@ def test_groups_hold_the_right_dimensions() -> None:
 def test_real_csvs_are_read(place: Workspace, file: str, key: str, split: str) -> None:
     real = SHARED / f"{file}.csv"
     if not real.is_file():
-        pytest.skip(f"the heads of LARYBench's CSVs are not beside the project ({real.name})")
+        pytest.skip(f"the first rows of LARYBench's CSVs are not next to the project ({real.name})")
     target = place.metadata / real.name
     target.parent.mkdir(parents=True)
     target.write_bytes(real.read_bytes())

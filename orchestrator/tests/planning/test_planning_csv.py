@@ -140,7 +140,7 @@ def test_a_damaged_header_is_no_finished_store(world: Any) -> None:
         (["a", "a ", "b"], ["a"], "labels 'a' and 'a ' in column 'action' differ by white space"),
         (["a", "b"], ["b", " a"], "labels ' a' and 'a' in column 'action' differ by white space"),
         (["\u00f6", "b"], ["o\u0308"], "differ by white space or by the way a letter is written"),
-        (["a", "a"], ["a"], "1 classes in column 'action'; nothing to tell apart"),
+        (["a", "a"], ["a"], "1 classes in column 'action'; nothing to distinguish"),
         (["a", "b"], ["c", "a", "d"], "val.csv: labels 'c', 'd' in column 'action'"),
     ],
 )

@@ -25,7 +25,7 @@ def imported(plan: Plan, model: str, code: str = "f" * 64) -> Plan:
     return replace(plan, stores=tuple(renamed(store) for store in plan.stores))
 
 
-def bring(world: Any, model: str = "stranger", code: str = "f" * 64, **failed: Any) -> Plan:
+def bring(world: Any, model: str = "third-party", code: str = "f" * 64, **failed: Any) -> Plan:
     """Have imported latents of the toy set."""
     made = imported(world.plan(shard_rows=4), model, code)
     world.finish_stores(made, failed)
@@ -41,14 +41,18 @@ def stores(plan: Plan, workspace: Workspace) -> list[Path]:
 def test_only_the_probe_is_planned_for_a_model_that_no_image_serves(world: Any) -> None:
     world.toy()
     made = bring(world)
-    plan = world.plan(("stranger",), variants=(IMPORTED,))
+    plan = world.plan(("third-party",), variants=(IMPORTED,))
     assert plan.problems == ()
     assert plan.extracts == ()
     (probe,) = plan.probes
-    assert probe.id == "classify.toy.stranger.imported"
+    assert probe.id == "classify.toy.third-party.imported"
     assert probe.needs == ()
     assert isinstance(probe.document, ProbeJob)
-    assert (probe.document.model, probe.document.variant, probe.document.time_axis) == ("stranger", "imported", False)
+    assert (probe.document.model, probe.document.variant, probe.document.time_axis) == (
+        "third-party",
+        "imported",
+        False,
+    )
     found = [split.store.fingerprint for split in (probe.document.train, *probe.document.evaluate)]
     assert found == [store.layout.fingerprint for store in made.stores]
     assert world.runtime.prepared == ["probe"]
@@ -68,30 +72,30 @@ def test_beside_an_extracted_variant(world: Any) -> None:
 def test_a_finished_probe_is_not_run_again(world: Any) -> None:
     world.toy()
     bring(world)
-    world.finish_probes(world.plan(("stranger",), variants=(IMPORTED,)))
-    assert world.plan(("stranger",), variants=(IMPORTED,)).todo == ()
+    world.finish_probes(world.plan(("third-party",), variants=(IMPORTED,)))
+    assert world.plan(("third-party",), variants=(IMPORTED,)).todo == ()
 
 
 def test_nothing_imported_names_the_command(world: Any) -> None:
     world.toy()
-    error = str(world.only_problem(("stranger",), variants=(IMPORTED,)))
-    assert "toy/train/stranger: no imported latents of" in error
-    assert "`lary-orch latents import -m stranger -d toy`" in error
+    error = str(world.only_problem(("third-party",), variants=(IMPORTED,)))
+    assert "toy/train/third-party: no imported latents of" in error
+    assert "`lary-orch latents import -m third-party -d toy`" in error
 
 
 def test_latents_of_another_state_of_the_csv(world: Any) -> None:
     world.toy()
     bring(world)
     world.csv("val", 7)
-    error = str(world.only_problem(("stranger",), variants=(IMPORTED,)))
-    assert "toy/val/stranger: no imported latents" in error
+    error = str(world.only_problem(("third-party",), variants=(IMPORTED,)))
+    assert "toy/val/third-party: no imported latents" in error
     assert "1 of another state of" in error
 
 
 def test_two_imports_of_the_same_rows_are_not_chosen_from(world: Any) -> None:
     world.toy()
     one, two = bring(world), bring(world, code="e" * 64)
-    error = str(world.only_problem(("stranger",), variants=(IMPORTED,)))
+    error = str(world.only_problem(("third-party",), variants=(IMPORTED,)))
     for plan in (one, two):
         assert stores(plan, world.workspace)[0].name in error
 
@@ -104,21 +108,21 @@ def test_a_store_that_is_not_whole(world: Any, harm: str) -> None:
         Store(store).marker(1).unlink()
     else:
         (store / "tokens/c/1/0/0/0").write_text("byte")
-    error = str(world.only_problem(("stranger",), variants=(IMPORTED,)))
+    error = str(world.only_problem(("third-party",), variants=(IMPORTED,)))
     assert f"{store}: 1 of 2 shards are missing or damaged" in error
-    assert "latents import -m stranger -d toy" in error
+    assert "latents import -m third-party -d toy" in error
 
 
 def test_too_many_failed_rows(world: Any) -> None:
     world.toy()
     bring(world, train=(3,))
-    assert isinstance(world.only_problem(("stranger",), variants=(IMPORTED,)), TooManyFailedError)
-    assert world.plan(("stranger",), variants=(IMPORTED,), max_failed=0.1).problems == ()
+    assert isinstance(world.only_problem(("third-party",), variants=(IMPORTED,)), TooManyFailedError)
+    assert world.plan(("third-party",), variants=(IMPORTED,), max_failed=0.1).problems == ()
 
 
 def test_splits_of_different_shapes(world: Any) -> None:
     world.toy()
-    made = imported(world.plan(), "stranger")
+    made = imported(world.plan(), "third-party")
     odd = made.stores[1]
     spec = odd.values.spec.model_copy(update={"tokens": (1, 7, 7)})
     values = odd.values.model_copy(update={"spec": spec})
@@ -126,7 +130,7 @@ def test_splits_of_different_shapes(world: Any) -> None:
     layout = layout.model_copy(update={"path": path, "fingerprint": values.fingerprint, "tokens": (1, 7, 7)})
     changed = replace(odd, values=values, layout=layout)
     world.finish_stores(replace(made, stores=(made.stores[0], changed)))
-    error = str(world.only_problem(("stranger",), variants=(IMPORTED,)))
+    error = str(world.only_problem(("third-party",), variants=(IMPORTED,)))
     assert error.startswith("latents of different shapes: train (1, ")
     assert "val (1, 7, 7) flat" in error
 
@@ -134,6 +138,6 @@ def test_splits_of_different_shapes(world: Any) -> None:
 def test_an_imported_variant_does_not_excuse_an_unknown_model(world: Any) -> None:
     world.toy()
     bring(world)
-    plan = world.plan(("stranger",), variants=(IMPORTED, "corrected"))
-    assert [problem.what for problem in plan.problems] == ["model stranger"]
+    plan = world.plan(("third-party",), variants=(IMPORTED, "corrected"))
+    assert [problem.what for problem in plan.problems] == ["model third-party"]
     assert len(plan.probes) == 1

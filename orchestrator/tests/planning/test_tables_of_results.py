@@ -223,7 +223,7 @@ def test_datasets_say_what_is_here(world: Any) -> None:
     found = json.loads(invoke(datasets, world, "--json", "--catalog", str(world.cards)))
     toy = next(row for row in found if row["key"] == "toy")
     assert [(s["split"], s["rows"]) for s in toy["splits"]] == [("train", 7), ("val", None)]
-    assert "7 of the first 7 rows lack a file, row 0:" in toy["splits"][0]["problem"]
+    assert "7 of the first 7 rows have no file, row 0:" in toy["splits"][0]["problem"]
     assert toy["splits"][1]["problem"].startswith("no CSV:")
     assert toy["splits"][1]["problem"].endswith("toy/val.csv")
     assert not any(split["complete"] for split in toy["splits"])
@@ -245,8 +245,8 @@ def test_the_group_tells_the_same_first_line(name: str) -> None:
 @pytest.mark.parametrize("name", MINE)
 def test_every_option_has_help(name: str) -> None:
     context = MINE[name].command.make_context(name, [], resilient_parsing=True)
-    told = [p for p in MINE[name].command.get_params(context) if p.param_type_name == "option"]
-    assert [p.name for p in told if not getattr(p, "help", None)] == []
+    options = [p for p in MINE[name].command.get_params(context) if p.param_type_name == "option"]
+    assert [p.name for p in options if not getattr(p, "help", None)] == []
 
 
 def test_options_become_a_request() -> None:

@@ -1,4 +1,4 @@
-"""A fake image: a module that does, attempt by attempt, what its job tells it."""
+"""A fake image: a module that does, attempt by attempt, what its job document lists."""
 
 import json
 import os
@@ -116,10 +116,10 @@ def slot() -> Slot:
 class FakeJob(Job):
     """A job whose outputs are missing as a test says."""
 
-    lacks: Callable[[], str | None] = lambda: None
+    absent: Callable[[], str | None] = lambda: None
 
     def missing(self) -> str | None:
-        return self.lacks()
+        return self.absent()
 
 
 @pytest.fixture

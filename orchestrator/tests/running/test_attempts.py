@@ -133,15 +133,15 @@ def runs(draw: st.DrawFn) -> tuple[dict[str, tuple[str, ...]], list[int], int]:
 
 def play(jobs: Attempts, codes: Iterator[int]) -> list[Again | Over]:
     """Two at a time, until nothing can be done any more."""
-    told: list[Again | Over] = []
+    actions: list[Again | Over] = []
     running: list[str] = []
     while True:
         for job in jobs.ready()[: 2 - len(running)]:
-            told += jobs.handle(Begun(job))
+            actions += jobs.handle(Begun(job))
             running.append(job)
         if not running:
-            return told
-        told += jobs.handle(Ended(running.pop(0), next(codes)))
+            return actions
+        actions += jobs.handle(Ended(running.pop(0), next(codes)))
 
 
 @settings(max_examples=50)
@@ -151,9 +151,9 @@ def test_every_job_ends_once_and_nothing_begins_too_early(
 ) -> None:
     needs, codes, limit = run
     jobs = Attempts(needs, limit)
-    told = play(jobs, iter(codes))
+    actions = play(jobs, iter(codes))
     assert jobs.is_over
-    ends = [action for action in told if isinstance(action, Over)]
+    ends = [action for action in actions if isinstance(action, Over)]
     assert sorted(end.job for end in ends) == sorted(needs)
     states = {end.job: end.state for end in ends}
     for end in ends:
@@ -161,7 +161,7 @@ def test_every_job_ends_once_and_nothing_begins_too_early(
         assert (end.state == "skipped") == bool(unmet)
         assert end.attempts == (0 if unmet else jobs.attempts(end.job))
         assert end.attempts <= limit
-        again = sum(isinstance(action, Again) and action.job == end.job for action in told)
+        again = sum(isinstance(action, Again) and action.job == end.job for action in actions)
         assert again == max(0, end.attempts - 1)
     assert set(states.values()) <= OVER
     # What a job waited for ended before it; one that is skipped waits for nothing more.

@@ -121,7 +121,7 @@ def test_two_at_once_make_it_once(tmp_path: Path, checkout: Checkout, image: Kin
     assert [command[1] for command in calls] == ["venv", "pip"]
 
 
-def test_a_failed_install_says_the_way_out(tmp_path: Path, checkout: Checkout, image: Kind) -> None:
+def test_a_failed_install_says_what_to_do(tmp_path: Path, checkout: Checkout, image: Kind) -> None:
     with pytest.raises(ContractError, match=r"(?s)pip install.*--env current.*LARY_TORCH_BACKEND"):
         _own(tmp_path, checkout).prepare(image(), lambda line: None)
     # Not marked as finished: the next run tries again.

@@ -119,7 +119,7 @@ def test_stderr_goes_to_the_file(runtime: ProcessRuntime, make_work: MakeWork, t
 def test_stderr_is_bounded(
     runtime: ProcessRuntime, make_work: MakeWork, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The end of what a job says is kept, which tells what it died of."""
+    """The end of what a job says is kept, which shows what it died of."""
     monkeypatch.setattr(process, "BoundedLog", partial(BoundedLog, limit=5_000))
     work = make_work("a", ["complain 100000", "exit 3"])
     task = _start(runtime, work, tmp_path)
@@ -172,16 +172,16 @@ class TestSweep:
     def test_ends_the_orphans_of_this_workspace_alone(self, tmp_path: Path) -> None:
         mine, other = str(tmp_path / "mine"), str(tmp_path / "other")
         orphan = self._sleeper(self._labels_of_the_dead(mine))
-        stranger = self._sleeper(self._labels_of_the_dead(other))
+        unrelated = self._sleeper(self._labels_of_the_dead(other))
         attended = self._sleeper(orphans.labels(mine, "r"))
         try:
             said = orphans.sweep(mine)
             assert said == [f"ended process {orphan.pid} of run r"]
             assert orphan.wait() == -signal.SIGTERM
-            assert stranger.poll() is None
+            assert unrelated.poll() is None
             assert attended.poll() is None
         finally:
-            for child in (orphan, stranger, attended):
+            for child in (orphan, unrelated, attended):
                 child.kill()
                 child.wait()
                 assert child.stdout is not None

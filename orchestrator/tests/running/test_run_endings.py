@@ -7,7 +7,7 @@ from typing import get_args
 
 import pytest
 from lary_orch.plan.jobs import Problem
-from lary_orch.run import failures as endings
+from lary_orch.run import failures
 from lary_orch.run.failures import report_failures, run_code
 from lary_orch.runtimes.base import Outcome
 from lary_orch.runtimes.jobs import Job
@@ -65,7 +65,7 @@ def _rows(count: int, model: str) -> list[dict[str, object]]:
 
 
 def test_rows_once_for_all_models(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(endings, "failed_rows", lambda plan: _rows(12, "pixels") + _rows(12, "frame-diff"))
+    monkeypatch.setattr(failures, "failed_rows", lambda plan: _rows(12, "pixels") + _rows(12, "frame-diff"))
     out = io.StringIO()
     report_failures(EMPTY, [], [], out)
     lines = out.getvalue().splitlines()

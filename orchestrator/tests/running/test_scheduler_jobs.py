@@ -25,7 +25,7 @@ MakeWork = Callable[..., Job]
 
 
 class Recorder:
-    """A watch that remembers what it was told."""
+    """A watch that remembers what was reported to it."""
 
     def __init__(self) -> None:
         self.calls: list[tuple[str, str]] = []
@@ -131,7 +131,7 @@ def test_a_job_wider_than_the_machine_is_refused(scheduler: Driven, make_work: M
 
 
 def test_an_image_that_says_done_and_is_not(scheduler: Driven, make_work: MakeWork) -> None:
-    (outcome,) = scheduler.run([make_work("a", lacks=lambda: "shards 3 and 4 are missing")])
+    (outcome,) = scheduler.run([make_work("a", absent=lambda: "shards 3 and 4 are missing")])
     assert (outcome.state, outcome.attempts, outcome.message) == ("failed", 3, "shards 3 and 4 are missing")
 
 

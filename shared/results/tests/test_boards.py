@@ -272,7 +272,7 @@ def test_wide_characters_keep_columns_straight() -> None:
     assert shown == ["t", "", "name  n", "----  -", "抓取  1", "é\u0301a    2", "abcd  3"]
 
 
-# --- relative beside absolute -----------------------------------------------------------------
+# --- relative next to absolute ----------------------------------------------------------------
 
 
 def test_relative_stands_next_to_absolute_and_is_explained(workspace: Workspace, write: Write) -> None:

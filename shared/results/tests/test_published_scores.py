@@ -1,4 +1,4 @@
-"""Published scores beside ours: where they may stand, the paper's averages, and `--against`."""
+"""Published scores next to ours: where they may stand, the paper's averages, and `--against`."""
 
 import io
 import json
@@ -293,7 +293,7 @@ def test_rows_of_another_csv_are_not_compared(workspace: Workspace, write: Write
         ('{"classification": []}', "classification: not an object"),
         ('{"classification": {"vjepa2": {"human_1st": "80"}}}', "vjepa2.human_1st: '80' is no number"),
         ("[3]", "entry 0: not an object"),
-        ('[{"model": "x"}]', "entry 0: lacks protocol, variant"),
+        ('[{"model": "x"}]', "entry 0: no protocol, variant"),
     ],
 )
 def test_a_file_of_another_kind_is_named(

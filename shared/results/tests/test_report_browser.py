@@ -163,9 +163,9 @@ def test_the_page_in_a_browser(browser: Browser, url: str) -> None:
       svg.dispatchEvent(new PointerEvent('pointermove', { ...at, bubbles: true }));
       return document.querySelector('.readout').textContent;
     })()"""
-    told = browser.run(read)
+    text = browser.run(read)
     label = "<img src=x onerror=window.ran=1>"
-    assert told == f"truth {label} 20 → prediction {label} 7: 1 of 6 rows (16.7 %)"
+    assert text == f"truth {label} 20 → prediction {label} 7: 1 of 6 rows (16.7 %)"
 
     browser.open(f"{url}#r-0")
     assert browser.run("document.getElementById('r-0').closest('details').open") is True

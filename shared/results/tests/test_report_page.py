@@ -342,8 +342,8 @@ def test_a_broken_matrix_costs_nothing_else(workspace: Workspace, write: Write, 
     folder = write("frame-diff", "toy", {"val": 0.5})
     publish_text(folder / "confusion_matrix.json", content)
     document = made()
-    told = document.one("section", id="d-lary-v1-toy").all("p", "muted")
-    assert any(str(folder / "confusion_matrix.json") in p.text for p in told)
+    found = document.one("section", id="d-lary-v1-toy").all("p", "muted")
+    assert any(str(folder / "confusion_matrix.json") in p.text for p in found)
     assert document.one("table", "board")
 
 
@@ -490,10 +490,10 @@ def test_a_broken_plan_or_result_is_told(workspace: Workspace, write: Write, mad
     publish_text(workspace.run("bad").plan, "{}")
     document = made()
     assert "2 files could not be read" in invoke(workspace).stderr
-    told = document.one("section", id="failures").all("pre")
-    assert len(told) == 2
-    assert "result.json" in told[0].text
-    assert "plan.json" in told[1].text
+    found = document.one("section", id="failures").all("pre")
+    assert len(found) == 2
+    assert "result.json" in found[0].text
+    assert "plan.json" in found[1].text
     assert document.one("table", "board")
 
 

@@ -62,7 +62,7 @@ def test_a_job_round_trips_and_refuses_contradictions(values: Values, provenance
 
 
 def test_another_contract_version_is_refused() -> None:
-    with pytest.raises(ContractError, match="job version 99, this image speaks version 1"):
+    with pytest.raises(ContractError, match="job version 99, this image has version 1"):
         check_version({"version": 99}, "job.json")
     check_version({"version": 1}, "job.json")
 

@@ -1,4 +1,4 @@
-"""What a file is, told without reading it whole."""
+"""What a file is, known without reading it whole."""
 
 from pathlib import Path
 

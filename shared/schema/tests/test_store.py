@@ -84,7 +84,7 @@ def test_an_unfinished_store_is_refused_and_names_the_shard(
 def test_a_shard_with_transient_failures_is_done_again(
     tmp_path: Path, provenance: Provenance, write_shard: WriteShard, reason: Reason, detail: str, transient: bool
 ) -> None:
-    """The last case is of a store from before killed processes were told from crashed ones."""
+    """The last case is of a store from before killed processes were distinguished from crashed ones."""
     undisturbed = full(tmp_path / "u.zarr", provenance, write_shard)
     root = tmp_path / "s.zarr"
     with contextlib.closing(StoreWriter.open(root, provenance)) as writer:

@@ -87,23 +87,23 @@ class Clock:
 
 @dataclass
 class Seen:
-    """A watch that keeps what it is told."""
+    """A watch that keeps what is reported to it."""
 
-    told: list[str] = field(default_factory=list)
+    reported: list[str] = field(default_factory=list)
     events: list[Event] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
     def launched(self, task: Task, slot: Slot, attempt: int) -> None:
-        self.told.append(f"{task.id} {attempt}")
+        self.reported.append(f"{task.id} {attempt}")
 
     def event(self, task: Task, event: Event) -> None:
         self.events.append(event)
 
     def relaunch(self, task: Task, code: int, message: str) -> None:
-        self.told.append(f"{task.id} again: {message}")
+        self.reported.append(f"{task.id} again: {message}")
 
     def ended(self, outcome: Outcome) -> None:
-        self.told.append(f"{outcome.task.id} {outcome.state}")
+        self.reported.append(f"{outcome.task.id} {outcome.state}")
 
     def note(self, text: str) -> None:
         self.notes.append(text)
@@ -116,7 +116,7 @@ class FakeTask(Task):
     rig: Any = None
 
     def missing(self) -> str | None:
-        return self.rig.lacks.get(self.id)  # type: ignore[no-any-return]
+        return self.rig.absent.get(self.id)  # type: ignore[no-any-return]
 
 
 class Stepped(Follower):
@@ -142,7 +142,7 @@ class Rig:
     root: Path
     attempts: int = 3
     profile: Profile = field(default_factory=lambda: Profile(settle_s=30))
-    lacks: dict[str, str] = field(default_factory=dict)
+    absent: dict[str, str] = field(default_factory=dict)
     """What a done job has not left (yet)."""
 
     def __post_init__(self) -> None:

@@ -75,7 +75,7 @@ def test_what_is_no_image_leaves_nothing(tmp_path: Path, saved: bytes) -> None:
     assert not list(tmp_path.iterdir())
 
 
-def test_what_is_missing_is_named_with_the_way_out(tmp_path: Path) -> None:
+def test_what_is_missing_is_named_with_what_to_do(tmp_path: Path) -> None:
     with pytest.raises(ContractError, match=r"baseline.json: image baseline .* lary-orch images export --to"):
         Exported.of(tmp_path, IMAGE)
     exported = Exported(name="baseline", ref="lary/baseline:1", id=_sha(CONFIG), source=None)

@@ -26,7 +26,7 @@ def test_the_way_of_a_run_that_nothing_disturbs(rig: Any) -> None:
     _whole(rig)
     assert rig.follower.follow()
     assert set(rig.ends().values()) == {("done", 0, 1)}
-    assert rig.seen.told == [
+    assert rig.seen.reported == [
         *("extract.p0 1", "extract.p0 done", "extract.p1 1", "extract.p1 done", "probe 1", "probe done"),
     ]
     assert rig.place.closed.exists()
@@ -59,7 +59,7 @@ def test_the_controller_is_asked_seldom_and_less_while_nothing_changes(rig: Any)
     before = len(rig.queue.asked)
     rig.pass_time(100)
     assert len(rig.queue.asked) - before <= 10
-    assert "extract.p0 again: killed (SIGKILL); often by the kernel for want of memory" in rig.seen.told
+    assert "extract.p0 again: killed (SIGKILL); often by the kernel for want of memory" in rig.seen.reported
 
 
 @pytest.mark.parametrize(
@@ -114,12 +114,12 @@ def test_a_mark_that_is_seen_late(rig: Any) -> None:
     rig.begin("extract.p0")
     rig.follower.step()
     rig.queue.states["extract.p0"] = "COMPLETED"
-    rig.lacks["extract.p0"] = "shards 0 are missing"
+    rig.absent["extract.p0"] = "shards 0 are missing"
     rig.pass_time(20)
     rig.end("extract.p0", 0)
     rig.pass_time(5)
     assert rig.ends()["extract.p0"][0] == "stopped"
-    del rig.lacks["extract.p0"]
+    del rig.absent["extract.p0"]
     rig.follower.step()
     assert rig.ends()["extract.p0"] == ("done", 0, 1)
 
@@ -137,14 +137,14 @@ def test_waiting_for_a_mark_is_bounded(rig: Any) -> None:
 
 
 def test_what_is_said_to_be_done_and_is_not_runs_again(rig: Any) -> None:
-    rig.lacks["extract.p0"] = "shards 0, 1 are missing"
+    rig.absent["extract.p0"] = "shards 0, 1 are missing"
     rig.follower.step()
     rig.begin("extract.p0")
     rig.end("extract.p0", 0)
     rig.pass_time(29)
     assert len(rig.queue.arrays) == 2
     rig.pass_time(12)
-    assert "extract.p0 again: shards 0, 1 are missing" in rig.seen.told
+    assert "extract.p0 again: shards 0, 1 are missing" in rig.seen.reported
     assert rig.queue.arrays[102] == ("extract.p0",)
 
 

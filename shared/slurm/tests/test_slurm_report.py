@@ -1,4 +1,4 @@
-"""What `status` tells of a session, without following it."""
+"""What `status` shows of a session, without following it."""
 
 from typing import Any
 

@@ -87,7 +87,7 @@ def test_a_task_that_is_ended_politely_says_so(batch: Batch) -> None:
 
 
 def test_ranks_of_a_spread_probe(batch: Batch, tmp_path: Path) -> None:
-    """Against a fake srun of two processes: who speaks, who they are, and whose code counts."""
+    """Against a fake srun of two processes: who writes events, who they are, and whose code counts."""
     fake = tmp_path / "bin" / "srun"
     fake.parent.mkdir()
     fake.write_text(

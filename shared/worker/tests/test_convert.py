@@ -86,10 +86,10 @@ def test_two_entries_need_a_choice(state, tmp_path):
 
 def test_nothing_is_overwritten(lightning, tmp_path):
     target = tmp_path / "lam.safetensors"
-    target.write_bytes(b"precious")
+    target.write_bytes(b"valuable")
     with pytest.raises(ContractError, match="exists already"):
         convert(lightning, target)
-    assert target.read_bytes() == b"precious"
+    assert target.read_bytes() == b"valuable"
 
 
 @pytest.mark.parametrize("content", [b"", b"version https://git-lfs.github.com/spec/v1\n", b"PK\x03\x04 cut", b"text"])

@@ -243,13 +243,13 @@ HARM = [
 
 
 @pytest.mark.parametrize("harm", range(len(HARM)))
-@pytest.mark.parametrize("where", ["beside", "in the entry", "as a key", "whole"])
+@pytest.mark.parametrize("where", ["next to it", "in the entry", "as a key", "whole"])
 @pytest.mark.parametrize("zipped", [True, False], ids=["zip", "legacy"])
 def test_nothing_of_the_file_runs(tmp_path, harm, where, zipped):
     mark = tmp_path / "mark"
     bomb = HARM[harm](mark)
     content = {
-        "beside": {"m": {"w": torch.ones(2)}, "bomb": bomb},
+        "next to it": {"m": {"w": torch.ones(2)}, "bomb": bomb},
         "in the entry": {"m": {"w": torch.ones(2), "bomb": bomb}},
         "as a key": {"m": {"w": torch.ones(2)}, "bombs": {bomb: 1}},
         "whole": bomb,

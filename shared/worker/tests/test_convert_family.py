@@ -208,7 +208,7 @@ QUESTIONS = {
     "an average": (lambda: {"model": {"w": torch.ones(4)}, "ema": {"w": torch.ones(4)}}, ["model", "ema"]),
     "parts": (lambda: {"encoder": {"w": torch.ones(4)}, "predictor": {"w": torch.ones(2)}}, ["encoder", "predictor"]),
     "top and entry": (lambda: {"w": torch.ones(4), "ema": {"w": torch.ones(4)}}, ["ema", "."]),
-    "part beside a tensor": (lambda: {"sd": {"m": {"w": torch.ones(999)}, "x": torch.ones(1)}}, ["sd", "sd.m"]),
+    "part next to a tensor": (lambda: {"sd": {"m": {"w": torch.ones(999)}, "x": torch.ones(1)}}, ["sd", "sd.m"]),
     "head of a part": (
         lambda: {"sd": {"m": {"w": torch.ones(999)}, "head": {"b": torch.ones(1)}}},
         ["sd.m", "sd.head"],

@@ -68,8 +68,8 @@ def outcome(path: Path, whole: list[str]) -> str:
     try:
         return "right" if read(path) == whole else "wrong"
     except RowFaultError as fault:
-        is_told = fault.reason == "decode_error" and str(path.parent) not in fault.detail
-        return "refused" if is_told else "badly told"
+        is_named = fault.reason == "decode_error" and str(path.parent) not in fault.detail
+        return "refused" if is_named else "badly named"
 
 
 def cut(data: bytes, draw: random.Random) -> bytes:
@@ -117,7 +117,7 @@ def test_no_damaged_clip_is_read_wrong(
     for _ in range(8):
         damaged.write_bytes(damage(path.read_bytes(), draw))
         found[outcome(damaged, whole)] += 1
-    assert not found["wrong"] + found["badly told"]
+    assert not found["wrong"] + found["badly named"]
     # A hole may lie where nothing depends on it (padding, times).
     assert found["refused"] >= (2 if damage is hole else 7)
 

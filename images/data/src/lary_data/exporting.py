@@ -29,7 +29,7 @@ JOURNAL = "lary-export.json"
 
 
 class Journal(Document):
-    """Beside the .npz files: which store they are of, so that no other latents are overwritten."""
+    """Next to the .npz files: which store they are of, so that no other latents are overwritten."""
 
     fingerprint: str
     done: dict[int, int] = Field(default_factory=dict)

@@ -47,7 +47,7 @@ class _Table(NamedTuple):
 
 def read_steps(dataset: LeRobot, tolerance_s: float) -> Steps:
     """Read every table. An episode whose rows are not those that `meta/` says is a fault; so is one of a table's rows
-    that `meta/` does not place there.
+    that `meta/` does not list there.
 
     Raises ContractError where all tables together have another number of rows than `meta/info.json` says, and the
     lengths of the episodes have it neither.
@@ -122,7 +122,7 @@ def _check_episodes(
 ) -> None:
     known = {episode.number for episode in episodes}
     for number in sorted(set(np.unique(table.episodes).tolist()) - known):
-        steps.faults.setdefault(number, f"{file} holds rows of it, which meta/ does not place there")
+        steps.faults.setdefault(number, f"{file} holds rows of it, which meta/ does not list there")
     for episode in episodes:
         first, stop = np.searchsorted(table.episodes, [episode.number, episode.number + 1])
         frames = table.frames[first:stop]

@@ -66,7 +66,7 @@ def retract(folder: Path, key: str) -> None:
 def write_card(folder: Path, card: DatasetCard) -> Path:
     """The card as YAML, with what differs from the defaults."""
     fields = card.model_dump(mode="json", exclude_defaults=True)
-    # A union is told apart by its tag, which is a default.
+    # A union is resolved by its tag, which is a default.
     fields["columns"]["input"] = card.columns.input
     path = folder / f"{card.key}.yaml"
     publish_text(path, yaml.safe_dump(fields, sort_keys=False, allow_unicode=True))

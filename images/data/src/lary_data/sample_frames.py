@@ -18,9 +18,9 @@ from lary_data.resuming import AnswerLog, answer_key, file_identity, run_resumed
 from lary_data.sampling import Method, sample_clip
 
 HOW_COLUMN = "sampling"
-"""Beside the indices: how they were chosen, or `failed: ` and why there are none."""
+"""Next to the indices: how they were chosen, or `failed: ` and why there are none."""
 LOG_SUFFIX = ".answers"
-"""Of the file beside the output that a killed run goes on from."""
+"""Of the file next to the output that a killed run goes on from."""
 SHOWN = 20
 """Malformed rows that are named; all are counted."""
 _REVISION = 2

@@ -64,7 +64,7 @@ def grouped(groups: Sequence[str], ratio: float, rng: np.random.Generator) -> Sp
     """
     names, codes, counts = _coded(groups)
     if len(names) < 2:
-        raise ContractError("all rows are one group, which cannot be split; --group needs columns that tell more")
+        raise ContractError("all rows are one group, which cannot be split; --group needs further columns")
     order = rng.permutation(len(names))
     sums = np.cumsum(counts[order])
     # At least one group on either side.

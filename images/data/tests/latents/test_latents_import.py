@@ -347,7 +347,7 @@ def test_a_finished_import_reads_no_latent_again(pairs: Any, tokens: Tokens, mon
     assert pairs.bring().exit_code == 0
 
 
-def test_damage_that_reading_found_is_mended(pairs: Any, tokens: Tokens) -> None:
+def test_damage_that_reading_found_is_repaired(pairs: Any, tokens: Tokens) -> None:
     tokens = np.random.default_rng(1).normal(size=(10, 64, 64)).astype(np.float32)
     pairs.release(tokens)
     path = pairs.old / "calvin/val/dinov2" / larybench.file_name(2)

@@ -149,7 +149,7 @@ def test_a_hung_ffmpeg_is_ended(tmp_path: Path, write_clip, monkeypatch) -> None
     assert not stat.exists() or stat.read_text().rsplit(")", 1)[1].split()[0] == "Z"
 
 
-def test_without_ffmpeg_the_way_out_is_said(tmp_path: Path, write_clip, monkeypatch) -> None:
+def test_without_ffmpeg_the_error_says_what_to_do(tmp_path: Path, write_clip, monkeypatch) -> None:
     arguments = write_sources(tmp_path, write_clip)
     monkeypatch.setenv("PATH", str(tmp_path))
     result = call(*arguments)

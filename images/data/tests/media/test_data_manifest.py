@@ -297,7 +297,7 @@ def test_what_is_there_is_not_made_again(tmp_path: Path, write_clip, monkeypatch
     assert "choose another --out" in str(refused.exception)
 
 
-def test_bad_datasets_are_refused_with_the_way_out(tmp_path: Path, write_clip) -> None:
+def test_bad_datasets_are_refused_with_what_to_do(tmp_path: Path, write_clip) -> None:
     root = tmp_path / "in"
     assert "meta/info.json: cannot be read" in str(make(root, tmp_path / "out").exception)
     write_v2(root, write_clip)

@@ -105,7 +105,7 @@ def test_a_static_clip_is_sampled_uniformly_and_says_so(tmp_path: Path, write_cl
     assert sampled == Sampled([0, 4, 8, 13, 17, 22, 26, 31, 35], "uniform (static)")
 
 
-@pytest.mark.skipif(not CLIPS.is_dir(), reason="the shared clips are not beside the repository")
+@pytest.mark.skipif(not CLIPS.is_dir(), reason="the shared clips are not next to the repository")
 @pytest.mark.parametrize("name", ["h264_720p.mp4", "h264_1080p.mp4"])
 def test_real_clips_as_the_formula_written_anew(name: str) -> None:
     """With another decoder, scikit-image's SSIM and the arithmetic in one go."""

@@ -348,7 +348,7 @@ LEFT_OUT: dict[str, tuple[Source, set[int]]] = {
     "frames begin at 1": (Source(table=column(1, frame_index=[1, 2, 3, 4, 5])), {1}),
     "another episode's rows": (Source(table=column(1, episode_index=[2] * 5)), {1, 2}),
     "an unknown episode's rows": (Source(table=column(1, episode_index=[7] * 5)), {1}),
-    "one row of a stranger": (Source(table=column(1, episode_index=[1, 1, 1, 1, 7])), {1}),
+    "one row of another episode": (Source(table=column(1, episode_index=[1, 1, 1, 1, 7])), {1}),
     "wrong dtype of an index": (Source(table=column(0, episode_index=["0"] * 6)), {0}),
     "an index is empty": (Source(table=column(0, frame_index=[0, 1, None, 3, 4, 5])), {0}),
     # Rows against their own times.

@@ -1,4 +1,4 @@
-"""`stats` and `relative`: numbers beside numpy's, LARYBench's fields, files that are missing or wrong."""
+"""`stats` and `relative`: numbers against numpy's, LARYBench's fields, files that are missing or wrong."""
 
 import json
 from pathlib import Path

@@ -33,7 +33,7 @@ class Dit(nn.Module):
         self._init(width)
 
     def forward(self, noisy: Tensor, t: Tensor, tokens: Tensor, dropped: Tensor) -> Tensor:
-        """As in training: rows where `dropped` (B,) bool is true are told nothing of their tokens."""
+        """As in training: rows where `dropped` (B,) bool is true are given nothing of their tokens."""
         flat = torch.where(dropped[:, None], self.nothing, tokens.flatten(1))
         return self.denoise(noisy, t, self.tokens(flat))
 
@@ -44,8 +44,8 @@ class Dit(nn.Module):
 
     def denoise(self, noisy: Tensor, t: Tensor, condition: Tensor) -> Tensor:
         """`t` is (B,), or (1,) where all rows are at the same step."""
-        told = self.time(sinusoids(t)) + condition
-        x = torch.cat([told[:, None], self.action(noisy)], dim=1) + self.position  # (B, 1 + S, W)
+        conditioned = self.time(sinusoids(t)) + condition
+        x = torch.cat([conditioned[:, None], self.action(noisy)], dim=1) + self.position  # (B, 1 + S, W)
         out: Tensor = self.leave(self.norm(self.blocks(x)[:, 1:]))
         return out
 

@@ -9,12 +9,12 @@ from matplotlib import font_manager, rc_context
 BASE = "DejaVu Sans"
 """Comes with matplotlib."""
 MORE = ("Noto Sans CJK SC", "Noto Sans CJK JP", "Noto Sans SC", "WenQuanYi Zen Hei", "Droid Sans Fallback", "Noto Sans")
-"""Taken where they are installed, for characters that the base lacks."""
+"""Taken where they are installed, for characters that the base font does not have."""
 
 
 @contextmanager
 def plain_text() -> Iterator[None]:
-    """Inside, text is drawn as it is: a `$` begins no formula, and other fonts help where the first lacks a glyph."""
+    """Inside, text is drawn as it is: a `$` begins no formula, and other fonts help where a glyph is missing."""
     with rc_context({"text.parse_math": False, "text.usetex": False, "font.family": list(_families())}):
         yield
 

@@ -24,7 +24,7 @@ def class_names(train: SplitMetadata, labels: Labels) -> tuple[str, ...]:
             f"{labels.classes}; correct classes: in the card or use the whole CSV"
         )
     if len(found) < 2:
-        raise ContractError(f"{train.path}: {len(found)} classes in column {labels.column!r}; nothing to tell apart")
+        raise ContractError(f"{train.path}: {len(found)} classes in column {labels.column!r}; nothing to distinguish")
     return found
 
 
@@ -50,7 +50,7 @@ def most_frequent(train: SplitMetadata, column: str) -> str:
 def class_ids(
     metadata: SplitMetadata, latents: Latents, labels: Sequence[str], names: Sequence[str], classes: int
 ) -> NDArray[np.int64]:
-    """(n,) ids of `labels`, a row's place in `names`; `classes` is what the probe can tell apart.
+    """(n,) ids of `labels`, a row's index in `names`; `classes` is what the probe can distinguish.
 
     Raises ContractError for a label that gets no id below `classes`, naming the label, the file and the row.
     """

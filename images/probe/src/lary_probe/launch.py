@@ -44,7 +44,7 @@ def is_joined(env: Mapping[str, str] = os.environ) -> bool:
 
 
 def local_processes(env: Mapping[str, str] = os.environ) -> int:
-    """How many processes of the job share this machine's memory and cores, as far as they were told."""
+    """How many processes of the job share this machine's memory and cores, as far as the environment says."""
     return int(env.get("LOCAL_WORLD_SIZE") or 1)
 
 

@@ -11,10 +11,10 @@ from lary_probe.latents import Latents
 
 
 class SplitMetadata:
-    """The rows of a split's CSV, row r of the store at place r."""
+    """The rows of a split's CSV, row r of the store at index r."""
 
     def __init__(self, split: ProbeSplit, job_root: Path, columns: tuple[str, ...]) -> None:
-        """Raises ContractError where the file is not the planned one or lacks a column."""
+        """Raises ContractError where the file is not the planned one or a column is missing."""
         self.path = job_root / split.source.metadata.path
         self.split = split
         self.rows = list(read_rows(self.path, columns))

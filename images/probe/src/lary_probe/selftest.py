@@ -35,7 +35,7 @@ def selftest(emit: Emit) -> None:
 
 
 class _Denoiser(nn.Module):
-    """A DiT that is told the tokens alone: the same noise at the same time step, rows with and without condition."""
+    """A DiT that is given the tokens alone: the same noise at the same time step, rows with and without condition."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -22,7 +22,7 @@ def load_protocol(name: str) -> ProtocolCard:
         raise ContractError(f"no protocol {name!r}; there are {', '.join(protocol_names())}, or give a YAML file")
     card = ProtocolCard.load(path)
     if card.key in protocol_names():
-        raise ContractError(f"{path}: key {card.key!r} is a built-in protocol's, and results are told apart by it")
+        raise ContractError(f"{path}: key {card.key!r} is a built-in protocol's, and results are distinguished by it")
     return card
 
 

@@ -19,13 +19,13 @@ def command() -> None:
     lary-orch run -m dinov2 -d calvin --variant imported
     lary-orch latents export -m vjepa2 -d calvin --to /data/latent_actions
 
-    Both verbs also take the places: --workspace, --data-dir, --metadata-dir, --latents, --catalog, --env
-    (`lary-orch data --help` tells what they are).
+    Both verbs also take the folders: --workspace, --data-dir, --metadata-dir, --latents, --catalog, --env
+    (`lary-orch data --help` describes them).
     """
 
 
 def _verb(name: str, help_line: str) -> Callable[..., None]:
-    """A subcommand that keeps the options of places for itself and leaves all others to the tool `latents-NAME`."""
+    """A subcommand that keeps the options of folders for itself and leaves all others to the tool `latents-NAME`."""
 
     @command.command(name, help=help_line, add_help_option=False, context_settings={"ignore_unknown_options": True})
     @workspace_options

@@ -159,7 +159,11 @@ _MATRIX = together(
         ),
         option("--split", "splits", multiple=True, help="Evaluated split; repeatable [all of the dataset's]."),
         option("--protocol", default="clean", help="How probes are trained and scored: a name, or a YAML file."),
-        option("--control/--no-control", default=True, help="Probe shuffled targets too: the floor of the method."),
+        option(
+            "--control/--no-control",
+            default=True,
+            help="Probe shuffled targets too: the chance level.",
+        ),
     ]
 )
 _SETTINGS = together(

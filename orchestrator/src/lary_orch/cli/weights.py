@@ -49,7 +49,7 @@ def ls(models: tuple[str, ...], workspace: Workspace, catalog: Catalog, as_json:
     if as_json:
         click.echo(json.dumps(found, indent=2, ensure_ascii=False))
         return
-    columns = ("models", "weight", "place", "size", "licence", "how to get it")
+    columns = ("models", "weight", "path", "size", "licence", "how to get it")
     show(Table(f"weights ({workspace.weights})", columns, [_cells(row) for row in found], frozenset({3})), sys.stdout)
 
 

@@ -30,7 +30,7 @@ def _split(card: DatasetCard, split: str, workspace: Workspace) -> Finding:
     lost = lost_rows(card, source)
     if lost:
         remedy = "correct media: in the dataset card, the CSV's paths, or --data-dir"
-        return Finding("fail", f"{what}: {len(lost)} of the first {LOOKED_AT} rows lack a file, {lost[0]}", remedy)
+        return Finding("fail", f"{what}: {len(lost)} of the first {LOOKED_AT} rows have no file, {lost[0]}", remedy)
     return Finding("ok", f"{what}: {source.rows} rows")
 
 

@@ -55,7 +55,7 @@ def _whole(store: Store, split: SplitSource, latents: Path, again: str) -> Plann
     unfinished = store.missing() or [record.shard for record in records if store.damage(record)]
     if unfinished:
         raise ContractError(
-            f"{root}: {len(unfinished)} of {provenance.layout.shards} shards are missing or damaged; {again} mends them"
+            f"{root}: {len(unfinished)} of {provenance.layout.shards} shards are missing or damaged; {again} fixes it"
         )
     layout = provenance.layout.model_copy(update={"path": root.relative_to(latents).as_posix()})
     return PlannedStore(provenance.values, layout, split, (), failed=sum(len(record.failures) for record in records))

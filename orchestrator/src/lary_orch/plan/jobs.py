@@ -16,7 +16,7 @@ from lary_orch.runtimes.jobs import Job
 
 @dataclass(frozen=True)
 class Probing:
-    """What a request says of its probes beside the protocol."""
+    """What a request says of its probes besides the protocol."""
 
     seeds: tuple[int, ...] = ()
     """Instead of the protocol's."""

@@ -332,7 +332,7 @@ def _controlled(cells: Sequence[_Cell], control: bool) -> Iterator[tuple[_Cell, 
 def _is_current(result: Path, cell: _Cell) -> bool:
     """Whether the stores are as the result saw them: whole, and with as many failed rows.
 
-    A job's fingerprint cannot tell: rows that failed once may be there after `--retry-failed`.
+    A job's fingerprint does not show it: rows that failed once may be there after `--retry-failed`.
     """
     splits = ("", *(store.source.split for store in cell.stores[1:]))
     failed = {split: store.failed for split, store in zip(splits, cell.stores, strict=True)}

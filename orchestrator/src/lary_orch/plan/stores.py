@@ -47,7 +47,7 @@ def plan_store(
 ) -> PlannedStore:
     """Compare what shall be there with what is. An existing store keeps its own shard size.
 
-    Raises ContractError where something else lies in the store's place.
+    Raises ContractError where something else lies at the store's path.
     """
     path, rows = store_path(values), source.rows
     store = Store(latents / path)

@@ -27,7 +27,7 @@ class Verb(Generic[D]):
     document: type[D]
     """What its `job.json` holds."""
     reads: tuple[MountName, ...]
-    """Mounts that it sees beside the job's own folder."""
+    """Mounts that it sees besides the job's own folder."""
     writes: MountName
     """The one mount that it may write."""
     outputs: Callable[[D], tuple[Output, ...]]

@@ -16,7 +16,7 @@ from lary_orch.runtimes.environments import MARKER
 from lary_orch.workspace import Workspace
 
 IDLE_S = 600
-"""A draft that no lock speaks for counts as left behind when nobody has written to it for so long."""
+"""A draft that no lock holds counts as left behind when nobody has written to it for so long."""
 STORES = "*/*/*/*.zarr"
 """Below the latents volume: dataset, split, model, store."""
 DRAFT_STORES = f"*/*/*/.*.zarr.*{PARTIAL_SUFFIX}"
@@ -65,7 +65,7 @@ def leftovers(workspace: Workspace) -> Iterator[Target]:
 
 
 def _drafts(folder: Path) -> Iterator[Path]:
-    """The outermost `*.partial` of a tree that are quiet."""
+    """The outermost `*.partial` of a tree to which nobody writes."""
     for root, folders, names in os.walk(folder):
         for name in [*folders, *names]:
             if name.endswith(PARTIAL_SUFFIX) and _is_idle(Path(root, name)):
@@ -125,7 +125,7 @@ def demo_sets(workspace: Workspace) -> Iterator[Target]:
 
 
 def runs(workspace: Workspace) -> Iterator[Target]:
-    """Jobs and logs, and the results beside them."""
+    """Jobs and logs, and the results next to them."""
     yield from _entries(workspace.runs, "jobs and logs of a run", expensive=True)
     yield from _entries(workspace.results, "results of a run", expensive=True)
 

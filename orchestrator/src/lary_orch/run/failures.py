@@ -1,4 +1,4 @@
-"""What a run says about what went wrong: which job or row, why, and the way out."""
+"""What a run says about what went wrong: which job or row, why, and what to do."""
 
 import signal
 from collections.abc import Iterable, Sequence
@@ -51,7 +51,7 @@ def _tail(log: Path) -> list[str]:
 
 
 def _row_lines(rows: Iterable[dict[str, Any]]) -> Iterable[str]:
-    """The first failed rows, each once with all the models that lack it."""
+    """The first failed rows, each once with all the models that do not have it."""
     models: dict[tuple[str, ...], list[str]] = {}
     for row in rows:
         name = f"{row['dataset']}/{row['split']} row {row['row']}"

@@ -22,7 +22,7 @@ from lary_orch.runtimes.jobs import Task
 PLAIN_EVERY_S = 10.0
 """At most one line per job in this time where no terminal shows bars."""
 WIDE, BAR, NARROW_BAR = 120, 20, 6
-"""Columns: below the first, bars give way to what is said beside them."""
+"""Columns: below the first, bars give way to the text next to them."""
 MARKS = {"done": ("done", "green"), "failed": ("FAILED", "red"), "skipped": ("skipped", "yellow")}
 STOPPED = ("stopped", "yellow")
 

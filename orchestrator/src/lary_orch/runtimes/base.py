@@ -110,7 +110,7 @@ class Execution(Protocol):
         """End the waiting of `poll`. May be called from a signal handler."""
 
     def cancel(self, notify: Notify, *, force: bool = False) -> None:
-        """End all jobs; `poll` tells when they have ended."""
+        """End all jobs; `poll` reports when they have ended."""
 
     def logs(self, task: str, attempt: int) -> tuple[Path, Path]:
         """Files of an attempt: its events, its stderr."""

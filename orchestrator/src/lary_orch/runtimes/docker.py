@@ -42,7 +42,7 @@ POLL_S = 0.5
 MEMORY_SHARE = 0.9
 """Of the machine's memory, for all tasks together that have no limit of their own; slots divide it."""
 UNKNOWN_EXIT = 255
-"""The container went away with its engine, or was removed by somebody: nobody can tell how it ended."""
+"""The container went away with its engine, or was removed by somebody: nobody knows how it ended."""
 KILLED = 137
 OWNER, RUN, JOB, ORCHESTRATOR = "lary.owner", "lary.run", "lary.job", "lary.orchestrator"
 
@@ -51,7 +51,7 @@ ENGINE_FAULTS = (DockerException, RequestException, SocketError, OSError)
 
 @contextmanager
 def engine_errors(what: str) -> Iterator[None]:
-    """Turn the engine's errors into a ContractError that says what was being done, and the way out."""
+    """Turn the engine's errors into a ContractError that says what was being done, and what to do."""
     try:
         yield
     except ENGINE_FAULTS as error:
@@ -120,7 +120,7 @@ class DockerRuntime(LocalRuntime):
         contract = found.labels.get(CONTRACT_LABEL, str(CONTRACT_VERSION))
         if contract != str(CONTRACT_VERSION):
             raise ContractError(
-                f"image {ref} speaks contract version {contract}, this orchestrator {CONTRACT_VERSION}; "
+                f"image {ref}has contract version {contract}, this orchestrator {CONTRACT_VERSION}; "
                 f"get one of its release by `{how_to_get(image)}`"
             )
         if image.folder is not None and found.labels.get(SOURCE_LABEL) != self._recipes.source(image):
@@ -258,7 +258,7 @@ class DockerTask:
                 yield to_line(self._memory_event(message))
 
     def wait(self) -> int:
-        """The exit code; 5 for a worker that the kernel killed at the memory limit, 255 where nobody can tell."""
+        """The exit code; 5 for a worker that the kernel killed at the memory limit, 255 where nobody knows."""
         ending = self._end()
         return ExitCode.OUT_OF_MEMORY if ending == Ending(KILLED, out_of_memory=True) else ending.code
 

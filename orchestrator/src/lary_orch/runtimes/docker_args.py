@@ -100,7 +100,7 @@ def _isolated(
         "security_opt": ["no-new-privileges:true"],
         "pids_limit": PIDS,
         "init": True,
-        # Output is read by attaching: a log of the engine's own would grow beside ours without a limit.
+        # Output is read by attaching: a log of the engine's own would grow next to ours without a limit.
         "log_config": {"type": "none"},
         # The end has to be read before the container goes: exit code and OOMKilled.
         "auto_remove": False,

@@ -111,7 +111,7 @@ class Job(Task):
     inputs: tuple[str, ...] = ()
     """Fingerprints of what it reads and another job may have to write first: stores, weights."""
     reads: tuple[MountName, ...] = ()
-    """Mounts that it sees beside its own `job`."""
+    """Mounts that it sees besides its own `job`."""
     writes: MountName = "out"
     """The one mount that it may write."""
     slots: int = 1

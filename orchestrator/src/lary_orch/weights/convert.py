@@ -29,7 +29,7 @@ class Conversion:
 
     @property
     def report(self) -> Path:
-        """What the worker writes beside the target."""
+        """What the worker writes next to the target."""
         return self.target.with_name(f"{self.target.name}.json")
 
 

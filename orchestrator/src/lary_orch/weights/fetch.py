@@ -31,17 +31,17 @@ class Remote:
     commit: str
     files: tuple[str, ...]
     size: int
-    """Bytes of all files, as the hub tells them."""
+    """Bytes of all files, as the hub reports them."""
     hashes: Mapping[str, str] = field(default_factory=dict)
-    """sha256 of those files of which the hub tells it (the large ones)."""
+    """sha256 of those files of which the hub reports it (the large ones)."""
 
 
 def fetch(spec: WeightSpec, path: Path, notify: Notify, revision: str | None = None) -> str:
     """Put a weight at `path`; the commit it came from.
 
-    Downloads go on where they were interrupted: they lie in `NAME.COMMIT.partial` beside `path` until
+    Downloads go on where they were interrupted: they lie in `NAME.COMMIT.partial` next to `path` until
     they are whole and verified. `revision` overrides the card's; without either, the hub's newest
-    commit is taken and said. Raises WeightsError (exit 4) with the way out where it cannot be had.
+    commit is taken and said. Raises WeightsError (exit 4) that says what to do where it cannot be had.
     """
     hub = _hub()
     endpoint = require_https(os.environ.get("HF_ENDPOINT", DEFAULT_ENDPOINT).rstrip("/"))
@@ -91,12 +91,12 @@ def _find(hub: Any, endpoint: str, spec: WeightSpec, path: Path, revision: str |
     sizes = {sibling.rfilename: sibling.size or 0 for sibling in info.siblings}
     files = _wanted(spec, path, tuple(sizes))
     hashes = {sibling.rfilename: sibling.lfs.sha256 for sibling in info.siblings if sibling.lfs}
-    told = {name: hashes[name] for name in files if name in hashes}
-    return Remote(spec.repo, info.sha, files, sum(sizes[name] for name in files), told)
+    hashes_of_hub = {name: hashes[name] for name in files if name in hashes}
+    return Remote(spec.repo, info.sha, files, sum(sizes[name] for name in files), hashes_of_hub)
 
 
 def _compare(remote: Remote, draft: Path) -> None:
-    """Refuse a file that is not the one of which the hub told the hash."""
+    """Refuse a file that is not the one of which the hub gave the hash."""
     for name, expected in remote.hashes.items():
         if (found := file_sha256(draft / name)) != expected:
             (draft / name).unlink()
@@ -111,9 +111,9 @@ def _wanted(spec: WeightSpec, path: Path, there: tuple[str, ...]) -> tuple[str, 
     inside = f"{spec.subfolder}/" if spec.subfolder else ""
     if spec.files:
         files = tuple(inside + name for name in spec.files)
-        lacking = sorted(set(files) - set(there))
-        if lacking:
-            raise WeightsError(f"{spec.repo} has no {', '.join(lacking)}; it has {', '.join(sorted(there))}")
+        missing = sorted(set(files) - set(there))
+        if missing:
+            raise WeightsError(f"{spec.repo} has no {', '.join(missing)}; it has {', '.join(sorted(there))}")
         return files
     there = tuple(name for name in there if name.startswith(inside))
     if not is_single_file(spec):

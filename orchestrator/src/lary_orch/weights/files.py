@@ -88,9 +88,9 @@ def verify(weight: Weight, cache: Path) -> tuple[State, str]:
 def problems(weight: Weight) -> Iterator[str]:
     """What is wrong with a weight that is there, as far as can be seen without its hash."""
     if weight.path.is_dir():
-        lacking = [name for name in weight.spec.files if not (weight.path / name).is_file()]
-        if lacking:
-            yield f"the folder lacks {', '.join(lacking)}"
+        missing = [name for name in weight.spec.files if not (weight.path / name).is_file()]
+        if missing:
+            yield f"the folder is missing {', '.join(missing)}"
     files = visible_files(weight.path)
     if not files:
         yield "the folder is empty"

@@ -25,7 +25,7 @@ CHUNK = 1 << 20
 def fetch_url(spec: WeightSpec, path: Path, notify: Notify) -> None:
     """Put the file of `spec.url` at `path`.
 
-    What came of an interrupted download lies in `NAME.VERSION.partial` beside `path`. The next one goes on
+    What came of an interrupted download lies in `NAME.VERSION.partial` next to `path`. The next one goes on
     there if the server says that its file is still that version, by a strong ETag or a date; a server that
     says neither sends all of it again. Compared with the card's sha256 where that is known. Raises
     WeightsError (exit 4), which says what to do, where it cannot be had.
@@ -57,7 +57,7 @@ def _facts(url: str) -> Mapping[str, str]:
 
 
 def _version(facts: Mapping[str, str]) -> str:
-    """Changes when the server's file does, as far as it tells."""
+    """Changes when the server's file does, as far as it reports."""
     return fingerprint({name: facts.get(name) for name in (*_VALIDATORS, "Content-Length")})[:12]
 
 
@@ -84,7 +84,7 @@ def _download(url: str, file: Path, facts: Mapping[str, str]) -> None:
 
 
 def _require_same(url: str, facts: Mapping[str, str], answer: Mapping[str, str]) -> None:
-    """Refuse a file that is not the one of which `facts` were told: its bytes would lie under the other's name."""
+    """Refuse a file that is not the one that `facts` describe: its bytes would lie under the other's name."""
     changed = [name for name in _VALIDATORS if None not in (facts.get(name), answer.get(name))]
     changed = [name for name in changed if facts.get(name) != answer.get(name)]
     if changed:

@@ -21,7 +21,7 @@ class Case:
     of: str
     """Model, mode and variant; empty for the image as a whole."""
     run: Callable[[], str]
-    """What was seen, for people. Raises ContractError for a breach, `Skipped` where it cannot tell."""
+    """What was seen, for people. Raises ContractError for a breach, `Skipped` where it cannot be known."""
     remedy: str
     """Where to look in the image when it fails."""
 

@@ -82,7 +82,7 @@ class Episode:
 
 
 def _chunk(draws: Draws, state: State) -> list[State]:
-    """Actions of a steady motion, uneven by a little, towards places within the joints' limits."""
+    """Actions of a steady motion, uneven by a little, towards positions within the joints' limits."""
     shoulder = _steps(draws, state.shoulder, _SHOULDER, _FASTEST)
     elbow = _steps(draws, state.elbow, _ELBOW, _FASTEST)
     grip = _speed(draws, state.gripper, (0, _OPEN), _OPEN // STRIDE)

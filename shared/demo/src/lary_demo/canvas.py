@@ -54,9 +54,9 @@ def capsule(start: Point, end: Point, radius: int) -> Mask:
     px, py = _X - start[0], _Y - start[1]
     length2 = ax * ax + ay * ay
     along, across = px * ax + py * ay, px * ay - py * ax
-    beside = (along >= 0) & (along <= length2) & (across * across <= radius * radius * length2)
+    along_side = (along >= 0) & (along <= length2) & (across * across <= radius * radius * length2)
     at_ends = np.minimum(px * px + py * py, (px - ax) ** 2 + (py - ay) ** 2) <= radius * radius
-    return _coverage(beside | at_ends)
+    return _coverage(along_side | at_ends)
 
 
 def paint(frame: Frame, mask: Mask, colour: Colour, percent: int = 100) -> None:

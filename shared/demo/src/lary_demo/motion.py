@@ -37,7 +37,7 @@ class Clip:
     start: Point
     radius: int
     travel: int
-    """Subpixels from the first frame to the last, of place or of radius."""
+    """Subpixels from the first frame to the last, of position or of radius."""
     background: Frame
     distractor: Distractor
 
@@ -89,7 +89,7 @@ def _start(draws: Draws, room: int, shift: int) -> int:
 
 
 def clips(split: str, seed: int) -> list[Clip]:
-    """The clips of a split, as many of each class, in an order that tells nothing."""
+    """The clips of a split, as many of each class, in an order that is uninformative."""
     rows, part = ROWS[split], list(ROWS).index(split)
     each = [action for action in CLASSES for _ in range(rows // len(CLASSES))]
     order = Draws(seed, 0, part).shuffled(each)

@@ -10,7 +10,7 @@ VERSION = 1
 
 @dataclass(frozen=True)
 class Settings:
-    """What determines a demo set, beside its key."""
+    """What determines a demo set, besides its key."""
 
     seed: int = 0
     distractor: int = 50

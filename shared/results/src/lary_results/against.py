@@ -175,7 +175,7 @@ def _identity_of(entry: Any, where: str) -> tuple[str, ...]:
     found = _object(entry, where)
     missing = [name for name in (*IDENTITY, "value", "metadata") if name not in found]
     if missing:
-        raise ContractError(f"{where}: lacks {', '.join(missing)}; save the file by `lary-orch results --json`")
+        raise ContractError(f"{where}: no {', '.join(missing)}; save the file by `lary-orch results --json`")
     well = found["value"] is None or _is_number(found["value"])
     if not well or not isinstance(found["metadata"], list):
         raise ContractError(f"{where}: value is to be a number, and metadata a list of hashes")

@@ -26,7 +26,7 @@ def find_plan(runs: Path, run: str | None) -> PlanFile:
 
 
 def run_state(plan: PlanFile) -> dict[str, Any]:
-    """Everything that `status` tells, as JSON values."""
+    """Everything that `status` shows, as JSON values."""
     return {
         "run": plan.run,
         "stores": [_store_state(entry, Path(plan.latents)) for entry in plan.stores],

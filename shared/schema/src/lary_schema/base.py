@@ -38,7 +38,7 @@ def explain(code: int) -> str:
 
 
 class ContractError(Exception):
-    """A job cannot be done as given. The message names the file, the row or key, and the way out."""
+    """A job cannot be done as given. The message names the file, the row or key, and what to do."""
 
     exit_code = ExitCode.BAD_JOB
 

@@ -109,9 +109,9 @@ class WeightSpec(Document):
 
     name: Key
     path: MountPath
-    """Default place below the weights root."""
+    """Default path below the weights root."""
     env: str | None = Field(default=None, pattern=WEIGHT_VARIABLE)
-    """Variable that names another place on the host (LARYBench's own names). What it names is mounted, so a card
+    """Variable that names another path on the host (LARYBench's own names). What it names is mounted, so a card
     may not choose any variable of the caller (HOME, ...)."""
     repo: str | None = None
     """Hub repository for `lary-orch weights fetch`."""
@@ -178,7 +178,7 @@ class ModelCard(_Card):
         return self.variant_preprocessing.get(variant, self.preprocessing)
 
     def spec(self, mode: Mode, variant: str) -> ModeSpec:
-        """What the model takes and gives. Raises ContractError for a mode or variant it lacks."""
+        """What the model takes and gives. Raises ContractError for a mode or variant it does not have."""
         if variant not in self.variants:
             raise ContractError(f"model {self.key} has no variant {variant!r}; it has {', '.join(self.variants)}")
         found = self.variant_modes.get(variant, {}).get(mode) or self.modes.get(mode)
@@ -188,7 +188,7 @@ class ModelCard(_Card):
 
 
 class ImageCard(_Card):
-    """`image.yaml`, beside an image's code: what the catalog knows of it before it is built.
+    """`image.yaml`, next to an image's code: what the catalog knows of it before it is built.
 
     The image's `describe` prints the same document with `code_sha256` and `libraries` filled in.
     """

@@ -1,4 +1,4 @@
-"""Datasets on one disk: what the orchestrator tells the data tools of its catalog."""
+"""Datasets on one disk: what the data tools get of the orchestrator's catalog."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""What files on a disk are, told by their names and their first bytes."""
+"""What files on a disk are, recognised by their names and their first bytes."""
 
 import hashlib
 import json
@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 ENDS_BYTES = 1 << 16
-"""Of each end of a file, to tell two states of it."""
+"""Of each end of a file, to distinguish two states of it."""
 _POINTER = b"version https://git-lfs"
 """How the text begins that Git LFS leaves where it did not fetch a file (Git LFS, docs/spec.md)."""
 _ZIP_SUFFIXES = {".pt", ".pth", ".ckpt"}
@@ -85,7 +85,7 @@ def file_state(path: Path) -> list[str | int]:
     """What another content changes: size, times, inode, and a hash of both ends. Raises OSError.
 
     A file may be edited with its size kept and its modification time set back. Then its change time, which
-    nobody sets, tells; where a volume has no honest one, the ends tell most edits (a header, a last row).
+    nobody sets, shows it; where a volume has no honest one, the ends show most edits (a header, a last row).
     """
     stat = path.stat()
     return [str(path), stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino, _ends_sha256(path)]

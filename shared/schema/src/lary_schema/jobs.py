@@ -220,13 +220,13 @@ class ProbeJob(_Job):
     """Take mean 0 and std 1 for a robot type without statistics, as LARYBench does; such rows are counted."""
     protocol: ProtocolCard
     control: Literal["none", "shuffled"] = "none"
-    """`shuffled`: train targets are permuted, so nothing can be learnt; the floor of the method."""
+    """`shuffled`: train targets are permuted, so nothing can be learnt: the chance level of the method."""
     ram_bytes: int = Field(default=8 << 30, ge=1)
     """Latents above this stay on disk and are read by batch."""
     processes: int = Field(default=1, ge=1)
     """How many processes share each batch (one per GPU)."""
     trackers: tuple[Tracker, ...] = ()
-    """Where scores are logged beside the job's own files; they write below the out mount."""
+    """Where scores are logged besides the job's own files; they write below the out mount."""
 
     @property
     def fingerprint(self) -> str:
@@ -259,6 +259,6 @@ def check_version(data: Any, where: str) -> None:
     found = data.get("version") if isinstance(data, dict) else None
     if found != CONTRACT_VERSION:
         raise ContractError(
-            f"{where}: job version {found!r}, this image speaks version {CONTRACT_VERSION}; "
+            f"{where}: job version {found!r}, this image has version {CONTRACT_VERSION}; "
             "rebuild the image or use the orchestrator of its release"
         )

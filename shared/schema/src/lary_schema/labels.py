@@ -85,7 +85,7 @@ def _require_all(split: SplitLabels, column: str) -> None:
 def _require_classes(train: SplitLabels, classes: int | None, column: str) -> None:
     found = len(train.labels)
     if found < 2:
-        raise ContractError(f"{train.csv}: {found} classes in column {column!r}; nothing to tell apart")
+        raise ContractError(f"{train.csv}: {found} classes in column {column!r}; nothing to distinguish")
     if classes is not None and found != classes:
         raise ContractError(
             f"{train.csv}: {found} classes in column {column!r}, the dataset card says {classes}; correct classes: in "

@@ -1,7 +1,7 @@
 """A mount made of single files from anywhere on the host: a folder of links, and what a container mounts for it.
 
 A process follows the links. A container cannot, since their targets lie outside: it gets each file for itself,
-at the same place (`linked_files`), and nothing else of the folders that hold them.
+at the same path (`linked_files`), and nothing else of the folders that hold them.
 """
 
 import os
@@ -13,7 +13,7 @@ from pathlib import Path
 from lary_schema.base import ContractError, fingerprint
 
 FOLDER = "linked"
-"""Name of the folder that holds them: what tells such a mount from any other folder."""
+"""Name of the folder that holds them: what distinguishes such a mount from any other folder."""
 
 
 def linked_folder(files: Mapping[str, Path], below: Path) -> Path:

@@ -291,7 +291,7 @@ def _read(lease: Path) -> dict[str, str]:
 
 
 def _process(pid: int) -> dict[str, str]:
-    """A living process, told apart from a later one of the same number, and from one of another container."""
+    """A living process, distinguished from a later one of the same number, and from one of another container."""
     try:
         namespace = str(Path("/proc/self/ns/pid").readlink())
         boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()

@@ -1,7 +1,7 @@
 """Text of others (file names, cells, messages, model output) made safe to show, and JSON that is always valid.
 
 A terminal acts on escape sequences, and bidirectional controls make a name read as another one. Both are shown as
-their codes. Every place that prints, and the HTML report, passes such text through here.
+their codes. All code that prints, and the HTML report, passes such text through here.
 """
 
 import json

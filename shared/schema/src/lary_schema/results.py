@@ -42,7 +42,7 @@ class Interval(Document):
     groups: int | None = None
     """How many of them there are."""
     seeds: bool = False
-    """Whether the interval holds the seeds' spread beside the draw of groups."""
+    """Whether the interval holds the seeds' spread besides the draw of groups."""
     note: str | None = None
     """What a reader has to know of it: too few groups, no interval."""
 

@@ -15,7 +15,7 @@ class SafeStream(io.TextIOWrapper):
     """A text stream on the buffer of another one that writes control and bidirectional characters as their codes."""
 
     def __init__(self, below: io.TextIOWrapper) -> None:
-        # A name that is no UTF-8 has surrogates, which are shown as codes; other encodings lack other characters.
+        # A name that is no UTF-8 has surrogates, which are shown as codes; other encodings miss other characters.
         super().__init__(below.buffer, below.encoding, "backslashreplace", line_buffering=below.line_buffering)
         self.below = below
 

@@ -32,7 +32,7 @@ def make_values(
 ) -> Values:
     """All that determines a split's latents; `weights` are hashes by name.
 
-    Raises ContractError for a variant or mode the model lacks.
+    Raises ContractError for a variant or mode the model does not have.
     """
     mode = source.columns.input
     assert card.code_sha256 is not None  # `describe` refuses an answer without it

@@ -19,7 +19,7 @@ from lary_slurm.images import MAKERS, Exported, Kind, make_command
 def export(client: Any, image: ImageSource, folder: Path, notify: Notify) -> Exported:
     """Write NAME.tar, NAME.json and, where their programs are there, NAME.sif and NAME.sqsh.
 
-    An image that lies there already is left as it is. Raises ContractError where the engine lacks it.
+    An image that lies there already is left as it is. Raises ContractError where the engine does not have it.
     """
     from docker.errors import ImageNotFound
 

@@ -1,7 +1,7 @@
 """Follows a session to its end: submits, looks at what tasks write, asks the controller now and then.
 
 What a task's own files say comes first, since looking at them costs the controller nothing. The queue is
-asked for what files cannot tell: whether a task without an end is still to come. What follows of it (another attempt,
+asked for what files do not show: whether a task without an end is still to come. What follows of it (another attempt,
 the end, what is hopeless then) is decided by `lary_orch.run.attempts`. Nothing here is lost when the follower dies;
 another one, on any login node, reads the same files and goes on.
 """
@@ -303,7 +303,7 @@ class Follower:
         try:
             submission = submit(self._client, self._paths, submission, text, self._needs(submission.tasks))
         except SlurmAwayError as error:
-            # It may have got through: the queue will tell by the comment, before it is tried again.
+            # It may have got through: the queue will show it by the comment, before it is tried again.
             self._notify(f"{error}; trying again")
             self._again.asked(changed=False)
             self._pace.hurry()

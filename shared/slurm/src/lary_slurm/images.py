@@ -18,7 +18,7 @@ MAKERS = {"sif": "apptainer", "sqsh": "enroot"}
 
 
 class Exported(Document):
-    """`NAME.json` beside the files of an image."""
+    """`NAME.json` next to the files of an image."""
 
     name: Key
     ref: str
@@ -29,7 +29,7 @@ class Exported(Document):
 
     @classmethod
     def of(cls, folder: Path, image: ImageSource) -> Self:
-        """Raises ContractError with the way out where the image was not exported there."""
+        """Raises ContractError that says what to do where the image was not exported there."""
         path = folder / f"{image.card.name}.json"
         if not path.is_file():
             raise ContractError(

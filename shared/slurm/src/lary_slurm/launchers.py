@@ -20,7 +20,7 @@ from lary_slurm.script import CGROUPS, podman_setup
 
 SHM_BYTES = 1 << 30
 JOINING = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
-"""What tells the processes of a spread probe of each other; set by the batch script."""
+"""By what the processes of a spread probe find each other; set by the batch script."""
 END_S = 2
 """For a container to end politely; Slurm's KillWait, 30 s by default, ends the script that waits for it."""
 FILES = 1024
@@ -41,7 +41,7 @@ class Launch:
     mounts: Mounts | None = None
     """None for a question (`describe`)."""
     reads: tuple[str, ...] = ("data", "weights", "latents")
-    """Mounts that the job declares beside its own folder."""
+    """Mounts that the job declares besides its own folder."""
     absent: frozenset[str] = frozenset()
     """Read-only mounts whose folder does not exist: no weights are no fault of a model that needs none."""
     writable: str = "latents"

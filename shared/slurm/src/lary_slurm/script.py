@@ -21,7 +21,7 @@ rank() {
     export RANK=$SLURM_PROCID WORLD_SIZE=$SLURM_NTASKS LOCAL_RANK=$SLURM_LOCALID
     # Apptainer passes on what has this prefix.
     for name in RANK WORLD_SIZE LOCAL_RANK MASTER_ADDR MASTER_PORT; do export "APPTAINERENV_$name=${!name}"; done
-    # One process tells the events, and its exit code counts: the others die of its end.
+    # One process writes the events, and its exit code counts: the others die of its end.
     ((RANK == 0)) || exec >/dev/null
     "$@"
     local code=$?

@@ -64,5 +64,5 @@ def submit(client: Client, paths: SessionPaths, submission: Submission, text: st
 
 
 def comment(paths: SessionPaths, number: int) -> str:
-    """Tells a submission in the queue from all others of the run."""
+    """Distinguishes a submission in the queue from all others of the run."""
     return f"{paths.root.name}-{number:04}"

@@ -19,7 +19,7 @@ REASONS = {
     "PREEMPTED": "preempted",
     "CANCELLED": "cancelled in the queue",
 }
-"""Slurm's word for an end that the task itself cannot tell -> ours."""
+"""Slurm's word for an end that the task itself cannot report -> ours."""
 NO_CODE = "it left no exit code: killed together with its script, or it could not be started"
 
 
@@ -37,7 +37,7 @@ class Tracked:
     gone: float | None = None
     """Since when there is nothing to be seen that should be: an end, or what the task wrote."""
     seen: int = 0
-    """The newest attempt of the submission that people were told of."""
+    """The newest attempt of the submission that people were informed of."""
     tail: Tail | None = None
 
     @property

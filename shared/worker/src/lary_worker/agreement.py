@@ -13,7 +13,7 @@ from lary_worker import registry
 def check_agreement(job: ExtractJob) -> None:
     """Compare the job with the image and with itself. Raises ContractError naming all that differs."""
     if job.values.decoder == "decord" and importlib.util.find_spec("decord") is None:
-        raise ContractError(f"job {job.id} wants decord, which this image lacks; install it, or plan with pyav")
+        raise ContractError(f"job {job.id} wants decord, which this image does not have; install it, or plan with pyav")
     card = registry.find_card(job.values.model)
     differences = _with_image(job, card) | _within(job)
     wrong = [f"{name}: planned {planned}, here {here}" for name, (planned, here) in differences.items()]

@@ -1,4 +1,4 @@
-"""`convert`: a checkpoint that holds pickled objects beside its tensors -> safetensors.
+"""`convert`: a checkpoint that holds pickled objects besides its tensors -> safetensors.
 
 The one module of the project that unpickles, and only behind `--i-trust-this-file`. Even then nothing
 that the file names is imported or called: every class and function becomes an inert record
@@ -285,7 +285,7 @@ def _make(source: Path, archive: Archive, chosen: Entry) -> dict[str, torch.Tens
     for name, found in chosen.tensors.items():
         try:
             made[name] = found.make(archive)
-            # The one place that knows which types the format has.
+            # The one function that knows which types the format has.
             save({"tensor": made[name][:0] if made[name].ndim else made[name]})
         except UnwritableError as error:
             problems[name] = str(error)

@@ -1,4 +1,4 @@
-"""Which of the dictionaries in a checkpoint holds the network: told by what stands in them, never by their order."""
+"""Which of the dictionaries in a checkpoint holds the network: by what stands in them, never by their order."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ class Candidate:
 
     @property
     def weights(self) -> tuple[Tensor, ...]:
-        """What tells a network from a counter, a loss or the state of a generator."""
+        """What distinguishes a network from a counter, a loss or the state of a generator."""
         return tuple(t for t in self.tensors if t.floating and t.shape != ())
 
     @property

@@ -1,7 +1,7 @@
 """What a model has to be. This is all a new model implements; the loop around it is not its business.
 
 A model is a class registered under the entry-point group `lary.models` by its card's key. Its card
-stands in `image.yaml` beside the code. The loop makes one instance in the main process, calls
+stands in `image.yaml` next to the code. The loop makes one instance in the main process, calls
 `load` once and `encode` per batch; the decode processes make their own instance and call only
 `preprocess`, so a module that imports torch inside `load` and `encode` keeps them light.
 """

@@ -3,7 +3,7 @@
 A cause that need not be the task's own (its process was killed, memory ran out, the volume failed, it took too long) is
 tried again in a fresh process, a few times. What a task does by itself again and again is final.
 
-Whoever owns the processes says how they are started and what they speak (`Child`); the worker's decode processes and
+Whoever owns the processes says how they are started and what they send (`Child`); the worker's decode processes and
 those of the data tools are both of this kind.
 """
 
@@ -47,7 +47,7 @@ class ChildProcess(Protocol):
 
 @dataclass
 class Child(Generic[Task]):
-    """One process. It speaks first, once, when it is ready; then it gives one reply to each task."""
+    """One process. It sends first, once, when it is ready; then it gives one reply to each task."""
 
     pipe: Connection
     process: ChildProcess

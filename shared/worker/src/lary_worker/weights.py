@@ -12,7 +12,7 @@ from lary_worker.model import Weights
 
 
 def find_weights(job: ExtractJob, card: ModelCard, root: Path, beat: Callable[[str], None]) -> Weights:
-    """Files and folders by name, verified; `beat` is told of each. Raises WeightsError naming the file."""
+    """Files and folders by name, verified; `beat` is called for each. Raises WeightsError naming the file."""
     planned = {file.name for file in job.weights}
     needed = {spec.name for spec in card.weights if not spec.optional}
     if not needed <= planned <= {spec.name for spec in card.weights}:

@@ -17,7 +17,7 @@ FOLDER = click.Path(file_okay=False, path_type=Path)
 @click.option("--from", "root", type=FOLDER, help="Root of the .npz files [the latents volume, LARY_LA_DIR].")
 @click.option(
     "--csv", "csvs", type=click.Path(dir_okay=False, path_type=Path), multiple=True,
-    help="CSV with la_path, of one --split; repeat for partitions, in order [found beside the dataset's CSV].",
+    help="CSV with la_path, of one --split; repeat for partitions, in order [found next to the dataset's CSV].",
 )  # fmt: skip
 @click.option(
     "--dtype", type=click.Choice(["float32", "float16"]), default="float32", show_default=True,

@@ -23,7 +23,7 @@ FILE = click.Path(dir_okay=False, path_type=Path)
               help="Keep rows together that agree in this column, such as an episode; repeatable.")  # fmt: skip
 @click.option("--group-pattern", "pattern", metavar="REGEX",
               help="With one --group: the part (?P<group>...) of its cells is the group.")  # fmt: skip
-@click.option("--train", type=FILE, help="CSV of train [beside CSV: its name with `train` for `all`, or `_train`].")
+@click.option("--train", type=FILE, help="CSV of train [next to CSV: its name with `train` for `all`, or `_train`].")
 @click.option("--val", type=FILE, help="CSV of val [likewise].")
 @click.option("--overwrite", is_flag=True, help="Replace CSVs that are there already.")
 def command(

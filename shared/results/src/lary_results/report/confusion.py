@@ -119,7 +119,7 @@ def _heat_cells(matrix: Matrix, row: int) -> Iterator[Html]:
 
 
 def _as_drawing(matrix: Matrix) -> Html:
-    """One path per colour step: a 123 x 123 matrix is nine elements. Scripts tell the cell under the pointer."""
+    """One path per colour step: a 123 x 123 matrix is nine elements. Scripts name the cell under the pointer."""
     size = len(matrix.labels)
     paths = [el("path", d=d, class_=f"s{step}") for step, d in sorted(_paths(matrix).items())]
     drawing = el(

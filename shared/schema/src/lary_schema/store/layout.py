@@ -29,7 +29,7 @@ SHARD_ROWS_MAX = 1024
 ITEM_BYTES = {"float16": 2, "float32": 4}
 INDEX_BYTES = 8
 _KILLED_BEFORE = "the decode process died"
-"""The detail of `crashed` in stores from before `killed` was told apart from it: what it died of is not known."""
+"""The detail of `crashed` in stores from before `killed` was distinguished from it: what it died of is not known."""
 
 
 MISSING_INDEX = -1
@@ -329,6 +329,6 @@ def shard_rows(row_bytes: int, rows: int) -> int:
 
 
 def store_path(values: Values) -> str:
-    """Where a store lies below the latents mount: readable parts, then the fingerprint's head."""
+    """Where a store lies below the latents mount: readable parts, then the fingerprint's prefix."""
     name = f"{values.mode}-{values.variant}-{values.fingerprint[:16]}.zarr"
     return f"{values.dataset}/{values.split}/{values.model}/{name}"

@@ -47,7 +47,7 @@ class StoreWriter:
     def open(cls, root: Path, provenance: Provenance, locks: LockKind | None = None) -> Self:
         """Make the store, or go on with the one that is there.
 
-        The group is made beside its place and renamed into it, so a half-made one is never seen and
+        The group is made next to its final path and renamed to it, so a half-made one is never seen and
         two workers may start at once. Raises ContractError where the store there has another
         fingerprint or layout, or the volume cannot be written.
         """
@@ -103,7 +103,7 @@ class StoreWriter:
 
         tokens (n, T, N, D) in the store's dtype, indices (n, T, L) or None, status (n,), where n is
         the shard's number of rows. The files are synced before the marker appears, so a marker never
-        speaks of bytes that a power cut could take back.
+        lists bytes that a power cut could take back.
         """
         rows = self.layout.shard_range(shard)
         arrays = {"tokens": tokens, "status": status} | ({} if indices is None else {"indices": indices})

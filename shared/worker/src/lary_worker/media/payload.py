@@ -12,7 +12,7 @@ Check = Callable[[bytes], None]
 
 
 def payload_check(codec: str, extradata: bytes | None) -> Check | None:
-    """The check of a codec's packets, which raises DamagedError; None where zeros tell nothing.
+    """The check of a codec's packets, which raises DamagedError; None where zeros are uninformative.
 
     `extradata`: the codec's header; H.264 and HEVC units have lengths in front where it begins with 1.
     """

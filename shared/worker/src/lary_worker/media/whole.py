@@ -64,7 +64,7 @@ def _promise(file: Reader, kind: str) -> Promise:
 def require_readable(path: Path) -> None:
     """Read a file to its end. Raises OSError.
 
-    For telling a volume's error from the decoder's: libavformat says EIO of damaged files, too.
+    To distinguish a volume's error from the decoder's: libavformat says EIO of damaged files, too.
     """
     with path.open("rb") as file:
         while file.read(1 << 20):
