@@ -82,8 +82,8 @@ class Set:
 
     def run(self, *command: str) -> dict[str, float]:
         """Seconds and peak memory (MiB) of one command."""
-        places = {"DATA_DIR": "data", "LARY_HOME": "w", "LARY_LA_DIR": "latents", "LARY_CATALOG": "cards"}
-        env = os.environ | {name: str(self.root / place) for name, place in places.items()}
+        folders = {"DATA_DIR": "data", "LARY_HOME": "w", "LARY_LA_DIR": "latents", "LARY_CATALOG": "cards"}
+        env = os.environ | {name: str(self.root / folder) for name, folder in folders.items()}
         start = time.perf_counter()
         done = subprocess.Popen(
             [Path(sys.executable).with_name("lary-orch"), *command], env=env, stdout=subprocess.DEVNULL

@@ -65,16 +65,16 @@ def main() -> None:
         write_csv(folder / "held_val.csv", 1)
         profile = {"time": "5", "memory": "100M", "tasks": options.tasks, "sbatch": ["--hold"]}
         (folder / "profile.yaml").write_text(json.dumps(profile))
-        place = ["--workspace", f"{folder}/w", "--data-dir", name]
-        run = [COMMAND, "run", "-m", "frame-diff", "-d", "held", "--catalog", f"{folder}/cards", *place]
+        options = ["--workspace", f"{folder}/w", "--data-dir", name]
+        run = [COMMAND, "run", "-m", "frame-diff", "-d", "held", "--catalog", f"{folder}/cards", *options]
         run += ["--runtime", "slurm", "--env", "current", "--profile", f"{folder}/profile.yaml", "--shard-rows", "1"]
         figures: dict[str, Any] = {"tasks": options.tasks}
         try:
             figures["plan, job folders, submission"] = measure([*run, "--no-control", "--detach"])
-            figures["status"] = measure([COMMAND, "status", "--json", *place])
+            figures["status"] = measure([COMMAND, "status", "--json", *options])
             figures[f"following for {options.follow_s:.0f} s"] = measure([*run, "--no-control"], options.follow_s)
         finally:
-            figures["cancel"] = measure([COMMAND, "cancel", *place])
+            figures["cancel"] = measure([COMMAND, "cancel", *options])
     report("slurm", figures, options.save)
 
 

@@ -26,7 +26,7 @@ MODEL_IMAGE = {"lary_schema", "lary_worker"}
 """What the package of a model image may import of ours."""
 UNSAFE = ("allow_pickle=True", "weights_only=False", "pickle.load", "pickle.Unpickler")
 CONVERTER = "shared/worker/src/lary_worker/convert.py"
-"""The one explicit place that may unpickle."""
+"""The one module that may unpickle."""
 
 
 def packages() -> list[Path]:

@@ -37,9 +37,9 @@ ROWS = {"train": 160, "val": 40}
 
 def lary_orch(root: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     """The command under LARYBench's own variables."""
-    places = {"DATA_DIR": "data", "LARY_ROOT": "LARYBench", "LARY_LA_DIR": "latent_actions", "LARY_HOME": "workspace"}
+    folders = {"DATA_DIR": "data", "LARY_ROOT": "LARYBench", "LARY_LA_DIR": "latent_actions", "LARY_HOME": "workspace"}
     env = {name: value for name, value in os.environ.items() if not name.startswith("LARY_")}
-    env |= {name: str(root / place) for name, place in places.items()} | {"OMP_NUM_THREADS": "1"}
+    env |= {name: str(root / folder) for name, folder in folders.items()} | {"OMP_NUM_THREADS": "1"}
     done = subprocess.run([COMMAND, *arguments], env=env, cwd=root, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     return done
@@ -106,11 +106,11 @@ def test_a_real_csv_of_latents(tmp_path: Path) -> None:
     for name in ("calvin_metadata_val.csv", "val_la_calvin_5_dinov2.csv"):
         shutil.copy(METADATA / name, folder / name)
     values = np.random.default_rng(0).normal(size=(200, 16, 8)).astype(np.float32)
-    place = tmp_path / "latent_actions/calvin/stride_5/val/dinov2"
-    place.mkdir(parents=True)
+    folder = tmp_path / "latent_actions/calvin/stride_5/val/dinov2"
+    folder.mkdir(parents=True)
     for row, tokens in enumerate(values):
         codes = np.arange(16) + row
-        np.savez_compressed(place / f"latent_action_{row:08d}.npz", tokens=tokens, indices=codes)
+        np.savez_compressed(folder / f"latent_action_{row:08d}.npz", tokens=tokens, indices=codes)
     lary_orch(tmp_path, "latents", "import", "-m", "dinov2", "-d", "calvin", "--split", "val", "--env", "current")
     (path,) = (tmp_path / "latent_actions/calvin/val/dinov2").glob("image-imported-*.zarr")
     store = StoreReader.open(path)

@@ -22,7 +22,7 @@ def called(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, ...]]:
     return calls
 
 
-def test_places_stay_and_the_rest_goes_on_in_order(called: list[Any], tmp_path: Path) -> None:
+def test_folders_stay_and_the_rest_goes_on_in_order(called: list[Any], tmp_path: Path) -> None:
     given = ["import", "-m", "dinov2", "--latents", str(tmp_path), "-d", "calvin", "--env", "current", "--from", "old"]
     result = CliRunner().invoke(latents.command, given)
     assert result.exit_code == 3

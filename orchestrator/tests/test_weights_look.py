@@ -33,8 +33,8 @@ def weight(path: Path, **fields: Any) -> Weight:
 
 
 def invoke(tmp_path: Path, *arguments: str) -> Result:
-    places = ["--workspace", str(tmp_path / "w"), "--weights-dir", str(tmp_path)]
-    return CliRunner().invoke(command, [*arguments, *places], catch_exceptions=False)
+    options = ["--workspace", str(tmp_path / "w"), "--weights-dir", str(tmp_path)]
+    return CliRunner().invoke(command, [*arguments, *options], catch_exceptions=False)
 
 
 # --- what a file shows of itself --------------------------------------------------------------
@@ -119,7 +119,7 @@ def test_shared_weights_are_listed_once_and_variables_lead_elsewhere(tmp_path: P
     assert found.path == tmp_path
 
 
-def test_two_sources_for_one_place_are_not_fetched(tmp_path: Path) -> None:
+def test_two_sources_for_one_path_are_not_fetched(tmp_path: Path) -> None:
     one, two = weight(tmp_path / "x", repo="a/x"), weight(tmp_path / "x", repo="b/x")
     with pytest.raises(ContractError, match="two models expect different files"):
         fetchable([one, two])
@@ -129,7 +129,7 @@ def test_two_sources_for_one_place_are_not_fetched(tmp_path: Path) -> None:
 # --- the commands -----------------------------------------------------------------------------
 
 
-def test_ls_names_places_licences_and_ways(tmp_path: Path) -> None:
+def test_ls_names_paths_licences_and_ways(tmp_path: Path) -> None:
     safetensors(tmp_path / "ae.safetensors")
     done = invoke(tmp_path, "ls", "flux2", "vjepa2", "--json")
     flux, vjepa = json.loads(done.output)

@@ -247,12 +247,12 @@ def test_the_command(files: Files, tmp_path: Path, monkeypatch: pytest.MonkeyPat
     opened = "lary_orch.weights.url._open"
     real = __import__("lary_orch.weights.url", fromlist=["_open"])._open
     monkeypatch.setattr(opened, lambda url, *a, **k: real(files.url(), *a, **k))
-    places = ["mine", "--catalog", str(tmp_path), "--weights-dir", str(tmp_path / "w")]
-    done = CliRunner().invoke(command, ["fetch", *places])
+    options = ["mine", "--catalog", str(tmp_path), "--weights-dir", str(tmp_path / "w")]
+    done = CliRunner().invoke(command, ["fetch", *options])
     assert done.exit_code == 0, done.output
     assert "1 of 1 weights are here" in done.output
     assert (tmp_path / "w" / "vitl.pt").read_bytes() == DATA
-    assert CliRunner().invoke(command, ["verify", *places]).exit_code == 0
+    assert CliRunner().invoke(command, ["verify", *options]).exit_code == 0
     card = Catalog.load([tmp_path], env={}).model_card("mine")
     assert find_weights(card, tmp_path / "w", tmp_path / "cache").hashes.keys() == {"model"}
     (tmp_path / "w" / "there.yaml").write_text("x: 1")
@@ -261,4 +261,4 @@ def test_the_command(files: Files, tmp_path: Path, monkeypatch: pytest.MonkeyPat
     monkeypatch.setenv("MINE_CONFIG_PATH", str(tmp_path / "nowhere.yaml"))
     with pytest.raises(WeightsError, match=r"nowhere.yaml: missing \(weight 'config' of mine\)"):
         find_weights(card, tmp_path / "w", tmp_path / "cache")
-    assert CliRunner().invoke(command, ["verify", *places]).exit_code == 4
+    assert CliRunner().invoke(command, ["verify", *options]).exit_code == 4

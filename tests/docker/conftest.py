@@ -45,8 +45,8 @@ def facts():
         "no_new_privileges": status["NoNewPrivs"].strip(),
         "interfaces": [name for _, name in socket.if_nameindex()],
         "connect": attempt(lambda: socket.create_connection(("192.0.2.1", 80), timeout=5)),
-        "write": {place: attempt(Path(place, "x").touch)
-                  for place in ("/", "/opt/lary", "/data", "/weights", "/job", "/latents", "/out", "/tmp")},
+        "write": {path: attempt(Path(path, "x").touch)
+                  for path in ("/", "/opt/lary", "/data", "/weights", "/job", "/latents", "/out", "/tmp")},
         "run in tmp": attempt(script_in_tmp),
     }
 

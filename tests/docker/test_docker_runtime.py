@@ -50,7 +50,7 @@ def test_what_a_container_can_reach(
     assert facts["no_new_privileges"] == "1"
     assert facts["interfaces"] == ["lo"]
     assert facts["connect"] == "OSError"
-    assert {place for place, result in facts["write"].items() if result == "allowed"} == writable | {"/tmp"}
+    assert {path for path, result in facts["write"].items() if result == "allowed"} == writable | {"/tmp"}
     assert facts["run in tmp"] == "PermissionError"
     assert facts["environ"]["HOME"] == "/tmp"
 

@@ -61,4 +61,4 @@ def test_it_reaches_neither_network_nor_other_files(runtime: DockerRuntime, fake
     assert facts["interfaces"] == ["lo"]
     assert facts["connect"] == "OSError"
     assert facts["capabilities"] == 0
-    assert {place for place, outcome in facts["write"].items() if outcome == "allowed"} == {"/latents", "/tmp"}
+    assert {path for path, outcome in facts["write"].items() if outcome == "allowed"} == {"/latents", "/tmp"}

@@ -338,8 +338,8 @@ class Fakes:
         folder = self.run.job(job)
         return Mounts(data=folder, weights=folder, latents=folder, job=folder, out=folder)
 
-    def follower(self, session: Session, place: SessionPaths, seen: Seen, **options: Any) -> "Driven":
-        follower = Driven(self.client, session, place, self.run, **options)
+    def follower(self, session: Session, paths: SessionPaths, seen: Seen, **options: Any) -> "Driven":
+        follower = Driven(self.client, session, paths, self.run, **options)
         follower.submit(seen)
         return follower
 

@@ -13,8 +13,8 @@ pytestmark = pytest.mark.slurm
 
 def _follow(fakes: Any, **options: Any) -> tuple[Any, dict[str, Any]]:
     seen = fakes.watch()
-    session, place = fakes.session(**options)
-    follower = fakes.follower(session, place, seen)
+    session, paths = fakes.session(**options)
+    follower = fakes.follower(session, paths, seen)
     assert follower.follow()
     return seen, {outcome.task.id: outcome for outcome in follower.outcomes}
 
@@ -27,8 +27,8 @@ def test_arrays_are_cut_and_probes_wait_for_all_of_them(fakes: Any, cluster: Any
     assert {outcome.state for outcome in outcomes.values()} == {"done"}
     assert [fakes.ran(job) for job in outcomes] == [1] * 11
     assert seen.launches[-1] == ("probe", 1)
-    place = fakes.run.root / "slurm" / "0001"
-    sizes = [len(json.loads(p.read_text())["tasks"]) for p in sorted((place / "submissions").glob("*.json"))]
+    paths = fakes.run.root / "slurm" / "0001"
+    sizes = [len(json.loads(p.read_text())["tasks"]) for p in sorted((paths / "submissions").glob("*.json"))]
     assert sizes == [8, 2, 1]
     # Nothing of the user's shell but what every runtime hands on.
     environ = json.loads((fakes.run.job("extract.p0") / "environ.json").read_text())
@@ -44,8 +44,8 @@ def test_killed_tasks_run_again_and_final_codes_do_not(fakes: Any, cluster: Any)
     fakes.job("probe", [], verb="classify", needs=["other.p0"])
     fakes.job("hopeless", [], verb="classify", needs=["extract.p1"])
     seen = fakes.watch()
-    session, place = fakes.session()
-    follower = fakes.follower(session, place, seen)
+    session, paths = fakes.session()
+    follower = fakes.follower(session, paths, seen)
     fakes.until(lambda: fakes.ran("other.p0"), "a task runs", look=follower.step)
     # The script dies with the task: no mark records the end.
     key = follower._tasks["other.p0"].key
@@ -89,10 +89,10 @@ def test_a_task_out_of_time_says_so(fakes: Any) -> None:
 def test_a_dead_nodes_task_is_slurms_to_start_again(fakes: Any, cluster: Any) -> None:
     fakes.job("extract.p0", ["sleep"], [])
     seen = fakes.watch()
-    session, place = fakes.session()
-    follower = fakes.follower(session, place, seen)
+    session, paths = fakes.session()
+    follower = fakes.follower(session, paths, seen)
     fakes.until(lambda: fakes.ran("extract.p0"), "a task runs", look=follower.step)
-    node = place.node("extract.p0", 1)
+    node = paths.node("extract.p0", 1)
     cluster.kill(f"slurmd_{node}")
     try:
         # What the controller would find out by itself after SlurmdTimeout.
@@ -104,21 +104,21 @@ def test_a_dead_nodes_task_is_slurms_to_start_again(fakes: Any, cluster: Any) ->
         cluster.resume(node)
     assert [(end.state, end.attempts) for end in follower.outcomes] == [("done", 2)]
     assert fakes.ran("extract.p0") == 2
-    assert len(list(place.submissions.glob("*.json"))) == 1
+    assert len(list(paths.submissions.glob("*.json"))) == 1
     assert [job for job, _ in seen.relaunches] == ["extract.p0"]
 
 
 def test_a_preempted_task_runs_again(fakes: Any, cluster: Any) -> None:
     fakes.job("extract.p0", ["sleep"], [])
     seen = fakes.watch()
-    session, place = fakes.session()
-    follower = fakes.follower(session, place, seen)
+    session, paths = fakes.session()
+    follower = fakes.follower(session, paths, seen)
     fakes.until(lambda: fakes.ran("extract.p0"), "a task runs", look=follower.step)
     cluster("sbatch", "--partition=urgent", "--nodes=2", "--exclusive", "--output=/dev/null", "--wrap=sleep 1")
     _hurry(fakes, cluster, follower)
     assert follower.follow()
     assert [(end.state, end.attempts) for end in follower.outcomes] == [("done", 2)]
-    assert len(list(place.submissions.glob("*.json"))) == 1
+    assert len(list(paths.submissions.glob("*.json"))) == 1
 
 
 def _hurry(fakes: Any, cluster: Any, follower: Any) -> None:
@@ -134,8 +134,8 @@ def test_the_controller_is_restarted(fakes: Any, cluster: Any) -> None:
     fakes.job("extract.p0", ["sleep 15"])
     fakes.job("probe", ["exit 1"], [], verb="classify", needs=["extract.p0"])
     seen = fakes.watch()
-    session, place = fakes.session()
-    follower = fakes.follower(session, place, seen)
+    session, paths = fakes.session()
+    follower = fakes.follower(session, paths, seen)
     fakes.until(lambda: fakes.ran("extract.p0"), "a task runs", look=follower.step)
     cluster.end("slurmctld")
     fakes.until(lambda: any("asking again" in note for note in seen.notes), "nobody answers", look=follower.step)
@@ -149,8 +149,8 @@ def test_left_then_joined_by_another_then_cancelled(fakes: Any, cluster: Any) ->
     fakes.job("extract.p0", ["exit 1"], ["sleep"], [])
     fakes.job("extract.p1", ["sleep"])
     fakes.job("probe", [], verb="classify", needs=["extract.p0", "extract.p1"])
-    session, place = fakes.session()
-    first = fakes.follower(session, place, fakes.watch())
+    session, paths = fakes.session()
+    first = fakes.follower(session, paths, fakes.watch())
     assert not first.detach()
     fakes.until(lambda: fakes.ran("extract.p0") and fakes.ran("extract.p1"), "both run")
     fakes.until(
@@ -158,10 +158,10 @@ def test_left_then_joined_by_another_then_cancelled(fakes: Any, cluster: Any) ->
     )
     # Another host knows nothing but the files.
     seen = fakes.watch()
-    second = fakes.follower(session, place, seen)
+    second = fakes.follower(session, paths, seen)
     fakes.until(lambda: fakes.ran("extract.p0") == 2, "what failed meanwhile runs again", look=second.step)
     assert second._tasks["extract.p1"].seen == 1
-    cancel(fakes.client, session, place, print)
+    cancel(fakes.client, session, paths, print)
     assert not cluster.queue()
     assert second.follow()
     assert [(end.state, end.message) for end in second.outcomes] == [("stopped", "cancelled")] * 3

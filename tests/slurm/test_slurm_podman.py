@@ -19,9 +19,9 @@ FACTS = """
 import json, os, socket
 from pathlib import Path
 status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
-def attempt(place):
+def attempt(path):
     try:
-        Path(place, "x").touch()
+        Path(path, "x").touch()
     except OSError as error:
         return type(error).__name__
     return "allowed"
@@ -29,7 +29,7 @@ print(json.dumps({
     "capabilities": int(status["CapEff"], 16) | int(status["CapBnd"], 16),
     "no_new_privileges": status["NoNewPrivs"].strip(),
     "interfaces": [name for _, name in socket.if_nameindex()],
-    "write": {place: attempt(place) for place in ("/", "/data", "/job", "/latents", "/tmp")},
+    "write": {path: attempt(path) for path in ("/", "/data", "/job", "/latents", "/tmp")},
 }))
 """
 DEAF = "import signal as s, time; s.signal(s.SIGTERM, s.SIG_IGN); print('asleep', flush=True); time.sleep(600)"

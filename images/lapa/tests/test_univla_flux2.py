@@ -64,7 +64,7 @@ def hub(tmp_path_factory):
 
 
 def test_the_hub_folder_gives_what_diffusers_gives(hub):
-    """One token is one place: folded 2 x 2 as (channel, row, column), standardised, channels last."""
+    """One token is one position: folded 2 x 2 as (channel, row, column), standardised, channels last."""
     vae, folder = hub
     batch = _batch(2, rows=1)
     with torch.inference_mode():

@@ -96,10 +96,10 @@ def fed_forward(w: Weights, name: str, x: Tensor) -> Tensor:
 
 def logits(w: Weights, tokens: Tensor, depth: int, heads: int) -> Tensor:
     """(B, T, N, D) -> (B, classes)."""
-    batch, steps, places, _ = tokens.shape
+    batch, steps, tokens_per_step, _ = tokens.shape
     width = w["query"].shape[-1]
     x = gelu(normed(w, "projector.1", affine(w, "projector.0", tokens)))
-    x = (x + w["time"][0, :steps, 0].view(1, steps, 1, width)).reshape(batch, steps * places, width)
+    x = (x + w["time"][0, :steps, 0].view(1, steps, 1, width)).reshape(batch, steps * tokens_per_step, width)
     for i in range(depth - 1):
         qkv = affine(w, f"blocks.{i}.attention.qkv", normed(w, f"blocks.{i}.norm1", x))
         mixed = attended(*(qkv[..., j * width : (j + 1) * width] for j in range(3)), heads)

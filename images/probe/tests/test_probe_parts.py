@@ -208,7 +208,7 @@ def test_processes_share_each_batch_and_every_row_once(count: int, batch: int, p
     for step, shares in enumerate(zip(*ranks, strict=True)):
         whole = order[step * batch : (step + 1) * batch]
         own = [share.positions.tolist() for share in shares if share.weight]
-        assert sorted(place for places in own for place in places) == sorted(whole.tolist())
+        assert sorted(index for indices in own for index in indices) == sorted(whole.tolist())
         # The mean over processes of weighted means is the mean over the batch.
         assert np.mean([s.weight * s.positions.mean() for s in shares]) == pytest.approx(whole.mean())
         assert all(len(share.positions) and set(share.positions) <= set(whole) for share in shares)

@@ -98,10 +98,10 @@ def alpha_bar(steps: int) -> NDArray[np.float64]:
 
 
 def dit_loss(w: Weights, tokens: Tensor, targets: Tensor, rows: NDArray[np.int64], epoch: int) -> Tensor:
-    places = torch.from_numpy(rows)
-    noise = normals(key_of(SEED, "noise", epoch), places, 6).double().reshape(-1, 2, 3)
-    t = (uniforms(key_of(SEED, "time", epoch), places) * 60).long()
-    dropped = uniforms(key_of(SEED, "dropout", epoch), places) < 0.4
+    row_ids = torch.from_numpy(rows)
+    noise = normals(key_of(SEED, "noise", epoch), row_ids, 6).double().reshape(-1, 2, 3)
+    t = (uniforms(key_of(SEED, "time", epoch), row_ids) * 60).long()
+    dropped = uniforms(key_of(SEED, "dropout", epoch), row_ids) < 0.4
     left = torch.from_numpy(alpha_bar(60))[t][:, None, None]
     noisy = left.sqrt() * targets.reshape(-1, 2, 3) + (1 - left).sqrt() * noise
     condition = torch.where(dropped[:, None], w["nothing"], tokens.reshape(len(tokens), -1))
@@ -109,8 +109,8 @@ def dit_loss(w: Weights, tokens: Tensor, targets: Tensor, rows: NDArray[np.int64
 
 
 def dit_sample(w: Weights, tokens: Tensor, rows: NDArray[np.int64]) -> Tensor:
-    places, bar = torch.from_numpy(rows), alpha_bar(60)
-    x = normals(key_of(SEED, "start", 0), places, 6).double().reshape(-1, 2, 3)
+    row_ids, bar = torch.from_numpy(rows), alpha_bar(60)
+    x = normals(key_of(SEED, "start", 0), row_ids, 6).double().reshape(-1, 2, 3)
     for t in range(55, -1, -5):
         left, before = bar[t], bar[t - 5] if t else 1.0
         seen = dit(w, x, torch.full((len(x),), float(t), dtype=torch.float64), tokens.reshape(len(tokens), -1))
@@ -118,7 +118,7 @@ def dit_sample(w: Weights, tokens: Tensor, rows: NDArray[np.int64]) -> Tensor:
         beta = 1 - left / before
         x = (math.sqrt(before) * beta * clean + math.sqrt(left / before) * (1 - before) * x) / (1 - left)
         if t:
-            noise = normals(key_of(SEED, "step", t), places, 6).double().reshape(-1, 2, 3)
+            noise = normals(key_of(SEED, "step", t), row_ids, 6).double().reshape(-1, 2, 3)
             x = x + math.sqrt((1 - before) / (1 - left) * beta) * noise
     return x.flatten(1)
 

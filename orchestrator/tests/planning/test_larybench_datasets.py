@@ -96,7 +96,7 @@ IDS = [layout[0] for layout in LAYOUTS]
 
 
 @pytest.fixture
-def place(tmp_path: Path) -> Workspace:
+def workspace(tmp_path: Path) -> Workspace:
     """Media under DATA_DIR, CSVs under LARY_ROOT/data, as a user of LARYBench has them."""
     env = {"DATA_DIR": str(tmp_path / "media"), "LARY_ROOT": str(tmp_path / "LARYBench")}
     return Workspace.locate(tmp_path / "ws", env=env)
@@ -113,78 +113,87 @@ def touch(root: Path, names: Sequence[str]) -> None:
         (root / name).touch()
 
 
-def lost(place: Workspace, key: str, split: str) -> list[str]:
+def lost(workspace: Workspace, key: str, split: str) -> list[str]:
     card = Catalog.load(env={}).dataset(key)
-    return lost_rows(card, find_split(card, split, place))
+    return lost_rows(card, find_split(card, split, workspace))
 
 
 @pytest.mark.parametrize(("key", "split", "header", "row", "short", "files"), LAYOUTS, ids=IDS)
 def test_every_layout_is_resolved(
-    place: Workspace, key: str, split: str, header: str, row: str, short: str | None, files: list[str]
+    workspace: Workspace, key: str, split: str, header: str, row: str, short: str | None, files: list[str]
 ) -> None:
-    write_csv(place.metadata / f"{key}_metadata_{split}.csv", header, [row])
-    assert len(lost(place, key, split)) == 1
-    touch(place.data, files)
-    assert lost(place, key, split) == []
+    write_csv(workspace.metadata / f"{key}_metadata_{split}.csv", header, [row])
+    assert len(lost(workspace, key, split)) == 1
+    touch(workspace.data, files)
+    assert lost(workspace, key, split) == []
     for name in files:
-        (place.data / name).unlink()
-        assert len(lost(place, key, split)) == 1, f"{name} is not looked for"
-        (place.data / name).touch()
+        (workspace.data / name).unlink()
+        assert len(lost(workspace, key, split)) == 1, f"{name} is not looked for"
+        (workspace.data / name).touch()
 
 
 @pytest.mark.parametrize(
     ("key", "split", "header", "short"), [(k, s, h, x) for k, s, h, _, x, _ in LAYOUTS if x], ids=["calvin", "robocoin"]
 )
-def test_implied_folders_are_put_in_between(place: Workspace, key: str, split: str, header: str, short: str) -> None:
-    write_csv(place.metadata / f"{key}_metadata_{split}.csv", header, [short])
+def test_implied_folders_are_put_in_between(
+    workspace: Workspace, key: str, split: str, header: str, short: str
+) -> None:
+    write_csv(workspace.metadata / f"{key}_metadata_{split}.csv", header, [short])
     card = Catalog.load(env={}).dataset(key)
-    root = place.data / card.media.replace("{split}", split)
+    root = workspace.data / card.media.replace("{split}", split)
     below = short.rsplit(",", 1)[1].rsplit("/", 1)[0]
     touch(root, [f"images/{below}/a.png", f"images/{below}/b.png", f"actions/{below}/c.npy"])
-    assert lost(place, key, split) == []
+    assert lost(workspace, key, split) == []
 
 
-def test_absolute_paths_are_taken_as_they_are(place: Workspace, tmp_path: Path) -> None:
+def test_absolute_paths_are_taken_as_they_are(workspace: Workspace, tmp_path: Path) -> None:
     away = tmp_path / "elsewhere"
     touch(away, ["a.png", "b.png", "c.npy"])
     row = f"CALVIN,robot,1st,{away}/a.png,s,{away}/b.png,t,{away}/c.npy"
-    write_csv(place.metadata / "calvin_metadata_train.csv", PAIR, [row])
-    assert lost(place, "calvin", "train") == []
+    write_csv(workspace.metadata / "calvin_metadata_train.csv", PAIR, [row])
+    assert lost(workspace, "calvin", "train") == []
 
 
-def test_csv_names_old_and_new_and_both_places(place: Workspace) -> None:
+def test_csv_names_old_and_new_and_both_folders(workspace: Workspace) -> None:
     card = Catalog.load(env={}).dataset("robocoin")
-    new = place.metadata / "robocoin_metadata_unseen.csv"
-    assert csv_path(card, "unseen", place) == new
-    for path in (place.data / "robocoin_unseen.csv", place.metadata / "robocoin_unseen.csv", new):
+    new = workspace.metadata / "robocoin_metadata_unseen.csv"
+    assert csv_path(card, "unseen", workspace) == new
+    for path in (workspace.data / "robocoin_unseen.csv", workspace.metadata / "robocoin_unseen.csv", new):
         touch(path.parent, [path.name])
-        assert csv_path(card, "unseen", place) == path
+        assert csv_path(card, "unseen", workspace) == path
 
 
-def test_a_missing_csv_says_where_it_may_be(place: Workspace) -> None:
+def test_a_missing_csv_says_where_it_may_be(workspace: Workspace) -> None:
     card = Catalog.load(env={}).dataset("calvin")
     with pytest.raises(ContractError, match=r"calvin_metadata_val\.csv: missing .*--metadata-dir or LARY_ROOT"):
-        find_split(card, "val", place)
+        find_split(card, "val", workspace)
 
 
 @pytest.mark.parametrize(
     ("key", "name"), [("agibotbeta", "agibot_45/agibotbeta"), ("robocoin", "robocoin_10/robocoin")]
 )
-def test_statistics_are_asked_for(place: Workspace, key: str, name: str) -> None:
+def test_statistics_are_asked_for(workspace: Workspace, key: str, name: str) -> None:
     actions = Catalog.load(env={}).dataset(key).actions
     stats = f"regression/{name}_stats.json"
-    assert missing_stats(actions, place.data) == [place.data / stats]
-    touch(place.data, [stats])
-    assert missing_stats(actions, place.data) == []
+    assert missing_stats(actions, workspace.data) == [workspace.data / stats]
+    touch(workspace.data, [stats])
+    assert missing_stats(actions, workspace.data) == []
 
 
-def test_the_table_says_what_is_complete(place: Workspace) -> None:
+def test_the_table_says_what_is_complete(workspace: Workspace) -> None:
     layouts = {layout[0]: layout for layout in LAYOUTS}
     for key in ("libero", "robocoin"):
         _, split, header, row, _, files = layouts[key]
-        write_csv(place.metadata / f"{key}_metadata_{split}.csv", header, [row])
-        touch(place.data, files)
-    options = ["--data-dir", str(place.data), "--metadata-dir", str(place.metadata), "--workspace", str(place.root)]
+        write_csv(workspace.metadata / f"{key}_metadata_{split}.csv", header, [row])
+        touch(workspace.data, files)
+    options = [
+        "--data-dir",
+        str(workspace.data),
+        "--metadata-dir",
+        str(workspace.metadata),
+        "--workspace",
+        str(workspace.root),
+    ]
     done = CliRunner().invoke(command, ["--json", *options], catch_exceptions=False)
     found: dict[str, Any] = {r["key"]: {s["split"]: s for s in r["splits"]} for r in json.loads(done.stdout)}
     assert found["libero"]["val"]["complete"]
@@ -243,18 +252,18 @@ def test_groups_hold_the_right_dimensions() -> None:
         ("vlabench_30_metadata_train", "vlabench_30", "train"),
     ],
 )
-def test_real_csvs_are_read(place: Workspace, file: str, key: str, split: str) -> None:
+def test_real_csvs_are_read(workspace: Workspace, file: str, key: str, split: str) -> None:
     real = SHARED / f"{file}.csv"
     if not real.is_file():
         pytest.skip(f"the first rows of LARYBench's CSVs are not next to the project ({real.name})")
-    target = place.metadata / real.name
+    target = workspace.metadata / real.name
     target.parent.mkdir(parents=True)
     target.write_bytes(real.read_bytes())
     card = Catalog.load(env={}).dataset(key)
-    source = find_split(card, split, place)
+    source = find_split(card, split, workspace)
     assert source.rows == 200
     problems = lost_rows(card, source)
     assert len(problems) == 20
     for problem in problems:
         assert "is missing" in problem
-        assert str(place.data / card.media.replace("{split}", split)) in problem
+        assert str(workspace.data / card.media.replace("{split}", split)) in problem

@@ -13,8 +13,8 @@ from lary_schema.jobs import JOB
 
 @pytest.fixture
 def invoke(world: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
-    place = (world.runtime, [Slot(Device("cuda", ("GPU-1",), "H"), 4)] * 2)
-    monkeypatch.setattr("lary_orch.runtimes.choose.open_runtime", lambda *options: place)
+    opened = (world.runtime, [Slot(Device("cuda", ("GPU-1",), "H"), 4)] * 2)
+    monkeypatch.setattr("lary_orch.runtimes.choose.open_runtime", lambda *options: opened)
 
     def run(*arguments: str) -> Result:
         where = ["--workspace", str(world.workspace.root), "--catalog", str(world.cards)]

@@ -197,7 +197,7 @@ def test_links_of_a_hub_cache_are_followed(tmp_path: Path, card: Callable[..., M
     assert seen(found.root) == {"1/model.safetensors": blob}
 
 
-def test_two_weights_of_one_place_are_refused(tmp_path: Path, card: Callable[..., ModelCard]) -> None:
+def test_two_weights_of_one_path_are_refused(tmp_path: Path, card: Callable[..., ModelCard]) -> None:
     put(tmp_path / "w/a.pt")
     model = card({"name": "model", "path": "a.pt"}, {"name": "other", "path": "b.pt", "env": "MINE_CKPT_PATH"})
     with pytest.raises(WeightsError, match=r"two weights of heavy.* would lie at a\.pt"):
@@ -249,12 +249,12 @@ def test_hashes_are_remembered_until_a_file_changes(tmp_path: Path, monkeypatch:
     assert weight_sha256(folder, tmp_path / "cache") == "computed again"
 
 
-@pytest.mark.parametrize("place", [0, 500_000, 999_999])
-def test_a_file_edited_with_size_and_time_kept_is_noticed(tmp_path: Path, place: int) -> None:
+@pytest.mark.parametrize("offset", [0, 500_000, 999_999])
+def test_a_file_edited_with_size_and_time_kept_is_noticed(tmp_path: Path, offset: int) -> None:
     file = put(tmp_path / "a.bin", bytes(1_000_000))
     stat, before = file.stat(), weight_sha256(file, tmp_path / "cache")
     with file.open("r+b") as opened:
-        opened.seek(place)
+        opened.seek(offset)
         opened.write(b"1")
     # The clock of a file system ticks every few milliseconds.
     while file.stat().st_ctime_ns == stat.st_ctime_ns or file.stat().st_mtime_ns != stat.st_mtime_ns:

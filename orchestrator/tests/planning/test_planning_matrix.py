@@ -71,8 +71,8 @@ def test_what_a_job_is_told(world: Any) -> None:
 def test_out_folders_differ_by_variant_and_control(world: Any) -> None:
     world.toy()
     plan = world.plan(control=True)
-    places = [job.mounts.out.relative_to(world.workspace.results).as_posix() for job in plan.probes]
-    assert places == [
+    folders = [job.mounts.out.relative_to(world.workspace.results).as_posix() for job in plan.probes]
+    assert folders == [
         f"{plan.run}/frame-diff/toy/classify-corrected",
         f"{plan.run}/frame-diff/toy/classify-corrected-shuffled",
     ]
@@ -262,7 +262,7 @@ def test_a_finished_store_with_too_many_failures_stays_a_fault(world: Any) -> No
     assert world.plan(max_failed=0.2).problems == ()
 
 
-def test_something_else_in_the_stores_place_is_a_problem(world: Any) -> None:
+def test_something_else_at_the_stores_path_is_a_problem(world: Any) -> None:
     world.toy()
     plan = world.plan()
     group = world.workspace.latents / plan.stores[0].layout.path / "zarr.json"

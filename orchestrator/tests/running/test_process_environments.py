@@ -161,10 +161,10 @@ class TestTorch:
 
     def test_a_wheel_at_hand(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(environments, "find_gpus", list)
-        places = {"PIP_FIND_LINKS": f"{tmp_path / 'no'} {tmp_path}"}
-        assert torch_source(places) == "cpu"
+        environ = {"PIP_FIND_LINKS": f"{tmp_path / 'no'} {tmp_path}"}
+        assert torch_source(environ) == "cpu"
         (tmp_path / "torch-2.13.0+cpu-cp311-cp311-linux_x86_64.whl").touch()
-        assert torch_source(places) == FROM_FIND_LINKS
+        assert torch_source(environ) == FROM_FIND_LINKS
 
     def test_the_hardware(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(environments, "find_gpus", lambda: ["a GPU"])

@@ -60,8 +60,8 @@ def test_jobs_and_problems(make_work: MakeWork, tmp_path: Path) -> None:
 
 
 def _rows(count: int, model: str) -> list[dict[str, object]]:
-    place = {"dataset": "demo", "split": "val", "model": model, "variant": "corrected"}
-    return [place | {"row": i, "file": f"{i}.mp4", "reason": "decode_error", "detail": "cut"} for i in range(count)]
+    store = {"dataset": "demo", "split": "val", "model": model, "variant": "corrected"}
+    return [store | {"row": i, "file": f"{i}.mp4", "reason": "decode_error", "detail": "cut"} for i in range(count)]
 
 
 def test_rows_once_for_all_models(monkeypatch: pytest.MonkeyPatch) -> None:

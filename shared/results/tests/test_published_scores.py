@@ -190,7 +190,7 @@ def test_averages_do_not_mix_probes(workspace: Workspace, write: Write) -> None:
 
 def test_the_one_misprint_of_the_paper() -> None:
     rows = [(name, model) for name in tables()["averages"] for model in tables()["classification"]]
-    found = {place: mean for place in rows if (mean := misprint(*place)) is not None}
+    found = {key: mean for key in rows if (mean := misprint(*key)) is not None}
     assert found == {("average_3", "univla"): pytest.approx(0.18753, abs=1e-5)}
 
 

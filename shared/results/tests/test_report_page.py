@@ -580,7 +580,7 @@ def test_a_run_is_a_name(workspace: Workspace, run: str) -> None:
     assert "give the name of a run" in str(caught)
 
 
-def test_a_place_that_cannot_be_written_is_named(workspace: Workspace, tmp_path: Path) -> None:
+def test_a_path_that_cannot_be_written_is_named(workspace: Workspace, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     caught = invoke(workspace, "--out", str(tmp_path / "file/page.html")).exception
     assert isinstance(caught, ContractError)

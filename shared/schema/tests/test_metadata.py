@@ -67,7 +67,7 @@ def test_indices() -> None:
         parse_indices("-1,2", 2)
 
 
-def test_a_row_knows_its_place() -> None:
+def test_a_row_knows_its_line() -> None:
     assert Row(7, {"a": "x"}).index == 7
 
 
@@ -168,8 +168,8 @@ def test_stray_quotes_never_swallow_a_row(
 ) -> None:
     text = _text(table)
     for number in at:
-        place = number % (len(text) + 1)
-        text = text[:place] + '"' + text[place:]
+        at = number % (len(text) + 1)
+        text = text[:at] + '"' + text[at:]
     path = write(tmp_path_factory.getbasetemp() / "stray.csv", text)
     try:
         found = count_rows(path)

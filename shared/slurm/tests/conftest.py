@@ -171,7 +171,7 @@ class Rig:
                 for job, needs in self.jobs.items()
             ),
         )
-        self.place = SessionPaths.make(self.run, self.session)
+        self.paths = SessionPaths.make(self.run, self.session)
         self.follower = self.follow()
 
     @property
@@ -180,16 +180,16 @@ class Rig:
 
     def follow(self) -> "Stepped":
         """A new one, that knows nothing but the files."""
-        follower = Stepped(self.queue, self.session, self.place, self.run, clock=self.clock, wait=self.clock.wait)
+        follower = Stepped(self.queue, self.session, self.paths, self.run, clock=self.clock, wait=self.clock.wait)
         follower.submit(self.seen)
         return follower
 
     def begin(self, job: str, attempt: int = 1) -> None:
-        self.place.task(job, attempt, "start").write_text('{"node": "n1"}')
+        self.paths.task(job, attempt, "start").write_text('{"node": "n1"}')
         self.queue.states[job] = "RUNNING"
 
     def end(self, job: str, code: int, attempt: int = 1, state: str | None = None) -> None:
-        self.place.task(job, attempt, "end").write_text(json.dumps({"code": code}))
+        self.paths.task(job, attempt, "end").write_text(json.dumps({"code": code}))
         self.queue.states[job] = state or ("FAILED" if code else "COMPLETED")
 
     def pass_time(self, seconds: float) -> None:

@@ -29,7 +29,7 @@ def test_the_way_of_a_run_that_nothing_disturbs(rig: Any) -> None:
     assert rig.seen.reported == [
         *("extract.p0 1", "extract.p0 done", "extract.p1 1", "extract.p1 done", "probe 1", "probe done"),
     ]
-    assert rig.place.closed.exists()
+    assert rig.paths.closed.exists()
     assert join(rig.queue, rig.run) is None
 
 
@@ -133,7 +133,7 @@ def test_waiting_for_a_mark_is_bounded(rig: Any) -> None:
     assert len(rig.queue.arrays) == 2
     rig.pass_time(60)
     assert rig.queue.arrays[102] == ("extract.p0",)
-    assert json.loads(rig.place.submission(3).read_text())["firsts"] == [2]
+    assert json.loads(rig.paths.submission(3).read_text())["firsts"] == [2]
 
 
 def test_what_is_said_to_be_done_and_is_not_runs_again(rig: Any) -> None:
@@ -159,7 +159,7 @@ def test_a_dropped_probe_has_used_no_attempt_and_waits_for_the_new_array(make_ri
     assert rig.queue.arrays[103] == ("probe",)
     # Of the first array only the task that did not fail: the whole of it can never end well.
     assert "--dependency=afterok:100_1:102" in rig.queue.options[103]
-    assert json.loads(rig.place.submission(4).read_text())["firsts"] == [1]
+    assert json.loads(rig.paths.submission(4).read_text())["firsts"] == [1]
 
 
 def test_a_task_that_never_begins_is_given_up(make_rig: Any) -> None:
@@ -202,7 +202,7 @@ def test_another_follower_goes_on_where_the_first_left(rig: Any) -> None:
     rig.queue.states["probe"] = "CANCELLED"
     found = join(rig.queue, rig.run)
     assert found is not None
-    assert (found[0].to_json(), found[1]) == (rig.session.to_json(), rig.place)
+    assert (found[0].to_json(), found[1]) == (rig.session.to_json(), rig.paths)
     rig.follower = rig.follow()
     rig.pass_time(40)
     assert rig.queue.arrays[102] == ("extract.p0",)
@@ -223,7 +223,7 @@ def test_a_session_with_nothing_in_the_queue_is_not_joined(rig: Any) -> None:
 
 def test_cancel_is_seen_by_whoever_follows(rig: Any) -> None:
     rig.follower.step()
-    cancel(rig.queue, rig.session, rig.place, rig.seen.note, clock=rig.clock, wait=rig.clock.wait)
+    cancel(rig.queue, rig.session, rig.paths, rig.seen.note, clock=rig.clock, wait=rig.clock.wait)
     assert rig.queue.cancelled == ["lary-r-1"]
     assert rig.follower.follow()
     assert {state for state, _, _ in rig.ends().values()} == {"stopped"}
@@ -234,15 +234,15 @@ def test_cancel_is_seen_by_whoever_follows(rig: Any) -> None:
 def test_cancel_gives_up_where_nobody_answers(rig: Any) -> None:
     rig.queue.away = "nobody"
     with pytest.raises(ContractError, match="does not answer; try `lary-orch cancel r` again"):
-        cancel(rig.queue, rig.session, rig.place, rig.seen.note, clock=rig.clock, wait=rig.clock.wait)
-    assert rig.place.cancelled.exists()
+        cancel(rig.queue, rig.session, rig.paths, rig.seen.note, clock=rig.clock, wait=rig.clock.wait)
+    assert rig.paths.cancelled.exists()
 
 
 def test_detach_submits_all_and_leaves(rig: Any) -> None:
     assert not rig.follower.detach()
     assert len(rig.queue.arrays) == 2
     assert {state for state, _, _ in rig.ends().values()} == {"stopped"}
-    assert not rig.place.closed.exists()
+    assert not rig.paths.closed.exists()
 
 
 def test_what_slurm_refuses_for_good_ends_the_run(rig: Any, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -257,10 +257,10 @@ def test_what_slurm_refuses_for_good_ends_the_run(rig: Any, monkeypatch: pytest.
 def test_marks_of_a_volume_in_trouble_are_no_end_of_the_follower(rig: Any) -> None:
     rig.follower.step()
     rig.begin("extract.p0")
-    rig.place.task("extract.p0", 1, "end").mkdir()  # listed, and not to be read
+    rig.paths.task("extract.p0", 1, "end").mkdir()  # listed, and not to be read
     rig.pass_time(5)
     assert rig.ends()["extract.p0"][0] == "stopped"
-    shutil.rmtree(rig.place.task("extract.p0", 1, "end"))
+    shutil.rmtree(rig.paths.task("extract.p0", 1, "end"))
     rig.end("extract.p0", 0)
     rig.pass_time(2)
     assert rig.ends()["extract.p0"] == ("done", 0, 1)

@@ -145,9 +145,9 @@ def test_every_changed_byte_of_a_zip_is_seen_or_harmless(tmp_path):
     convert(tmp_path / "in.pt", tmp_path / "good", trusted=True)
     good = read_state(tmp_path / "good")
     seen = 0
-    for place in range(0, len(whole), 3):
-        path, target = tmp_path / "flip.pt", tmp_path / f"flip-{place}"
-        path.write_bytes(whole[:place] + bytes([whole[place] ^ 0x10]) + whole[place + 1 :])
+    for at in range(0, len(whole), 3):
+        path, target = tmp_path / "flip.pt", tmp_path / f"flip-{at}"
+        path.write_bytes(whole[:at] + bytes([whole[at] ^ 0x10]) + whole[at + 1 :])
         try:
             convert(path, target, trusted=True)
         except WeightsError:
@@ -165,9 +165,9 @@ def test_no_changed_byte_is_more_than_an_error(tmp_path, zipped):
     path = saved(tmp_path, zipped=zipped)
     with zipfile.ZipFile(path) if zipped else path.open("rb") as file:
         whole = file.read("in/data.pkl") if zipped else file.read()
-    for place in range(0, len(whole), 2):
+    for at in range(0, len(whole), 2):
         for bits in (0x01, 0x80):
-            changed = whole[:place] + bytes([whole[place] ^ bits]) + whole[place + 1 :]
+            changed = whole[:at] + bytes([whole[at] ^ bits]) + whole[at + 1 :]
             if zipped:
                 saved(tmp_path)
                 repacked(path, lambda n, d, c=changed: [(n, c if n.endswith("data.pkl") else d)])

@@ -196,15 +196,15 @@ def _write_csv(path: Path, target: Target, failed: set[int], *, drop_failed: boo
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
-        place = header.index(LA_PATH) if LA_PATH in header else width
-        writer.writerow(_with(header, place, LA_PATH))
+        column = header.index(LA_PATH) if LA_PATH in header else width
+        writer.writerow(_with(header, column, LA_PATH))
         for row, values in zip(count(), cells):
             if row in failed and drop_failed:
                 continue
             # A row of another length is a failed one; LARYBench's reader takes no such row.
             cut = (values + [""] * width)[:width]
-            writer.writerow(_with(cut, place, "" if row in failed else f"{target.name}/{file_name(row)}"))
+            writer.writerow(_with(cut, column, "" if row in failed else f"{target.name}/{file_name(row)}"))
 
 
-def _with(cells: list[str], place: int, value: str) -> list[str]:
-    return [*cells[:place], value, *cells[place + 1 :]]
+def _with(cells: list[str], column: int, value: str) -> list[str]:
+    return [*cells[:column], value, *cells[column + 1 :]]

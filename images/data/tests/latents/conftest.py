@@ -49,8 +49,12 @@ CLIP_HEADER = ["dataset", "video_path", "sample_indices", "action"]
 
 
 def pair_cells(row: int) -> list[str]:
-    place = f"ep_{row // 4}"
-    return ["CALVIN", *(f"images/{place}/frame_{row + d:06d}.png" for d in (0, 5)), f"actions/{place}/action_{row}.npy"]
+    episode = f"ep_{row // 4}"
+    return [
+        "CALVIN",
+        *(f"images/{episode}/frame_{row + d:06d}.png" for d in (0, 5)),
+        f"actions/{episode}/action_{row}.npy",
+    ]
 
 
 def clip_cells(row: int) -> list[str]:

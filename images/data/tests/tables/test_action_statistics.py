@@ -243,7 +243,7 @@ def test_missing_chunks(robots: Any) -> None:
     )
 
 
-def test_a_file_elsewhere_has_no_place(robots: Any) -> None:
+def test_a_file_elsewhere_has_no_path(robots: Any) -> None:
     outside = robots.root / "outside.npy"
     np.save(outside, np.zeros((5, 2)))
     text = robots.csv("unseen").read_text()

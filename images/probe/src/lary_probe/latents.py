@@ -80,7 +80,7 @@ class Latents:
             batch = self.batch(positions)
             return batch.pin_memory() if device.type == "cuda" else batch.float()
 
-        def placed(batch: Tensor) -> Tensor:
+        def on_device(batch: Tensor) -> Tensor:
             # float16 travels as it is: half the bytes.
             return batch.to(device, non_blocking=True).float()
 
@@ -88,9 +88,9 @@ class Latents:
             ahead = deque(readers.submit(read, part) for part in parts[:READ_AHEAD])
             for following in parts[READ_AHEAD:]:
                 ahead.append(readers.submit(read, following))
-                yield placed(ahead.popleft().result())
+                yield on_device(ahead.popleft().result())
             for last in ahead:
-                yield placed(last.result())
+                yield on_device(last.result())
 
     def trace(self, path: str) -> StoreTrace:
         """Where these latents come from; `path` is the store's below the latents mount."""

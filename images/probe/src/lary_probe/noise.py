@@ -1,7 +1,7 @@
 """Random numbers that belong to a row, not to a batch: any split of the rows over batches or processes draws alike.
 
 SplitMix64 (Steele, Lea, Flood: "Fast Splittable Pseudorandom Number Generators", OOPSLA 2014) as a hash of
-(key, row, place), computed by torch where the numbers are needed.
+(key, row, position), computed by torch where the numbers are needed.
 """
 
 import hashlib
@@ -40,8 +40,8 @@ def _share(bits: Tensor) -> Tensor:
 def _bits(key: int, rows: Tensor, count: int) -> Tensor:
     """(n, count) int64 of random bits: a SplitMix64 sequence for each row."""
     start = _mixed(rows + key)
-    places = torch.arange(1, count + 1, device=rows.device)
-    return _mixed(start[:, None] + places * GOLDEN)
+    positions = torch.arange(1, count + 1, device=rows.device)
+    return _mixed(start[:, None] + positions * GOLDEN)
 
 
 def _mixed(z: Tensor) -> Tensor:

@@ -15,16 +15,16 @@ NAME = "mounts"
 
 
 def run(context: Context) -> Finding:
-    place = context.workspace
+    workspace = context.workspace
     chosen = [context.catalog.dataset(key) for key in context.datasets]
     needs_data = any(card.generator is None for card in chosen)
     # Weights may be named one by one by variables: the check of weights says what is missing.
     return worst(
         [
-            _readable("data", place.data, "--data-dir or DATA_DIR", needed=needs_data),
-            _readable("weights", place.weights, "--weights-dir or MODEL_DIR", needed=False),
-            _writable("latents", place.latents, "--latents or LARY_LA_DIR"),
-            _writable("workspace", place.root, "--workspace or LARY_HOME"),
+            _readable("data", workspace.data, "--data-dir or DATA_DIR", needed=needs_data),
+            _readable("weights", workspace.weights, "--weights-dir or MODEL_DIR", needed=False),
+            _writable("latents", workspace.latents, "--latents or LARY_LA_DIR"),
+            _writable("workspace", workspace.root, "--workspace or LARY_HOME"),
         ]
     )
 

@@ -120,8 +120,8 @@ def _mounts(job: Job) -> list[dict[str, Any]]:
     found = []
     for name in job.mounted:
         folder, read_only = getattr(job.mounts, name), name != job.writes
-        places = mounted(name, folder, job.stores)
-        found += [_bind(target, source, read_only=read_only) for target, source in places.items()]
+        targets = mounted(name, folder, job.stores)
+        found += [_bind(target, source, read_only=read_only) for target, source in targets.items()]
     return found
 
 

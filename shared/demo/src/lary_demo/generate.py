@@ -18,11 +18,11 @@ ARM_COLUMNS = ("dataset", "type", "perspective", "src_img", "src_state", "tgt_im
 def write_motion(folder: Path, settings: Settings) -> None:
     """Clips and `metadata_{split}.csv` of `demo_motion`."""
     for split in motion.ROWS:
-        place = f"{settings.name}/{split}"
-        (folder / place).mkdir(parents=True)
+        below = f"{settings.name}/{split}"
+        (folder / below).mkdir(parents=True)
         rows = []
         for number, clip in enumerate(motion.clips(split, settings.seed)):
-            path = f"{place}/{number:04d}.mp4"
+            path = f"{below}/{number:04d}.mp4"
             write_clip(folder / path, clip.frames(settings.distractor))
             indices = ",".join(map(str, clip.sample_indices))
             rows.append(("demo_motion", path, clip.action, indices, f"{split}/{number:04d}"))
@@ -40,17 +40,17 @@ def write_arm(folder: Path, settings: Settings) -> None:
         write_table(folder / f"metadata_{split}.csv", ARM_COLUMNS, rows)
 
 
-def _write_episode(folder: Path, place: str, episode: arm.Episode, distractor: int) -> list[tuple[str, ...]]:
-    (folder / place).mkdir(parents=True)
+def _write_episode(folder: Path, below: str, episode: arm.Episode, distractor: int) -> list[tuple[str, ...]]:
+    (folder / below).mkdir(parents=True)
     times = range(0, len(episode.actions) + 1, arm.STRIDE)
     for time in times:
-        write_image(folder / f"{place}/frame_{time:02d}.png", episode.frame(time, distractor))
-        np.save(folder / f"{place}/state_{time:02d}.npy", episode.state(time).vector())
+        write_image(folder / f"{below}/frame_{time:02d}.png", episode.frame(time, distractor))
+        np.save(folder / f"{below}/state_{time:02d}.npy", episode.state(time).vector())
     rows = []
     for source, target in pairwise(times):
-        action = f"{place}/action_{source:02d}to{target - 1:02d}.npy"
+        action = f"{below}/action_{source:02d}to{target - 1:02d}.npy"
         np.save(folder / action, episode.chunk(source))
-        files = [f"{place}/{name}" for t in (source, target) for name in (f"frame_{t:02d}.png", f"state_{t:02d}.npy")]
+        files = [f"{below}/{name}" for t in (source, target) for name in (f"frame_{t:02d}.png", f"state_{t:02d}.npy")]
         rows.append(("demo_arm", "robot", "3rd", *files, action))
     return rows
 

@@ -69,11 +69,11 @@ def _character_width(character: str) -> int:
 
 
 def _line(table: Table, cells: tuple[str, ...], widths: list[int]) -> str:
-    placed = []
+    aligned = []
     for i, (cell, width) in enumerate(zip(cells, widths, strict=True)):
         space = " " * (width - _width(cell))
-        placed.append(space + cell if i in table.right else cell + space)
-    return "  ".join(placed).rstrip()
+        aligned.append(space + cell if i in table.right else cell + space)
+    return "  ".join(aligned).rstrip()
 
 
 def _literal(text: str) -> object:

@@ -53,9 +53,9 @@ def _make(folder: Path, targets: Mapping[str, str]) -> None:
 def _links(folder: Path) -> dict[str, str]:
     """Name -> target of every file below; nothing for what is no link."""
     found = {}
-    for place, _, names in os.walk(folder):
+    for parent, _, names in os.walk(folder):
         for name in names:
-            path = Path(place) / name
+            path = Path(parent) / name
             found[path.relative_to(folder).as_posix()] = str(path.readlink()) if path.is_symlink() else ""
     return found
 
