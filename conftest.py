@@ -51,7 +51,7 @@ def once(tmp_path_factory: pytest.TempPathFactory) -> Once:
 def seed_workspace(once: Once) -> Callable[[Path], Path]:
     """`seed_workspace(folder)`: a workspace that shares what images say of themselves (`describe`) with all tests.
 
-    Answers are kept by the state of an image's sources: those of other sources are asked for anew.
+    Replies are kept by the state of an image's sources; other sources are queried anew.
     """
 
     def seed(workspace: Path) -> Path:

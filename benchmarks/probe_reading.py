@@ -26,7 +26,7 @@ def read(latents: Latents, batches: list[np.ndarray]) -> None:
 
 
 def forget(root: Path) -> None:
-    """Ask the kernel to drop the files from its cache."""
+    """Tell the kernel to drop the files from its cache."""
     for path in root.rglob("*"):
         if path.is_file():
             with path.open("rb") as file:

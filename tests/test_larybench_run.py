@@ -155,7 +155,7 @@ def test_relative_targets_are_another_probe(bench: dict[str, str]) -> None:
 
 
 def test_robocoin_asks_for_statistics_then_for_leave(bench: dict[str, str]) -> None:
-    """The stats tool makes what is asked for; a robot it never saw needs a flag and is counted."""
+    """The stats tool makes what is requested; a robot it never saw needs a flag and is counted."""
     without = run(bench, "robocoin")
     assert without.returncode == 2
     assert "robocoin_stats.json: missing" in without.stderr

@@ -104,7 +104,7 @@ def test_an_earlier_run_that_is_not_continued_is_named(bench: Path) -> None:
     workspace = Workspace.locate(bench / "cluster", data=bench / "data", env={})
     plan = _plan(bench)
     (line,) = superseded(replace(plan, run="smoke-00000000"), workspace.runs)
-    assert f"run {RUN} asked for the same and is not complete" in line
+    assert f"run {RUN} requested the same and is not complete" in line
     assert list(superseded(replace(plan, run=RUN), workspace.runs)) == []
     other = replace(plan, run="smoke-00000000", probes=())
     assert list(superseded(other, workspace.runs)) == []

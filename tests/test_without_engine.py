@@ -1,4 +1,4 @@
-"""What the commands say where no container engine answers. Needs none."""
+"""What the commands say where no container engine is reachable. Needs none."""
 
 import os
 import subprocess
@@ -35,4 +35,4 @@ def test_what_to_do_is_named(tmp_path: Path, arguments: tuple[str, ...]) -> None
 
 def test_auto_takes_processes_and_says_why(tmp_path: Path) -> None:
     done = _without(tmp_path, "plan", "-m", "no-such-model", "-d", "demo_arm", "--runtime", "auto")
-    assert "runtime process: no container engine answers" in done.stderr
+    assert "runtime process: no container engine is reachable" in done.stderr

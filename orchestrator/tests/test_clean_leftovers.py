@@ -150,7 +150,7 @@ def test_an_environment_in_the_making_is_spared(workspace: Workspace) -> None:
     assert not lock.exists()
 
 
-def test_results_are_asked_for(workspace: Workspace) -> None:
+def test_results_need_confirmation(workspace: Workspace) -> None:
     result = put(workspace.results / "r1" / "m" / "d" / "p" / "result.json")
     plan = put(workspace.runs / "r1" / "plan.json")
     refused = clean(workspace, "--runs", answer="n\n")

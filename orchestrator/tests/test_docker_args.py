@@ -99,8 +99,8 @@ def test_a_conversion_sees_its_file_and_an_empty_folder(tmp_path: Path) -> None:
     """Every key again: of all commands this one reads what nobody may trust."""
     (tmp_path / "real.ckpt").touch()
     (tmp_path / "link.ckpt").symlink_to("real.ckpt")
-    asked = Conversion(tmp_path / "link.ckpt", tmp_path / "x" / "new.safetensors", ("--entry", "net"))
-    arguments, folders = container_arguments(asked, tmp_path / "x" / "draft")
+    found = Conversion(tmp_path / "link.ckpt", tmp_path / "x" / "new.safetensors", ("--entry", "net"))
+    arguments, folders = container_arguments(found, tmp_path / "x" / "draft")
     task = task_arguments(_job(), Slot(cpus=3), HOST, LABELS)
     kept = {
         "image",
@@ -242,11 +242,11 @@ def test_an_image_without_a_digest_goes_by_its_reference() -> None:
 
 
 def test_a_question_is_as_isolated_and_sees_no_folder() -> None:
-    asked = query_arguments(PREPARED, ("describe", "--model", "x"), HOST, LABELS)
+    found = query_arguments(PREPARED, ("describe", "--model", "x"), HOST, LABELS)
     job = task_arguments(_job(), Slot(), HOST, LABELS)
-    assert "mounts" not in asked
-    assert asked["command"] == ["describe", "--model", "x"]
-    assert {k: v for k, v in asked.items() if k != "command"}.items() <= job.items()
+    assert "mounts" not in found
+    assert found["command"] == ["describe", "--model", "x"]
+    assert {k: v for k, v in found.items() if k != "command"}.items() <= job.items()
 
 
 def test_each_linked_file_is_mounted_for_itself(tmp_path: Path) -> None:

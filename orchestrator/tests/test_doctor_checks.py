@@ -49,7 +49,7 @@ GPU = "GPU-1234, NVIDIA H200, 143771, 0"
 
 
 class FakeEngine(ThreadingHTTPServer):
-    """The three answers of the Docker API that the checks ask for."""
+    """The three responses of the Docker API that the checks read."""
 
     daemon_threads = True
 
@@ -171,7 +171,7 @@ def test_a_missing_engine_weighs_by_the_runtime(context: Any) -> None:
     assert images.run(context()).status == "skip"
 
 
-def test_an_engine_that_answers(context: Any, docker: FakeEngine) -> None:
+def test_an_engine_that_is_reachable(context: Any, docker: FakeEngine) -> None:
     assert engine.run(context()) == Finding("ok", "engine 27.0, API 1.45")
     docker.api = "1.40"
     old = engine.run(context())
@@ -179,27 +179,27 @@ def test_an_engine_that_answers(context: Any, docker: FakeEngine) -> None:
 
 
 def test_images_are_looked_for_in_this_version_and_source(context: Any, docker: FakeEngine) -> None:
-    asked = context(models=("frame-diff",), runtime="docker")
+    checked = context(models=("frame-diff",), runtime="docker")
     recipes = Recipes(repository())
     docker.images = {
         f"lary/{source.card.name}:{VERSION}": {SOURCE_LABEL: recipes.source(source)}
-        for source in (asked.catalog.image_for("frame-diff"), asked.catalog.probe())
+        for source in (checked.catalog.image_for("frame-diff"), checked.catalog.probe())
     }
-    assert images.run(asked) == Finding("ok", f"lary/baseline:{VERSION}; lary/probe:{VERSION}")
+    assert images.run(checked) == Finding("ok", f"lary/baseline:{VERSION}; lary/probe:{VERSION}")
     docker.images[f"lary/baseline:{VERSION}"] = {SOURCE_LABEL: "another"}
-    stale = images.run(asked)
+    stale = images.run(checked)
     assert (stale.status, stale.remedy) == ("warn", "lary-orch images build baseline")
     del docker.images[f"lary/probe:{VERSION}"]
-    lacking = Finding("fail", f"lary/probe:{VERSION} is not here", "lary-orch images build probe")
-    assert images.run(asked) == lacking
+    absent = Finding("fail", f"lary/probe:{VERSION} is not here", "lary-orch images build probe")
+    assert images.run(checked) == absent
     assert images.run(context(models=("frame-diff",))).status == "warn"
     assert f"lary/lapa:{VERSION}" in images.run(context()).message
     assert images.run(context(runtime="process")).status == "skip"
 
 
-def put_smi(folder: Path, monkeypatch: pytest.MonkeyPatch, answer: str, code: int = 0) -> None:
+def put_smi(folder: Path, monkeypatch: pytest.MonkeyPatch, reply: str, code: int = 0) -> None:
     tool = folder / "nvidia-smi"
-    tool.write_text(f"#!/bin/sh\necho '{answer}'\nexit {code}\n")
+    tool.write_text(f"#!/bin/sh\necho '{reply}'\nexit {code}\n")
     tool.chmod(0o755)
     monkeypatch.setenv("PATH", f"{folder}{os.pathsep}{os.environ['PATH']}")
 
@@ -246,15 +246,15 @@ def test_disk_is_compared_with_what_the_stores_take(
     context: Any, workspace: Workspace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     put_csv(workspace, rows=1000)
-    asked = context(models=("frame-diff", "pixels"), sets=("clips",))
+    checked = context(models=("frame-diff", "pixels"), sets=("clips",))
     needed = 2 * 1000 * (8 * 64 * 48 * 2 + 1 + 9 * 64 * 48 * 2 + 1)
-    assert disk.needed_bytes(asked) == (needed, [])
+    assert disk.needed_bytes(checked) == (needed, [])
     statuses = []
     for free in (needed * 2, needed + 1, needed - 1):
         monkeypatch.setattr("shutil.disk_usage", lambda _, free=free: type("Usage", (), {"free": free}))
-        statuses.append(disk.run(asked).status)
+        statuses.append(disk.run(checked).status)
     assert statuses == ["ok", "warn", "fail"]
-    assert "--latents" in disk.run(asked).remedy
+    assert "--latents" in disk.run(checked).remedy
     assert disk.run(context()).status == "warn"
 
 
@@ -331,7 +331,7 @@ def test_leftovers(context: Any, workspace: Workspace) -> None:
 # --- all of them ------------------------------------------------------------------------------
 
 
-def test_every_file_of_checks_is_asked() -> None:
+def test_every_file_of_checks_is_run() -> None:
     folder = Path(doctor.__file__).parent
     helpers = {"__init__", "check", "engine_facts"}
     assert {check.NAME for check in CHECKS} == {p.stem for p in folder.glob("*.py")} - helpers

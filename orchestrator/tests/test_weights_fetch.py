@@ -1,4 +1,4 @@
-"""`weights fetch` against a server on loopback that answers as the hub does."""
+"""`weights fetch` against a server on loopback that responds as the hub does."""
 
 import json
 import threading
@@ -35,7 +35,7 @@ class Hub(ThreadingHTTPServer):
         """Files of which half is sent."""
         self.hashes: dict[str, str] = {}
         """sha256 that the hub reports of a file."""
-        self.asked: list[str] = []
+        self.requests: list[str] = []
         self.tokens: set[str | None] = set()
 
     @property
@@ -51,7 +51,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.do_GET()
 
     def do_GET(self) -> None:
-        self.server.asked.append(f"{self.command} {self.path}")
+        self.server.requests.append(f"{self.command} {self.path}")
         self.server.tokens.add(self.headers.get("Authorization"))
         parts = unquote(urlsplit(self.path).path).strip("/").split("/")
         if parts[:2] == ["api", "models"]:
@@ -142,7 +142,7 @@ def test_a_single_file_lands_at_its_path(hub: Hub, tmp_path: Path) -> None:
     assert target.read_bytes() == GOOD
     assert [p.name for p in target.parent.iterdir()] == ["net.safetensors"]
     assert COMMIT in said[0]
-    assert not any("README" in path for path in hub.asked)
+    assert not any("README" in path for path in hub.requests)
 
 
 def test_a_folder_lands_whole(hub: Hub, tmp_path: Path) -> None:
@@ -179,10 +179,10 @@ def test_villa_x_lies_where_its_loader_looks(hub: Hub, tmp_path: Path) -> None:
     assert verify(weight, tmp_path / "cache")[0] == "unknown"
 
 
-def test_the_pinned_revision_is_asked_for(hub: Hub, tmp_path: Path) -> None:
+def test_the_pinned_revision_is_requested(hub: Hub, tmp_path: Path) -> None:
     hub.repos["lab/net"] = {"net.safetensors": GOOD}
     fetch(spec(revision=COMMIT), tmp_path / "net.safetensors", silent)
-    assert f"/revision/{COMMIT}" in hub.asked[0]
+    assert f"/revision/{COMMIT}" in hub.requests[0]
     with pytest.raises(WeightsError, match="revision is not there"):
         fetch(spec(), tmp_path / "x.safetensors", silent, revision="v9")
 
@@ -197,10 +197,10 @@ def test_an_interrupted_download_is_kept_and_goes_on(hub: Hub, tmp_path: Path, m
     assert (draft / "a.json").read_bytes() == b"[]"
     monkeypatch.undo()
     monkeypatch.setenv("HF_ENDPOINT", hub.endpoint)
-    hub.asked.clear()
+    hub.requests.clear()
     fetch(spec(path="net"), tmp_path / "net", silent)
     assert (tmp_path / "net" / "z.json").read_bytes() == b"x" * 4096
-    assert not any("GET" in asked and "a.json" in asked for asked in hub.asked)
+    assert not any("GET" in request and "a.json" in request for request in hub.requests)
     assert list(tmp_path.glob("*.partial")) == []
 
 

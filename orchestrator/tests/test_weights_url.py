@@ -28,12 +28,12 @@ class Files(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), _Handler)
         self.files: dict[str, bytes] = {"vitl.pt": DATA}
         self.cut = 0
-        """Bytes to leave out at the end of an answer."""
+        """Bytes to leave out at the end of a response."""
         self.ranges = True
         self.headers: dict[str, str] = {}
         """Instead of those that give a file's version."""
         self.before_get: Callable[[], None] = lambda: None
-        self.asked: list[str] = []
+        self.requests: list[str] = []
 
     def url(self, name: str = "vitl.pt") -> str:
         return f"http://127.0.0.1:{self.server_address[1]}/{name}"
@@ -48,7 +48,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         span = self.headers.get("Range")
-        self.server.asked.append(f"{self.command} {span or 'all'}")
+        self.server.requests.append(f"{self.command} {span or 'all'}")
         if self.command == "GET":
             self.server.before_get()
         data = self.server.files.get(self.path.strip("/"))
@@ -114,7 +114,7 @@ def test_a_download_that_broke_off_goes_on(files: Files, tmp_path: Path, ranges:
     files.cut = 0
     fetch_url(spec(files.url()), tmp_path / "vitl.pt", silent)
     assert (tmp_path / "vitl.pt").read_bytes() == DATA
-    assert files.asked[-1] == f"GET bytes={len(DATA) - 1000}-"
+    assert files.requests[-1] == f"GET bytes={len(DATA) - 1000}-"
     assert list(tmp_path.glob("*.partial")) == []
 
 
@@ -145,12 +145,12 @@ def test_a_part_is_kept_if_the_server_tells_the_version(files: Files, tmp_path: 
     files.cut, files.files["vitl.pt"] = 0, DATA if goes_on else DATA[::-1]
     fetch_url(spec(files.url()), tmp_path / "vitl.pt", silent)
     assert (tmp_path / "vitl.pt").read_bytes() == files.files["vitl.pt"]
-    assert files.asked[-1] == (f"GET bytes={len(DATA) - 1000}-" if goes_on else "GET all")
+    assert files.requests[-1] == (f"GET bytes={len(DATA) - 1000}-" if goes_on else "GET all")
 
 
 @pytest.mark.parametrize("ranges", [True, False])
 @pytest.mark.parametrize("resumed", [True, False])
-def test_a_file_that_changes_between_question_and_answer(
+def test_a_file_that_changes_between_request_and_response(
     files: Files, tmp_path: Path, resumed: bool, ranges: bool
 ) -> None:
     """The server announces one version and sends another: parts of the two are never joined."""
@@ -237,7 +237,7 @@ models:
 
 
 def test_the_command(files: Files, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """And that an optional weight is asked for only where its variable says that it is there."""
+    """And that an optional weight is requested only where its variable says that it is there."""
     from lary_orch.cli.weights import command
 
     monkeypatch.delenv("MINE_CONFIG_PATH", raising=False)

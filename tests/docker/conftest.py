@@ -57,7 +57,7 @@ def script_in_tmp():
     subprocess.run([script], check=True)
 
 if sys.argv[1] == "describe":
-    print("half an answer"); print("no model here", file=sys.stderr); sys.exit(3)
+    print("half a reply"); print("no model here", file=sys.stderr); sys.exit(3)
 for step in json.loads(Path("/job/job.json").read_text()):
     name, _, value = step.partition(" ")
     if name == "say":
@@ -91,7 +91,7 @@ def client() -> Any:
     try:
         return connect()
     except ContractError as error:
-        _unavailable(f"no container engine answers: {str(error).splitlines()[0]}")
+        _unavailable(f"no container engine is reachable: {str(error).splitlines()[0]}")
 
 
 @pytest.fixture(scope="session")

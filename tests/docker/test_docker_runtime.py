@@ -161,7 +161,7 @@ def test_sweep_takes_the_orphans_and_spares_the_living(
         living.wait()
 
 
-def test_an_image_that_answers_badly(runtime: DockerRuntime, fake: Prepared) -> None:
+def test_an_image_that_replies_badly(runtime: DockerRuntime, fake: Prepared) -> None:
     with pytest.raises(ContractError, match=r"describe: exit 3\nno model here"):
         runtime.query(fake, "describe")
 

@@ -254,7 +254,7 @@ _SELECTIONS: dict[str, Callable[[Case], bool]] = {
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """`case` and its narrower kin run over the manifest; `variant`, where asked for, over what a case has."""
+    """`case` and its narrower kin run over the manifest; `variant`, where requested, over what a case has."""
     for name in set(_SELECTIONS) & set(metafunc.fixturenames):
         cases = [case for case in _GOLDEN.cases if _SELECTIONS[name](case)]
         if "variant" in metafunc.fixturenames:

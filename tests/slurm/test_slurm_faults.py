@@ -138,7 +138,7 @@ def test_the_controller_is_restarted(fakes: Any, cluster: Any) -> None:
     follower = fakes.follower(session, paths, seen)
     fakes.until(lambda: fakes.ran("extract.p0"), "a task runs", look=follower.step)
     cluster.end("slurmctld")
-    fakes.until(lambda: any("asking again" in note for note in seen.notes), "nobody answers", look=follower.step)
+    fakes.until(lambda: any("querying again" in note for note in seen.notes), "nobody answers", look=follower.step)
     cluster.start("slurmctld", "slurmctld", "-D")
     assert follower.follow()
     assert [(end.state, end.attempts) for end in follower.outcomes] == [("done", 1), ("done", 2)]

@@ -107,8 +107,8 @@ def logits(w: Weights, tokens: Tensor, depth: int, heads: int) -> Tensor:
         x = x + fed_forward(w, f"blocks.{i}", x)
     kv = affine(w, "pool.attention.kv", normed(w, "pool.norm1", x))
     query = w["query"].expand(batch, 1, width)
-    asked = query + attended(affine(w, "pool.attention.q", query), kv[..., :width], kv[..., width:], heads)
-    return affine(w, "linear", (asked + fed_forward(w, "pool", asked))[:, 0])
+    pooled = query + attended(affine(w, "pool.attention.q", query), kv[..., :width], kv[..., width:], heads)
+    return affine(w, "linear", (pooled + fed_forward(w, "pool", pooled))[:, 0])
 
 
 def loss_of(found: Tensor, targets: Tensor, smoothing: float) -> Tensor:

@@ -13,7 +13,7 @@ from lary_schema.base import fingerprint
 def remembered(folder: Path, kind: str, key: Any, compute: Callable[[], Any]) -> Any:
     """`compute()`, a JSON value, or what it gave for the same `key` (a JSON value) before.
 
-    Two processes may ask at once. A cache that cannot be written costs time and nothing else.
+    Two processes may call it at once. A cache that cannot be written costs time and nothing else.
     """
     path = folder / kind / f"{fingerprint(key)[:32]}.json"
     try:

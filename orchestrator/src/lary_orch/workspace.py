@@ -73,7 +73,7 @@ class Workspace:
 
     @property
     def cache(self) -> Path:
-        """What can be computed again: hashes of weights, answers of `describe`."""
+        """What can be computed again: hashes of weights, replies of `describe`."""
         return self.root / "cache"
 
     def run(self, name: str) -> RunPaths:

@@ -30,12 +30,12 @@ CODE = "c0de" * 16
 
 @dataclass
 class FakeRuntime:
-    """Answers `describe` from the image's own card; `missing` images cannot be prepared."""
+    """Runs `describe` from the image's own card; `missing` images cannot be prepared."""
 
     code: str = CODE
     libraries: dict[str, str] = field(default_factory=dict)
     missing: frozenset[str] = frozenset()
-    asked: list[tuple[str, ...]] = field(default_factory=list)
+    queried: list[tuple[str, ...]] = field(default_factory=list)
     prepared: list[str] = field(default_factory=list)
     name: str = "fake"
 
@@ -51,7 +51,7 @@ class FakeRuntime:
         )
 
     def query(self, prepared: Prepared, *arguments: str) -> str:
-        self.asked.append((prepared.source.card.name, *arguments))
+        self.queried.append((prepared.source.card.name, *arguments))
         card = prepared.source.card
         if "--model" not in arguments:
             return card.model_copy(update={"code_sha256": self.code, "libraries": self.libraries}).to_json()

@@ -180,7 +180,7 @@ def test_clean_differs_from_lary_v1_in_scoring_alone() -> None:
 
 
 @pytest.mark.parametrize(
-    ("protocol", "dataset", "asked", "targets"),
+    ("protocol", "dataset", "target", "targets"),
     [
         ("clean", "calvin", None, ("absolute", "relative")),
         ("clean", "demo_arm", None, ("absolute", "relative")),
@@ -192,9 +192,9 @@ def test_clean_differs_from_lary_v1_in_scoring_alone() -> None:
     ],
 )
 def test_relative_targets_are_probed_beside_absolute_ones(
-    protocol: str, dataset: str, asked: Literal["absolute", "relative"] | None, targets: tuple[str | None, ...]
+    protocol: str, dataset: str, target: Literal["absolute", "relative"] | None, targets: tuple[str | None, ...]
 ) -> None:
-    card, probing = load_protocol(protocol), Probing(target=asked)
+    card, probing = load_protocol(protocol), Probing(target=target)
     dataset_card = Catalog.load(env={}).dataset(dataset)
     assert targets_of(card, dataset_card, probing) == targets
     kind: Literal["classify", "regress"] = "classify" if targets == (None,) else "regress"

@@ -172,7 +172,7 @@ def test_a_missing_csv_says_where_it_may_be(workspace: Workspace) -> None:
 @pytest.mark.parametrize(
     ("key", "name"), [("agibotbeta", "agibot_45/agibotbeta"), ("robocoin", "robocoin_10/robocoin")]
 )
-def test_statistics_are_asked_for(workspace: Workspace, key: str, name: str) -> None:
+def test_statistics_are_requested(workspace: Workspace, key: str, name: str) -> None:
     actions = Catalog.load(env={}).dataset(key).actions
     stats = f"regression/{name}_stats.json"
     assert missing_stats(actions, workspace.data) == [workspace.data / stats]

@@ -30,7 +30,7 @@ def bring(world: Any, model: str = "third-party", code: str = "f" * 64, **failed
     made = imported(world.plan(shard_rows=4), model, code)
     world.finish_stores(made, failed)
     world.runtime.prepared.clear()
-    world.runtime.asked.clear()
+    world.runtime.queried.clear()
     return made
 
 

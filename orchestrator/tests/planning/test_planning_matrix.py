@@ -95,16 +95,16 @@ def test_a_dataset_of_several_evaluated_splits(world: Any) -> None:
     assert "evaluates no split 'val'; it has seen_val, unseen" in str(world.only_problem(splits=("val",)))
 
 
-def test_images_are_prepared_and_asked_once(world: Any) -> None:
+def test_images_are_prepared_and_queried_once(world: Any) -> None:
     world.toy()
     models = ("frame-diff", "pixels")
     world.plan(models)
     world.plan(models)
     assert world.runtime.prepared == ["baseline", "probe"] * 2
-    assert [asked[0] for asked in world.runtime.asked] == ["baseline", "baseline", "probe"]
+    assert [call[0] for call in world.runtime.queried] == ["baseline", "baseline", "probe"]
 
 
-def test_another_state_of_the_image_is_asked_anew_and_makes_other_stores(world: Any) -> None:
+def test_another_state_of_the_image_is_queried_anew_and_makes_other_stores(world: Any) -> None:
     world.toy()
     before = world.plan()
     world.runtime.code = "beef" * 16
@@ -331,7 +331,7 @@ def test_a_model_without_the_datasets_mode(world: Any, image_folder: Callable[..
 def test_an_image_that_breaks_the_contract_is_named(world: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     world.toy()
     monkeypatch.setattr(world.runtime, "query", lambda prepared, *arguments: "hello")
-    assert "describe of image lary/baseline:test: the answer is not JSON" in str(world.plan().problems[0])
+    assert "describe of image lary/baseline:test: the reply is not JSON" in str(world.plan().problems[0])
 
 
 def test_generated_sets_are_made_in_the_workspace(world: Any, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -138,7 +138,7 @@ def test_an_interpreter_that_is_gone(
         _start(runtime, make_work("a"), tmp_path)
 
 
-def test_ask_answers_without_a_gpu(runtime: ProcessRuntime, prepared: Prepared) -> None:
+def test_query_works_without_a_gpu(runtime: ProcessRuntime, prepared: Prepared) -> None:
     assert json.loads(runtime.query(prepared, "describe")) == {"image": "fake", "gpu": ""}
 
 

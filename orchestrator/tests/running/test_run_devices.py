@@ -19,7 +19,7 @@ def test_parse() -> None:
 
 
 @pytest.mark.parametrize(("script", "found"), [(f"printf '%s' '{SMI}'", 2), ("echo broken driver; exit 9", 0)])
-def test_nvidia_smi_is_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, script: str, found: int) -> None:
+def test_nvidia_smi_is_called(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, script: str, found: int) -> None:
     tool = tmp_path / "nvidia-smi"
     tool.write_text(f"#!/bin/sh\n{script}\n")
     tool.chmod(tool.stat().st_mode | stat.S_IXUSR)

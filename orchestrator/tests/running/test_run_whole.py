@@ -76,7 +76,7 @@ def test_the_rest_is_done_where_a_part_cannot_be(options: list[str]) -> None:
 def test_nothing_can_be_run(options: list[str]) -> None:
     result = _run(*options, "-m", "pixel")
     assert result.exit_code == 2
-    assert "nothing of what was asked for can be run" in result.stderr
+    assert "nothing of what was requested can be run" in result.stderr
     assert result.stdout == ""
 
 

@@ -48,19 +48,19 @@ class CannedTask:
 class Liar:
     """A runtime whose image claims everything and does nothing."""
 
-    answer: Callable[[ImageCard], str] = lambda card: card.to_json()
+    reply: Callable[[ImageCard], str] = lambda card: card.to_json()
     said: list[str] = field(default_factory=list)
     code: int = 0
     name: str = "lies"
     selftest: str | None = "selftest: exit 1"
     """What it fails with; None: it passes."""
-    asked: list[str] = field(default_factory=list)
+    queries: list[str] = field(default_factory=list)
 
     def prepare(self, image: ImageSource, notify: Notify) -> Prepared:
         return Prepared(image, "lary/liar:1", None, "liar")
 
     def query(self, prepared: Prepared, *arguments: str) -> str:
-        self.asked.append(arguments[0])
+        self.queries.append(arguments[0])
         if arguments[0] == "selftest":
             if self.selftest is not None:
                 raise ContractError(self.selftest)
@@ -69,7 +69,7 @@ class Liar:
         found = card.card(arguments[-1]) if "--model" in arguments else None
         models = card.models if found is None else (found,)
         hashed = tuple(model.model_copy(update={"code_sha256": "c0de"}) for model in models)
-        return self.answer(card.model_copy(update={"models": hashed, "libraries": {"torch": "0"}}))
+        return self.reply(card.model_copy(update={"models": hashed, "libraries": {"torch": "0"}}))
 
     def start(self, job: Job, slot: Slot, stderr: Path) -> CannedTask:
         stderr.write_text("nothing to say")
@@ -110,20 +110,20 @@ def test_an_image_that_does_nothing_fails_every_check_of_what_it_does(baseline: 
 
 
 @pytest.mark.parametrize(
-    ("as_us", "as_unknown", "states", "asked"),
+    ("as_us", "as_unknown", "states", "queries"),
     [
         (None, None, {"selftest": "ok", "isolation": "ok"}, 0),
         (None, "selftest: read-only", {"selftest": "ok", "isolation": "failed"}, 1),
         ("selftest: exit 1", "selftest: exit 1", {"selftest": "failed", "isolation": "failed"}, 1),
     ],
 )
-def test_a_selftest_under_isolation_answers_both_questions(
+def test_a_selftest_under_isolation_covers_both_checks(
     baseline: ImageSource,
     tmp_path: Path,
     as_us: str | None,
     as_unknown: str | None,
     states: dict[str, str],
-    asked: int,
+    queries: int,
 ) -> None:
     ours, unknown = Liar(selftest=as_us), Liar(selftest=as_unknown)
     subject = open_subject(ours, baseline, tmp_path, tmp_path, chosen=(KEY,), unknown_user=unknown)
@@ -133,8 +133,8 @@ def test_a_selftest_under_isolation_answers_both_questions(
         for verdict in map(verdict_of, question.cases(subject))
     }
     assert {check: found[check].state for check in states} == states
-    assert unknown.asked.count("selftest") == 1
-    assert ours.asked.count("selftest") == asked
+    assert unknown.queries.count("selftest") == 1
+    assert ours.queries.count("selftest") == queries
     if as_unknown is not None:
         assert found["isolation"].message == as_unknown
 
@@ -146,7 +146,7 @@ def test_an_exit_code_alone_is_not_enough(baseline: ImageSource, tmp_path: Path)
     assert "says code 3, the exit code is 2" in said
 
 
-def test_an_answer_that_is_none(baseline: ImageSource, tmp_path: Path) -> None:
+def test_a_reply_that_is_none(baseline: ImageSource, tmp_path: Path) -> None:
     with pytest.raises(ContractError, match="not JSON"):
         open_subject(Liar(lambda card: "hello"), baseline, tmp_path, tmp_path)
     with pytest.raises(ContractError, match="not a valid ImageCard"):

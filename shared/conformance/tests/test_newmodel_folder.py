@@ -49,7 +49,7 @@ def test_a_name_that_holds_the_templates_names_stays_whole(tmp_path: Path) -> No
     assert project["entry-points"]["lary.models"] == {"my-baseline-2": "lary_my_baseline_2.my_baseline_2:MyBaseline2"}
 
 
-def test_it_answers_the_contract(folder: Path, tmp_path: Path) -> None:
+def test_it_follows_the_contract(folder: Path, tmp_path: Path) -> None:
     """Installed by hand (a dist-info is all that entry points need), without a registry."""
     project = tomllib.loads((folder / "pyproject.toml").read_text())["project"]
     info = tmp_path / "site" / f"lary_my_lam-{project['version']}.dist-info"

@@ -65,10 +65,10 @@ class Browser:
         message |= {"sessionId": self._session} if self._session else {}
         os.write(self._write, json.dumps(message).encode() + b"\0")
         while True:
-            answer = self._next()
-            if answer.get("id") == self._sent:
-                assert "error" not in answer, answer
-                return answer["result"]
+            reply = self._next()
+            if reply.get("id") == self._sent:
+                assert "error" not in reply, reply
+                return reply["result"]
 
     def _next(self) -> Any:
         while b"\0" not in self._buffer:
@@ -89,9 +89,9 @@ class Browser:
 
     def run(self, script: str) -> Any:
         """The value of an expression in the page."""
-        answer = self.call("Runtime.evaluate", expression=script, returnByValue=True, awaitPromise=True)
-        assert "exceptionDetails" not in answer, answer
-        return answer["result"].get("value")
+        reply = self.call("Runtime.evaluate", expression=script, returnByValue=True, awaitPromise=True)
+        assert "exceptionDetails" not in reply, reply
+        return reply["result"].get("value")
 
     def size(self, width: int, height: int = 900) -> None:
         self.call(
@@ -142,8 +142,8 @@ def order(browser: Browser) -> list[str]:
 
 
 def click(browser: Browser, column: int) -> str:
-    head = f"document.querySelectorAll('.board thead th')[{column}]"
-    return str(browser.run(f"{head}.click(), {head}.getAttribute('aria-sort')"))
+    header = f"document.querySelectorAll('.board thead th')[{column}]"
+    return str(browser.run(f"{header}.click(), {header}.getAttribute('aria-sort')"))
 
 
 def test_the_page_in_a_browser(browser: Browser, url: str) -> None:

@@ -85,8 +85,8 @@ def test_the_leaderboard(workspace: Workspace, write: Write, made: Made) -> None
     write("frame-diff", "calvin", {"val": 0.9}, metric="mse")
     write("frame-diff", "human_1st", {"val": 0.2}, control="shuffled")
     board = made().one("table", "board")
-    head, *rows = board.rows()
-    assert head == ["model", "human_1st/ val top-1 % ↑", "calvin/ val MSE ↓"]
+    header, *rows = board.rows()
+    assert header == ["model", "human_1st/ val top-1 % ↑", "calvin/ val MSE ↓"]
     assert rows == [
         ["vjepa2 lary-v1", "79.0 [74.0, 84.0] published 80.35", "-"],
         ["frame-diff lary-v1", "19.0 *‡ [14.0, 24.0]", "0.900 [0.850, 0.950]"],

@@ -142,7 +142,7 @@ CARD = {
 }
 
 
-def test_a_model_card_answers_for_its_modes_and_variants() -> None:
+def test_a_model_card_holds_its_modes_and_variants() -> None:
     card = ModelCard.parse(CARD | {"key": "toy-a"}, "card")
     assert card.spec("image", "corrected").tokens == (1, 2, 3)
     assert card.spec("image", "lary-v1").tokens == (2, 2, 3)

@@ -21,17 +21,17 @@ from lary_slurm.state import GroupEntry, Session, SessionPaths
 
 @dataclass
 class Queue:
-    """Slurm's answers. `states` holds what a task is in, by job id; what is not there is forgotten."""
+    """Slurm's replies. `states` holds what a task is in, by job id; what is not there is forgotten."""
 
     clock: "Clock"
     arrays: dict[int, tuple[str, ...]] = field(default_factory=dict)
     """Slurm id -> its jobs."""
     options: dict[int, tuple[str, ...]] = field(default_factory=dict)
     states: dict[str, str] = field(default_factory=dict)
-    asked: list[float] = field(default_factory=list)
+    queried: list[float] = field(default_factory=list)
     away: str = ""
-    """What every command says in place of an answer."""
-    lost_answers: int = 0
+    """What every command says instead of a reply."""
+    lost_replies: int = 0
     """So many submissions get through, and sbatch says that they timed out."""
     cancelled: list[str] = field(default_factory=list)
 
@@ -42,13 +42,13 @@ class Queue:
         jobs = json.loads(script.with_suffix(".json").read_text())["tasks"]
         self.arrays[slurm], self.options[slurm] = tuple(jobs), tuple(options)
         self.states |= dict.fromkeys(jobs, "PENDING")
-        if self.lost_answers:
-            self.lost_answers -= 1
+        if self.lost_replies:
+            self.lost_replies -= 1
             raise SlurmAwayError("sbatch: Socket timed out")
         return slurm
 
     def queue(self, name: str) -> list[QueueEntry]:
-        self.asked.append(self.clock.now)
+        self.queried.append(self.clock.now)
         if self.away:
             raise SlurmAwayError(self.away)
         return [

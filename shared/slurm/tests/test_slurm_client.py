@@ -1,4 +1,4 @@
-"""The commands of Slurm, played by scripts: what they are asked, and what is made of their answers."""
+"""The commands of Slurm, played by scripts: their arguments, and what is made of their output."""
 
 import os
 from collections.abc import Callable
@@ -31,7 +31,7 @@ def _arguments(folder: Path, name: str) -> list[str]:
 def test_submit(fake: Fake, tmp_path: Path) -> None:
     assert fake(sbatch="echo '4711;bench'").submit(Path("/v/0001.sh"), ["--dependency=afterok:1"]) == 4711
     assert _arguments(tmp_path, "sbatch") == ["--parsable", "--dependency=afterok:1", "/v/0001.sh"]
-    with pytest.raises(SlurmError, match="no job id in its answer 'well'"):
+    with pytest.raises(SlurmError, match="no job id in its output 'well'"):
         fake(sbatch="printf well").submit(Path("x"), [])
 
 
@@ -70,8 +70,8 @@ def test_the_queue_is_one_question_about_ones_own_jobs(fake: Fake, tmp_path: Pat
         QueueEntry(10, 3, "RUNNING", "None", "n1", "0001-0001"),
         QueueEntry(13, 0, "PENDING", "Dependency", "", "0001-0002"),
     ]
-    asked = _arguments(tmp_path, "squeue")
-    assert {"--me", "--array", "--states=all", "--name=lary-r-1"} < set(asked)
+    queried = _arguments(tmp_path, "squeue")
+    assert {"--me", "--array", "--states=all", "--name=lary-r-1"} < set(queried)
 
 
 def test_cancel_names_the_run_and_the_user(fake: Fake, tmp_path: Path) -> None:
@@ -79,7 +79,7 @@ def test_cancel_names_the_run_and_the_user(fake: Fake, tmp_path: Path) -> None:
     assert _arguments(tmp_path, "scancel") == ["--name=lary-r-1", f"--user={os.getuid()}"]
 
 
-def test_no_client_no_answer_and_no_setting(fake: Fake, tmp_path: Path) -> None:
+def test_no_client_no_reply_and_no_setting(fake: Fake, tmp_path: Path) -> None:
     with pytest.raises(SlurmError, match=r"sbatch: not found; --runtime slurm needs .* \(a login node\)"):
         Slurm({"PATH": str(tmp_path)}).submit(Path("x"), [])
     with pytest.raises(SlurmAwayError, match="timed out after 0 s"):
@@ -111,13 +111,13 @@ def test_a_comment_may_hold_anything() -> None:
 def test_pace() -> None:
     now = 0.0
     pace = Pace(10, 35, clock=lambda: now)
-    asked = []
+    queried = []
     for second in range(200):
         now = second
         if pace.due:
-            asked.append(second)
-            pace.asked(changed=False)
-    assert asked == [0, 20, 55, 90, 125, 160, 195]
+            queried.append(second)
+            pace.queried(changed=False)
+    assert queried == [0, 20, 55, 90, 125, 160, 195]
     now = 196
     pace.hurry()
     assert not pace.due

@@ -67,7 +67,7 @@ def test_client(commands: Commands, context: Contexts, monkeypatch: pytest.Monke
     bad = client.run(context("tasks: many"))
     assert (bad.status, "tasks" in bad.message) == ("fail", True)
     commands(scontrol="echo Unable to contact slurm controller >&2; exit 1")
-    assert client.run(context()).message.startswith("the controller does not answer: scontrol: Unable to contact")
+    assert client.run(context()).message.startswith("the controller does not respond: scontrol: Unable to contact")
     monkeypatch.setenv("PATH", "/nowhere")
     gone = client.run(context())
     assert gone.status == "fail"
@@ -133,6 +133,6 @@ def test_the_cluster_is_looked_at_for_slurm_alone(context: Contexts) -> None:
     assert not names & {check.NAME for check in doctor.CHECKS}
 
 
-def test_every_file_of_checks_is_asked() -> None:
+def test_every_file_of_checks_is_run() -> None:
     names = {p.stem for p in Path(checks.__file__).parent.glob("*.py")} - {"__init__"}
     assert {check.NAME for check in map(importlib.import_module, PLUGIN.checks)} == {f"slurm_{name}" for name in names}

@@ -49,16 +49,16 @@ def test_events_are_read_as_they_come(rig: Any) -> None:
     assert [e.done for e in rig.seen.events] == [1, 1]
 
 
-def test_the_controller_is_asked_seldom_and_less_while_nothing_changes(rig: Any) -> None:
+def test_the_controller_is_queried_seldom_and_less_while_nothing_changes(rig: Any) -> None:
     rig.pass_time(400)
-    gaps = [b - a for a, b in zip(rig.queue.asked, rig.queue.asked[1:], strict=False)]
+    gaps = [b - a for a, b in zip(rig.queue.queried, rig.queue.queried[1:], strict=False)]
     assert min(gaps) >= 10
     assert gaps[-3:] == [60, 60, 60]
     rig.begin("extract.p0")
     rig.end("extract.p0", 137)
-    before = len(rig.queue.asked)
+    before = len(rig.queue.queried)
     rig.pass_time(100)
-    assert len(rig.queue.asked) - before <= 10
+    assert len(rig.queue.queried) - before <= 10
     assert "extract.p0 again: killed (SIGKILL); often by the kernel for want of memory" in rig.seen.reported
 
 
@@ -174,8 +174,8 @@ def test_a_task_that_never_begins_is_given_up(make_rig: Any) -> None:
     assert "could not be started" in rig.follower.outcomes[1].message
 
 
-def test_an_answer_that_got_lost_is_found_by_its_comment(rig: Any) -> None:
-    rig.queue.lost_answers = 1
+def test_a_reply_that_got_lost_is_found_by_its_comment(rig: Any) -> None:
+    rig.queue.lost_replies = 1
     rig.pass_time(30)
     assert rig.queue.arrays == {100: ("extract.p0", "extract.p1"), 101: ("probe",)}
     assert rig.queue.options[101][0] == "--dependency=afterok:100"
@@ -231,9 +231,9 @@ def test_cancel_is_seen_by_whoever_follows(rig: Any) -> None:
     assert join(rig.queue, rig.run) is None
 
 
-def test_cancel_gives_up_where_nobody_answers(rig: Any) -> None:
+def test_cancel_gives_up_where_nobody_responds(rig: Any) -> None:
     rig.queue.away = "nobody"
-    with pytest.raises(ContractError, match="does not answer; try `lary-orch cancel r` again"):
+    with pytest.raises(ContractError, match="does not respond; try `lary-orch cancel r` again"):
         cancel(rig.queue, rig.session, rig.paths, rig.seen.note, clock=rig.clock, wait=rig.clock.wait)
     assert rig.paths.cancelled.exists()
 

@@ -155,17 +155,17 @@ def test_of_the_latents_volume_an_extraction_sees_its_store_alone(launcher: Laun
 
 
 def test_questions_have_no_mounts() -> None:
-    ask = replace(EXTRACT, mounts=None, arguments=("describe",))
+    query = replace(EXTRACT, mounts=None, arguments=("describe",))
     profile = Profile(launcher="podman", images=Path("/i"), partition="debug", memory="1G")
-    shell, flag, text = question(profile, ask, here=True)
+    shell, flag, text = question(profile, query, here=True)
     assert (shell, flag) == ("bash", "-c")
     assert "podman load --quiet --input=/i/baseline.tar" in text
     assert text.endswith("PROGRAM describe")
     assert "--mount" not in text
-    away = question(profile, ask, here=False)
+    away = question(profile, query, here=False)
     assert away[:5] == ["srun", "--quiet", "--job-name=lary-describe", "--partition=debug", "--nodes=1"]
     assert away[-3:] == ["bash", "-c", text]
-    pyxis = question(profile.model_copy(update={"launcher": "pyxis"}), ask, here=False)
+    pyxis = question(profile.model_copy(update={"launcher": "pyxis"}), query, here=False)
     assert pyxis.count("srun") == 1
     assert pyxis[-4:] == ["python", "-m", "lary_worker", "describe"]
 

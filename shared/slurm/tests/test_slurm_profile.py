@@ -42,7 +42,7 @@ def test_options_in_a_fixed_order_and_probes_over_them(tmp_path: Path) -> None:
     assert not Profile(gres="license:1").has_gpu
 
 
-def test_nothing_asked_for_is_a_profile(tmp_path: Path) -> None:
+def test_nothing_requested_is_a_profile(tmp_path: Path) -> None:
     assert _load(tmp_path, "") == Profile() == load_profile(None, {})
     assert Profile().options() == ("--nodes=1", "--ntasks-per-node=1")
     (tmp_path / "profile.yaml").write_text("partition: debug")

@@ -35,13 +35,13 @@ def test_tasks_by_files_and_queue(rig: Any) -> None:
     assert "open (squeue --name=lary-r-1)" in table.title
 
 
-def test_without_an_answer_the_files_speak(rig: Any) -> None:
+def test_without_a_reply_the_files_count(rig: Any) -> None:
     rig.follower.step()
     rig.begin("extract.p0")
     rig.queue.away = "squeue: Unable to contact slurm controller"
     assert _states(rig)["extract.p0"] == ("running", "as its files say")
     notes = cluster_table(cluster_state(rig.run, rig.queue) or {}).notes
-    assert notes == ("the queue cannot be asked: squeue: Unable to contact slurm controller",)
+    assert notes == ("the queue cannot be queried: squeue: Unable to contact slurm controller",)
 
 
 def test_an_ended_session_asks_nobody(rig: Any) -> None:
@@ -50,6 +50,6 @@ def test_an_ended_session_asks_nobody(rig: Any) -> None:
         rig.begin(job)
         rig.end(job, 0)
     assert rig.follower.follow()
-    rig.queue.asked.clear()
+    rig.queue.queried.clear()
     assert {state for state, _ in _states(rig).values()} == {"done"}
-    assert not rig.queue.asked
+    assert not rig.queue.queried

@@ -1,4 +1,4 @@
-"""From work to a session: array jobs, what their tasks ask for, and the scripts that `plan` shows."""
+"""From work to a session: array jobs, what their tasks request, and the scripts that `plan` shows."""
 
 from pathlib import Path
 from typing import Any

@@ -151,7 +151,7 @@ def test_skippable_names_are_skipped_from_their_start_only():
         load_strict(make(), state | {"x.decoder.w": torch.ones(1)}, "f", renames=RENAMES, skippable=(r"decoder\.",))
 
 
-def test_a_network_is_built_with_its_own_copy_in_the_asked_type():
+def test_a_network_is_built_with_its_own_copy_in_the_requested_type():
     network = build(make, STATE, "laq.pt", renames=RENAMES, device=CPU, dtype=torch.bfloat16)
     weight = network[0].weight
     assert not network.training

@@ -209,7 +209,7 @@ QUESTIONS = {
     "parts": (lambda: {"encoder": {"w": torch.ones(4)}, "predictor": {"w": torch.ones(2)}}, ["encoder", "predictor"]),
     "top and entry": (lambda: {"w": torch.ones(4), "ema": {"w": torch.ones(4)}}, ["ema", "."]),
     "part next to a tensor": (lambda: {"sd": {"m": {"w": torch.ones(999)}, "x": torch.ones(1)}}, ["sd", "sd.m"]),
-    "head of a part": (
+    "part named head": (
         lambda: {"sd": {"m": {"w": torch.ones(999)}, "head": {"b": torch.ones(1)}}},
         ["sd.m", "sd.head"],
     ),

@@ -23,7 +23,7 @@ from lary_data.manifest import (
     write_splits,
 )
 from lary_data.progress import notify
-from lary_data.resuming import AnswerLog
+from lary_data.resuming import ResultLog
 from lary_data.sample_frames import HOW_COLUMN, LOG_SUFFIX, Outcome, Sampler, csv_text, failed, sample_clips
 
 NAMED = 5
@@ -47,7 +47,7 @@ def write_clip_manifest(
     _say_left_out(found.left_out, out, facts.key)
     classes = _classes(found, root)
     groups = {name: _group(pattern, name) for name in found.clips} if pattern is not None else None
-    with AnswerLog(out / f"{facts.key}{LOG_SUFFIX}") as log:
+    with ResultLog(out / f"{facts.key}{LOG_SUFFIX}") as log:
         outcomes = sample_clips([name for name in found.clips if name_fault(name) is None], sampler, log)
     for name in found.clips:
         if fault := name_fault(name):

@@ -55,7 +55,7 @@ def cut_clips(clips: Sequence[Clip], folder: Path, workers: int, timeout_s: floa
     failed = []
     with progress("cutting", len(cuts), "clips") as tick:
         for done in run_tasks(_cut, cuts, workers, timeout_s):
-            if done.answer is None:
+            if done.result is None:
                 failed.append(f"{done.task.clip.name}: {done.fault}")
             tick(len(failed))
     return CutReport(len(clips) - len(missing), len(missing) - len(failed), sorted(failed))

@@ -1,11 +1,10 @@
 """The datasets that the orchestrator's catalog knows, as it hands them over."""
 
-import difflib
 import os
 from collections.abc import Mapping
 from pathlib import Path
 
-from lary_schema.base import ContractError
+from lary_schema.base import ContractError, unknown_key
 from lary_schema.datasets import DATASETS_VARIABLE, DatasetFiles, Datasets
 
 
@@ -21,7 +20,5 @@ def find_dataset(key: str, env: Mapping[str, str] = os.environ) -> DatasetFiles:
     """One dataset's card and files. Raises ContractError for an unknown key, with the nearest one."""
     known = {files.card.key: files for files in known_datasets(env)}
     if key not in known:
-        near = difflib.get_close_matches(key, known, n=1)
-        hint = f" (did you mean {near[0]}?)" if near else ""
-        raise ContractError(f"no dataset {key!r}{hint}; known: {', '.join(sorted(known))}")
+        raise unknown_key("dataset", key, known)
     return known[key]

@@ -176,10 +176,10 @@ def _reopen(index: Store, found: Scan) -> None:
 def _put(rows: LatentRows, found: Scan, shard: Shard, item: tuple[int, Path | None]) -> Failure | None:
     """Have a row's latent in its shard, or say why not."""
     row, path = item
-    answer = _attempt(rows, path, read_latent)
-    if isinstance(answer, str):
-        return Failure(row=row, reason="no_latent", detail=answer)
-    latent, sums = answer
+    result = _attempt(rows, path, read_latent)
+    if isinstance(result, str):
+        return Failure(row=row, reason="no_latent", detail=result)
+    latent, sums = result
     if row in found.faults or sums.tokens != found.sums[row]:
         raise ContractError(f"{path}: changed while it was imported; start the import again")
     return shard.put(row, latent, str(path))

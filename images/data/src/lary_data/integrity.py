@@ -15,7 +15,7 @@ from lary_data.checking import Check, Kind, Status, Verdict, check_file
 from lary_data.pool import run_tasks
 from lary_data.progress import progress
 from lary_data.references import References, references
-from lary_data.resuming import AnswerLog, answer_key, file_identity, run_resumed
+from lary_data.resuming import ResultLog, file_identity, result_key, run_resumed
 from lary_data.row_facts import DatasetReport, RowFacts, dataset_report, look_at_rows
 
 ROWS_SHOWN = 100
@@ -78,7 +78,7 @@ class CheckReport(Document):
     """Rows of each split that were looked at; None: all."""
     splits: tuple[SplitReport, ...]
     datasets: tuple[DatasetReport, ...] = ()
-    """What their CSVs say as a whole, those of splits that were not asked for included."""
+    """What their CSVs say as a whole, those of splits that were not requested included."""
 
     @property
     def good(self) -> bool:
@@ -107,7 +107,7 @@ def check_splits(wanted: Sequence[tuple[DatasetFiles, str]], checker: Checker) -
         facts[files.card.key] = found
         report = dataset_report(files.card, found, faults, allow_shared_groups=checker.allow_shared_groups)
         datasets.append(report)
-    with nullcontext() if checker.log is None else AnswerLog(checker.log) as log:
+    with nullcontext() if checker.log is None else ResultLog(checker.log) as log:
         splits = tuple(
             _check_split(files, split, facts[files.card.key].get(split, RowFacts()), checker, log)
             for files, split in wanted
@@ -116,7 +116,7 @@ def check_splits(wanted: Sequence[tuple[DatasetFiles, str]], checker: Checker) -
 
 
 def _check_split(
-    files: DatasetFiles, split: str, facts: RowFacts, checker: Checker, log: AnswerLog | None
+    files: DatasetFiles, split: str, facts: RowFacts, checker: Checker, log: ResultLog | None
 ) -> SplitReport:
     csv, key = files.csv[split], files.card.key
     if not csv.is_file():
@@ -153,15 +153,15 @@ def _check_split(
     )  # fmt: skip
 
 
-def _verdicts(checks: Sequence[Check], checker: Checker, log: AnswerLog | None) -> Iterator[tuple[Check, Verdict]]:
+def _verdicts(checks: Sequence[Check], checker: Checker, log: ResultLog | None) -> Iterator[tuple[Check, Verdict]]:
     """Only what was good is remembered: a bad file may be so for a moment."""
     if log is None:
         ends = run_tasks(check_file, checks, checker.workers, checker.timeout_s)
     else:
         ends = run_resumed(check_file, checks, _key, log, checker.workers, checker.timeout_s, _is_good)
     for done in ends:
-        if done.answer is not None:
-            yield done.task, done.answer
+        if done.result is not None:
+            yield done.task, done.result
         else:
             yield done.task, ("timeout" if done.timed_out else "corrupt", f"{done.task.name}: {done.fault}")
 
@@ -172,7 +172,7 @@ def _is_good(verdict: Verdict) -> bool:
 
 def _key(check: Check) -> str | None:
     identity = file_identity(Path(check.path))
-    return None if identity is None else answer_key(identity, [_REVISION, check.kind, check.last, *check.shape])
+    return None if identity is None else result_key(identity, [_REVISION, check.kind, check.last, *check.shape])
 
 
 def _unlike_pairs(found: References, sizes: Mapping[str, str]) -> list[BadFile]:

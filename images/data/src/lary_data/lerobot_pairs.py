@@ -29,7 +29,7 @@ from lary_data.lerobot_steps import Faults, Steps, read_steps
 from lary_data.manifest import TRAIN, VAL, SetFacts, held_out, metadata_name, retract, write_card, write_splits
 from lary_data.pool import run_tasks
 from lary_data.progress import notify, progress
-from lary_data.resuming import AnswerLog, answer_key, file_identity
+from lary_data.resuming import ResultLog, file_identity, result_key
 
 HEADER = ("dataset", "robot_type", "episode_id", "task", "src_img", "tgt_img", "action")
 SETTINGS, LOG = "manifest.json", "manifest.answers"
@@ -82,7 +82,7 @@ def write_pair_manifest(out: Path, dataset: LeRobot, facts: SetFacts, pairs: Pai
     steps = read_steps(dataset, pairs.tolerance_s)
     _say_notes(dataset, steps)
     faults = dict(steps.faults)
-    with AnswerLog(out / LOG) as log:
+    with ResultLog(out / LOG) as log:
         _write_files(out, dataset, facts.key, pairs, steps, log, faults)
     for number, why in sorted(faults.items()):
         notify(f"episode {number} is left out: {why}")
@@ -128,7 +128,7 @@ def _claim(out: Path, dataset: LeRobot, pairs: Pairs) -> None:
 
 
 def _write_files(
-    out: Path, dataset: LeRobot, key: str, pairs: Pairs, steps: Steps, log: AnswerLog, faults: Faults
+    out: Path, dataset: LeRobot, key: str, pairs: Pairs, steps: Steps, log: ResultLog, faults: Faults
 ) -> None:
     """Actions and frames of the episodes whose rows are all there."""
     episodes = [episode for episode in dataset.episodes if episode.number in steps.times]
@@ -145,10 +145,10 @@ def _is_wanted(task: DataRows | VideoFrames) -> bool:
     return bool(task.frames if isinstance(task, VideoFrames) else task.chunks or task.images)
 
 
-def _work(task: DataRows | VideoFrames, episodes: frozenset[int], log: AnswerLog) -> _Work:
+def _work(task: DataRows | VideoFrames, episodes: frozenset[int], log: ResultLog) -> _Work:
     """All that is to be made of a source; where it was read before, what is not there alone."""
     identity = file_identity(Path(task.video if isinstance(task, VideoFrames) else task.file))
-    key = None if identity is None else answer_key(identity, [_REVISION, task])
+    key = None if identity is None else result_key(identity, [_REVISION, task])
     if key is None or log.get(key) is None:
         return _Work(key, task, episodes, known=False)
     if isinstance(task, VideoFrames):
@@ -161,12 +161,12 @@ def _write(task: DataRows | VideoFrames) -> Faults:
     return write_video_frames(task) if isinstance(task, VideoFrames) else write_data_rows(task)
 
 
-def _do(title: str, works: Sequence[_Work], pairs: Pairs, log: AnswerLog, faults: Faults) -> None:
+def _do(title: str, works: Sequence[_Work], pairs: Pairs, log: ResultLog, faults: Faults) -> None:
     """Do the tasks; one that fails as a whole is a fault of all its episodes. Only what is good is remembered."""
     by_task = {id(work.task): work for work in works}
     with progress(title, len(works), "files") as tick:
         for done in run_tasks(_write, [work.task for work in works], pairs.workers, pairs.timeout_s):
-            work, found = by_task[id(done.task)], done.answer
+            work, found = by_task[id(done.task)], done.result
             if found is None:
                 found = dict.fromkeys(work.episodes, done.fault)
             elif not found and work.key is not None and not work.known:

@@ -39,7 +39,7 @@ def model_key(name: str) -> str:
 
 
 def wanted_splits(files: DatasetFiles, chosen: Sequence[str], *, one: bool) -> tuple[str, ...]:
-    """The splits that are asked for. Raises ContractError for an unknown one, or for several where `one` is meant."""
+    """The requested splits. Raises ContractError for an unknown one, or for several where `one` is meant."""
     known = files.card.splits.all
     unknown = [split for split in chosen if split not in known]
     if unknown:

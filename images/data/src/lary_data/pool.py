@@ -15,7 +15,7 @@ from lary_worker.parent import die_with_parent
 from lary_worker.processes import Child, End, Processes, Stage
 
 Task = TypeVar("Task")
-Answer = TypeVar("Answer")
+Result = TypeVar("Result")
 _SPAWN = multiprocessing.get_context("spawn")
 
 
@@ -23,21 +23,21 @@ class TaskFaultError(Exception):
     """A task failed for the reason that the message gives. The others go on."""
 
 
-class Done(NamedTuple, Generic[Task, Answer]):
-    """How a task ended: with an answer, or with the reason why there is none."""
+class Done(NamedTuple, Generic[Task, Result]):
+    """How a task ended: with a result, or with the reason why there is none."""
 
     task: Task
-    answer: Answer | None
+    result: Result | None
     fault: str = ""
     timed_out: bool = False
 
 
 def run_tasks(
-    function: Callable[[Task], Answer], tasks: Iterable[Task], workers: int, timeout_s: float
-) -> Iterator[Done[Task, Answer]]:
+    function: Callable[[Task], Result], tasks: Iterable[Task], workers: int, timeout_s: float
+) -> Iterator[Done[Task, Result]]:
     """Do `function(task)` for every task in `workers` processes; the ends come in the order in which they happen.
 
-    `function` is of a module's top level, tasks and answers can be pickled, and no answer is None. `tasks` is read as
+    `function` is of a module's top level, tasks and results can be pickled, and no result is None. `tasks` is read as
     processes become free. A task that takes longer than `timeout_s` is killed with its process; TaskFaultError,
     RowFaultError, any other exception and the process's own death are its fault alone. What need not be its fault (its
     process was killed, memory ran out, the volume failed, it took too long) is tried again before. The processes end
@@ -68,10 +68,10 @@ def run_tasks(
 
 
 def _done(end: End[list[Task]]) -> Done[Task, Any]:
-    (task,), answer = end.task, end.reply
-    if answer.cause in ("killed", "crashed"):
+    (task,), result = end.task, end.reply
+    if result.cause in ("killed", "crashed"):
         return Done(task, None, "the process that read it died")
-    return Done(task, answer.value, answer.detail, answer.cause == "timeout")
+    return Done(task, result.value, result.detail, result.cause == "timeout")
 
 
 def _start(function: Callable[[Any], Any]) -> Child[list[Any]]:

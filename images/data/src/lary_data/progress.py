@@ -1,4 +1,4 @@
-"""How far a tool is: a bar on a terminal, a line now and then elsewhere; on stderr, since stdout is for answers."""
+"""How far a tool is: a bar on a terminal, a line now and then elsewhere; on stderr, since stdout is for results."""
 
 import sys
 import time

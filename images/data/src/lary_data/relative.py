@@ -102,15 +102,15 @@ def _write(path: Path, values: NDArray[np.float32]) -> None:
 def statistics_json(pooled: Pooled, tables: Sequence[Table]) -> dict[str, Any]:
     """LARYBench's document (`utils/prepare_relative_actions.py`): per robot, or one for all."""
     files = tables[0].files
-    head = {
+    common = {
         "action_mode": "relative",
         "definition": "last action step minus first action step",
         "dataset": files.card.key,
     }
     everything = pooled.everything().as_json()
     if robot_column(actions_of(files).relative) is None:
-        return head | everything
-    return head | {"robot_stats": pooled.robots_json()}
+        return common | everything
+    return common | {"robot_stats": pooled.robots_json()}
 
 
 def statistics_path(tables: Sequence[Table], root: Path) -> Path:

@@ -1,4 +1,4 @@
-"""What a killed tool need not do again: answers on disk, by what they depend on."""
+"""What a killed tool need not do again: results on disk, by what they depend on."""
 
 import json
 import os
@@ -14,7 +14,7 @@ from lary_schema.locks import FileLocks
 from lary_data.pool import Done, run_tasks
 
 Task = TypeVar("Task")
-Answer = TypeVar("Answer")
+Result = TypeVar("Result")
 
 
 def file_identity(path: Path) -> list[Any] | None:
@@ -29,15 +29,15 @@ def file_identity(path: Path) -> list[Any] | None:
     return [str(path.absolute()), stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns]
 
 
-class AnswerLog:
-    """Answers by key, one JSON line each, appended as they come. A context manager.
+class ResultLog:
+    """Results by key, one JSON line each, appended as they come. A context manager.
 
     A line that a killed tool left unfinished is cut off. One process writes at a time.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._answers: dict[str, Any] = {}
+        self._results: dict[str, Any] = {}
 
     def __enter__(self) -> Self:
         try:
@@ -62,12 +62,12 @@ class AnswerLog:
         self._lock.close()
 
     def get(self, key: str) -> Any | None:
-        return self._answers.get(key)
+        return self._results.get(key)
 
-    def put(self, key: str, answer: Any) -> None:
-        """Keep an answer (JSON, not null). It is on its way to the disk when this returns."""
-        self._answers[key] = answer
-        self._file.write(json.dumps([key, answer]).encode() + b"\n")
+    def put(self, key: str, result: Any) -> None:
+        """Keep a result (JSON, not null). It is on its way to the disk when this returns."""
+        self._results[key] = result
+        self._file.write(json.dumps([key, result]).encode() + b"\n")
         self._file.flush()
 
     def _load(self) -> None:
@@ -75,42 +75,42 @@ class AnswerLog:
         end = 0
         for line in self._file:
             try:
-                key, answer = json.loads(line)
+                key, result = json.loads(line)
             except (ValueError, TypeError):
                 break
-            self._answers[key] = answer
+            self._results[key] = result
             end += len(line)
         os.ftruncate(self._file.fileno(), end)
 
 
-def answer_key(identity: list[Any], settings: Any) -> str:
-    """The name of an answer: what a file is and what is asked of it."""
+def result_key(identity: list[Any], settings: Any) -> str:
+    """The key of a result: what a file is and what is done with it."""
     return fingerprint([identity, settings])[:32]
 
 
 def run_resumed(
-    function: Callable[[Task], Answer],
+    function: Callable[[Task], Result],
     tasks: Iterable[Task],
     key_of: Callable[[Task], str | None],
-    log: AnswerLog,
+    log: ResultLog,
     workers: int,
     timeout_s: float,
-    keep: Callable[[Answer], bool] = lambda _: True,
-) -> Iterator[Done[Task, Answer]]:
-    """`run_tasks` for the tasks whose answer is not in `log` yet.
+    keep: Callable[[Result], bool] = lambda _: True,
+) -> Iterator[Done[Task, Result]]:
+    """`run_tasks` for the tasks whose result is not in `log` yet.
 
-    New answers are put there where `keep` says so, faults are not.
-    Tasks can be hashed and differ from each other; answers are JSON. A task whose key is None is always done.
+    New results are put there where `keep` says so, faults are not.
+    Tasks can be hashed and differ from each other; results are JSON. A task whose key is None is always done.
     """
-    known: deque[Done[Task, Answer]] = deque()
+    known: deque[Done[Task, Result]] = deque()
     keys: dict[Task, str] = {}
 
     def missing() -> Iterator[Task]:
         for task in tasks:
             key = key_of(task)
-            answer = None if key is None else log.get(key)
-            if answer is not None:
-                known.append(Done(task, answer))
+            result = None if key is None else log.get(key)
+            if result is not None:
+                known.append(Done(task, result))
                 continue
             if key is not None:
                 keys[task] = key
@@ -118,8 +118,8 @@ def run_resumed(
 
     for done in run_tasks(function, missing(), workers, timeout_s):
         key = keys.pop(done.task, None)
-        if key is not None and done.answer is not None and keep(done.answer):
-            log.put(key, done.answer)
+        if key is not None and done.result is not None and keep(done.result):
+            log.put(key, done.result)
         yield done
         while known:
             yield known.popleft()

@@ -14,7 +14,7 @@ from lary_schema.metadata import INDICES_SEPARATOR, read_cells
 from lary_schema.mounts import resolve_media
 
 from lary_data.progress import notify, progress
-from lary_data.resuming import AnswerLog, answer_key, file_identity, run_resumed
+from lary_data.resuming import ResultLog, file_identity, result_key, run_resumed
 from lary_data.sampling import Method, sample_clip
 
 HOW_COLUMN = "sampling"
@@ -62,7 +62,7 @@ def sample_csv(source: Path, out: Path, column: str, indices: str, sampler: Samp
     header, *rows = read_cells(source, (column,))
     at = header.index(column)
     names = dict.fromkeys(cells[at] for cells in rows if len(cells) == len(header))
-    with AnswerLog(out.with_name(out.name + LOG_SUFFIX)) as log:
+    with ResultLog(out.with_name(out.name + LOG_SUFFIX)) as log:
         outcomes = sample_clips(names, sampler, log)
     counts: Counter[str] = Counter()
 
@@ -87,7 +87,7 @@ def sample_csv(source: Path, out: Path, column: str, indices: str, sampler: Samp
     return counts
 
 
-def sample_clips(names: Iterable[str], sampler: Sampler, log: AnswerLog) -> dict[str, Outcome]:
+def sample_clips(names: Iterable[str], sampler: Sampler, log: ResultLog) -> dict[str, Outcome]:
     """The outcome of each clip, by the CSV's text."""
     outcomes: dict[str, Outcome] = {}
     clips = []
@@ -100,10 +100,10 @@ def sample_clips(names: Iterable[str], sampler: Sampler, log: AnswerLog) -> dict
     faults = len(outcomes)
     with progress("sampling frames", len(clips), "clips") as tick:
         for done in run_resumed(_sample, clips, _key, log, sampler.workers, sampler.timeout_s):
-            faults += done.answer is None
+            faults += done.result is None
             name = done.task.name
             fault = done.fault if name in done.fault else f"{name}: {done.fault}"
-            outcomes[name] = failed(fault) if done.answer is None else (done.answer[0], done.answer[1])
+            outcomes[name] = failed(fault) if done.result is None else (done.result[0], done.result[1])
             tick(faults)
     return outcomes
 
@@ -122,7 +122,7 @@ def _sample(clip: Clip) -> Outcome:
 
 def _key(clip: Clip) -> str | None:
     identity = file_identity(Path(clip.path))
-    return None if identity is None else answer_key(identity, [_REVISION, clip.frames, clip.method])
+    return None if identity is None else result_key(identity, [_REVISION, clip.frames, clip.method])
 
 
 def failed(why: str) -> Outcome:

@@ -19,5 +19,5 @@ def mapped(pool: ThreadPoolExecutor, function: Callable[[A], B], items: Iterable
     waiting = iter(items)
     while some := list(islice(waiting, AHEAD)):
         pieces = [some[start : start + PIECE] for start in range(0, len(some), PIECE)]
-        for answers in pool.map(lambda piece: [function(item) for item in piece], pieces):
-            yield from answers
+        for results in pool.map(lambda piece: [function(item) for item in piece], pieces):
+            yield from results

@@ -286,11 +286,11 @@ def test_paths_that_leave_the_root(pairs: Any, tokens: Tokens) -> None:
 
 
 def test_splits_and_csvs_that_do_not_fit(pairs: Any) -> None:
-    asked = ("latents-import", "-m", "dinov2", "-d", "calvin")
-    assert "calvin has no split unseen; it has val" in str(pairs.tool(*asked, "--split", "unseen").exception)
+    command = ("latents-import", "-m", "dinov2", "-d", "calvin")
+    assert "calvin has no split unseen; it has val" in str(pairs.tool(*command, "--split", "unseen").exception)
     key = ("latents-import", "-d", "calvin", "-m", "../dinov2", "--split", "val", "--csv", "some.csv")
     assert "model key '../dinov2': letters" in str(pairs.tool(*key).exception)
-    assert "one --split" in str(pairs.tool(*asked, "--csv", "some.csv").exception)
+    assert "one --split" in str(pairs.tool(*command, "--csv", "some.csv").exception)
 
 
 def test_a_split_that_cannot_be_imported_costs_no_other(pairs: Any, tokens: Tokens) -> None:

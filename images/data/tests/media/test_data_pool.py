@@ -1,4 +1,4 @@
-"""A task that hangs, dies or raises costs itself alone; what was answered is not asked again."""
+"""A task that hangs, dies or raises costs itself alone; what was done is not done again."""
 
 import json
 import os
@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from lary_data.pool import Done, TaskFaultError, run_tasks
-from lary_data.resuming import AnswerLog, answer_key, file_identity, run_resumed
+from lary_data.resuming import ResultLog, file_identity, result_key, run_resumed
 from lary_schema.base import ContractError
 
 BUSY = """
@@ -43,7 +43,7 @@ def test_every_task_ends_and_faults_cost_themselves_alone() -> None:
     tasks = ["a", "hang", "b", "die", "c", "fault", "raise", "d"]
     ends = {done.task: done for done in run_tasks(work, tasks, workers=2, timeout_s=1.5)}
     assert sorted(ends) == sorted(tasks)
-    assert {task: done.answer for task, done in ends.items() if done.answer} == {t: t.upper() for t in "abcd"}
+    assert {task: done.result for task, done in ends.items() if done.result} == {t: t.upper() for t in "abcd"}
     assert ends["hang"] == Done("hang", None, "not done within 1.5 s", timed_out=True)
     assert ends["die"] == Done("die", None, "the process that read it died")
     assert ends["fault"].fault == "it is blue"
@@ -62,7 +62,7 @@ def kill_once(task: str) -> str:
 def test_killed_processes_lose_no_task(tmp_path: Path) -> None:
     tasks = [str(tmp_path / str(number)) for number in range(6)]
     ends = list(run_tasks(kill_once, tasks, workers=2, timeout_s=60))
-    assert sorted((done.answer, done.fault) for done in ends) == [(str(number), "") for number in range(6)]
+    assert sorted((done.result, done.fault) for done in ends) == [(str(number), "") for number in range(6)]
 
 
 def test_no_task_starts_no_process() -> None:
@@ -100,11 +100,11 @@ def wait_for(path: Path) -> str:
     raise AssertionError(f"{path} was not written")
 
 
-def test_answers_are_kept_and_faults_are_not(tmp_path: Path) -> None:
+def test_results_are_kept_and_faults_are_not(tmp_path: Path) -> None:
     def run(tasks: list[str]) -> dict[str, str | None]:
-        with AnswerLog(tmp_path / "log") as log:
-            ends = run_resumed(work, tasks, lambda task: f"key {task}", log, 1, 60, keep=lambda answer: answer != "B")
-            return {done.task: done.answer for done in ends}
+        with ResultLog(tmp_path / "log") as log:
+            ends = run_resumed(work, tasks, lambda task: f"key {task}", log, 1, 60, keep=lambda result: result != "B")
+            return {done.task: done.result for done in ends}
 
     assert run(["a", "b", "fault"]) == {"a": "A", "b": "B", "fault": None}
     lines = [json.loads(line) for line in (tmp_path / "log").read_text().splitlines()]
@@ -116,15 +116,15 @@ def test_answers_are_kept_and_faults_are_not(tmp_path: Path) -> None:
 def test_an_unfinished_line_is_cut_off(tmp_path: Path) -> None:
     path = tmp_path / "log"
     path.write_bytes(b'["k1", 1]\n["k2", 2]\n["k3", [1, 2')
-    with AnswerLog(path) as log:
+    with ResultLog(path) as log:
         assert (log.get("k1"), log.get("k2"), log.get("k3")) == (1, 2, None)
         log.put("k3", [3])
     assert path.read_bytes() == b'["k1", 1]\n["k2", 2]\n["k3", [3]]\n'
 
 
 def test_two_runs_do_not_write_one_log(tmp_path: Path) -> None:
-    with AnswerLog(tmp_path / "log"), pytest.raises(ContractError, match="in use by another run"):
-        AnswerLog(tmp_path / "log").__enter__()
+    with ResultLog(tmp_path / "log"), pytest.raises(ContractError, match="in use by another run"):
+        ResultLog(tmp_path / "log").__enter__()
 
 
 def test_another_content_has_another_key(tmp_path: Path) -> None:
@@ -133,7 +133,7 @@ def test_another_content_has_another_key(tmp_path: Path) -> None:
     os.utime(path, ns=(0, 1))
     before = file_identity(path)
     assert before == [str(path), 1, 1, path.stat().st_ctime_ns]
-    assert answer_key(before, [9]) != answer_key(before, [8])
+    assert result_key(before, [9]) != result_key(before, [8])
     os.utime(path, ns=(0, 2))
     assert file_identity(path) == [str(path), 1, 2, path.stat().st_ctime_ns]
     path.write_text("2")

@@ -1,4 +1,4 @@
 """The probes: small networks trained on frozen latents, and the scores they reach.
 
-`classify` asks what is done (attentive classifier), `regress` how it is done (physical actions).
+`classify` probes what is done (attentive classifier), `regress` how it is done (physical actions).
 """

@@ -26,7 +26,7 @@ SILENT_SECONDS = 30.0
 def make_accelerator(device: str) -> Accelerator:
     """Placement and data parallelism; one of several processes waits here for the others.
 
-    Raises ContractError where `cuda` is asked for and not there, or not once per process.
+    Raises ContractError where `cuda` is requested and not there, or not once per process.
     """
     if device == "cuda":
         _check_gpus(torch.cuda.device_count())
@@ -35,9 +35,9 @@ def make_accelerator(device: str) -> Accelerator:
 
 def _check_gpus(found: int) -> None:
     if not found:
-        raise ContractError("the job asks for device cuda and torch sees none; check the driver, or run on the CPU")
+        raise ContractError("the job requests device cuda and torch sees none; check the driver, or run on the CPU")
     if local_processes() > found:
-        raise ContractError(f"the job asks for {local_processes()} processes and torch sees {found} GPUs: one for each")
+        raise ContractError(f"the job requests {local_processes()} processes and torch sees {found} GPUs: one for each")
     if is_joined():
         # Where a launcher shows each process its own GPU alone, that one is number 0.
         os.environ["LOCAL_RANK"] = str(int(os.environ["LOCAL_RANK"]) % found)

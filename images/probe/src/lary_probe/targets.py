@@ -1,4 +1,4 @@
-"""What a probe was asked for, as one hash: ground truth that changed under the same CSV shows in it."""
+"""What a probe was trained and scored on, as one hash: ground truth that changed under the same CSV shows in it."""
 
 import hashlib
 from collections.abc import Iterable, Sequence

@@ -150,17 +150,17 @@ def batches(split: str, rows: list[int]) -> list[tuple[Any, ...]]:
 
 
 class Rows(torch.utils.data.Dataset[Any]):
-    """What its regression set gives of a row, and in which order rows were asked for."""
+    """What its regression set gives of a row, and in which order rows were requested."""
 
     def __init__(self, split: str) -> None:
         self.latents, self.targets = tokens(split).reshape(ROWS[split], -1), targets(split)
-        self.asked: list[int] = []
+        self.requested: list[int] = []
 
     def __len__(self) -> int:
         return len(self.targets)
 
     def __getitem__(self, row: int) -> tuple[Any, ...]:
-        self.asked.append(row)
+        self.requested.append(row)
         zeros = torch.zeros(STEPS * ACTIONS)
         return torch.from_numpy(self.latents[row]), torch.from_numpy(self.targets[row]), "", "", zeros, zeros + 1
 
@@ -185,12 +185,12 @@ def regress(main: Any, kind: str) -> dict[str, Any]:
     names = [str(i) for i in range(ACTIONS)]
     epochs, orders = [], []
     for epoch in range(1, recipe["epochs"] + 1):
-        train.asked.clear()
-        val.asked.clear()
+        train.requested.clear()
+        val.requested.clear()
         if kind == "dit":
             network.draws = Draws(epoch - 1, train, val)
         loss = main.train_one_epoch(network, loader, optimiser, schedule, accelerator, epoch, kind, STEPS, names)
-        orders.append(list(train.asked))
+        orders.append(list(train.requested))
         _, mse, *_ = main.evaluate(
             network, evaluation, accelerator, kind, epoch, "unused", STEPS, names, "calvin", prefix="val"
         )
@@ -206,8 +206,8 @@ class Draws:
 
     def rows(self, count: int) -> torch.Tensor:
         """Of the batch that was read last."""
-        asked = self.val.asked or self.train.asked
-        return torch.tensor(asked[-count:])
+        requested = self.val.requested or self.train.requested
+        return torch.tensor(requested[-count:])
 
 
 def patch_draws(main: Any) -> None:

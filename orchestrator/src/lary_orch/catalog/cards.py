@@ -1,13 +1,12 @@
-"""What there is: images and datasets, found as YAML files. Nothing is imported, built or asked."""
+"""What there is: images and datasets, found as YAML files. Nothing is imported, built or run."""
 
-import difflib
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
-from lary_schema.base import ContractError
+from lary_schema.base import ContractError, unknown_key
 from lary_schema.cards import DatasetCard, ImageCard, ModelCard, check_roles, read_yaml
 from lary_schema.paths import normalised
 
@@ -57,7 +56,7 @@ class Catalog:
         serving = [(card.pattern is not None, source) for source, card in self.models() if card.serves(model)]
         if not serving:
             known = [card.key if card.pattern is None else card.pattern for _, card in self.models()]
-            raise _unknown("model", model, known)
+            raise unknown_key("model", model, known)
         return min(serving, key=lambda pair: pair[0])[1]
 
     def model_card(self, model: str) -> ModelCard:
@@ -70,7 +69,7 @@ class Catalog:
         """Raises ContractError with the known keys and the nearest one."""
         cards = {card.key: card for _, card in self.datasets}
         if key not in cards:
-            raise _unknown("dataset", key, list(cards))
+            raise unknown_key("dataset", key, list(cards))
         return cards[key]
 
     def probe(self) -> ImageSource:
@@ -182,9 +181,3 @@ def _refuse_repeated(what: str, declared: Iterable[tuple[str, Path]]) -> None:
         if key in seen:
             raise ContractError(f"{what} {key!r} is declared twice, by {seen[key]} and by {path}; rename one of them")
         seen[key] = path
-
-
-def _unknown(what: str, key: str, known: Sequence[str]) -> ContractError:
-    near = difflib.get_close_matches(key, known, n=1)
-    hint = f" (did you mean {near[0]}?)" if near else ""
-    return ContractError(f"no {what} {key!r}{hint}; known: {', '.join(sorted(known))}")

@@ -17,7 +17,7 @@ from lary_orch.workspace import Workspace
 @click.command()
 @option("--dry-run", is_flag=True, help="Notify what would go, and remove nothing.")
 @option("--envs", is_flag=True, help="Environments of the process runtime too.")
-@option("--cache", "caches", is_flag=True, help="What was remembered: hashes, answers of images.")
+@option("--cache", "caches", is_flag=True, help="What was cached: hashes, `describe` of images.")
 @option("--runs", "all_runs", is_flag=True, help="Jobs, logs and results of all runs; asks first.")
 @option("--stores", "keys", multiple=True, metavar="KEY", help="Latents of a dataset or model; repeatable; asks first.")
 @option("--all", "everything", is_flag=True, help="All of these, all latents and the demo sets; asks first.")
@@ -56,7 +56,7 @@ def command(
     targets = list(_outermost({target.path: target for target in found}))
     expensive = [target for target in targets if target.expensive]
     if expensive and not (yes or dry_run):
-        _ask(expensive)
+        _confirm(expensive)
     _remove(targets, dry_run=dry_run)
 
 
@@ -79,7 +79,7 @@ def _outermost(targets: dict[Path, Target]) -> Iterator[Target]:
     yield from (t for t in targets.values() if not any(parent in targets for parent in t.path.parents))
 
 
-def _ask(targets: list[Target]) -> None:
+def _confirm(targets: list[Target]) -> None:
     from lary_results.tables import size_text
 
     for target in targets:

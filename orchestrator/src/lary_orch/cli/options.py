@@ -131,7 +131,7 @@ def runtime_options(function: Function) -> Function:
 
     return together(
         [
-            _runtime("Where jobs run: auto takes docker where an engine answers and the images are built."),
+            _runtime("Where jobs run: auto takes docker where an engine is reachable and the images are built."),
             environment_option,
             option(
                 "--device",

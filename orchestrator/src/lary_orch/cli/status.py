@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 def command(run: str | None, workspace: Workspace, failures: bool, as_json: bool) -> None:
     """Show how far a run is.
 
-    RUN is a run's name; without it, the latest one. A run that is under way may be asked.
+    RUN is a run's name; without it, the latest one. A run that is under way has one, too.
 
     \b
     lary-orch status

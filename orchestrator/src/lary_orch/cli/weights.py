@@ -122,7 +122,7 @@ def fetch(
     "--runtime",
     type=click.Choice(["auto", "process", "docker"]),
     default="auto",
-    help="Where SOURCE is unpickled: auto takes a container where an engine answers and the image is built.",
+    help="Where SOURCE is unpickled: auto takes a container where an engine is reachable and the image is built.",
 )
 @environment_option
 @workspace_options
@@ -156,9 +156,9 @@ def convert(
     wanted = Wanted(runtime, environment, device="cpu", cpu_slots=1)
     chosen, _ = open_runtime(wanted, workspace, [image], notify)
     options = ["--i-trust-this-file"] * trusted + (["--entry", entry] if entry else [])
-    answer = convert_file(Conversion(source, target, tuple(options)), image, chosen, notify)
-    click.echo(answer, nl=False)
-    notify(summary(answer))
+    reply = convert_file(Conversion(source, target, tuple(options)), image, chosen, notify)
+    click.echo(reply, nl=False)
+    notify(summary(reply))
 
 
 def _fetch_one(weight: Weight, revision: str | None) -> list[str]:

@@ -36,7 +36,7 @@ class Context:
 
     @cached_property
     def engine(self) -> Engine | str:
-        """The container engine, or why there is none. Asked once."""
+        """The container engine, or why there is none. Looked for once."""
         return find_engine()
 
 

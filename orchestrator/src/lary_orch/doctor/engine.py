@@ -1,4 +1,4 @@
-"""Does a container engine answer?"""
+"""Is a container engine reachable?"""
 
 from lary_orch.doctor.check import Context, Finding
 
@@ -14,8 +14,8 @@ def run(context: Context) -> Finding:
     if isinstance(engine, str):
         remedy = "start Docker, let your user reach its socket (group docker), or name one by DOCKER_HOST"
         if context.runtime == "docker":
-            return Finding("fail", f"no engine answers: {engine}", f"{remedy}; or use --runtime process")
-        return Finding("warn", f"no engine answers ({engine}); jobs run as processes", remedy)
+            return Finding("fail", f"no engine is reachable: {engine}", f"{remedy}; or use --runtime process")
+        return Finding("warn", f"no engine is reachable ({engine}); jobs run as processes", remedy)
     message = f"engine {engine.version}, API {engine.api}"
     if tuple(map(int, engine.api.split("."))) < OLDEST_API:
         return Finding("warn", f"{message}; tried with API 1.41 and newer", "update the engine")

@@ -10,7 +10,7 @@ TIMEOUT_S = 5
 
 @dataclass(frozen=True)
 class Engine:
-    """An engine that answers."""
+    """An engine that is reachable."""
 
     client: Any
     """docker.DockerClient"""

@@ -14,7 +14,7 @@ def run(context: Context) -> Finding:
         return Finding("skip", f"the {context.runtime} runtime needs none")
     engine = context.engine
     if isinstance(engine, str):
-        return Finding("skip", "no engine answers")
+        return Finding("skip", "no engine is reachable")
     recipes = Recipes(repository())
     return worst([_look(engine, recipes, source, context) for source in _sources(context)])
 

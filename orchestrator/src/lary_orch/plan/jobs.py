@@ -1,4 +1,4 @@
-"""What is asked for, and the plan that comes of it."""
+"""What is requested, and the plan that comes of it."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -34,7 +34,7 @@ class Probing:
 
 @dataclass(frozen=True)
 class Request:
-    """What one call of `run` or `plan` asks for."""
+    """What one call of `run` or `plan` requests."""
 
     models: tuple[str, ...]
     datasets: tuple[str, ...]
@@ -67,7 +67,7 @@ class Request:
 
     @property
     def extracts(self) -> bool:
-        """Whether a variant is asked for that an image makes."""
+        """Whether a variant is requested that an image makes."""
         return not self.variants or any(variant != IMPORTED for variant in self.variants)
 
     def on(self, slots: Sequence[Slot]) -> Self:

@@ -1,6 +1,6 @@
 """From a request to jobs: the matrix of models, datasets and splits, less what is done already.
 
-Planning writes nothing but caches (and makes a demo set that is asked for). What cannot be planned
+Planning writes nothing but caches (and makes a demo set that is requested). What cannot be planned
 does not stop the rest: it becomes a `Problem`.
 """
 

@@ -29,7 +29,7 @@ class Target:
     path: Path
     why: str
     expensive: bool = False
-    """Computed at a cost: the user is asked first."""
+    """Expensive to compute: the user confirms first."""
 
     @property
     def size(self) -> int:

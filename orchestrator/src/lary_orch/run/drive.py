@@ -27,7 +27,7 @@ class Result(NamedTuple):
 def drive(execution: Execution, run: str, watching: Observing, notify: Notify, *, detach: bool = False) -> Result:
     """Follow to the end. With `detach`, only until nothing is left to submit.
 
-    A signal stops all jobs, a second one by force; jobs that go on by themselves are asked about first.
+    A signal stops all jobs, a second one by force; for jobs that go on by themselves the user chooses first.
     """
     if not execution.tasks:
         return Result([])
@@ -38,10 +38,10 @@ def drive(execution: Execution, run: str, watching: Observing, notify: Notify, *
             over = _follow(execution, run, watch, got, detach=detach)
         if over or not got:
             break
-        answer = choose_what_now()
-        if answer == "cancel":
+        choice = choose_what_now()
+        if choice == "cancel":
             execution.cancel(notify)
-        if answer != "follow":
+        if choice != "follow":
             break
     if execution.cancelled:
         return Result(execution.outcomes, got[0] if got else signal.SIGTERM)
@@ -76,7 +76,7 @@ def _follow(execution: Execution, run: str, watch: Observer, got: list[signal.Si
 
 
 def choose_what_now() -> str:
-    """After Ctrl-C: `detach`, `cancel` or `follow`. Where nobody can be asked, jobs are left to themselves."""
+    """After Ctrl-C: `detach`, `cancel` or `follow`. Without a terminal, jobs are left to themselves."""
     if not (sys.stdin.isatty() and sys.stderr.isatty()):
         return "detach"
     try:

@@ -242,8 +242,8 @@ class LiveBars:
         self._bars.update(self._all, completed=ended, count=f"{ended}/{total}", said=said)
 
     def _line(self, job: Task, mark: str, colour: str, text: str) -> None:
-        head = Text(f"{mark:8}", style=colour)
-        self._console.print(head + Text(f"{job.verb:8} {job.title}  ") + Text(printable_lines(text), style="dim"))
+        prefix = Text(f"{mark:8}", style=colour)
+        self._console.print(prefix + Text(f"{job.verb:8} {job.title}  ") + Text(printable_lines(text), style="dim"))
 
 
 def _name(job: Task) -> str:

@@ -69,7 +69,7 @@ def run(
 
 
 def superseded(plan: Plan, runs: Path) -> Iterator[str]:
-    """A line for each earlier run that asked for the same and will not be continued, though it is not complete.
+    """A line for each earlier run that requested the same and will not be continued, though it is not complete.
 
     Another version of an image or of the bench makes other fingerprints, and so another run.
     """
@@ -82,7 +82,7 @@ def superseded(plan: Plan, runs: Path) -> Iterator[str]:
         except ContractError:
             continue
         yield (
-            f"run {earlier.run} asked for the same and is not complete. It was planned with other images, data or "
+            f"run {earlier.run} requested the same and is not complete. It was planned with other images, data or "
             f"settings, or by another version of the bench, and is not continued; run {plan.run} uses what it has done "
             f"of the same latents. `lary-orch status {earlier.run}` shows it; `lary-orch cancel {earlier.run}` ends "
             "what it still has on a cluster"
@@ -103,7 +103,7 @@ def _notify(line: str) -> None:
 
 def _opening(plan: Plan) -> str:
     if not plan.stores:
-        return f"run {plan.run}: nothing of what was asked for can be run"
+        return f"run {plan.run}: nothing of what was requested can be run"
     if not plan.todo:
         return f"run {plan.run}: nothing to do, all of it is done already"
     finished = len(plan.probes) + len(plan.extracts) - len(plan.todo)

@@ -192,7 +192,7 @@ class LocalRuntime(Runtime, Protocol):
         """See `Start`."""
 
     def adopt(self, ref: str) -> Prepared:
-        """A third-party image by its reference alone: who it is, it says itself. Raises ContractError as `ask` does."""
+        """A third-party image by its reference alone: its card is its own. Raises ContractError as `query` does."""
 
     def as_user(self, uid: int, gid: int) -> Self | None:
         """The same runtime with jobs run as somebody else; None where it cannot."""

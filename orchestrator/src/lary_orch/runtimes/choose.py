@@ -45,7 +45,7 @@ def _docker(_: Wanted, workspace: Workspace) -> Runtime:
     return DockerRuntime(str(workspace.root), Recipes(repository()))
 
 
-DOCKER = Plugin("docker", _docker, auto=1, fits="a container engine answers and has the images")
+DOCKER = Plugin("docker", _docker, auto=1, fits="a container engine is reachable and has the images")
 PROCESS = Plugin("process", _process, auto=2, fits="no other runtime can be used here")
 
 
@@ -89,7 +89,7 @@ def _choose(wanted: Wanted, workspace: Workspace, images: Sequence[ImageSource],
             runtime = found.open(wanted, workspace)
             refusal = runtime.unfit(images, gpu=gpu)
         except ContractError:
-            refusal = "no container engine answers"
+            refusal = "no container engine is reachable"
         if refusal is None:
             return runtime, why_not or found.fits
         why_not = refusal

@@ -1,4 +1,4 @@
-"""What an image says of itself, asked once per state of the image."""
+"""What an image says of itself, queried once per state of the image."""
 
 import json
 from pathlib import Path
@@ -14,7 +14,7 @@ from lary_orch.runtimes.jobs import Prepared
 
 
 def describe(runtime: Runtime, prepared: Prepared, key: str, cache: Path) -> ModelCard:
-    """The resolved facts of one model key. Raises ContractError where the answer breaks the contract."""
+    """The resolved facts of one model key. Raises ContractError where the reply breaks the contract."""
     return describe_model(runtime, prepared, key, cache)[0]
 
 
@@ -22,10 +22,10 @@ def describe_model(
     runtime: Runtime, prepared: Prepared, key: str, cache: Path
 ) -> tuple[ModelCard, dict[str, str] | None]:
     """As `describe`, and the versions that are part of the fingerprint; None where the image names none."""
-    card = _ask(runtime, prepared, cache, "--model", key)
+    card = _describe(runtime, prepared, cache, "--model", key)
     where = f"describe --model {key} of image {prepared.ref}"
     if len(card.models) != 1:
-        raise ContractError(f"{where}: {len(card.models)} models in the answer, one expected")
+        raise ContractError(f"{where}: {len(card.models)} models in the reply, one expected")
     if card.models[0].code_sha256 is None:
         raise ContractError(f"{where}: no code_sha256, so its latents could be those of any code")
     return card.models[0], minor_versions(card.libraries) or None
@@ -33,21 +33,21 @@ def describe_model(
 
 def describe_probe(runtime: Runtime, prepared: Prepared, cache: Path) -> str:
     """sha256 of the probe image's sources."""
-    code = _ask(runtime, prepared, cache).code_sha256
+    code = _describe(runtime, prepared, cache).code_sha256
     if code is None:
         raise ContractError(f"describe of image {prepared.ref}: no code_sha256, so its scores could not be traced")
     return code
 
 
-def _ask(runtime: Runtime, prepared: Prepared, cache: Path, *arguments: str) -> ImageCard:
+def _describe(runtime: Runtime, prepared: Prepared, cache: Path, *arguments: str) -> ImageCard:
     where = f"describe of image {prepared.ref}"
     key = [runtime.name, prepared.source.card.name, prepared.identity, *arguments]
-    answer = remembered(cache, "describe", key, lambda: _json(runtime.query(prepared, "describe", *arguments), where))
-    return ImageCard.parse(answer, where)
+    reply = remembered(cache, "describe", key, lambda: _json(runtime.query(prepared, "describe", *arguments), where))
+    return ImageCard.parse(reply, where)
 
 
 def parse_card(text: str, where: str) -> ImageCard:
-    """The answer of `describe`. Raises ContractError where it is none."""
+    """The reply of `describe`. Raises ContractError where it is none."""
     return ImageCard.parse(_json(text, where), where)
 
 
@@ -55,4 +55,4 @@ def _json(text: str, where: str) -> Any:
     try:
         return json.loads(text)
     except ValueError as error:
-        raise ContractError(f"{where}: the answer is not JSON ({error}): {text[:200]!r}") from None
+        raise ContractError(f"{where}: the reply is not JSON ({error}): {text[:200]!r}") from None

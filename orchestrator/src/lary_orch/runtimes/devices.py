@@ -89,7 +89,7 @@ def make_slots(
     if choice != "cpu" and (gpus or wanted):
         devices = [Device("cuda", (gpu.uuid,), gpu.name) for gpu in choose_gpus(gpus, wanted)]
     elif choice == "cuda":
-        raise ContractError("--device cuda: nvidia-smi lists no GPU here; use --device cpu, or ask `lary-orch doctor`")
+        raise ContractError("--device cuda: nvidia-smi lists no GPU here; use --device cpu, or run `lary-orch doctor`")
     else:
         devices = [Device()] * (cpu_slots or max(1, min(cpus, CPU_SLOTS_MAX)))
     return [Slot(device, max(1, cpus // len(devices)), 1 / len(devices)) for device in devices]

@@ -73,7 +73,7 @@ def _remedy(text: str) -> str:
 
 
 def connect() -> Any:
-    """The engine that DOCKER_HOST or the default socket leads to. Raises ContractError where none answers."""
+    """The engine that DOCKER_HOST or the default socket leads to. Raises ContractError where none is reachable."""
     with engine_errors("docker"):
         client = docker.from_env(timeout=API_TIMEOUT_S)
         client.ping()
@@ -92,7 +92,7 @@ def host_facts(client: Any) -> Host:
 class DockerRuntime(LocalRuntime):
     """Runs jobs as containers. `owner` names the workspace, so that `sweep` finds its own alone.
 
-    Raises ContractError where no engine answers.
+    Raises ContractError where no engine is reachable.
     """
 
     name = "docker"
@@ -145,7 +145,7 @@ class DockerRuntime(LocalRuntime):
         self, prepared: Prepared, *arguments: str, folders: Sequence[Folder] = (), limit_s: float = QUERY_TIMEOUT_S
     ) -> str:
         created = query_arguments(prepared, arguments, self._host, self._labels("-", arguments[0]), folders)
-        return self._answer(created, f"{prepared.ref} {' '.join(arguments)}", limit_s, how_to_get(prepared.source))
+        return self._reply(created, f"{prepared.ref} {' '.join(arguments)}", limit_s, how_to_get(prepared.source))
 
     def adopt(self, ref: str) -> Prepared:
         with engine_errors(f"image {ref}"):
@@ -153,26 +153,26 @@ class DockerRuntime(LocalRuntime):
         if found is None:
             raise ContractError(f"image {ref} is not on this machine; get it by `docker pull {ref}`")
         created = bare_arguments(found.id, ("describe",), self._host, self._labels("-", "describe"))
-        answer = self._answer(created, f"{ref} describe", QUERY_TIMEOUT_S, f"`docker pull {ref}`")
-        card = parse_card(answer, f"describe of {ref}").model_copy(update={"ref": ref})
+        reply = self._reply(created, f"{ref} describe", QUERY_TIMEOUT_S, f"`docker pull {ref}`")
+        card = parse_card(reply, f"describe of {ref}").model_copy(update={"ref": ref})
         return Prepared(ImageSource(card, None), ref, found.id, found.id)
 
-    def _answer(self, created: dict[str, Any], what: str, limit_s: float, source: str) -> str:
+    def _reply(self, created: dict[str, Any], what: str, limit_s: float, source: str) -> str:
         with tempfile.TemporaryDirectory() as folder:
             log = Path(folder) / "stderr.log"
             running = self._launch(created, log, what)
             timer = threading.Timer(limit_s, running.stop)
             timer.start()
             try:
-                answer = "".join(running.lines())
+                reply = "".join(running.lines())
             finally:
                 timer.cancel()
                 running.stop(grace_s=0)
                 code = running.wait()
             if code:
                 errors = log.read_text(encoding="utf-8", errors="replace")
-                raise refusal(what, tuple(created["command"]), code, answer, errors, f"{source} makes the image anew")
-        return answer
+                raise refusal(what, tuple(created["command"]), code, reply, errors, f"{source} makes the image anew")
+        return reply
 
     def start(self, job: Job, slot: Slot, stderr: Path) -> "DockerTask":
         job.make_stores()
@@ -225,7 +225,7 @@ class DockerRuntime(LocalRuntime):
 
 
 @dataclass(frozen=True)
-class Ending:
+class End:
     """How a container ended. The kernel kills for memory one process, which need not be the first."""
 
     code: int
@@ -242,7 +242,7 @@ class DockerTask:
         self._job = job
         self._memory = memory
         self._lock = threading.Lock()
-        self._ending: Ending | None = None
+        self._ended_as: End | None = None
 
     def lines(self) -> Iterator[str]:
         """Stdout's lines; one more event, ours, where the memory limit was hit. Writes the stderr log."""
@@ -259,11 +259,11 @@ class DockerTask:
 
     def wait(self) -> int:
         """The exit code; 5 for a worker that the kernel killed at the memory limit, 255 where nobody knows."""
-        ending = self._end()
-        return ExitCode.OUT_OF_MEMORY if ending == Ending(KILLED, out_of_memory=True) else ending.code
+        end = self._end()
+        return ExitCode.OUT_OF_MEMORY if end == End(KILLED, out_of_memory=True) else end.code
 
     def stop(self, grace_s: float = 10) -> None:
-        if self._ending is not None:
+        if self._ended_as is not None:
             return
         try:
             if grace_s > 0:
@@ -282,35 +282,35 @@ class DockerTask:
         try:
             yield from self._frames
         except ENGINE_FAULTS:
-            # The engine went away; how the container ended is asked of its successor.
+            # The engine went away; its successor knows how the container ended.
             return
         finally:
             self._frames.close()
 
-    def _end(self) -> Ending:
+    def _end(self) -> End:
         """Wait for the end, read it, remove the container. Once."""
         with self._lock:
-            if self._ending is None:
-                self._ending = self._read_end()
+            if self._ended_as is None:
+                self._ended_as = self._read_end()
                 # Its end is known; should the engine not let go of it now, `sweep` finds it later.
                 with contextlib.suppress(*ENGINE_FAULTS):
                     _remove(self._container)
-            return self._ending
+            return self._ended_as
 
-    def _read_end(self) -> Ending:
+    def _read_end(self) -> End:
         lost: float | None = None
         while True:
             try:
                 self._container.wait()
                 self._container.reload()
                 state = self._container.attrs["State"]
-                return Ending(int(state["ExitCode"]), bool(state["OOMKilled"]))
+                return End(int(state["ExitCode"]), bool(state["OOMKilled"]))
             except NotFound:
-                return Ending(UNKNOWN_EXIT, out_of_memory=False)
+                return End(UNKNOWN_EXIT, out_of_memory=False)
             except ENGINE_FAULTS:
                 lost = lost or time.monotonic()
                 if time.monotonic() - lost > ENGINE_BACK_S:
-                    return Ending(UNKNOWN_EXIT, out_of_memory=False)
+                    return End(UNKNOWN_EXIT, out_of_memory=False)
                 time.sleep(POLL_S)
 
     def _memory_message(self) -> str:

@@ -213,7 +213,7 @@ def uv_env(environ: Mapping[str, str]) -> dict[str, str]:
 
 
 def source_state(folders: Sequence[Path]) -> list[list[object]]:
-    """Name, size and time of every source file: changes whenever `describe` could answer otherwise."""
+    """Name, size and time of every source file: changes whenever `describe` could reply otherwise."""
     state: list[list[object]] = []
     for folder in folders:
         for path in sorted(_sources(folder)):

@@ -36,7 +36,7 @@ class Prepared:
     digest: str | None
     """Content address (docker: the image id); None for process environments."""
     identity: str
-    """Changes whenever the answer of `describe` could: the key of its cache."""
+    """Changes whenever the reply of `describe` could: the key of its cache."""
 
 
 @dataclass(frozen=True)

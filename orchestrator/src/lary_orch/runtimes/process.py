@@ -43,7 +43,7 @@ class Interpreters(Protocol):
         """The interpreter that `prepare` made."""
 
     def hint(self, prepared: Prepared) -> str:
-        """What to do when the image does not answer in it."""
+        """What to do when the image does not run in it."""
 
 
 class ProcessRuntime(LocalRuntime):

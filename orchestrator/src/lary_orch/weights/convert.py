@@ -20,7 +20,7 @@ SHOWN = 20
 
 @dataclass(frozen=True)
 class Conversion:
-    """What is asked for."""
+    """What is requested."""
 
     source: Path
     target: Path
@@ -33,31 +33,31 @@ class Conversion:
         return self.target.with_name(f"{self.target.name}.json")
 
 
-def convert(asked: Conversion, image: ImageSource, runtime: Runtime, notify: Notify) -> str:
+def convert(request: Conversion, image: ImageSource, runtime: Runtime, notify: Notify) -> str:
     """Do it in `image`; what the worker says of it.
 
     Where the runtime isolates, in a container without a network that sees the file and an empty folder. Elsewhere in a
     process with the caller's rights, which is said. Raises ContractError.
     """
-    if not asked.source.is_file():
-        raise WeightsError(f"{asked.source}: no such file")
-    for path in (asked.target, asked.report):
+    if not request.source.is_file():
+        raise WeightsError(f"{request.source}: no such file")
+    for path in (request.target, request.report):
         if path.exists():
             raise ContractError(f"{path}: exists already; remove it or give another name")
     prepared = runtime.prepare(image, notify)
     if runtime.isolates:
-        return _isolated(asked, prepared, runtime)
+        return _isolated(request, prepared, runtime)
     notify(
-        f"warning: the {runtime.name} runtime does not isolate: {asked.source} is unpickled by a process that may read "
-        "and write what you may, and reach the network; --runtime docker does it in a container without either"
+        f"warning: the {runtime.name} runtime does not isolate: {request.source} is unpickled by a process that may "
+        "read and write what you may, and reach the network; --runtime docker does it in a container without either"
     )
-    paths = (str(asked.source.absolute()), str(asked.target.absolute()))
-    return runtime.query(prepared, "convert", *paths, *asked.options, limit_s=LIMIT_S)
+    paths = (str(request.source.absolute()), str(request.target.absolute()))
+    return runtime.query(prepared, "convert", *paths, *request.options, limit_s=LIMIT_S)
 
 
-def summary(answer: str) -> str:
+def summary(reply: str) -> str:
     """A line for people of what the worker said: how much was written, and the names of what was not."""
-    done = json.loads(answer)
+    done = json.loads(reply)
     where = f"entry {done['entry']}" if done["entry"] else "the file"
     left = [f"{name} ({kind})" for name, kind in done["dropped"].items()]
     more = f" and {len(left) - SHOWN} more" if len(left) > SHOWN else ""
@@ -66,20 +66,20 @@ def summary(answer: str) -> str:
     return f"{done['tensors']} tensors of {where}{account}"
 
 
-def container_arguments(asked: Conversion, draft: Path) -> tuple[Sequence[str], Sequence[Folder]]:
+def container_arguments(request: Conversion, draft: Path) -> tuple[Sequence[str], Sequence[Folder]]:
     """The worker's command in a container, and all that this sees of the host; `draft` is an empty folder."""
-    source, target = f"/source/{asked.source.name}", f"/target/{asked.target.name}"
-    folders = (Folder(asked.source.resolve(), source), Folder(draft, "/target", read_only=False))
-    return ("convert", source, target, *asked.options), folders
+    source, target = f"/source/{request.source.name}", f"/target/{request.target.name}"
+    folders = (Folder(request.source.resolve(), source), Folder(draft, "/target", read_only=False))
+    return ("convert", source, target, *request.options), folders
 
 
-def _isolated(asked: Conversion, prepared: Prepared, runtime: Runtime) -> str:
-    folder = asked.target.absolute().parent
+def _isolated(request: Conversion, prepared: Prepared, runtime: Runtime) -> str:
+    folder = request.target.absolute().parent
     folder.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".{asked.target.name}.", suffix=PARTIAL_SUFFIX, dir=folder) as name:
-        arguments, folders = container_arguments(asked, Path(name))
-        answer = runtime.query(prepared, *arguments, folders=folders, limit_s=LIMIT_S)
-        for path in (asked.report, asked.target):
+    with tempfile.TemporaryDirectory(prefix=f".{request.target.name}.", suffix=PARTIAL_SUFFIX, dir=folder) as name:
+        arguments, folders = container_arguments(request, Path(name))
+        reply = runtime.query(prepared, *arguments, folders=folders, limit_s=LIMIT_S)
+        for path in (request.report, request.target):
             (Path(name) / path.name).rename(path)
         sync_dir(folder)
-    return answer
+    return reply

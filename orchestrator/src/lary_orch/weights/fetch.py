@@ -169,7 +169,7 @@ def publish(spec: WeightSpec, source: str, whole: Path, draft: Path, path: Path)
 
 @contextmanager
 def _explained(spec: WeightSpec, endpoint: str) -> Iterator[None]:
-    """Turn what the hub answers into what to do."""
+    """Turn what the hub responds into what to do."""
     from huggingface_hub import errors
 
     page = f"{endpoint}/{spec.repo}"

@@ -71,7 +71,7 @@ def how_to_get(spec: WeightSpec, path: Path) -> str:
         return f"`lary-orch weights fetch` gets it from {spec.url}{variable}"
     if spec.repo is None:
         return f"{spec.note or 'put it there'}; it belongs at {path}{variable}"
-    gated = " (gated: ask for access there first)" if spec.gated else ""
+    gated = " (gated: request access there first)" if spec.gated else ""
     return f"`lary-orch weights fetch` gets it from {spec.repo}{gated}{variable}"
 
 

@@ -51,8 +51,8 @@ _VALIDATORS = ("ETag", "Last-Modified")
 
 
 def _facts(url: str) -> Mapping[str, str]:
-    with _open(url, method="HEAD") as answer:
-        facts: Mapping[str, str] = answer.headers
+    with _open(url, method="HEAD") as response:
+        facts: Mapping[str, str] = response.headers
         return facts
 
 
@@ -73,26 +73,26 @@ def _download(url: str, file: Path, facts: Mapping[str, str]) -> None:
     if have and condition and have == size:
         return
     headers = {"Range": f"bytes={have}-", "If-Range": condition} if have and condition else {}
-    with _open(url, headers=headers) as answer:
-        _require_same(url, facts, answer.headers)
-        goes_on = answer.status == http.client.PARTIAL_CONTENT
-        if goes_on and not _begins_at(answer.headers.get("Content-Range", ""), have, size):
-            raise WeightsError(f"{url}: the server answers with another part than was asked for; {_AGAIN}")
+    with _open(url, headers=headers) as response:
+        _require_same(url, facts, response.headers)
+        goes_on = response.status == http.client.PARTIAL_CONTENT
+        if goes_on and not _begins_at(response.headers.get("Content-Range", ""), have, size):
+            raise WeightsError(f"{url}: the server responds with another part than was requested; {_AGAIN}")
         # A server that knows no ranges, or has another file by now, sends all of it.
         with file.open("ab" if goes_on else "wb") as target:
-            shutil.copyfileobj(answer, target, CHUNK)
+            shutil.copyfileobj(response, target, CHUNK)
 
 
-def _require_same(url: str, facts: Mapping[str, str], answer: Mapping[str, str]) -> None:
+def _require_same(url: str, facts: Mapping[str, str], response: Mapping[str, str]) -> None:
     """Refuse a file that is not the one that `facts` describe: its bytes would lie under the other's name."""
-    changed = [name for name in _VALIDATORS if None not in (facts.get(name), answer.get(name))]
-    changed = [name for name in changed if facts.get(name) != answer.get(name)]
+    changed = [name for name in _VALIDATORS if None not in (facts.get(name), response.get(name))]
+    changed = [name for name in changed if facts.get(name) != response.get(name)]
     if changed:
         raise WeightsError(f"{url}: the server's file changed meanwhile (another {changed[0]}); run the command again")
 
 
 def _begins_at(content_range: str, start: int, size: int) -> bool:
-    """Whether `bytes START-END/SIZE` is what was asked for."""
+    """Whether `bytes START-END/SIZE` is what was requested."""
     found = re.fullmatch(r"bytes (\d+)-\d+/(\d+|\*)", content_range)
     return found is not None and int(found[1]) == start and (found[2] == "*" or not size or int(found[2]) == size)
 
@@ -114,7 +114,7 @@ def _open(url: str, method: str = "GET", headers: Mapping[str, str] | None = Non
 
 @contextmanager
 def _explained(url: str, path: Path) -> Iterator[None]:
-    """Turn what the network or the disk answers into what to do."""
+    """Turn what the network or the disk reports into what to do."""
     try:
         yield
     except urllib.error.HTTPError as error:

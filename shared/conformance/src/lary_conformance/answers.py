@@ -18,7 +18,7 @@ def cases(subject: Subject) -> Iterator[Case]:
 
 
 def _image(subject: Subject) -> str:
-    """The answer, against the card that the catalog knows."""
+    """The reply, against the card that the catalog knows."""
     known, found = subject.prepared.source.card, subject.card
     if known.models:
         expect(known.name == found.name, f"image.yaml says name {known.name}, describe {found.name}")

@@ -11,7 +11,7 @@ UNKNOWN_USER = (54321, 54321)
 
 
 def cases(subject: Subject) -> Iterator[Case]:
-    remedy = "let the code be readable by all, write nowhere but to /tmp, and ask for no name of the user"
+    remedy = "let the code be readable by all, write nowhere but to /tmp, and need no name of the user"
     yield Case("isolation", "", partial(_as_unknown_user, subject), remedy)
 
 

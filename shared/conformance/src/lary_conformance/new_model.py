@@ -97,8 +97,8 @@ def _own_version(text: str) -> str:
 def _without_other_models(text: str) -> str:
     """Drop the cards (image.yaml) and entry points (pyproject.toml) of the template's other keys."""
     text = re.sub(r'(?m)^[\w-]+ = "lary_baseline\.(?!frame_diff:).*\n', "", text)
-    head, *cards = re.split(r"(?m)^(?=  - key: )", text)
-    return head + "".join(card for card in cards if card.startswith("  - key: frame-diff\n"))
+    preamble, *cards = re.split(r"(?m)^(?=  - key: )", text)
+    return preamble + "".join(card for card in cards if card.startswith("  - key: frame-diff\n"))
 
 
 def _description(text: str, model: ModelName) -> str:

@@ -71,7 +71,7 @@ class Ran:
 
 @dataclass
 class Subject:
-    """An image that answered `describe`, and a scratch folder."""
+    """An image that ran `describe`, and a scratch folder."""
 
     runtime: LocalRuntime
     prepared: Prepared
@@ -90,7 +90,7 @@ class Subject:
 
     @cached_property
     def models(self) -> dict[str, ModelCard]:
-        """Resolved cards by key; a family answers for its example."""
+        """Resolved cards by key; a family stands for its example."""
         keys = self.chosen or tuple(card.example or card.key for card in self.card.models)
         return {key: describe(self.runtime, self.prepared, key, self.folder / "cache") for key in keys}
 
@@ -215,9 +215,9 @@ def _follow(start: Callable[[], Running], log: Path, stop_at: StopAt | None = No
 def open_subject(
     runtime: LocalRuntime, image: ImageSource | str, folder: Path, weights: Path, **options: Any
 ) -> Subject:
-    """Make an image (a reference, where the catalog does not know it) ready and ask it who it is.
+    """Make an image (a reference, where the catalog does not know it) ready and get its card by `describe`.
 
-    `options` are further fields of `Subject`. Raises ContractError where it does not answer as it must.
+    `options` are further fields of `Subject`. Raises ContractError where it does not reply as it must.
     """
     prepared = runtime.adopt(image) if isinstance(image, str) else runtime.prepare(image, _say_nothing)
     where = f"describe of {prepared.ref}"

@@ -19,7 +19,7 @@ METHOD = (
     "several seeds it holds their spread too."
 )
 UNCLEAR = "no clear difference"
-HEAD = ("difference", "95 % interval", "", "rows", "drawn")
+HEADER = ("difference", "95 % interval", "", "rows", "drawn")
 
 
 @dataclass(frozen=True)
@@ -125,7 +125,7 @@ def paired_table(found: Sequence[tuple[Board, Difference]], a: str, b: str) -> T
     notes = [METHOD, *_reasons(found)]
     return Table(
         title=f"a: {a}, b: {b}",
-        columns=("protocol", "column", "a", "b", *HEAD),
+        columns=("protocol", "column", "a", "b", *HEADER),
         rows=[
             (
                 board.key if several else board.protocol,
@@ -147,7 +147,7 @@ def _variants(made: Difference) -> str:
 
 
 def numbers(made: Difference) -> tuple[str, ...]:
-    """Cells under `HEAD`; top-1 in percentage points."""
+    """Cells under `HEADER`; top-1 in percentage points."""
     if made.reason is not None:
         return "-", "-", "not compared", "-", "-"
     metric = made.a.metric

@@ -1,8 +1,10 @@
 """What every document of the contract shares: strict parsing, readable errors, canonical bytes."""
 
+import difflib
 import hashlib
 import json
 import signal
+from collections.abc import Iterable
 from enum import IntEnum
 from pathlib import Path
 from typing import Any, Self
@@ -59,6 +61,14 @@ class OutOfMemoryError(ContractError):
     """Not even a batch of one row fits on the device."""
 
     exit_code = ExitCode.OUT_OF_MEMORY
+
+
+def unknown_key(what: str, key: str, known: Iterable[str]) -> ContractError:
+    """The error for a key that is none of `known`, with the nearest of them."""
+    names = sorted(known)
+    near = difflib.get_close_matches(key, names, n=1)
+    hint = f" (did you mean {near[0]}?)" if near else ""
+    return ContractError(f"no {what} {key!r}{hint}; known: {', '.join(names)}")
 
 
 def read_json(path: Path) -> Any:

@@ -170,7 +170,7 @@ class ModelCard(_Card):
     """Of the model's own source files; filled in by `describe`."""
 
     def serves(self, key: str) -> bool:
-        """Whether this card answers for a model key."""
+        """Whether this card holds for a model key."""
         return key == self.key if self.pattern is None else re.fullmatch(self.pattern, key) is not None
 
     def preprocessing_of(self, variant: str) -> str:
@@ -197,7 +197,7 @@ class ImageCard(_Card):
     kind: Literal["model", "probe", "tools"]
     """What it is for: extracting latents, probing them, or preparing data."""
     module: Key
-    """Python module that answers the commands: `python -m MODULE describe`."""
+    """Python module that runs the commands: `python -m MODULE describe`."""
     ref: str | None = None
     """A ready-made container image; None: built from this folder as `lary/NAME:VERSION`."""
     models: tuple[ModelCard, ...] = ()

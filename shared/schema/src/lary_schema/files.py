@@ -12,8 +12,8 @@ ENDS_BYTES = 1 << 16
 _POINTER = b"version https://git-lfs"
 """How the text begins that Git LFS leaves where it did not fetch a file (Git LFS, docs/spec.md)."""
 _ZIP_SUFFIXES = {".pt", ".pth", ".ckpt"}
-_ZIP_HEAD = b"PK\x03\x04"
-_HEAD_BYTES = 64
+_ZIP_START = b"PK\x03\x04"
+_START_BYTES = 64
 
 
 def is_lfs_pointer(path: Path) -> bool:
@@ -51,19 +51,19 @@ def damage(file: Path) -> str | None:
 def _damage(file: Path) -> str | None:
     size = file.stat().st_size
     with file.open("rb") as opened:
-        head = opened.read(_HEAD_BYTES)
-        if not head:
+        start = opened.read(_START_BYTES)
+        if not start:
             return "empty"
         if is_lfs_pointer(file):
             return "a git-lfs pointer and not the file (git-lfs was not installed when it was cloned)"
-        if head.lstrip().lower().startswith((b"<!doctype", b"<html")):
+        if start.lstrip().lower().startswith((b"<!doctype", b"<html")):
             return "a web page and not the file (an error page that was saved)"
         if file.suffix == ".safetensors":
             opened.seek(0)
             expected = _safetensors_size(opened, size)
             if expected != size:
                 return "not a safetensors file" if expected is None else f"{size} bytes, {expected} by its own header"
-    if file.suffix in _ZIP_SUFFIXES and head.startswith(_ZIP_HEAD) and not zipfile.is_zipfile(file):
+    if file.suffix in _ZIP_SUFFIXES and start.startswith(_ZIP_START) and not zipfile.is_zipfile(file):
         return "cut short (its table of contents, at the end, is missing)"
     return None
 

@@ -19,7 +19,7 @@ FOLDER = "linked"
 def linked_folder(files: Mapping[str, Path], below: Path) -> Path:
     """A folder below `below` in which every name (a relative path) is a link to its file.
 
-    The same files give the same folder, whoever asks first; for no files there is none, and nothing is mounted.
+    The same files give the same folder, whoever calls first; for no files there is none, and nothing is mounted.
     Raises ContractError where it cannot be made.
     """
     targets = {name: str(path.resolve()) for name, path in files.items()}

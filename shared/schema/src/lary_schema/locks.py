@@ -194,8 +194,8 @@ def _set_lock(fd: int, what: int, byte: int) -> None:
 
 def _holder(fd: int) -> int:
     """Which kind of lock is in the way of one on the whole file; F_UNLCK for none."""
-    asked = struct.pack(_FLOCK, fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0)
-    return int(struct.unpack(_FLOCK, fcntl.fcntl(fd, fcntl.F_OFD_GETLK, asked))[0])
+    query = struct.pack(_FLOCK, fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0)
+    return int(struct.unpack(_FLOCK, fcntl.fcntl(fd, fcntl.F_OFD_GETLK, query))[0])
 
 
 def _explained(path: Path, error: OSError) -> Exception:

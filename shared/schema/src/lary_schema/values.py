@@ -35,7 +35,7 @@ def make_values(
     Raises ContractError for a variant or mode the model does not have.
     """
     mode = source.columns.input
-    assert card.code_sha256 is not None  # `describe` refuses an answer without it
+    assert card.code_sha256 is not None  # `describe` refuses a reply without it
     return Values(
         model=key,
         variant=variant,

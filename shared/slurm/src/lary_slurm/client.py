@@ -1,4 +1,4 @@
-"""The commands of Slurm, and how often they may be asked."""
+"""The commands of Slurm, and how often they may be called."""
 
 import os
 import re
@@ -31,11 +31,11 @@ PASSING = (
 
 
 class SlurmError(ContractError):
-    """A command of Slurm refused what it was asked; asking again would not help."""
+    """A command of Slurm refused its arguments; trying again would not help."""
 
 
 class SlurmAwayError(SlurmError):
-    """No answer, or not yet: the controller is being restarted, a limit is reached."""
+    """No reply, or not yet: the controller is being restarted, a limit is reached."""
 
 
 @dataclass(frozen=True)
@@ -56,16 +56,16 @@ class QueueEntry:
 
 
 class Client(Protocol):
-    """What the runtime asks of a cluster."""
+    """What the runtime needs of a cluster."""
 
     def submit(self, script: Path, options: Sequence[str]) -> int:
         """Submit a script; its job id. Raises SlurmError, SlurmAwayError."""
 
     def queue(self, name: str) -> list[QueueEntry]:
-        """All tasks of this user's jobs of that name. Raises SlurmAwayError where nobody answers."""
+        """All tasks of this user's jobs of that name. Raises SlurmAwayError where nobody responds."""
 
     def cancel(self, name: str) -> None:
-        """Take all jobs of that name off the cluster. Raises SlurmAwayError where nobody answers."""
+        """Take all jobs of that name off the cluster. Raises SlurmAwayError where nobody responds."""
 
     def max_array(self) -> int:
         """The cluster's MaxArraySize."""
@@ -78,18 +78,18 @@ class Slurm:
         self._env = client_env(environ)
 
     def submit(self, script: Path, options: Sequence[str]) -> int:
-        answer = self.run("sbatch", "--parsable", *options, str(script))
-        head = answer.strip().splitlines()[-1].split(";")[0] if answer.strip() else ""
-        if not head.isdigit():
-            raise SlurmError(f"sbatch {script}: no job id in its answer {answer!r}")
-        return int(head)
+        output = self.run("sbatch", "--parsable", *options, str(script))
+        job_id = output.strip().splitlines()[-1].split(";")[0] if output.strip() else ""
+        if not job_id.isdigit():
+            raise SlurmError(f"sbatch {script}: no job id in its output {output!r}")
+        return int(job_id)
 
     def queue(self, name: str) -> list[QueueEntry]:
         # --me alone makes the controller send one user's jobs instead of everybody's.
-        answer = self.run(
+        output = self.run(
             "squeue", "--noheader", "--array", "--me", f"--name={name}", "--states=all", f"--format={QUEUE_FORMAT}"
         )
-        return [entry for line in answer.splitlines() if (entry := parse_entry(line)) is not None]
+        return [entry for line in output.splitlines() if (entry := parse_entry(line)) is not None]
 
     def cancel(self, name: str) -> None:
         # No --me: scancel of 22.05 has it, older ones have not, and it ends no one else's jobs without it.
@@ -160,7 +160,7 @@ def parse_entry(line: str) -> QueueEntry | None:
 
 
 class Pace:
-    """When the controller may be asked again: not before `least_s`, and less often while nothing changes."""
+    """When the controller may be queried again: not before `least_s`, and less often while nothing changes."""
 
     def __init__(self, least_s: float, most_s: float = 60, clock: Callable[[], float] = time.monotonic) -> None:
         self._least_s = self._wait_s = least_s
@@ -172,12 +172,12 @@ class Pace:
     def due(self) -> bool:
         return self._clock() >= self._next
 
-    def asked(self, *, changed: bool) -> None:
-        """A question was answered, or not."""
+    def queried(self, *, changed: bool) -> None:
+        """A query got a reply, or none."""
         self._wait_s = self._least_s if changed else min(2 * self._wait_s, self._most_s)
         self._next = self._clock() + self._wait_s
 
     def hurry(self) -> None:
-        """Something was seen that only the controller can explain: ask as soon as may be."""
+        """Something was seen that only the controller can explain: query as soon as may be."""
         self._next = min(self._next, self._next - self._wait_s + self._least_s)
         self._wait_s = self._least_s

@@ -1,7 +1,7 @@
-"""Follows a session to its end: submits, looks at what tasks write, asks the controller now and then.
+"""Follows a session to its end: submits, looks at what tasks write, queries the controller now and then.
 
 What a task's own files say comes first, since looking at them costs the controller nothing. The queue is
-asked for what files do not show: whether a task without an end is still to come. What follows of it (another attempt,
+queried for what files do not show: whether a task without an end is still to come. What follows of it (another attempt,
 the end, what is hopeless then) is decided by `lary_orch.run.attempts`. Nothing here is lost when the follower dies;
 another one, on any login node, reads the same files and goes on.
 """
@@ -79,8 +79,8 @@ class Follower:
         self._wait = wait or self._awake.wait
         self._look_s = min(LOOK_MOST_S, LOOK_S + len(session.tasks) / 250)
         self._pace = Pace(session.profile.poll_s, clock=clock)
-        # Whoever made this follower has just asked the controller, or has nothing there yet.
-        self._pace.asked(changed=True)
+        # Whoever made this follower has just queried the controller, or has nothing there yet.
+        self._pace.queried(changed=True)
         self._again = Pace(session.profile.poll_s, clock=clock)
         """When sbatch may be tried again after it was refused."""
         self._tasks = {task.id: Tracked(task) for task in session.tasks}
@@ -143,7 +143,7 @@ class Follower:
         for task in self._open():
             self._look(task, marks.get(task.id, Marks()))
         if self._pace.due and self._open():
-            self._ask(marks)
+            self._query(marks)
         if self._again.due:
             self._submit_ready()
 
@@ -211,12 +211,12 @@ class Follower:
 
     # --- what the queue says --------------------------------------------------------------------
 
-    def _ask(self, marks: Mapping[str, Marks]) -> None:
+    def _query(self, marks: Mapping[str, Marks]) -> None:
         try:
             entries = self._client.queue(self._session.name)
         except SlurmAwayError as error:
-            self._notify(f"{error}; asking again")
-            self._pace.asked(changed=False)
+            self._notify(f"{error}; querying again")
+            self._pace.queried(changed=False)
             return
         found = {(entry.slurm, entry.index): entry for entry in entries}
         comments = {entry.comment: entry.slurm for entry in entries}
@@ -226,7 +226,7 @@ class Follower:
             task.entry = found.get(task.key) if task.key is not None else None
             if task.submission is not None and not (task.entry and task.entry.live):
                 self._left_queue(task, marks.get(task.id, Marks()))
-        self._pace.asked(changed=before != [task.entry for task in self._open()])
+        self._pace.queried(changed=before != [task.entry for task in self._open()])
         if text := in_queue(task.entry for task in self._open() if task.entry is not None):
             self._notify(text)
 
@@ -298,14 +298,14 @@ class Follower:
                     return
 
     def _submit(self, group: GroupEntry, submission: Submission) -> bool:
-        """False where nobody answers now."""
+        """False where nobody responds now."""
         text = script(batch(self._session, group, submission, self._paths, self._run.logs))
         try:
             submission = submit(self._client, self._paths, submission, text, self._needs(submission.tasks))
         except SlurmAwayError as error:
             # It may have got through: the queue will show it by the comment, before it is tried again.
             self._notify(f"{error}; trying again")
-            self._again.asked(changed=False)
+            self._again.queried(changed=False)
             self._pace.hurry()
         else:
             self._again.hurry()

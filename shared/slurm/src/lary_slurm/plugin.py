@@ -15,7 +15,7 @@ PROFILE = OwnOption(
     "--profile",
     {
         "type": click.Path(dir_okay=False, path_type=Path),
-        "help": "Of the slurm runtime: YAML of what jobs ask for [LARY_SLURM_PROFILE].",
+        "help": "Of the slurm runtime: YAML of what jobs request [LARY_SLURM_PROFILE].",
     },
 )
 

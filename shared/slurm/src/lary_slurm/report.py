@@ -104,7 +104,7 @@ def cluster_table(state: dict[str, Any]) -> Table:
         groups.setdefault(task["group"], []).append(task)
     notes = []
     if state["queue"] != "ok":
-        notes.append(f"the queue cannot be asked: {state['queue']}")
+        notes.append(f"the queue cannot be queried: {state['queue']}")
     if any(task["state"] == "stopped" for task in state["tasks"]):
         notes.append("stopped tasks are submitted again by the same `lary-orch run`.")
     return Table(

@@ -30,7 +30,7 @@ from lary_slurm.script import JOB
 from lary_slurm.state import GroupEntry, Session, SessionPaths
 
 DEFAULT_MAX_ARRAY = 1001
-"""Slurm's own default, where nobody can be asked (`plan` away from a cluster)."""
+"""Slurm's own default, where no controller is reachable (`plan` away from a cluster)."""
 
 
 class SlurmRuntime:
@@ -138,16 +138,16 @@ class SlurmRuntime:
         return preview(self.session(paths.root.name, jobs, ATTEMPTS, max_array), paths)
 
     def unfit(self, images: Iterable[ImageSource], *, gpu: bool) -> str | None:
-        """Not asked: nobody takes a cluster without naming it."""
+        """Not looked for: nobody takes a cluster without naming it."""
         return None
 
     def _group(self, job: Job) -> GroupEntry:
-        ask = self.profile if job.image.source.card.kind == "model" else self.profile.for_probes
+        requested = self.profile if job.image.source.card.kind == "model" else self.profile.for_probes
         # Where the job's own folder is in it, the batch script puts in the task's.
         own = job.mounts.job.parent / JOB
         changed = {"job": own} if job.writes == "out" else {"job": own, "out": own}
         mounts = job.mounts.model_copy(update=changed)
-        spread = (ask.nodes or 1) > 1
+        spread = (requested.nodes or 1) > 1
         launch = replace(
             self._launch(job.image, (job.verb, "--job", f"/job/{JOB_FILE}")),
             mounts=mounts,
@@ -155,14 +155,14 @@ class SlurmRuntime:
             absent=frozenset(name for name in ("data", "weights") if not getattr(mounts, name).is_dir()),
             writable=job.writes,
             stores=job.stores,
-            gpu=ask.has_gpu,
-            cpus=ask.cpus or 1,
+            gpu=requested.has_gpu,
+            cpus=requested.cpus or 1,
             spread=spread,
         )
         return GroupEntry(
             name=job.group,
             command=tuple(command(self.profile.launcher, launch)),
-            options=ask.options(),
+            options=requested.options(),
             setup=(*self._setup(job.image, named=not spread), *self._folders(job)),
             spread=spread,
         )

@@ -65,7 +65,7 @@ class Submission(Document):
     firsts: tuple[int, ...]
     """Number of each task's first attempt in it."""
     slurm: int | None = None
-    """The job id; None until sbatch has answered."""
+    """The job id; None until sbatch has replied."""
 
     def attempts(self, index: int, restarts: int = 0) -> int:
         """The attempt that a task of it makes after that many restarts by Slurm itself."""

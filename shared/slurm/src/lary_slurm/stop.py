@@ -10,9 +10,9 @@ from lary_slurm.client import Client, Pace, SlurmAwayError
 from lary_slurm.state import Session, SessionPaths
 
 PATIENCE_S = 300.0
-"""A node that does not answer keeps a job `COMPLETING` for a while."""
-ENDING_S = 1.5
-"""What most tasks need to end; asked at once, all of them would still be there."""
+"""A node that does not respond keeps a job `COMPLETING` for a while."""
+TO_END_S = 1.5
+"""What most tasks need to end; queried at once, all of them would still be there."""
 
 
 def cancel(
@@ -31,21 +31,21 @@ def cancel(
     """
     paths.note(paths.cancelled)
     pace, end = Pace(session.profile.poll_s, clock=clock), clock() + PATIENCE_S
-    left = "the controller does not answer"
+    left = "the controller does not respond"
     while clock() < end:
         if pace.due:
             try:
                 # Each time: a follower may have been about to submit when the note appeared.
                 client.cancel(session.name)
-                wait(ENDING_S)
+                wait(TO_END_S)
                 live = sum(entry.live for entry in client.queue(session.name))
             except SlurmAwayError as error:
                 notify(f"{error}; trying again")
-                pace.asked(changed=False)
+                pace.queried(changed=False)
             else:
                 if not live:
                     return
                 left = f"{live} tasks are still in the queue (`squeue --name={session.name}`)"
-                pace.asked(changed=True)
+                pace.queried(changed=True)
         wait(0.5)
     raise ContractError(f"run {session.run}: {left}; try `lary-orch cancel {session.run}` again later")

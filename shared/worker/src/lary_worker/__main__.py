@@ -1,4 +1,4 @@
-"""What an image answers: `python -m lary_worker describe | extract --job FILE | selftest`.
+"""The commands of an image: `python -m lary_worker describe | extract --job FILE | selftest`.
 
 `convert SRC DST` is for people: it makes a pickled checkpoint one that `extract` reads.
 """
@@ -41,10 +41,10 @@ def main(arguments: list[str] | None = None) -> int:
     if options.verb == "extract":
         return _extract(options.job)
     if options.verb == "selftest":
-        return _answer(lambda out: _selftest(options.model, options.device, out))
+        return _reply(lambda out: _selftest(options.model, options.device, out))
     if options.verb == "convert":
-        return _answer(lambda out: _convert(options, out))
-    return _answer(lambda out: _describe(options.model, out))
+        return _reply(lambda out: _convert(options, out))
+    return _reply(lambda out: _describe(options.model, out))
 
 
 def _extract(path: Path) -> int:
@@ -79,8 +79,8 @@ def _convert(options: argparse.Namespace, out: TextIO) -> None:
     out.write(convert(options.source, options.target, options.entry, trusted=trusted).to_json())
 
 
-def _answer(body: Callable[[TextIO], None]) -> int:
-    """Run a command whose stdout is its answer: what libraries print goes to stderr."""
+def _reply(body: Callable[[TextIO], None]) -> int:
+    """Run a command whose stdout is its reply: what libraries print goes to stderr."""
     sys.stdout.flush()
     with os.fdopen(os.dup(1), "w", encoding="utf-8") as out:
         os.dup2(2, 1)

@@ -82,29 +82,29 @@ class Archive:
 
 def open_archive(path: Path, file: BinaryIO) -> Archive:
     """The archive in `file`, which is `path`, opened. Raises WeightsError saying what it is instead."""
-    head = file.read(32)
-    if head[8:9] == b"{":
+    begin = file.read(32)
+    if begin[8:9] == b"{":
         raise WeightsError(f"{path}: is a safetensors file already, whatever its name; nothing is to be converted")
-    if head.startswith(ZIP):
+    if begin.startswith(ZIP):
         return _open_zip(path, file)
     # A tar archive may begin with any bytes, and torch would unpack it.
     if tarfile.is_tarfile(path):
         raise WeightsError(f"{path}: is a tar archive (torch before 0.2 saved such); {_SAVE_AGAIN}")
-    if head.startswith(LEGACY):
+    if begin.startswith(LEGACY):
         file.seek(0)
         return Archive(path, file, None)
-    raise WeightsError(f"{path}: {_what(head)}, not a file of torch.save")
+    raise WeightsError(f"{path}: {_what(begin)}, not a file of torch.save")
 
 
 _SAVE_AGAIN = "load it with the program that wrote it and save its state_dict() by torch.save"
 
 
-def _what(head: bytes) -> str:
-    known = next((text for start, text in _OTHERS.items() if head.startswith(start)), None)
+def _what(begin: bytes) -> str:
+    known = next((text for start, text in _OTHERS.items() if begin.startswith(start)), None)
     if known:
         return f"is {known}"
     # Protocols 2 to 5 begin so; older ones begin with any opcode.
-    if head[:1] == b"\x80" and head[1:2] in b"\x02\x03\x04\x05":
+    if begin[:1] == b"\x80" and begin[1:2] in b"\x02\x03\x04\x05":
         return f"is a plain pickle; {_SAVE_AGAIN}. As it is, it is"
     return "is of an unknown format (truncated at its beginning, or something else),"
 

@@ -13,7 +13,7 @@ _OF_THE_VOLUME = frozenset(
         errno.ENOLCK, errno.EDEADLK,
     }
 )  # fmt: skip
-"""What a disk, a file server or this machine answers at one time and not at another."""
+"""What a disk, a file server or this machine does at one time and not at another."""
 
 
 class RowFaultError(Exception):

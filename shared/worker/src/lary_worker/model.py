@@ -48,7 +48,7 @@ class Model(ABC):
 
     @classmethod
     def resolve(cls, card: ModelCard, key: str) -> ModelCard:
-        """The facts of one key of a family (`card.pattern`); a plain card is its own answer."""
+        """The facts of one key of a family (`card.pattern`); a plain card is returned as it is."""
         return card
 
     @abstractmethod

@@ -48,8 +48,8 @@ def find_image() -> Image:
     if len(images) == 1:
         return next(iter(images.values()))
     found = ", ".join(sorted(_installed())) or "none"
-    asked = f"image {wanted!r} is not installed here" if wanted else f"set {IMAGE_VARIABLE} to one of the images"
-    raise ContractError(f"{asked}; found: {found}")
+    hint = f"image {wanted!r} is not installed here" if wanted else f"set {IMAGE_VARIABLE} to one of the images"
+    raise ContractError(f"{hint}; found: {found}")
 
 
 def _installed() -> dict[str, Image]:

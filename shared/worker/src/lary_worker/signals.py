@@ -1,4 +1,4 @@
-"""Ending at once when asked to, also in the middle of a long computation."""
+"""Ending at once on request, also in the middle of a long computation."""
 
 import os
 import signal

@@ -95,7 +95,7 @@ def draw(matrix: Matrix) -> Html:
 
 def _as_table(matrix: Matrix) -> Html:
     """Columns carry the class's number alone, its name is in the row of that number."""
-    head = el(
+    header = el(
         "tr",
         el("th", "truth ↓  prediction →", class_="corner"),
         [el("th", n, title=label, scope="col") for n, label in enumerate(matrix.labels)],
@@ -104,7 +104,7 @@ def _as_table(matrix: Matrix) -> Html:
         el("tr", el("th", el("span", n, class_="num"), " ", label, scope="row"), _heat_cells(matrix, n))
         for n, label in enumerate(matrix.labels)
     ]
-    return scrolling(el("table", el("thead", head), el("tbody", rows), class_="heat"))
+    return scrolling(el("table", el("thead", header), el("tbody", rows), class_="heat"))
 
 
 def _heat_cells(matrix: Matrix, row: int) -> Iterator[Html]:
@@ -191,8 +191,8 @@ def _classes(matrix: Matrix) -> Html:
     rows = [_class_row(matrix, n, recall) for recall, n in sorted(known)]
     empty = len(matrix.labels) - len(known)
     note = f" ({empty} have no row here)" if empty else ""
-    head = ("class", "no.", "rows", "recall %", "precision %", "most often taken for")
-    return details(f"all {len(matrix.labels)} classes{note}", table(head, rows, numbers=1), class_="inner")
+    header = ("class", "no.", "rows", "recall %", "precision %", "most often taken for")
+    return details(f"all {len(matrix.labels)} classes{note}", table(header, rows, numbers=1), class_="inner")
 
 
 def _class_row(matrix: Matrix, n: int, recall: float) -> list[Child]:

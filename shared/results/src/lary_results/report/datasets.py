@@ -49,14 +49,14 @@ def section(evidence: Evidence, board: Board, dataset: str, pictures: Pictures) 
 def _table(evidence: Evidence, scores: list[Score]) -> Html:
     metric = scores[0].metric
     second = "macro" if metric == "top1" else "R²"
-    head = ["model", "split", "best", "95 % interval", "chosen", "first epoch", "last epoch", second]
-    head += ["seeds", "rows", "failed", "clamped"]
+    header = ["model", "split", "best", "95 % interval", "chosen", "first epoch", "last epoch", second]
+    header += ["seeds", "rows", "failed", "clamped"]
     rows = [_row(evidence.results[score.file], score) for score in _ordered(scores)]
     further = [_further(evidence.results[score.file].splits[score.split]) for score in _ordered(scores)]
     if any(further):
-        head.append("further")
+        header.append("further")
         rows = [[*row, more] for row, more in zip(rows, further, strict=True)]
-    return table(head, rows, numbers=2)
+    return table(header, rows, numbers=2)
 
 
 def _ordered(scores: list[Score]) -> list[Score]:
@@ -146,8 +146,8 @@ def _dimensions(evidence: Evidence, scores: list[Score]) -> Html | None:
         ]
         for score, split in found
     ]
-    heads = [[name, el("small", " group")] for name in groups]
-    return join(el("h4", "MSE by group and dimension"), table(("model", "split", *heads, *single), rows, numbers=2))
+    headers = [[name, el("small", " group")] for name in groups]
+    return join(el("h4", "MSE by group and dimension"), table(("model", "split", *headers, *single), rows, numbers=2))
 
 
 def _mse(value: float | None) -> str:

@@ -1,7 +1,7 @@
 """Every model against the best of its column: is the distance more than chance?"""
 
 from lary_results.board import Board
-from lary_results.paired import HEAD, METHOD, UNCLEAR, Difference, against_best, numbers
+from lary_results.paired import HEADER, METHOD, UNCLEAR, Difference, against_best, numbers
 from lary_results.report.markup import Child, Html, details, el, join, table
 from lary_results.scores import column_name
 
@@ -16,7 +16,7 @@ def section(board: Board) -> Html | None:
     found = against_best(board)
     if not found:
         return None
-    head = ("column", "a: the best", "b", *HEAD)
+    header = ("column", "a: the best", "b", *HEADER)
     rows: list[list[Child]] = [
         [column_name(made.a.column), _name(made.a.line), _name(made.b.line), *_cells(made)] for made in found
     ]
@@ -26,7 +26,7 @@ def section(board: Board) -> Html | None:
     reasons = list(dict.fromkeys(f"{made.b.named}: {made.reason}" for made in found if made.reason is not None))
     why = el("ul", [el("li", f"not compared: {reason}") for reason in reasons], class_="notes") if reasons else None
     text = el("p", METHOD, " ", ALONE, class_="muted")
-    return details(title, text, table(head, rows, numbers=len(head)), why, class_="differences")
+    return details(title, text, table(header, rows, numbers=len(header)), why, class_="differences")
 
 
 def _name(line: tuple[str, str]) -> Html:

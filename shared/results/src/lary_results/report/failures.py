@@ -87,10 +87,10 @@ def _rows(run: Run) -> Html:
 
 
 def _runs(runs: Sequence[Run]) -> Html:
-    head = ("run", "state", "stores whole", "probes done", "rows failed", "rows clamped")
+    header = ("run", "state", "stores whole", "probes done", "rows failed", "rows clamped")
     unfinished = [line for run in runs for line in _unfinished(run)]
     left = details(f"{len(unfinished)} stores and probes to be done", el("ul", [el("li", line) for line in unfinished]))
-    return join(el("h3", "Runs"), table(head, [_state(run) for run in runs], numbers=2), left if unfinished else None)
+    return join(el("h3", "Runs"), table(header, [_state(run) for run in runs], numbers=2), left if unfinished else None)
 
 
 def _unfinished(run: Run) -> Iterator[str]:

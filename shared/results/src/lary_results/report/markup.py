@@ -62,7 +62,7 @@ def slug(*parts: str) -> str:
     return re.sub(r"[^A-Za-z0-9]+", "-", "-".join(parts)).strip("-")
 
 
-def table(head: Iterable[Child], rows: Iterable[Iterable[Child]], *, numbers: int = 99, caption: str = "") -> Html:
+def table(header: Iterable[Child], rows: Iterable[Iterable[Child]], *, numbers: int = 99, caption: str = "") -> Html:
     """A plain table in a box that scrolls; columns from `numbers` on are right-aligned."""
 
     def cells(name: str, row: Iterable[Child]) -> list[Html]:
@@ -72,7 +72,7 @@ def table(head: Iterable[Child], rows: Iterable[Iterable[Child]], *, numbers: in
         el(
             "table",
             el("caption", caption) if caption else None,
-            el("thead", el("tr", cells("th", head))),
+            el("thead", el("tr", cells("th", header))),
             el("tbody", [el("tr", cells("td", row)) for row in rows]),
         )
     )

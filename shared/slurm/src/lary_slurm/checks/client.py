@@ -1,4 +1,4 @@
-"""Does a controller answer, and is the profile one?"""
+"""Does a controller respond, and is the profile one?"""
 
 import shutil
 
@@ -26,5 +26,5 @@ def run(context: Context) -> Finding:
         slurm.run("scontrol", "ping", timeout_s=20)
         arrays = slurm.max_array()
     except ContractError as error:
-        return Finding("fail", f"the controller does not answer: {error}", "ask the cluster's support, or wait")
+        return Finding("fail", f"the controller does not respond: {error}", "contact the cluster's support, or wait")
     return Finding("ok", f"{version}, launcher {profile.launcher}, arrays of up to {arrays} tasks")

@@ -1,4 +1,4 @@
-"""What a node sees: the shared volume, the launcher, a GPU. Asked by a job of a minute."""
+"""What a node sees: the shared volume, the launcher, a GPU. Checked by a job of a minute."""
 
 import os
 import secrets
@@ -59,13 +59,13 @@ def _look(profile: Profile, folder: Path) -> Finding:
         "setup": "\n".join(preparation(profile.modules, profile.setup)),
         "launcher": _launcher(profile),
     }
-    ask = [option for option in profile.options() if not option.startswith("--time=")]
+    requested = [option for option in profile.options() if not option.startswith("--time=")]
     shell = ["bash", "-l" if profile.modules else "-c", *(["-c"] if profile.modules else []), text]
-    command = ["srun", "--job-name=lary-doctor", "--time=1", "--quiet", *ask, *shell]
+    command = ["srun", "--job-name=lary-doctor", "--time=1", "--quiet", *requested, *shell]
     try:
         done = run_apart(command, client_env(os.environ), QUEUE_S)
     except subprocess.TimeoutExpired:
-        return Finding("warn", f"a job of a minute did not start within {QUEUE_S} s", "squeue --start; ask again later")
+        return Finding("warn", f"a job of a minute did not start within {QUEUE_S} s", "squeue --start; try again later")
     except OSError as error:
         return Finding("skip", f"srun: {error.strerror}")
     facts = dict(line.split("=", 1) for line in done.stdout.splitlines() if "=" in line)
@@ -100,7 +100,7 @@ def _judge(profile: Profile, facts: dict[str, str], folder: Path, token: str) ->
         remedy = "load it by the profile's `modules` or `setup`, or choose another launcher"
         found.append(Finding("fail", f"launcher {profile.launcher} does not work on node {node}: {said}", remedy))
     if profile.has_gpu and not int(facts.get("gpus") or 0):
-        found.append(Finding("fail", f"no GPU on node {node}", "ask for it by `gpus` or `gres` in the profile"))
+        found.append(Finding("fail", f"no GPU on node {node}", "request it by `gpus` or `gres` in the profile"))
     elif profile.has_gpu:
         found.append(Finding("ok", f"{facts['gpus']} GPU"))
     return found

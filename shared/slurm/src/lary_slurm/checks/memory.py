@@ -25,10 +25,10 @@ def run(context: Context) -> Finding:
         faults.append("ConstrainRAMSpace is off, so no limit is kept")
     if faults:
         return Finding(
-            "warn", "; ".join(faults), "only the cluster's administrators can change it; ask for whole nodes"
+            "warn", "; ".join(faults), "only the cluster's administrators can change it; request whole nodes"
         )
     if profile.memory is None:
-        return Finding("warn", "limits are kept, and the profile asks for no memory", "set `memory` in the profile")
+        return Finding("warn", "limits are kept, and the profile requests no memory", "set `memory` in the profile")
     return Finding("ok", f"{profile.memory} per extraction, {profile.for_probes.memory} per probe, and kept")
 
 

@@ -20,7 +20,7 @@ class Element(NamedTuple):
     """`start` to `stop` is its payload; `stop` is None where its size is not known, as in a live stream."""
 
     id: int
-    head: int
+    offset: int
     start: int
     stop: int | None
 
@@ -50,7 +50,7 @@ class _Segment:
         self._segment = segment
         self._blocks = blocks
         self._tracks = tracks
-        self._before = segment.head
+        self._before = segment.offset
 
     def walk(self) -> int:
         """The segment's end. Raises DamagedError."""
@@ -82,7 +82,7 @@ class _Segment:
         if element.id == _CLUSTER:
             return self._cluster(element, limit)
         stop = _inside(self._file, element, limit)
-        _check_crc(self._file, element.start, stop, element.head)
+        _check_crc(self._file, element.start, stop, element.offset)
         if element.id == _TRACKS and not self._tracks:
             self._tracks += _track_numbers(self._file, element.start, stop)
         return stop
@@ -94,7 +94,7 @@ class _Segment:
             raise _cut(after, cluster.stop, self._file.size)
         # Last, since a block that is broken says more about where.
         if cluster.stop is not None:
-            _check_crc(self._file, cluster.start, stop, cluster.head)
+            _check_crc(self._file, cluster.start, stop, cluster.offset)
         return after
 
     def _blocks_of(self, cluster: Element, stop: int) -> int:
@@ -141,11 +141,11 @@ def _require(right: bool, at: int) -> None:
 def _inside(file: Reader, element: Element, limit: int) -> int:
     """The element's end, which lies within `limit`."""
     if element.stop is None:
-        raise DamagedError(element.head, f"is damaged at byte {element.head}: an element without a size")
+        raise DamagedError(element.offset, f"is damaged at byte {element.offset}: an element without a size")
     if element.stop > limit:
         if limit == file.size:
-            raise _cut(element.head, element.stop, limit)
-        raise DamagedError(element.head, f"is damaged at byte {element.head}: an element is larger than the one around")
+            raise _cut(element.offset, element.stop, limit)
+        raise DamagedError(element.offset, f"is damaged at byte {element.offset}: an element is larger than its parent")
     return element.stop
 
 
@@ -172,13 +172,13 @@ def _number(file: Reader, at: int, *, keep_marker: bool) -> tuple[int | None, in
     return (None if value == (1 << 7 * length) - 1 else value), at + length
 
 
-def _check_crc(file: Reader, start: int, stop: int, head: int) -> None:
+def _check_crc(file: Reader, start: int, stop: int, offset: int) -> None:
     """Compare an element's content with its CRC-32, where that is its first child, as the format wants it."""
     if stop - start < 6 or stop - start > _CRC_MAX or file.take(start, 2) != b"\xbf\x84":
         return
     promised = int.from_bytes(file.take(start + 2, 4), "little")
     if zlib.crc32(file.take(start + 6, stop - start - 6)) != promised:
-        raise DamagedError(head, f"is damaged between byte {start} and {stop}: the CRC-32 there is another")
+        raise DamagedError(offset, f"is damaged between byte {start} and {stop}: the CRC-32 there is another")
 
 
 def _track_numbers(file: Reader, at: int, stop: int) -> list[int]:

@@ -15,7 +15,7 @@ class Box(NamedTuple):
     """`start` to `stop` is its payload."""
 
     kind: bytes
-    head: int
+    offset: int
     start: int
     stop: int
 
@@ -209,9 +209,9 @@ def _check_fragment(file: Reader, moof: Box) -> None:
     for traf in (child for child in tree.children(moof) if child.kind == b"traf"):
         header = tree.find(traf, b"tfhd")
         if header is None:
-            raise DamagedError(moof.head, f"is damaged at byte {moof.head}: a fragment without a header")
+            raise DamagedError(moof.offset, f"is damaged at byte {moof.offset}: a fragment without a header")
         flags = file.number(header.start, 4) & 0xFFFFFF
-        base = file.number(header.start + 8, 8) if flags & 1 else moof.head
+        base = file.number(header.start + 8, 8) if flags & 1 else moof.offset
         at = header.start + 8 + (8 if flags & 1 else 0) + (4 if flags & 2 else 0) + (4 if flags & 8 else 0)
         default = file.number(at) if flags & 0x10 else None
         for run in (child for child in tree.children(traf) if child.kind == b"trun"):
@@ -223,7 +223,7 @@ def _check_run(file: Reader, moof: Box, run: Box, base: int, default: int | None
     at = run.start + 8 + (4 if flags & 1 else 0) + (4 if flags & 4 else 0)
     columns = [bit for bit in (0x100, 0x200, 0x400, 0x800) if flags & bit]
     if at + 4 * count * len(columns) > run.stop:
-        raise DamagedError(moof.head, f"is damaged at byte {run.head}: a run of samples is larger than its box")
+        raise DamagedError(moof.offset, f"is damaged at byte {run.offset}: a run of samples is larger than its box")
     if not flags & 1:
         return
     start = base + int.from_bytes(file.take(run.start + 8, 4), signed=True)

@@ -15,7 +15,7 @@ class Chunk(NamedTuple):
     """`start` to `stop` is its payload, without the kind of a list."""
 
     kind: bytes
-    head: int
+    offset: int
     start: int
     stop: int
 
@@ -98,8 +98,8 @@ class _Walk:
 
     def _too_large(self, chunk: Chunk, limit: int) -> None:
         if limit == self._file.size:
-            raise _cut(chunk.head, chunk.stop, limit)
-        raise DamagedError(self._before, f"is damaged at byte {chunk.head}: a chunk is larger than the one around")
+            raise _cut(chunk.offset, chunk.stop, limit)
+        raise DamagedError(self._before, f"is damaged at byte {chunk.offset}: a chunk is larger than the one around")
 
     def _list(self, chunk: Chunk, in_movi: bool, limit: int) -> None:
         kind, stop = self._file.take(chunk.start, 4), min(chunk.stop, limit)
@@ -108,16 +108,16 @@ class _Walk:
         elif kind == b"movi" or (in_movi and kind == b"rec "):
             self._children(chunk.start + 4, stop, in_movi=True)
         elif in_movi:
-            raise DamagedError(self._before, f"is damaged at byte {chunk.head}: no chunk that belongs there")
+            raise DamagedError(self._before, f"is damaged at byte {chunk.offset}: no chunk that belongs there")
         if chunk.stop > limit:
-            self._too_large(chunk._replace(head=limit), limit)
+            self._too_large(chunk._replace(offset=limit), limit)
 
     def _media(self, chunk: Chunk) -> None:
         if chunk.kind.startswith(b"ix") or chunk.kind in (b"JUNK", b"idx1"):
             return
         stream = _stream(chunk.kind)
         if not 0 <= stream < self._streams:
-            raise DamagedError(self._before, f"is damaged at byte {chunk.head}: no chunk that belongs there")
+            raise DamagedError(self._before, f"is damaged at byte {chunk.offset}: no chunk that belongs there")
         self.chunks[stream] += 1
         self.filled[stream] += chunk.stop > chunk.start
 
