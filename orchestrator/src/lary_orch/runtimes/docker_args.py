@@ -109,7 +109,7 @@ def _isolated(
 
 
 def _gpu_env(device: Device, gpu: GpuAccess) -> dict[str, str]:
-    """CUDA images ask for all GPUs by a variable, which counts where NVIDIA's runtime is the default one."""
+    """CUDA images request all GPUs by a variable, which counts where NVIDIA's runtime is the default one."""
     if device.kind == "cuda":
         return {"NVIDIA_DRIVER_CAPABILITIES": "compute,utility,video"} | gpu.environment(device.uuids)
     return {"NVIDIA_VISIBLE_DEVICES": "void"}

@@ -30,7 +30,7 @@ def find_gpus() -> list[Gpu]:
 
 
 def parse_gpus(text: str) -> list[Gpu]:
-    """The GPUs of `nvidia-smi`'s CSV; a field it cannot tell (`[N/A]`) counts as 0 bytes."""
+    """The GPUs of `nvidia-smi`'s CSV; a field it does not know (`[N/A]`) counts as 0 bytes."""
     gpus = []
     for line in filter(str.strip, text.splitlines()):
         uuid, name, total, used = (cell.strip() for cell in line.split(",", 3))
