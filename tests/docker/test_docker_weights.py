@@ -46,7 +46,7 @@ def test_what_is_not_converted_leaves_nothing(bench: Any, pickled: Path, tmp_pat
     pickled.write_bytes(pickled.read_bytes()[:300])
     target = tmp_path / "made" / "lam.safetensors"
     said = bench("weights", "convert", pickled, target, "--i-trust-this-file", "--runtime", "docker", code=4)
-    assert "lam.ckpt: truncated or not a checkpoint" in said
+    assert "lam.ckpt: truncated or damaged" in said
     assert "Traceback" not in said
     assert list(target.parent.iterdir()) == []
 
