@@ -3,25 +3,38 @@
 import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from filelock import FileLock
+from xdist.scheduler import LoadScopeScheduling
 
-GROUPS = {"docker": "engine", "slurm": "cluster"}
-"""Marker -> the one thing that its tests share; they run in one process, in their order."""
+TOGETHER = ("tests/docker/", "tests/slurm/")
+"""Folders whose tests share one thing, an engine or a cluster: they run in one process, in their order."""
 TESTS = Path(__file__).parent / "tests"
 
 Once = Callable[[str, Callable[[Path], object]], Path]
 
 
-@pytest.hookimpl(tryfirst=True)
+class ByFile(LoadScopeScheduling):
+    """A file's tests stay in one process, so that its module fixtures are made once."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        file = nodeid.partition("::")[0]
+        return next((folder for folder in TOGETHER if file.startswith(folder)), file)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> ByFile:
+    """In place of `--dist loadgroup`, which pytest-xdist 3.8 with pytest 9.2 ignores without a word."""
+    return ByFile(config, log)
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """For `--dist loadgroup`: a file's tests stay together, so that its module fixtures are made once."""
+    """Tests of an engine or a cluster stand where .ci/run looks for them."""
     for item in items:
-        shared = [group for marker, group in GROUPS.items() if item.get_closest_marker(marker)]
-        if shared and TESTS not in item.path.parents:
-            raise pytest.UsageError(f"{item.nodeid}: needs the {shared[0]}; .ci/run looks for such tests in {TESTS}")
-        item.add_marker(pytest.mark.xdist_group(shared[0] if shared else str(item.path)))
+        if TESTS not in item.path.parents and any(map(item.get_closest_marker, ("docker", "slurm"))):
+            raise pytest.UsageError(f"{item.nodeid}: needs an engine or a cluster; such tests stand in {TESTS}")
 
 
 @pytest.fixture(scope="session")
