@@ -23,7 +23,7 @@ run_options = $(foreach m,$(call list,$(MODEL)),-m $(m)) $(foreach d,$(call list
 # All tests, on all cores, one thread each. With ARGS it is a part of the tests: neither coverage nor its floor.
 JOBS ?= auto
 pytest = OMP_NUM_THREADS=$(or $(OMP_NUM_THREADS),1) COVERAGE_CORE=$(coverage_core) $(BIN)/python -m pytest \
-	--numprocesses $(JOBS) --no-loadscope-reorder $(if $(ARGS),,$(coverage)) $(ARGS)
+	--numprocesses $(JOBS) --no-loadscope-reorder --durations 20 --durations-min 2 $(if $(ARGS),,$(coverage)) $(ARGS)
 coverage = $(foreach s,$(SOURCES),--cov=$(s)) --cov-report=term:skip-covered
 # sys.monitoring costs next to nothing; Python has it from 3.12 on.
 coverage_core = $$($(BIN)/python -c 'import sys; print("sysmon" if sys.version_info >= (3, 12) else "ctrace")')
