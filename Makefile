@@ -20,7 +20,7 @@ run_options = $(foreach m,$(call list,$(MODEL)),-m $(m)) $(foreach d,$(call list
 	$(if $(CATALOG),--catalog "$(CATALOG)") $(if $(DATA_DIR),--data-dir "$(DATA_DIR)") \
 	$(if $(WORKSPACE),--workspace "$(WORKSPACE)") $(if $(RUNTIME),--runtime $(RUNTIME)) $(ARGS)
 
-# All tests, on all cores, one thread each. With ARGS it is a part of the tests: neither coverage nor its floor.
+# All tests, on all cores, one thread each. With ARGS it is a part of the tests, without coverage.
 JOBS ?= auto
 pytest = OMP_NUM_THREADS=$(or $(OMP_NUM_THREADS),1) COVERAGE_CORE=$(coverage_core) $(BIN)/python -m pytest \
 	--numprocesses $(JOBS) --no-loadscope-reorder --durations 20 --durations-min 2 $(if $(ARGS),,$(coverage)) $(ARGS)
