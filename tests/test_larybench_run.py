@@ -61,13 +61,15 @@ def make_calvin(media: Path, metadata: Path) -> None:
     for split in ("train", "val"):
         root, rows = media / f"regression/calvin/{split}_stride5", []
         for number, motion, before, after in pairs(split):
-            save(root / f"images/ep_1/a{number}.png", before)
-            save(root / f"images/ep_1/b{number}.png", after)
-            (root / "actions/ep_1").mkdir(parents=True, exist_ok=True)
-            np.save(root / f"actions/ep_1/c{number}.npy", chunk(motion, 5, CALVIN_MEAN))
+            episode = f"ep_{number // 4}"
+            save(root / f"images/{episode}/a{number}.png", before)
+            save(root / f"images/{episode}/b{number}.png", after)
+            (root / f"actions/{episode}").mkdir(parents=True, exist_ok=True)
+            np.save(root / f"actions/{episode}/c{number}.npy", chunk(motion, 5, CALVIN_MEAN))
             # Train with the leading folders, val without: both are out there.
             lead = ("images/", "actions/") if split == "train" else ("", "")
-            names = (f"{lead[0]}ep_1/a{number}.png", f"{lead[0]}ep_1/b{number}.png", f"{lead[1]}ep_1/c{number}.npy")
+            files = (f"a{number}.png", f"b{number}.png", f"c{number}.npy")
+            names = tuple(f"{lead[at]}{episode}/{file}" for at, file in zip((0, 0, 1), files, strict=True))
             rows.append({"dataset": "CALVIN", **dict(zip(("src_img", "tgt_img", "action"), names, strict=True))})
         write_csv(metadata / f"calvin_metadata_{split}.csv", rows)
 
@@ -76,7 +78,7 @@ def make_libero(media: Path, metadata: Path) -> None:
     for split in ("train", "val"):
         rows = []
         for number, motion, before, after in pairs(split):
-            names = [f"demo_{split}/{number}/{which}.png" for which in ("action_start", "action_end")]
+            names = [f"{split}/demo_{number // 4}/{number}/{which}.png" for which in ("action_start", "action_end")]
             for name, image in zip(names, (before, after), strict=True):
                 save(media / "classification/LIBERO" / name, image)
             rows.append({"src_img": names[0], "tgt_img": names[1], "action": motion})
@@ -91,7 +93,7 @@ def make_robocoin(media: Path, metadata: Path) -> None:
         for number, motion, before, after in pairs(split):
             # Two robots, one of them nameless; `unseen` has a third.
             robot = "newcomer" if split == "unseen" and number < 3 else ("", "g1")[number % 2]
-            stem = f"G1/{{}}/ep_{split}/{number}"
+            stem = f"G1/{{}}/{split}/ep_{number // 4}/{number}"
             names = (stem.format("images") + "a.png", stem.format("images") + "b.png", stem.format("actions") + ".npy")
             save(root / names[0], before)
             save(root / names[1], after)

@@ -21,10 +21,12 @@ def _alive(pid: int) -> bool:
 
 
 def test_a_tool_ends_with_the_command(tmp_path: Path) -> None:
-    (tmp_path / "lary_data").mkdir()
-    (tmp_path / "lary_data/__init__.py").touch()
-    (tmp_path / "lary_data/__main__.py").write_text(SLEEPER)
-    env = os.environ | {"PYTHONPATH": str(tmp_path), "LARY_HOME": str(tmp_path / "ws")}
+    # Not the folder where the command runs, which is no input.
+    package = tmp_path / "modules" / "lary_data"
+    package.mkdir(parents=True)
+    (package / "__init__.py").touch()
+    (package / "__main__.py").write_text(SLEEPER)
+    env = os.environ | {"PYTHONPATH": str(package.parent), "LARY_HOME": str(tmp_path / "ws")}
     command = subprocess.Popen([COMMAND, "data", "--env", "current", "split"], env=env, cwd=tmp_path)
     said = tmp_path / "pid"
     for _ in range(600):

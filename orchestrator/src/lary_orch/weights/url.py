@@ -12,7 +12,7 @@ from typing import Any
 
 from lary_results.tables import size_text
 from lary_schema.atomic import PARTIAL_SUFFIX
-from lary_schema.base import WeightsError, fingerprint
+from lary_schema.base import ContractError, WeightsError, fingerprint
 from lary_schema.cards import WeightSpec
 
 from lary_orch.weights.fetch import Notify, check_space, publish, require_https
@@ -101,7 +101,11 @@ class _HttpsAlone(urllib.request.HTTPRedirectHandler):
     """Follows no redirection to an address without encryption."""
 
     def redirect_request(self, req: Any, fp: Any, code: Any, msg: Any, headers: Any, newurl: str) -> Any:
-        require_https(newurl)
+        try:
+            require_https(newurl)
+        except ContractError:
+            fp.close()
+            raise
         return super().redirect_request(req, fp, code, msg, headers, newurl)
 
 
@@ -118,6 +122,7 @@ def _explained(url: str, path: Path) -> Iterator[None]:
     try:
         yield
     except urllib.error.HTTPError as error:
+        error.close()
         raise WeightsError(f"{url}: {error.code} {error.reason}; fetch it by hand to {path}") from None
     except (urllib.error.URLError, http.client.HTTPException, TimeoutError, ConnectionError) as error:
         reason = str(getattr(error, "reason", None) or error) or type(error).__name__
