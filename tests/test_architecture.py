@@ -15,14 +15,16 @@ REPO = Path(__file__).parents[1]
 OURS = {
     "lary_schema": set(),
     "lary_worker": {"lary_schema"},
+    "lary_trainer": {"lary_schema", "lary_worker"},
     "lary_probe": {"lary_schema"},
     "lary_results": {"lary_schema"},
     "lary_demo": {"lary_schema"},
     "lary_conformance": {"lary_schema", "lary_demo", "lary_orch"},
     "lary_slurm": {"lary_schema", "lary_results", "lary_orch"},
+    "lary_study": {"lary_schema", "lary_results", "lary_orch"},
     "lary_orch": {"lary_schema", "lary_results", "lary_demo"},
 }
-MODEL_IMAGE = {"lary_schema", "lary_worker"}
+MODEL_IMAGE = {"lary_schema", "lary_worker", "lary_trainer"}
 """What the package of a model image may import of ours."""
 UNSAFE = ("allow_pickle=True", "weights_only=False", "pickle.load", "pickle.Unpickler")
 CONVERTER = "shared/worker/src/lary_worker/convert.py"

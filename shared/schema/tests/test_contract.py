@@ -37,6 +37,7 @@ def test_exit_codes_are_the_documented_ones() -> None:
         "TOO_MANY_FAILED": 3,
         "WEIGHTS": 4,
         "OUT_OF_MEMORY": 5,
+        "DIVERGED": 7,
         "STALLED": 124,
     }
     assert WeightsError("x").exit_code == 4

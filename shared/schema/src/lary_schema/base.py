@@ -25,6 +25,7 @@ class ExitCode(IntEnum):
     TOO_MANY_FAILED = 3
     WEIGHTS = 4
     OUT_OF_MEMORY = 5
+    DIVERGED = 7
     STALLED = 124
 
 
@@ -61,6 +62,12 @@ class OutOfMemoryError(ContractError):
     """Not even a batch of one row fits on the device."""
 
     exit_code = ExitCode.OUT_OF_MEMORY
+
+
+class DivergedError(ContractError):
+    """A loss or a gradient is not finite. The last good state is kept."""
+
+    exit_code = ExitCode.DIVERGED
 
 
 def unknown_key(what: str, key: str, known: Iterable[str]) -> ContractError:

@@ -358,6 +358,10 @@ class DatasetCard(_Card):
     """Sampled frames of a clip: how many indices a row must give."""
     labels: Labels | None = None
     actions: Actions | None = None
+    nuisance: Actions | None = None
+    """A second target that no training sees: what a latent should not hold, as the motion of a distractor."""
+    instruction: str | None = None
+    """Column of the text that says what is done."""
     group: Annotated[Grouping | None, BeforeValidator(grouping_of)] = None
     """Rows that are not independent of each other; None: rows are taken as independent."""
     generator: Literal["demo_motion", "demo_arm"] | None = None

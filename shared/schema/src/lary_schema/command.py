@@ -10,8 +10,9 @@ from typing import TypeVar
 from lary_schema.base import ContractError, ExitCode, read_json
 from lary_schema.events import Emit, Failed, _Event, to_line
 from lary_schema.jobs import ExtractJob, ProbeJob, check_version
+from lary_schema.training import TrainJob
 
-AnyJob = TypeVar("AnyJob", ExtractJob, ProbeJob)
+AnyJob = TypeVar("AnyJob", ExtractJob, ProbeJob, TrainJob)
 
 
 def claim_stdout() -> Emit:

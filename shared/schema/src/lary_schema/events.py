@@ -88,6 +88,25 @@ class BatchHalved(_Event):
     """The size from now on."""
 
 
+class Measured(_Event):
+    """Numbers of a training at one step."""
+
+    event: Literal["measured"] = "measured"
+    step: int
+    split: str
+    values: dict[str, float | None]
+
+
+class Saved(_Event):
+    """A state from which a killed training goes on."""
+
+    event: Literal["saved"] = "saved"
+    step: int
+    path: str
+    """Below the out mount."""
+    seconds: float
+
+
 class Warned(_Event):
     event: Literal["warning"] = "warning"
     message: str
@@ -115,7 +134,8 @@ class Failed(_Event):
 
 
 Event = Annotated[
-    Started | Progress | RowFailed | ShardDone | BatchHalved | Warned | Finished | Failed, Field(discriminator="event")
+    Started | Progress | RowFailed | ShardDone | BatchHalved | Measured | Saved | Warned | Finished | Failed,
+    Field(discriminator="event"),
 ]
 EVENT: TypeAdapter[Event] = TypeAdapter(Event)
 Emit = Callable[[_Event], None]

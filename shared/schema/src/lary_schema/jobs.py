@@ -1,9 +1,9 @@
 """Jobs: the one document a container gets. Paths are relative to the job's mounts (see `mounts`)."""
 
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal, Self
+from typing import Any, Literal, Self
 
-from pydantic import Field, TypeAdapter, model_validator
+from pydantic import Field, model_validator
 
 from lary_schema.base import CONTRACT_VERSION, ContractError, Document, fingerprint
 from lary_schema.cards import (
@@ -85,7 +85,10 @@ class WeightFile(Document):
     path: MountPath
     """Below the weights mount."""
     sha256: str
-    """Of the file; of a folder, the fingerprint of its files' names and hashes."""
+    """Of the file; of a folder, the fingerprint of its files' names and hashes; of a checkpoint that another job
+    trains, the training's fingerprint, known before it exists."""
+    trained: bool = False
+    """A checkpoint's folder: its `training.json` has to have this fingerprint, its files the hashes written there."""
 
 
 DECIDING = ("av", "opencv", "torch")
@@ -248,10 +251,6 @@ class ProbeJob(_Job):
         for split in (self.train, *self.evaluate):
             check_target(split.source.columns, self.labels or self.actions)
         return self
-
-
-Job = Annotated[ExtractJob | ProbeJob, Field(discriminator="kind")]
-JOB: TypeAdapter[ExtractJob | ProbeJob] = TypeAdapter(Job)
 
 
 def check_version(data: Any, where: str) -> None:

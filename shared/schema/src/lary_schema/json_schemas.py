@@ -3,26 +3,31 @@
 import json
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import TypeAdapter
+from pydantic import Field, TypeAdapter
 
 from lary_schema.atomic import publish_text
 from lary_schema.cards import DatasetCard, ImageCard, ProtocolCard
 from lary_schema.events import EVENT
-from lary_schema.jobs import JOB
+from lary_schema.jobs import ExtractJob, ProbeJob
 from lary_schema.results import ProbeResult
+from lary_schema.training import Recipe, TrainJob, TrainResult
+
+Job = Annotated[ExtractJob | ProbeJob | TrainJob, Field(discriminator="kind")]
 
 
 def documents() -> dict[str, str]:
     """File name -> JSON Schema text of every document that crosses a boundary."""
     adapters: dict[str, TypeAdapter[Any]] = {
-        "job": JOB,
+        "job": TypeAdapter(Job),
         "event": EVENT,
         "result": TypeAdapter(ProbeResult),
         "image-card": TypeAdapter(ImageCard),
         "dataset-card": TypeAdapter(DatasetCard),
         "protocol-card": TypeAdapter(ProtocolCard),
+        "recipe": TypeAdapter(Recipe),
+        "training": TypeAdapter(TrainResult),
     }
     return {
         f"{name}.schema.json": json.dumps(adapter.json_schema(), indent=2, sort_keys=True) + "\n"

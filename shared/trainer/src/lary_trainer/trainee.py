@@ -1,0 +1,134 @@
+"""What a trainee has to be. This is all that a new one implements; the loop around it is not its business.
+
+A trainee is a class registered under the entry-point group `lary.trainees` by the name that recipes give in
+`trainee:`. The loop makes one instance per process and calls, at each step, `forward` on its part of the batch (in
+micro-batches where memory is short), then `losses` and `after_step` on the outputs of the whole batch over all
+processes. What it draws comes from `Batch.seed`, `Batch.step` and `Batch.rows` through `lary_trainer.chance`.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from lary_schema.cards import ModelCard
+from lary_schema.training import Recipe, Supervision
+
+if TYPE_CHECKING:
+    import numpy as np
+    import torch
+    from numpy.typing import NDArray
+    from torch import nn
+
+Outputs = dict[str, "torch.Tensor"]
+"""By name, one entry per row: (B, ...)."""
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Some rows of one step (B of them), on the device."""
+
+    seed: int
+    step: int
+    """0 for the first. Of an evaluation: the number of steps that were done."""
+    rows: NDArray[np.int64]
+    """(B,) numbers of the rows in the metadata CSV."""
+    frames: torch.Tensor
+    """uint8 (B, 2, H, W, 3): the two frames as `preprocess` gave them."""
+    actions: torch.Tensor | None = None
+    """float32 (B, stride, dim), standardised by mean and deviation of the labelled rows; None: no labels are read."""
+    labelled: torch.Tensor | None = None
+    """bool (B,): rows whose actions may be looked at. Those of the others are NaN."""
+    text: tuple[str, ...] = ()
+    """Instructions, where the recipe reads them."""
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What a trainee is told of its data before it is built."""
+
+    rows: int
+    action_shape: tuple[int, int] | None = None
+    """(stride, dim) of an action chunk; None: no labels are read."""
+    words: tuple[str, ...] = ()
+    """All words of the training rows' instructions, sorted."""
+
+
+class Trainee(ABC):
+    """Base of every trainee.
+
+    Attributes: `recipe`, its own; `facts`; `seed`, the job's.
+    """
+
+    def __init__(self, recipe: Recipe, facts: Facts, seed: int) -> None:
+        self.recipe = recipe
+        self.facts = facts
+        self.seed = seed
+
+    # --- what planning asks, without torch ------------------------------------------------------
+
+    @classmethod
+    @abstractmethod
+    def card(cls, recipe: Recipe) -> ModelCard:
+        """The facts of the model that this recipe trains; its key is the recipe's.
+
+        Raises ContractError for a configuration that it does not know, naming the key.
+        """
+
+    @classmethod
+    def supervision(cls, recipe: Recipe) -> Supervision:
+        """Which labels it sees: `none` where it never reads `Batch.actions`."""
+        return "none"
+
+    @classmethod
+    def reads_text(cls, recipe: Recipe) -> bool:
+        """Whether it reads `Batch.text`."""
+        return False
+
+    # --- training ------------------------------------------------------------------------------
+
+    @abstractmethod
+    def preprocess(self, frames: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """The two frames of a pair, uint8 (2, H, W, 3) RGB at native size -> uint8 (2, h, w, 3), as `extract` does it.
+
+        Runs in decode processes; imports no torch.
+        """
+
+    @abstractmethod
+    def build(self, init: Mapping[str, Path], device: torch.device) -> nn.Module:
+        """The network, its start drawn from `seed`; `init` has files and checkpoint folders by name.
+
+        `init["start"]` is the checkpoint that this training goes on from. Frozen parts have `requires_grad` False.
+        Raises WeightsError naming what is missing, unexpected or of another size.
+        """
+
+    def parameter_groups(self, network: nn.Module) -> dict[str, list[nn.Parameter]]:
+        """Trainable parameters by the names that `optimiser.scale` of recipes gives."""
+        return {"all": [p for p in network.parameters() if p.requires_grad]}
+
+    @abstractmethod
+    def forward(self, network: nn.Module, batch: Batch) -> Outputs:
+        """What the losses need, per row, with gradients. A row's outputs must not depend on the other rows."""
+
+    @abstractmethod
+    def losses(self, outputs: Outputs, batch: Batch) -> dict[str, torch.Tensor]:
+        """Scalar terms over the whole batch by name, each a key of the recipe's `losses`, and no key left out."""
+
+    def after_step(self, network: nn.Module, outputs: Outputs, batch: Batch) -> None:
+        """Updates without gradient (an EMA codebook, restart of dead codes); outputs are detached. Default: none."""
+        del network, outputs, batch
+
+    @abstractmethod
+    def evaluate(self, network: nn.Module, batches: Callable[[], Iterable[Batch]]) -> dict[str, float]:
+        """Held-out measures, controls of its kind among them. `batches()` may be called more than once."""
+
+    def health(self, measured: Mapping[str, float]) -> list[str]:
+        """What is wrong with these measures, in words (a collapsed codebook); each becomes a warning."""
+        return []
+
+    @abstractmethod
+    def export(self, network: nn.Module) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
+        """Tensors of `model.safetensors` (without frozen parts) and the document of `config.json`."""
