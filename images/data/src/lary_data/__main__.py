@@ -1,10 +1,10 @@
 """`python -m lary_data TOOL ...`: the tools' command line. `describe` prints the image card as JSON."""
 
-import importlib
 import sys
 
 import click
 from lary_schema.base import ContractError, ExitCode
+from lary_schema.lazy_group import LazyGroup, import_command
 from lary_schema.terminal import safe_output
 
 TOOLS: dict[str, str] = {
@@ -22,25 +22,17 @@ TOOLS: dict[str, str] = {
 """Tool -> the line of help it has in its own module, `lary_data.tools.NAME`."""
 
 
-class Tools(click.Group):
-    """Knows the tools' names and imports one on use."""
-
-    def list_commands(self, ctx: click.Context) -> list[str]:
-        return list(TOOLS)
-
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        if cmd_name not in TOOLS:
-            return None
-        command = importlib.import_module(f"lary_data.tools.{cmd_name.replace('-', '_')}").command
-        assert isinstance(command, click.Command)
-        return command
-
-    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        with formatter.section("Tools"):
-            formatter.write_dl(list(TOOLS.items()))
+def _load(name: str) -> click.Command:
+    return import_command("lary_data.tools", name)
 
 
-@click.group(cls=Tools, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(
+    cls=LazyGroup,
+    lazy=TOOLS,
+    load=_load,
+    heading="Tools",
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
 def cli() -> None:
     """Prepare data for the bench, and look at it."""
 

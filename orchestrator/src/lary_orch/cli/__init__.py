@@ -1,8 +1,7 @@
 """The command line. A command's module is imported when it is called, so that `--help` stays fast."""
 
-import importlib
-
 import click
+from lary_schema.lazy_group import LazyGroup, import_command
 
 COMMANDS = {
     "run": "Run the plan: extract latents, probe them, print the table.",
@@ -29,25 +28,8 @@ CONTRIBUTED = {"conformance": "lary-conformance", "new-model": "lary-conformance
 """Command -> the package that has it, by the entry point group `lary.commands`."""
 
 
-class LazyGroup(click.Group):
-    """A group that knows its commands' names and imports `lary_orch.cli.NAME` on use."""
-
-    def list_commands(self, ctx: click.Context) -> list[str]:
-        return list(COMMANDS)
-
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        if cmd_name not in COMMANDS:
-            return None
-        if cmd_name in CONTRIBUTED:
-            return _contributed(cmd_name)
-        module = importlib.import_module(f"lary_orch.cli.{cmd_name.replace('-', '_')}")
-        command = module.command
-        assert isinstance(command, click.Command)
-        return command
-
-    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        with formatter.section("Commands"):
-            formatter.write_dl(list(COMMANDS.items()))
+def _load(name: str) -> click.Command:
+    return _contributed(name) if name in CONTRIBUTED else import_command(__name__, name)
 
 
 def _contributed(name: str) -> click.Command:
@@ -62,7 +44,7 @@ def _contributed(name: str) -> click.Command:
     )
 
 
-@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(cls=LazyGroup, lazy=COMMANDS, load=_load, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="lary-orch")
 def cli() -> None:
     """Benchmark latent action models: extract, probe, compare.

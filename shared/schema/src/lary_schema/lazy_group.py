@@ -1,0 +1,45 @@
+"""A click group that imports a command when it is called, so that `--help` stays fast.
+
+The only module here that needs click: a package with a command line brings it.
+"""
+
+import importlib
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import click
+
+
+class LazyGroup(click.Group):
+    """Knows the name and the line of help of each of its commands, and gets the command itself on use."""
+
+    def __init__(
+        self,
+        *args: Any,
+        lazy: Mapping[str, str],
+        load: Callable[[str], click.Command],
+        heading: str = "Commands",
+        **attributes: Any,
+    ) -> None:
+        """`lazy` is command -> line of help, in the order of `--help`; `load(name)` gets a command of `lazy`."""
+        super().__init__(*args, **attributes)
+        self._lazy = lazy
+        self._load = load
+        self._heading = heading
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(self._lazy)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        return self._load(cmd_name) if cmd_name in self._lazy else None
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section(self._heading):
+            formatter.write_dl(list(self._lazy.items()))
+
+
+def import_command(package: str, name: str) -> click.Command:
+    """What the module of `package` that has the command's name calls `command`."""
+    command = importlib.import_module(f"{package}.{name.replace('-', '_')}").command
+    assert isinstance(command, click.Command)
+    return command
