@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from lary_schema.action_statistics import Moments
 from lary_schema.base import ContractError
 from lary_schema.cards import Normalisation
 from lary_schema.chunks import read_chunk
@@ -14,41 +15,9 @@ from numpy.typing import NDArray
 from lary_data.actions import ActionFile, Missing, Table, actions_of, read_all
 from lary_data.progress import Tick
 
-STD_MIN = 1e-6
-"""A dimension that moves less counts as constant: its std is written as 1 (LARYBench)."""
 Steps = NDArray[np.float64]
 """(n, dim)."""
 Read = Callable[[ActionFile], Steps]
-
-
-@dataclass(frozen=True)
-class Moments:
-    """Count, mean and sum of squared distances from it, of each dimension; float64."""
-
-    count: int
-    mean: Steps
-    m2: Steps
-
-    @classmethod
-    def of(cls, steps: Steps) -> "Moments":
-        mean = steps.mean(axis=0)
-        return cls(len(steps), mean, np.square(steps - mean).sum(axis=0))
-
-    def __add__(self, other: "Moments") -> "Moments":
-        """Of both samples together (Chan, Golub and LeVeque, 1979)."""
-        count = self.count + other.count
-        delta = other.mean - self.mean
-        mean = self.mean + delta * (other.count / count)
-        return Moments(count, mean, self.m2 + other.m2 + np.square(delta) * (self.count * other.count / count))
-
-    def as_json(self) -> dict[str, Any]:
-        """LARYBench's fields; the population's standard deviation."""
-        std = np.sqrt(self.m2 / self.count)
-        return {
-            "count": self.count,
-            "mean": self.mean.tolist(),
-            "std": np.where(std < STD_MIN, 1.0, std).tolist(),
-        }
 
 
 @dataclass

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
+from lary_schema.action_statistics import NO_ROBOT, Moments, divisor
 from lary_schema.base import ContractError, file_sha256, read_json
 from lary_schema.cards import Normalisation
 from lary_schema.metadata import RowError
@@ -14,10 +15,6 @@ from numpy.typing import NDArray
 
 from lary_probe.metadata import SplitMetadata
 
-STD_MIN = 1e-6
-"""A dimension that moves less counts as constant and is only centred (LARYBench)."""
-NO_ROBOT = "nan"
-"""The robot type of an empty cell: LARYBench's tools read it as pandas' missing value."""
 ANY = ""
 """The one key where robot types do not matter."""
 
@@ -33,12 +30,13 @@ class Scale(NamedTuple):
 
     @classmethod
     def of(cls, mean: NDArray[np.float64], std: NDArray[np.float64]) -> "Scale":
-        return cls(mean, np.where(std < STD_MIN, 1.0, std))
+        return cls(mean, divisor(std))
 
 
 def train_scale(steps: Steps) -> Scale:
     """Mean and population standard deviation of each dimension over all rows and steps."""
-    return Scale.of(steps.mean(axis=(0, 1)), steps.std(axis=(0, 1)))
+    moments = Moments.of(steps)
+    return Scale.of(moments.mean, moments.std)
 
 
 def robot_types(normalisation: Normalisation, metadata: SplitMetadata, rows: NDArray[np.int64]) -> list[str]:
