@@ -7,11 +7,11 @@ from itertools import islice
 from pathlib import Path
 from typing import TypeVar
 
+from lary_schema.action_statistics import NO_ROBOT
 from lary_schema.base import ContractError
 from lary_schema.cards import Actions
 from lary_schema.datasets import DatasetFiles
 from lary_schema.metadata import RowError, count_rows, read_rows
-from lary_schema.mounts import resolve_media
 
 from lary_data.threads import mapped
 
@@ -19,8 +19,6 @@ BATCH = 512
 """Files in flight; statistics are added up by such batches, so that they do not depend on the number of threads."""
 EXAMPLES = 20
 """Missing files that are named (LARYBench)."""
-NO_ROBOT = "nan"
-"""What LARYBench calls an empty robot type."""
 T = TypeVar("T")
 
 
@@ -79,7 +77,7 @@ class Table:
     @property
     def root(self) -> Path:
         """The folder that the cells are relative to."""
-        return self.files.actions(self.split)
+        return self.files.actions(self.split).root
 
     def count(self) -> int:
         return count_rows(self.csv)
@@ -87,11 +85,12 @@ class Table:
     def rows(self, robot_column: str | None) -> Iterator[ActionFile]:
         """Every row's file, lazily. Raises ContractError naming the row that gives none."""
         actions = actions_of(self.files)
+        files = self.files.actions(self.split)
         columns = [actions.column, *([robot_column] if robot_column else [])]
         for row in read_rows(self.csv, columns):
             where = f"{self.csv}: row {row.index}"
             try:
-                path = resolve_media(row[actions.column], self.root, self.files.data, None, actions.implied_folder)
+                path = files.find(row[actions.column])
             except (RowError, ContractError) as error:
                 raise ContractError(f"{where}: {error}") from None
             yield ActionFile(where, (row.get(robot_column) or NO_ROBOT) if robot_column else None, path)

@@ -34,13 +34,13 @@ FAILED_NAMED = 20
 def write_clip_manifest(
     out: Path, facts: SetFacts, sampler: Sampler, pattern: str | None = None
 ) -> tuple[Path, int, int]:
-    """CSVs and card of the clips in `sampler.media`; the card, how many clips there are and how many failed.
+    """CSVs and card of the clips below `sampler.media.root`; the card, how many clips there are and how many failed.
 
     A clip that fails stays, without indices; every other file is named or at least counted on stderr, and in
     `KEY_left_out.csv`. `pattern` finds each clip's group in its path: whole groups are held out then. Raises
     ContractError for a folder without clips in classes, and for classes whose names look alike.
     """
-    root = sampler.media
+    root = sampler.media.root
     if not root.is_dir():
         raise ContractError(f"{root}: no such folder")
     found = walk(root, out)

@@ -104,7 +104,7 @@ def provenance(rows: LatentRows, model: str, found: Scan, dtype: StoreDtype) -> 
         split=rows.split,
         metadata_sha256=file_sha256(rows.files.csv[rows.split]),
         columns=card.columns,
-        media=card.media.replace("{split}", rows.split),
+        media=card.media_of(rows.split),
         frames=card.frames,
         decoder="pyav",
         precision="fp32",

@@ -121,7 +121,7 @@ def _check_split(
     csv, key = files.csv[split], files.card.key
     if not csv.is_file():
         return SplitReport(dataset=key, split=split, csv=str(csv), state="no csv", detail="there is none")
-    media = files.media(split)
+    media = files.media(split).root
     if not media.is_dir():
         detail = f"{media}: the folder of the media is missing; give the data's root by --data-dir"
         return SplitReport(dataset=key, split=split, csv=str(csv), state="no media", detail=detail)

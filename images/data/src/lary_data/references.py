@@ -3,13 +3,11 @@
 import random
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from pathlib import Path
 
 from lary_schema.base import ContractError
 from lary_schema.cards import VideoColumns
 from lary_schema.datasets import DatasetFiles
 from lary_schema.metadata import Row, RowError, parse_indices, read_rows
-from lary_schema.mounts import resolve_media
 
 from lary_data.checking import Check, Kind
 
@@ -68,21 +66,20 @@ class _Reader:
     def __init__(self, files: DatasetFiles, split: str) -> None:
         card = files.card
         self._card = card
-        self._data = files.data
         self._media = files.media(split)
         columns = card.columns
         self._indices = columns.indices if isinstance(columns, VideoColumns) else None
         self._inputs = [columns.video] if isinstance(columns, VideoColumns) else [columns.source, columns.target]
         self._actions = card.actions
         if card.actions is not None:
-            self._folder = files.actions(split)
+            self._chunks = files.actions(split)
         target = [card.actions.column] if card.actions is not None else []
         self.columns = [*self._inputs, *([self._indices] if self._indices else []), *target]
 
     def checks(self, row: Row) -> Iterator[Check]:
         """Raises RowError or ContractError for a row that names no usable path."""
         for column in self._inputs:
-            path = self._path(row[column], self._media, self._card.columns.implied_folder)
+            path = str(self._media.find(row[column]))
             if self._indices is not None:
                 indices = parse_indices(row[self._indices], self._card.frames)
                 yield Check("video", path, row[column], last=max(indices))
@@ -90,8 +87,5 @@ class _Reader:
                 yield Check("image", path, row[column])
         if self._actions is not None:
             cell = row[self._actions.column]
-            path = self._path(cell, self._folder, self._actions.implied_folder)
+            path = str(self._chunks.find(cell))
             yield Check("actions", path, cell, shape=(self._actions.stride, self._actions.dim))
-
-    def _path(self, cell: str, root: Path, implied: str | None) -> str:
-        return str(resolve_media(cell, root, self._data, None, implied))

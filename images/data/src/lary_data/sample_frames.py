@@ -10,8 +10,8 @@ from typing import NamedTuple
 
 from lary_schema.atomic import publish_text
 from lary_schema.base import ContractError
+from lary_schema.media import CellFiles
 from lary_schema.metadata import INDICES_SEPARATOR, read_cells
-from lary_schema.mounts import resolve_media
 
 from lary_data.progress import notify, progress
 from lary_data.resuming import ResultLog, file_identity, result_key, run_resumed
@@ -31,9 +31,7 @@ _REVISION = 2
 class Sampler:
     """How clips are found and sampled."""
 
-    media: Path
-    data: Path
-    implied_folder: str | None
+    media: CellFiles
     frames: int
     method: Method
     workers: int
@@ -93,7 +91,7 @@ def sample_clips(names: Iterable[str], sampler: Sampler, log: ResultLog) -> dict
     clips = []
     for name in names:
         try:
-            path = resolve_media(name, sampler.media, sampler.data, None, sampler.implied_folder)
+            path = sampler.media.find(name)
             clips.append(Clip(name, str(path), sampler.frames, sampler.method))
         except ContractError as error:
             outcomes[name] = failed(str(error))

@@ -6,7 +6,8 @@ import numpy as np
 from lary_schema.base import ContractError
 from lary_schema.cards import Actions
 from lary_schema.chunks import read_chunk
-from lary_schema.mounts import Mounts, resolve_media
+from lary_schema.media import action_files
+from lary_schema.mounts import Mounts
 from numpy.typing import NDArray
 
 from lary_probe.metadata import SplitMetadata
@@ -24,13 +25,13 @@ def read_chunks(
     They are the ground truth, so one that cannot be used is a ContractError naming file and row,
     never a smaller set.
     """
-    folder = mounts.data / actions.folder.replace("{split}", metadata.split.name)
+    split = metadata.split
+    files = action_files(actions, split.name, mounts.data, split.source.host_data)
     chunks = np.empty((len(rows), actions.stride, actions.dim))
     for index, row in enumerate(rows.tolist()):
         cell = metadata.cell(row, actions.column)
         try:
-            path = resolve_media(cell, folder, mounts.data, metadata.split.source.host_data, actions.implied_folder)
-            chunks[index] = read_chunk(path, actions.stride, actions.dim)
+            chunks[index] = read_chunk(files.find(cell), actions.stride, actions.dim)
         except ContractError as error:
             raise ContractError(f"{metadata.path}: row {row}: {error}") from None
         tick()

@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 from lary_schema.base import ContractError
 from lary_schema.cards import Actions, PairColumns
-from lary_schema.mounts import Mounts, resolve_media
+from lary_schema.media import media_files
+from lary_schema.mounts import Mounts
 from numpy.typing import NDArray
 
 from lary_probe.data import Evaluated
@@ -118,13 +119,11 @@ def _frames(split: Evaluated, row: int, mounts: Mounts) -> list[NDArray[Any]]:
     source = split.metadata.split.source
     if not isinstance(source.columns, PairColumns):
         return []
+    files = media_files(source, mounts.data)
     frames = []
     for column in (source.columns.source, source.columns.target):
         try:
-            cell = split.metadata.rows[row].get(column) or ""
-            path = resolve_media(
-                cell, mounts.data / source.media, mounts.data, source.host_data, source.columns.implied_folder
-            )
+            path = files.find(split.metadata.rows[row].get(column) or "")
         except ContractError:
             return []
         frame = read_frame(path)

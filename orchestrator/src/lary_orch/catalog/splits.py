@@ -50,7 +50,7 @@ def find_split(card: DatasetCard, split: str, workspace: Workspace) -> SplitSour
     source = Source(
         metadata=MetadataFile(path=f"metadata/{split}.csv", sha256=facts["sha256"], rows=facts["rows"]),
         columns=card.columns,
-        media=card.media.replace("{split}", split),
+        media=card.media_of(split),
         host_data=str(data),
         frames=card.frames,
     )

@@ -293,6 +293,10 @@ class Actions(Document):
     relative: Normalisation = Normalisation(kind="train")
     """Of relative ones: the last step of a chunk minus its first."""
 
+    def folder_of(self, split: str) -> str:
+        """The folder of a split's files below the data root."""
+        return self.folder.replace("{split}", split)
+
     @model_validator(mode="after")
     def _dimensions_agree(self) -> Self:
         if len(self.names) != self.dim:
@@ -372,6 +376,10 @@ class DatasetCard(_Card):
     @property
     def mode(self) -> Mode:
         return self.columns.input
+
+    def media_of(self, split: str) -> str:
+        """A split's media root below the data root."""
+        return self.media.replace("{split}", split)
 
     @model_validator(mode="after")
     def _task_has_its_target(self) -> Self:

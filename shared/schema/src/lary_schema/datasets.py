@@ -4,6 +4,7 @@ from pathlib import Path
 
 from lary_schema.base import ContractError, Document
 from lary_schema.cards import DatasetCard
+from lary_schema.media import CellFiles, action_files
 
 DATASETS_VARIABLE = "LARY_DATASETS"
 """Names the file that holds a `Datasets` document."""
@@ -18,15 +19,15 @@ class DatasetFiles(Document):
     csv: dict[str, Path]
     """The CSV of each split, there or not."""
 
-    def media(self, split: str) -> Path:
-        """The folder that a split's media are relative to."""
-        return self.data / self.card.media.replace("{split}", split)
+    def media(self, split: str) -> CellFiles:
+        """The files of a split's clips or images."""
+        return CellFiles(self.data / self.card.media_of(split), self.data, self.card.columns.implied_folder)
 
-    def actions(self, split: str) -> Path:
-        """The folder that a split's action files are relative to. Raises ContractError for a set without actions."""
+    def actions(self, split: str) -> CellFiles:
+        """The files of a split's actions. Raises ContractError for a set without actions."""
         if self.card.actions is None:
             raise ContractError(f"dataset {self.card.key} is a {self.card.task} set; it has no actions")
-        return self.data / self.card.actions.folder.replace("{split}", split)
+        return action_files(self.card.actions, split, self.data)
 
 
 class Datasets(Document):

@@ -8,8 +8,8 @@ from typing import Literal
 from lary_schema.base import ContractError, file_sha256
 from lary_schema.cards import Actions, DatasetCard
 from lary_schema.jobs import Source
+from lary_schema.media import action_files, media_files
 from lary_schema.metadata import Row, RowError, read_rows
-from lary_schema.mounts import resolve_media
 
 LOOKED_AT = 20
 """Rows of each split whose files are looked for: all of a million would take minutes."""
@@ -76,11 +76,10 @@ def stats_sha256(card: DatasetCard, target: Literal["absolute", "relative"], dat
 
 def _lost(row: Row, card: DatasetCard, source: SplitSource) -> str | None:
     try:
-        implied = card.columns.implied_folder
-        files = [_resolve(row[column], source.source.media, implied, source) for column in _media_columns(card)]
-        if actions := card.actions:
-            folder = actions.folder.replace("{split}", source.split)
-            files.append(_resolve(row[actions.column], folder, actions.implied_folder, source))
+        media = media_files(source.source, source.data)
+        files = [media.find(row[column]) for column in _media_columns(card)]
+        if card.actions:
+            files.append(action_files(card.actions, source.split, source.data).find(row[card.actions.column]))
     except (RowError, ContractError) as error:
         return f"row {row.index}: {error}"
     return next((f"row {row.index}: {file} is missing" for file in files if not file.exists()), None)
@@ -89,7 +88,3 @@ def _lost(row: Row, card: DatasetCard, source: SplitSource) -> str | None:
 def _media_columns(card: DatasetCard) -> list[str]:
     columns = card.columns
     return [columns.video] if columns.input == "video" else [columns.source, columns.target]
-
-
-def _resolve(cell: str, folder: str, implied: str | None, source: SplitSource) -> Path:
-    return resolve_media(cell, source.data / folder, source.data, str(source.data), implied)

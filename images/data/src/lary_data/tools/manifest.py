@@ -60,6 +60,7 @@ def folder(
         --group '^[^/]+/(?P<group>[^/]+)/'
     """
     from lary_schema.groups import Grouping
+    from lary_schema.media import CellFiles
 
     from lary_data.clip_folder import write_clip_manifest
     from lary_data.manifest import SetFacts
@@ -68,7 +69,7 @@ def folder(
     facts = SetFacts.parse({"key": key, "title": title or key, "license": licence, "val": val, "seed": seed}, "options")
     if pattern is not None:
         Grouping.parse({"column": "path", "pattern": pattern}, "--group")
-    sampler = Sampler(clips, clips, None, frames, method, workers, timeout)
+    sampler = Sampler(CellFiles(clips, clips, None), frames, method, workers, timeout)
     card, total, failed = write_clip_manifest(out, facts, sampler, pattern)
     _close(card, clips, "clips", total, failed, max_failed)
 

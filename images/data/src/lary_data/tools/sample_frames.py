@@ -1,10 +1,12 @@
 """`sample-frames`: choose the frames of every clip of a CSV."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import click
 from lary_schema.base import ContractError, TooManyFailedError
 from lary_schema.cards import VideoColumns
+from lary_schema.media import CellFiles
 
 from lary_data.datasets import find_dataset
 from lary_data.options import max_failed_option, timeout_option, workers_option
@@ -48,13 +50,14 @@ def command(
     if dataset is not None:
         if source is not None:
             raise ContractError("give a CSV, or a dataset by -d KEY --split SPLIT, not both")
-        source, data, media, columns, frames = _of_dataset(dataset, split, media, frames)
+        source, clips, columns, frames = _of_dataset(dataset, split, media, frames)
     elif source is not None:
-        media = data = media or source.parent
+        folder = media or source.parent
+        clips = CellFiles(folder, folder, None)
         columns = VideoColumns(video=column)
     else:
         raise ContractError("name a CSV, or a dataset by -d KEY --split SPLIT")
-    sampler = Sampler(media, data, columns.implied_folder, frames or FRAMES, method, workers, timeout)
+    sampler = Sampler(clips, frames or FRAMES, method, workers, timeout)
     counts = sample_csv(source, out, columns.video, columns.indices, sampler)
     rows = counts.total()
     notify(f"{out}: {rows:,} rows: " + ", ".join(f"{count:,} {how}" for how, count in counts.most_common()))
@@ -64,13 +67,13 @@ def command(
 
 def _of_dataset(
     key: str, split: str | None, media: Path | None, frames: int | None
-) -> tuple[Path, Path, Path, VideoColumns, int]:
-    """CSV, data root, media folder, columns and frames of a split."""
+) -> tuple[Path, CellFiles, VideoColumns, int]:
+    """CSV, clips, columns and frames of a split."""
     files = find_dataset(key)
     columns = files.card.columns
     if not isinstance(columns, VideoColumns):
         raise ContractError(f"dataset {key} has image pairs and no clips; there is nothing to sample")
     if split not in files.csv:
         raise ContractError(f"-d {key} needs --split {'|'.join(files.csv)}")
-    folder = media or files.media(split)
-    return files.csv[split], files.data, folder, columns, frames or files.card.frames
+    clips = files.media(split)
+    return files.csv[split], replace(clips, root=media or clips.root), columns, frames or files.card.frames
