@@ -36,7 +36,7 @@ help:
 	@echo 'make bench      the table for three models without weights on both demo sets (smoke protocol)'
 	@echo 'make bench MODEL=frame-diff,pixels DATASET=my_set DATA_DIR=/data CATALOG=dir PROTOCOL=lary-v1'
 	@echo '                RUNTIME=docker WORKSPACE=dir ARGS="--gpus 0"     the same for yours'
-	@echo 'make test       all tests, with coverage (those that need Docker skip where no engine answers)'
+	@echo 'make test       all tests, with coverage (those that need Docker skip where no engine is reachable)'
 	@echo 'make test-full  and the full-size networks: minutes and gigabytes'
 	@echo 'make lint       ruff, mypy --strict, published JSON Schemas, age of the lock file'
 	@echo 'make lock       requirements-dev.lock anew, after a change of any dependency'

@@ -1,4 +1,4 @@
-"""What is expensive to compute and can be computed again: kept as one small JSON file per question."""
+"""What is expensive to compute and can be computed again: kept as one small JSON file per value."""
 
 import contextlib
 import json

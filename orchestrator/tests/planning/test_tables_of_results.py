@@ -74,7 +74,10 @@ def test_failed_rows_are_marked(world: Any) -> None:
     world.finish_probes(world.plan(), failed=3)
     text = board(world)
     assert "75.0 [70.0, 80.0]*" in text
-    assert "* frame-diff (corrected) on toy/val: 3 of 8 rows have no latent (3 in train); they are in no score" in text
+    assert (
+        "* frame-diff (corrected) on toy/val: 3 of 8 rows have no latent (3 in train); they are excluded from scores"
+        in text
+    )
 
 
 def test_regression_goes_down_and_the_best_stands_first(world: Any) -> None:

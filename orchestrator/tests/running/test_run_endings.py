@@ -69,7 +69,7 @@ def test_rows_once_for_all_models(monkeypatch: pytest.MonkeyPatch) -> None:
     out = io.StringIO()
     report_failures(EMPTY, [], [], out)
     lines = out.getvalue().splitlines()
-    assert lines[1] == "12 rows without a latent; they are in no score:"
+    assert lines[1] == "12 rows without a latent; they are excluded from scores:"
     assert lines[2].strip() == (
         "demo/val row 0 (pixels, frame-diff): 0.mp4: cut -> replace the file, then --retry-failed"
     )

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner
-from lary_conformance import answers, examine, extraction, isolation
 from lary_conformance import command as conformance
+from lary_conformance import examine, extraction, isolation, self_report
 from lary_conformance.case import Verdict, verdict_of
 from lary_conformance.fixture import BAD_ROW, ROWS, make_rows
 from lary_conformance.subject import open_subject
@@ -129,8 +129,8 @@ def test_a_selftest_under_isolation_covers_both_checks(
     subject = open_subject(ours, baseline, tmp_path, tmp_path, chosen=(KEY,), unknown_user=unknown)
     found = {
         verdict.check: verdict
-        for question in (answers, isolation)
-        for verdict in map(verdict_of, question.cases(subject))
+        for topic in (self_report, isolation)
+        for verdict in map(verdict_of, topic.cases(subject))
     }
     assert {check: found[check].state for check in states} == states
     assert unknown.queries.count("selftest") == 1

@@ -9,7 +9,7 @@ from lary_schema.linked import linked_folder
 from lary_schema.mounts import Mounts
 from lary_slurm.launchers import Launch, command, podman_lines
 from lary_slurm.profile import Launcher, Profile
-from lary_slurm.query import question
+from lary_slurm.query import query_command
 
 MOUNTS = Mounts(
     data=Path("/vol/data"),
@@ -154,18 +154,18 @@ def test_of_the_latents_volume_an_extraction_sees_its_store_alone(launcher: Laun
     assert "dst=/latents/demo/train/f0.zarr,ro=false" in words or ":/latents/demo/train/f0.zarr:rw" in words
 
 
-def test_questions_have_no_mounts() -> None:
+def test_queries_have_no_mounts() -> None:
     query = replace(EXTRACT, mounts=None, arguments=("describe",))
     profile = Profile(launcher="podman", images=Path("/i"), partition="debug", memory="1G")
-    shell, flag, text = question(profile, query, here=True)
+    shell, flag, text = query_command(profile, query, here=True)
     assert (shell, flag) == ("bash", "-c")
     assert "podman load --quiet --input=/i/baseline.tar" in text
     assert text.endswith("PROGRAM describe")
     assert "--mount" not in text
-    away = question(profile, query, here=False)
+    away = query_command(profile, query, here=False)
     assert away[:5] == ["srun", "--quiet", "--job-name=lary-describe", "--partition=debug", "--nodes=1"]
     assert away[-3:] == ["bash", "-c", text]
-    pyxis = question(profile.model_copy(update={"launcher": "pyxis"}), query, here=False)
+    pyxis = query_command(profile.model_copy(update={"launcher": "pyxis"}), query, here=False)
     assert pyxis.count("srun") == 1
     assert pyxis[-4:] == ["python", "-m", "lary_worker", "describe"]
 

@@ -84,7 +84,7 @@ def _attempt(rows: LatentRows, path: Path | None, read: Callable[[Path], B]) -> 
     try:
         return read(path)
     except RowError as error:
-        return f"{rows.places.shown(path)}: {error}"
+        return f"{rows.npz.shown(path)}: {error}"
 
 
 def provenance(rows: LatentRows, model: str, found: Scan, dtype: StoreDtype) -> Provenance:

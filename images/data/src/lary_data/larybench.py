@@ -70,7 +70,7 @@ class LatentRows:
     split: str
     csvs: Sequence[Path]
     """LARYBench's CSV, or its partitions in order."""
-    places: "Places"
+    npz: "NpzFiles"
 
     def __iter__(self) -> Iterator[Path | None]:
         """Every row's file, lazily; None where `la_path` is empty.
@@ -95,7 +95,7 @@ class LatentRows:
                         f"{mine.get(column)!r}; these latents are of other rows, or in another order"
                     )
             cell = row.get(LA_PATH)
-            yield None if cell is None else self.places.find(cell)
+            yield None if cell is None else self.npz.find(cell)
 
     def _other_count(self) -> ContractError:
         csv, names = self.files.csv[self.split], ", ".join(map(str, self.csvs))
@@ -128,8 +128,8 @@ def _spelled_out(cell: str, implied: str | None) -> PurePosixPath:
     return path if implied is None or implied in path.parts or path.is_absolute() else implied / path
 
 
-class Places:
-    """Where the files named by `la_path` are."""
+class NpzFiles:
+    """Finds the files that `la_path` names."""
 
     def __init__(self, root: Path, card: DatasetCard, split: str, model: str) -> None:
         self._root = root

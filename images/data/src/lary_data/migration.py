@@ -13,7 +13,7 @@ from lary_schema.metadata import count_rows
 from pydantic import TypeAdapter, ValidationError
 
 from lary_data.importing import fill, provenance, scan
-from lary_data.larybench import LatentRows, Places, find_csvs
+from lary_data.larybench import LatentRows, NpzFiles, find_csvs
 from lary_data.progress import notify, progress
 
 NAMED = 3
@@ -79,7 +79,7 @@ def import_split(
     card, csv = files.card, files.csv[split]
     count = count_rows(csv)
     found_csvs = list(csvs) or find_csvs(card, split, model, (root, csv.parent))
-    rows = LatentRows(files, split, found_csvs, Places(root, card, split, model))
+    rows = LatentRows(files, split, found_csvs, NpzFiles(root, card, split, model))
     title = f"{model} on {card.key}/{split}"
     with progress(f"{title}: checksums", count, "rows") as tick:
         seen = scan(rows, options.workers, tick)

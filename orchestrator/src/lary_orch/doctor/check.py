@@ -41,7 +41,7 @@ class Context:
 
 
 class Check(Protocol):
-    """One question about this machine."""
+    """One check of this machine."""
 
     NAME: str
 

@@ -121,7 +121,7 @@ class Attempts:
         for job in needs:
             self._depth(job)
 
-    # --- questions ----------------------------------------------------------------------------
+    # --- what it knows -------------------------------------------------------------------------
 
     @property
     def is_over(self) -> bool:

@@ -57,7 +57,7 @@ def _row_lines(rows: Iterable[dict[str, Any]]) -> Iterable[str]:
         name = f"{row['dataset']}/{row['split']} row {row['row']}"
         models.setdefault((name, row["file"], row["reason"], row["detail"]), []).append(row["model"])
     if models:
-        yield f"{len(models)} rows without a latent; they are in no score:"
+        yield f"{len(models)} rows without a latent; they are excluded from scores:"
     for (name, file, reason, detail), names in islice(models.items(), SHOWN_ROWS):
         yield f"    {name} ({', '.join(dict.fromkeys(names))}): {file}: {detail or reason} -> {REMEDIES[reason]}"
     if len(models) > SHOWN_ROWS:

@@ -58,7 +58,7 @@ def _rows(board: Board) -> Iterator[str]:
     for score in board.ours:
         if score.failed or score.train_failed:
             lost = f"{score.failed} of {score.rows} rows have no latent ({score.train_failed} in train)"
-            yield f"{FAILED} {score.named}: {lost}; they are in no score"
+            yield f"{FAILED} {score.named}: {lost}; they are excluded from scores"
     for score in board.refused:
         share = f"{100 * score.failed_share:.1f} % of its rows have no latent"
         yield f"{REFUSED} {score.named}: not compared, {share}, and --max-failed is {100 * board.max_failed:g} %"

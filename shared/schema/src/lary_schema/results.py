@@ -89,7 +89,7 @@ class SeedScores(Document):
 class RowCount(Document):
     used: int
     failed: int
-    """Rows without a latent; they are in no score."""
+    """Rows without a latent; they are excluded from scores."""
     clamped: int = 0
     """Rows with a sample index beyond the clip's end."""
 

@@ -39,7 +39,7 @@ class Launch:
     program: str
     """The interpreter (process), the image's id (podman) or its file (apptainer, pyxis)."""
     mounts: Mounts | None = None
-    """None for a question (`describe`)."""
+    """None for a query (`describe`)."""
     reads: tuple[str, ...] = ("data", "weights", "latents")
     """Mounts that the job declares besides its own folder."""
     absent: frozenset[str] = frozenset()

@@ -1,4 +1,4 @@
-"""The profile of a cluster: one YAML file that says what jobs ask for and how they are started there."""
+"""The profile of a cluster: one YAML file that says what jobs request and how they are started there."""
 
 import os
 import re
@@ -61,8 +61,8 @@ Memory = Annotated[str, _matches(MEMORY, "2000M or 16G")]
 Word = Annotated[str, _matches(WORD, "a word without spaces")]
 
 
-class Ask(Document):
-    """What a task asks the cluster for; None leaves it to the cluster."""
+class Resources(Document):
+    """What a task requests of the cluster; None leaves it to the cluster."""
 
     partition: Word | None = None
     account: Word | None = None
@@ -74,9 +74,9 @@ class Ask(Document):
     memory: Memory | None = None
     """Per node."""
     gpus: int | None = Field(default=None, ge=1)
-    """Per node, asked for by `--gpus-per-node`."""
+    """Per node, requested by `--gpus-per-node`."""
     gres: Word | None = None
-    """The older way to ask for GPUs: `gpu:a100:1`."""
+    """The older way to request GPUs: `gpu:a100:1`."""
     constraint: Word | None = None
     nodes: int | None = Field(default=None, ge=1)
     """Of a probe: one process on each of them."""
@@ -111,10 +111,10 @@ class Ask(Document):
         return (*(f"--{name}={value}" for name, value in named.items() if value is not None), *self.sbatch)
 
 
-class Profile(Ask):
-    """A cluster. The fields of `Ask` hold for extractions, and for probes where `probe` says nothing else."""
+class Profile(Resources):
+    """A cluster. The fields of `Resources` hold for extractions, and for probes where `probe` says nothing else."""
 
-    probe: Ask = Ask()
+    probe: Resources = Resources()
     launcher: Launcher = "process"
     launcher_before: tuple[str, ...] = ()
     """The launcher's general options (Podman's --root, --runtime), before its verb."""
@@ -135,7 +135,7 @@ class Profile(Ask):
     settle_s: float = Field(default=60, ge=0)
     """How long a file that a finished task wrote may take to be seen from another host."""
     poll_s: float = Field(default=10, ge=10)
-    """Seconds between two questions to the controller, at least; unchanged answers double it up to a minute."""
+    """Seconds between two queries of the controller, at least; unchanged replies double it up to a minute."""
 
     @model_validator(mode="after")
     def _images_where_needed(self) -> Self:
@@ -148,17 +148,17 @@ class Profile(Ask):
         return self
 
     @property
-    def for_probes(self) -> Ask:
-        """What probes ask for: `probe` over the fields above."""
-        common = {name: getattr(self, name) for name in Ask.model_fields}
+    def for_probes(self) -> Resources:
+        """What probes request: `probe` over the fields above."""
+        common = {name: getattr(self, name) for name in Resources.model_fields}
         given = {name: getattr(self.probe, name) for name in self.probe.model_fields_set}
         if "gpus" in given or "gres" in given:
             common |= {"gpus": None, "gres": None}
-        return Ask.model_validate(common | given)
+        return Resources.model_validate(common | given)
 
 
 def load_profile(path: Path | None, environ: Mapping[str, str] = os.environ) -> Profile:
-    """The profile in a file, in that of LARY_SLURM_PROFILE, or one that asks for nothing.
+    """The profile in a file, in that of LARY_SLURM_PROFILE, or one that requests nothing.
 
     Raises ContractError naming the file and the key that is wrong.
     """

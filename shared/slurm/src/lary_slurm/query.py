@@ -1,4 +1,4 @@
-"""Short questions to an image (`describe`) in a container: on this machine, or in a short job."""
+"""Short queries of an image (`describe`) in a container: on this machine, or in a short job."""
 
 import os
 import shlex
@@ -19,7 +19,7 @@ TIMEOUT_S = 900
 
 def query_container(profile: Profile, launch: Launch) -> str:
     """Stdout of the command. Raises ContractError with the end of its stderr where it fails."""
-    whole = question(profile, launch, here=shutil.which(profile.launcher) is not None)
+    whole = query_command(profile, launch, here=shutil.which(profile.launcher) is not None)
     try:
         done = run_apart(whole, client_env(os.environ), TIMEOUT_S)
     except (OSError, subprocess.TimeoutExpired) as error:
@@ -29,7 +29,7 @@ def query_container(profile: Profile, launch: Launch) -> str:
     return done.stdout
 
 
-def question(profile: Profile, launch: Launch, *, here: bool) -> list[str]:
+def query_command(profile: Profile, launch: Launch, *, here: bool) -> list[str]:
     """The command: by a shell on this machine, or in a short job. Pyxis is a part of srun, so it is always one."""
     text = " ".join(map(quoted, command(profile.launcher, launch)))
     if profile.launcher == "podman" and profile.images is not None:

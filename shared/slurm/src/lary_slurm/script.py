@@ -101,7 +101,7 @@ class Batch:
     firsts: tuple[int, ...]
     """Each job's number of its first attempt in this submission."""
     options: tuple[str, ...]
-    """Of sbatch: what the tasks ask for."""
+    """Of sbatch: what the tasks request."""
     command: tuple[str, ...]
     """With JOB in it."""
     limit: int
@@ -120,7 +120,7 @@ class Batch:
 
 
 def script(batch: Batch) -> str:
-    """The whole script. Raises ContractError for a path that sbatch cannot be told, or a line that would be two."""
+    """The whole script. Raises ContractError for a path that sbatch cannot be given, or a line that would be two."""
     own = [f"--job-name={batch.name}", "--requeue", "--open-mode=append"]
     if batch.is_array:
         at_once = f"%{batch.at_once}" if batch.at_once else ""

@@ -71,7 +71,7 @@ def _look(profile: Profile, folder: Path) -> Finding:
     facts = dict(line.split("=", 1) for line in done.stdout.splitlines() if "=" in line)
     if done.returncode or "node" not in facts:
         return Finding("fail", f"a job fails: {done.stderr.strip()[-500:]}", "correct the profile's options")
-    return worst(list(_judge(profile, facts, folder, token)))
+    return worst(list(_findings(profile, facts, folder, token)))
 
 
 def _launcher(profile: Profile) -> str:
@@ -83,7 +83,7 @@ def _launcher(profile: Profile) -> str:
     return shlex.join([profile.launcher, *profile.launcher_before, "version"])
 
 
-def _judge(profile: Profile, facts: dict[str, str], folder: Path, token: str) -> list[Finding]:
+def _findings(profile: Profile, facts: dict[str, str], folder: Path, token: str) -> list[Finding]:
     node = facts["node"]
     if facts.get("folder") != "there" or facts.get("seen") != token:
         return [Finding("fail", f"node {node} does not see {folder.parent} as this machine does", SHARED)]

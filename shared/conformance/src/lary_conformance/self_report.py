@@ -1,4 +1,4 @@
-"""`describe` and `selftest`: what the image says of itself."""
+"""`describe` and `selftest`: what the image reports of itself."""
 
 from collections.abc import Iterator
 from functools import partial
