@@ -8,14 +8,14 @@ import numpy as np
 import torch
 from common import alternate, arguments, report, summary
 from lary_probe.latents import Latents
-from lary_schema.store.reader import StoreReader
+from lary_schema.store.reader import LatentReader
 from store_io import TOKENS, write_store
 
 BATCH = 256
 
 
 def opened(root: Path, share: float) -> Latents:
-    latents = Latents(StoreReader.open(root), "train", time_axis=True)
+    latents = Latents(LatentReader.open(root), "train", time_axis=True)
     latents.load(int(share * len(latents)), lambda: None)
     return latents
 

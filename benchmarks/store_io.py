@@ -6,10 +6,10 @@ from pathlib import Path
 import numpy as np
 from common import alternate, arguments, report, summary
 from lary_schema.cards import ModeSpec, TensorSpec, VideoColumns
-from lary_schema.jobs import StoreLayout, Values
+from lary_schema.jobs import ArrayLayout, Values
 from lary_schema.store.layout import Provenance, Status, shard_rows, store_path
-from lary_schema.store.reader import StoreReader
-from lary_schema.store.writer import StoreWriter
+from lary_schema.store.reader import LatentReader
+from lary_schema.store.writer import LatentWriter
 from numpy.typing import NDArray
 
 TOKENS = (2, 196, 256)
@@ -23,7 +23,7 @@ def provenance(rows: int) -> Provenance:
         metadata_sha256="0", columns=VideoColumns(), media=".", frames=9, decoder="pyav", precision="fp32",
         dtype="float16", seed=0,
     )  # fmt: skip
-    layout = StoreLayout(
+    layout = ArrayLayout(
         path=store_path(values),
         fingerprint=values.fingerprint,
         rows=rows,
@@ -35,7 +35,7 @@ def provenance(rows: int) -> Provenance:
 
 
 def write_store(root: Path, tokens: NDArray[np.float16]) -> None:
-    writer = StoreWriter.open(root, provenance(len(tokens)))
+    writer = LatentWriter.open(root, provenance(len(tokens)))
     for shard in range(writer.layout.shards):
         part = tokens[writer.layout.shard_range(shard).start : writer.layout.shard_range(shard).stop]
         status = np.full(len(part), Status.OK, "uint8")
@@ -65,7 +65,7 @@ def main() -> None:
         store_root, npz_root = Path(folder) / "store", Path(folder) / "npz"
         write_store(store_root, tokens)
         write_npz(npz_root, tokens)
-        store = StoreReader.open(store_root)
+        store = LatentReader.open(store_root)
 
         def read_npz() -> None:
             for batch in batches:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from lary_schema.store.reader import StoreReader
+from lary_schema.store.reader import LatentReader
 
 COMMAND = Path(sys.executable).with_name("lary-orch")
 METADATA = Path(__file__).resolve().parents[2] / "shared" / "data" / "larybench_metadata"
@@ -113,7 +113,7 @@ def test_a_real_csv_of_latents(tmp_path: Path) -> None:
         np.savez_compressed(folder / f"latent_action_{row:08d}.npz", tokens=tokens, indices=codes)
     lary_orch(tmp_path, "latents", "import", "-m", "dinov2", "-d", "calvin", "--split", "val", "--env", "current")
     (path,) = (tmp_path / "latent_actions/calvin/val/dinov2").glob("image-imported-*.zarr")
-    store = StoreReader.open(path)
+    store = LatentReader.open(path)
     rows = np.arange(200)
     assert np.array_equal(store.tokens(rows), values[:, None])
     assert np.array_equal(store.indices(rows), np.arange(16) + rows[:, None, None])

@@ -23,7 +23,7 @@ from lary_orch.runtimes.jobs import Prepared
 from lary_orch.workspace import Workspace
 from lary_results.run_state import failed_rows, run_state
 from lary_schema.runs import PlanFile
-from lary_schema.store.reader import StoreReader
+from lary_schema.store.reader import LatentReader
 from lary_slurm.client import QueueEntry
 from lary_slurm.follow import Follower, join
 
@@ -58,7 +58,7 @@ class SameImages:
     name = "process"
 
     def __init__(self, bench: Path) -> None:
-        self._model = StoreReader.open(_stores(bench)["val"]).provenance.values.code_sha256
+        self._model = LatentReader.open(_stores(bench)["val"]).provenance.values.code_sha256
         (result,) = (bench / "done/results").glob("*/*/*/*/result.json")
         self._probe = json.loads(result.read_text())["probe_code_sha256"]
 
@@ -82,12 +82,12 @@ def _plan(bench: Path) -> Plan:
 
 def test_stores_are_read(bench: Path) -> None:
     for split, path in _stores(bench).items():
-        store = StoreReader.open(path)
+        store = LatentReader.open(path)
         rows, sha256 = TOKENS[split]
         assert store.ok_rows().tolist() == rows
         assert hashlib.sha256(store.tokens(store.ok_rows()).tobytes()).hexdigest() == sha256
         assert store.provenance.values.fingerprint == store.provenance.layout.fingerprint
-    assert [f.reason for f in StoreReader.open(_stores(bench)["train"]).failures] == ["missing_file"]
+    assert [f.reason for f in LatentReader.open(_stores(bench)["train"]).failures] == ["missing_file"]
 
 
 def test_stores_are_found_and_nothing_is_extracted_again(bench: Path) -> None:

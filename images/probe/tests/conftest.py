@@ -25,11 +25,11 @@ from lary_schema.cards import (
     VideoColumns,
 )
 from lary_schema.events import _Event
-from lary_schema.jobs import MetadataFile, ProbeJob, ProbeSplit, Source, StoreLayout, StoreRef, Values
+from lary_schema.jobs import ArrayLayout, MetadataFile, ProbeJob, ProbeSplit, Source, StoreLocation, Values
 from lary_schema.mounts import Mounts
 from lary_schema.results import ProbeResult
 from lary_schema.store.layout import Failure, Provenance, Status, store_path
-from lary_schema.store.writer import StoreWriter
+from lary_schema.store.writer import LatentWriter
 from numpy.typing import NDArray
 
 CLASSIFY = ClassifyRecipe(
@@ -92,7 +92,7 @@ class Bench:
         failed: Sequence[int],
         clamped: Sequence[int],
         shard_rows: int,
-    ) -> StoreRef:
+    ) -> StoreLocation:
         shape = (int(tokens.shape[1]), int(tokens.shape[2]), int(tokens.shape[3]))
         values = Values(
             model="toy", variant="corrected", mode="image", spec=ModeSpec(input=TensorSpec(shape=(1,)), tokens=shape),
@@ -100,14 +100,14 @@ class Bench:
             split=split, metadata_sha256=sha256, columns=VideoColumns(), media=".", frames=9, decoder="pyav",
             precision="fp32", dtype="float32", seed=0,
         )  # fmt: skip
-        layout = StoreLayout(
+        layout = ArrayLayout(
             path=store_path(values), fingerprint=values.fingerprint, rows=len(tokens),
             shard_rows=min(shard_rows, len(tokens)), dtype="float32", tokens=shape,
         )  # fmt: skip
         provenance = Provenance(
             layout=layout, values=values, image="toy", image_digest=None, code_revision=None, libraries={}
         )
-        writer = StoreWriter.open(self.mounts.latents / layout.path, provenance)
+        writer = LatentWriter.open(self.mounts.latents / layout.path, provenance)
         for shard in range(layout.shards):
             rows = layout.shard_range(shard)
             lost = [r for r in failed if r in rows]
@@ -121,7 +121,7 @@ class Bench:
                 clamped=[r for r in clamped if r in rows], batch_size=4, device="cpu",
             )  # fmt: skip
         writer.close()
-        return StoreRef(path=layout.path, fingerprint=layout.fingerprint, rows=layout.rows)
+        return StoreLocation(path=layout.path, fingerprint=layout.fingerprint, rows=layout.rows)
 
     def job(self, kind: str, **changes: Any) -> ProbeJob:
         """A job on the splits made so far, the first one training."""

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 from lary_orch.plan.jobs import Plan
-from lary_orch.plan.stores import PlannedStore
+from lary_orch.plan.stores import StoreState
 from lary_orch.workspace import Workspace
 from lary_schema.base import TooManyFailedError
 from lary_schema.jobs import IMPORTED, ProbeJob
@@ -16,11 +16,11 @@ from lary_schema.store.layout import Store, store_path
 def imported(plan: Plan, model: str, code: str = "f" * 64) -> Plan:
     """The stores of a plan as an import would have named them."""
 
-    def renamed(store: PlannedStore) -> PlannedStore:
+    def renamed(store: StoreState) -> StoreState:
         values = store.values.model_copy(update={"model": model, "variant": IMPORTED, "code_sha256": code})
         update = {"path": store_path(values), "fingerprint": values.fingerprint}
         layout = store.layout.model_copy(update=update)
-        return PlannedStore(values, layout, store.source, tuple(range(layout.shards)))
+        return StoreState(values, layout, store.source, tuple(range(layout.shards)))
 
     return replace(plan, stores=tuple(renamed(store) for store in plan.stores))
 

@@ -5,9 +5,9 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 from lary_schema.cards import ModeSpec, TensorSpec, VideoColumns
-from lary_schema.jobs import StoreLayout, Values
+from lary_schema.jobs import ArrayLayout, Values
 from lary_schema.store.layout import Failure, Provenance, Status, store_path
-from lary_schema.store.writer import StoreWriter
+from lary_schema.store.writer import LatentWriter
 
 
 @pytest.fixture
@@ -38,7 +38,7 @@ def values() -> Values:
 @pytest.fixture
 def provenance(values: Values) -> Provenance:
     """A store of ten rows in shards of four: the last one is short."""
-    layout = StoreLayout(
+    layout = ArrayLayout(
         path=store_path(values),
         fingerprint=values.fingerprint,
         rows=10,
@@ -59,7 +59,7 @@ WriteShard = Callable[..., None]
 def write_shard() -> WriteShard:
     """Writes a shard whose values follow from row numbers alone."""
 
-    def write(writer: StoreWriter, shard: int, failures: tuple[Failure, ...] = ()) -> None:
+    def write(writer: LatentWriter, shard: int, failures: tuple[Failure, ...] = ()) -> None:
         rows = np.arange(writer.layout.rows)[
             writer.layout.shard_range(shard).start : writer.layout.shard_range(shard).stop
         ]

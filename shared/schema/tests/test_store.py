@@ -22,8 +22,8 @@ from lary_schema.base import ContractError
 from lary_schema.events import Reason
 from lary_schema.jobs import Values
 from lary_schema.store.layout import Failure, Provenance, ShardRecord, Store, array_headers, shard_rows
-from lary_schema.store.reader import StoreReader
-from lary_schema.store.writer import StoreWriter
+from lary_schema.store.reader import LatentReader
+from lary_schema.store.writer import LatentWriter
 
 WriteShard = Callable[..., None]
 
@@ -34,19 +34,19 @@ def tree(root: Path) -> dict[str, bytes | None]:
 
 
 def full(root: Path, provenance: Provenance, write_shard: WriteShard, order: tuple[int, ...] = (0, 1, 2)) -> Path:
-    writer = StoreWriter.open(root, provenance)
+    writer = LatentWriter.open(root, provenance)
     for shard in order:
         write_shard(writer, shard)
     return root
 
 
 def test_round_trip_with_a_failed_row(tmp_path: Path, provenance: Provenance, write_shard: WriteShard) -> None:
-    writer = StoreWriter.open(tmp_path / "s.zarr", provenance)
+    writer = LatentWriter.open(tmp_path / "s.zarr", provenance)
     lost = Failure(row=5, reason="decode_error", detail="clips/ü 5.mp4: no frame")
     write_shard(writer, 0)
     write_shard(writer, 1, failures=(lost,))
     write_shard(writer, 2)
-    store = StoreReader.open(tmp_path / "s.zarr", provenance.layout.fingerprint)
+    store = LatentReader.open(tmp_path / "s.zarr", provenance.layout.fingerprint)
     assert store.ok_rows().tolist() == [0, 1, 2, 3, 4, 6, 7, 8, 9]
     assert store.failures == [lost]
     rows = np.array([9, 0, 7, 7])
@@ -61,7 +61,7 @@ def test_bytes_do_not_depend_on_order_or_attempt(
 ) -> None:
     first = full(tmp_path / "a.zarr", provenance, write_shard)
     second = full(tmp_path / "b.zarr", provenance, write_shard, (2, 0, 1))
-    write_shard(StoreWriter.open(second, provenance), 1)
+    write_shard(LatentWriter.open(second, provenance), 1)
     assert tree(first) == tree(second)
 
 
@@ -69,9 +69,9 @@ def test_an_unfinished_store_is_refused_and_names_the_shard(
     tmp_path: Path, provenance: Provenance, write_shard: WriteShard
 ) -> None:
     root = full(tmp_path / "s.zarr", provenance, write_shard, (0, 2))
-    assert StoreWriter.open(root, provenance).missing([2, 1, 0]) == [1]
+    assert LatentWriter.open(root, provenance).missing([2, 1, 0]) == [1]
     with pytest.raises(ContractError, match=r"1 of 3 shards are not done \(first: 1\)"):
-        StoreReader.open(root)
+        LatentReader.open(root)
 
 
 @pytest.mark.parametrize(
@@ -87,7 +87,7 @@ def test_a_shard_with_transient_failures_is_done_again(
     """The last case is of a store from before killed processes were distinguished from crashed ones."""
     undisturbed = full(tmp_path / "u.zarr", provenance, write_shard)
     root = tmp_path / "s.zarr"
-    with contextlib.closing(StoreWriter.open(root, provenance)) as writer:
+    with contextlib.closing(LatentWriter.open(root, provenance)) as writer:
         for shard in (0, 2):
             write_shard(writer, shard)
         write_shard(writer, 1, (Failure(row=5, reason=reason, detail=detail),))
@@ -99,25 +99,25 @@ def test_a_shard_with_transient_failures_is_done_again(
 
 def test_another_fingerprint_and_another_layout_are_refused(tmp_path: Path, provenance: Provenance) -> None:
     root = tmp_path / "s.zarr"
-    StoreWriter.open(root, provenance)
+    LatentWriter.open(root, provenance)
     values = provenance.values.model_copy(update={"seed": 1})
     layout = provenance.layout.model_copy(update={"fingerprint": values.fingerprint})
     other = provenance.model_copy(update={"values": values, "layout": layout})
     with pytest.raises(ContractError, match="use another folder"):
-        StoreWriter.open(root, other)
+        LatentWriter.open(root, other)
     wider = provenance.model_copy(update={"layout": provenance.layout.model_copy(update={"shard_rows": 8})})
     with pytest.raises(ContractError, match=r"shard_rows 4 \(job: 8\)"):
-        StoreWriter.open(root, wider)
+        LatentWriter.open(root, wider)
     with pytest.raises(ContractError, match="expected 0000"):
-        StoreReader.open(root, "0" * 64)
+        LatentReader.open(root, "0" * 64)
 
 
 def test_a_folder_that_is_no_store_is_refused(tmp_path: Path, provenance: Provenance) -> None:
     (tmp_path / "zarr.json").write_text('{"zarr_format": 3, "node_type": "group"}')
     with pytest.raises(ContractError, match="not the group of a latent store"):
-        StoreWriter.open(tmp_path, provenance)
+        LatentWriter.open(tmp_path, provenance)
     with pytest.raises(ContractError, match="no latent store"):
-        StoreReader.open(tmp_path / "absent")
+        LatentReader.open(tmp_path / "absent")
 
 
 def test_a_lost_a_cut_and_a_flipped_shard_are_noticed(
@@ -131,15 +131,15 @@ def test_a_lost_a_cut_and_a_flipped_shard_are_noticed(
     flipped[3] ^= 1
     file.write_bytes(flipped)
     with pytest.raises(ContractError, match="damaged"):
-        StoreReader.open(root).tokens(np.arange(10))
-    assert StoreReader.open(root).tokens(np.array([0, 9])).shape == (2, 2, 3, 4)
+        LatentReader.open(root).tokens(np.arange(10))
+    assert LatentReader.open(root).tokens(np.array([0, 9])).shape == (2, 2, 3, 4)
 
     file.write_bytes(good[:-1])
     with pytest.raises(ContractError, match=f"{len(good) - 1} bytes, {len(good)} expected"):
-        StoreReader.open(root)
+        LatentReader.open(root)
     file.unlink()
     with pytest.raises(ContractError, match="missing"):
-        StoreReader.open(root)
+        LatentReader.open(root)
 
 
 def test_a_hole_inside_a_shard_is_an_error_not_a_fill_value(
@@ -148,7 +148,7 @@ def test_a_hole_inside_a_shard_is_an_error_not_a_fill_value(
     root = full(tmp_path / "s.zarr", provenance, write_shard)
     file = Store(root).array_files(2, indices=True)["status"]
     file.unlink()
-    store = StoreReader(root, provenance, Store(root).records())
+    store = LatentReader(root, provenance, Store(root).records())
     with pytest.raises(ContractError, match="damaged"):
         _ = store.status
 
@@ -158,7 +158,7 @@ def test_leftovers_of_a_killed_writer_are_swept(
 ) -> None:
     clean = full(tmp_path / "clean.zarr", provenance, write_shard)
     root = tmp_path / "s.zarr"
-    writer = StoreWriter.open(root, provenance)
+    writer = LatentWriter.open(root, provenance)
     for file in (*writer.store.array_files(1, indices=True).values(), writer.store.marker(1)):
         file.parent.mkdir(parents=True, exist_ok=True)
         file.with_name(f"{file.stem}.0123abcd.partial").write_bytes(b"half")
@@ -168,7 +168,7 @@ def test_leftovers_of_a_killed_writer_are_swept(
 
 
 def test_status_and_failures_must_agree(tmp_path: Path, provenance: Provenance) -> None:
-    writer = StoreWriter.open(tmp_path / "s.zarr", provenance)
+    writer = LatentWriter.open(tmp_path / "s.zarr", provenance)
     tokens, indices = np.zeros((4, 2, 3, 4), "float16"), np.zeros((4, 2, 3), "int64")
     write = {"failures": (), "clamped": (), "batch_size": 1, "device": "cpu"}
     with pytest.raises(ValueError, match="disagree"):
@@ -179,7 +179,7 @@ def test_status_and_failures_must_agree(tmp_path: Path, provenance: Provenance) 
 
 
 def _hold(root: Path, provenance: Provenance, ready: multiprocessing.synchronize.Event) -> None:
-    writer = StoreWriter.open(root, provenance)
+    writer = LatentWriter.open(root, provenance)
     with writer.claim(1):
         with writer.claim(0):
             pass
@@ -189,7 +189,7 @@ def _hold(root: Path, provenance: Provenance, ready: multiprocessing.synchronize
 
 def test_a_shard_has_one_writer_and_a_killed_one_frees_it(tmp_path: Path, provenance: Provenance) -> None:
     root = tmp_path / "s.zarr"
-    writer = StoreWriter.open(root, provenance)
+    writer = LatentWriter.open(root, provenance)
     context = multiprocessing.get_context("fork")
     ready = context.Event()
     other = context.Process(target=_hold, args=(root, provenance, ready))
@@ -222,7 +222,7 @@ def test_a_full_disk_is_said_and_finished_shards_stay(
     tiny_volume: Path, provenance: Provenance, write_shard: WriteShard
 ) -> None:
     root, filler = tiny_volume / "s.zarr", tiny_volume / "filler"
-    with contextlib.closing(StoreWriter.open(root, provenance)) as writer:
+    with contextlib.closing(LatentWriter.open(root, provenance)) as writer:
         write_shard(writer, 0)
         with filler.open("wb", buffering=0) as file, pytest.raises(OSError, match="No space"):
             file.writelines(itertools.repeat(b"x" * 4096))
@@ -232,7 +232,7 @@ def test_a_full_disk_is_said_and_finished_shards_stay(
         assert writer.missing(range(3)) == [1, 2]
         write_shard(writer, 1)
         write_shard(writer, 2)
-    assert StoreReader.open(root).ok_rows().tolist() == list(range(10))
+    assert LatentReader.open(root).ok_rows().tolist() == list(range(10))
 
 
 @given(row_bytes=st.integers(1, 1 << 32), rows=st.integers(1, 10_000_000))
@@ -273,7 +273,7 @@ def _said(root: Path) -> tuple[Provenance, list[ShardRecord]]:
 
 
 def test_headers_are_those_that_zarr_writes(tmp_path: Path, provenance: Provenance) -> None:
-    StoreWriter.open(tmp_path / "s.zarr", provenance).close()
+    LatentWriter.open(tmp_path / "s.zarr", provenance).close()
     for name, header in array_headers(provenance.layout).items():
         assert json.loads((tmp_path / "s.zarr" / name / "zarr.json").read_text()) == header
 
@@ -282,7 +282,7 @@ def test_a_flipped_bit_in_any_byte_of_the_metadata_changes_nothing_or_is_named(
     tmp_path: Path, provenance: Provenance, write_shard: WriteShard
 ) -> None:
     root = tmp_path / "s.zarr"
-    with closing(StoreWriter.open(root, provenance)) as writer:
+    with closing(LatentWriter.open(root, provenance)) as writer:
         for shard, row in enumerate((1, 5, 9)):
             write_shard(writer, shard, (Failure(row=row, reason="missing_file", detail="gone"),))
     whole = _said(root)
@@ -303,7 +303,7 @@ def test_a_flipped_bit_in_any_byte_of_the_metadata_changes_nothing_or_is_named(
 
 def test_what_earlier_versions_wrote_is_read(tmp_path: Path, provenance: Provenance, write_shard: WriteShard) -> None:
     root = tmp_path / "s.zarr"
-    with closing(StoreWriter.open(root, provenance)) as writer:
+    with closing(LatentWriter.open(root, provenance)) as writer:
         for shard in range(3):
             write_shard(writer, shard)
     group = json.loads((root / "zarr.json").read_text())
@@ -313,9 +313,9 @@ def test_what_earlier_versions_wrote_is_read(tmp_path: Path, provenance: Provena
         record = json.loads(marker.read_text())
         del record["sha256"], record["made_by"]
         marker.write_text(json.dumps(record))
-    assert StoreReader.open(root).ok_rows().tolist() == list(range(10))
+    assert LatentReader.open(root).ok_rows().tolist() == list(range(10))
     assert [record.made_by for record in Store(root).records()] == [None] * 3
-    with closing(StoreWriter.open(root, provenance)) as writer:
+    with closing(LatentWriter.open(root, provenance)) as writer:
         writer.refuse_mixed("cpu")
         with pytest.raises(ContractError, match="device cpu and cuda"):
             writer.refuse_mixed("cuda")
@@ -336,10 +336,10 @@ def test_another_environment_goes_on_by_request_alone(
     tmp_path: Path, provenance: Provenance, write_shard: WriteShard, changes: dict[str, Any], said: str | None
 ) -> None:
     first = provenance.model_copy(update={"image_digest": "sha256:a"})
-    with closing(StoreWriter.open(tmp_path / "s.zarr", first)) as writer:
+    with closing(LatentWriter.open(tmp_path / "s.zarr", first)) as writer:
         write_shard(writer, 0)
         writer.refuse_mixed("cpu")
-    with closing(StoreWriter.open(tmp_path / "s.zarr", first.model_copy(update=changes))) as writer:
+    with closing(LatentWriter.open(tmp_path / "s.zarr", first.model_copy(update=changes))) as writer:
         if said is None:
             writer.refuse_mixed("cpu")
         else:
@@ -351,9 +351,9 @@ def test_another_environment_goes_on_by_request_alone(
     assert made[1] is not None
     assert (made[0].libraries, made[0].image_digest) == ({"numpy": "1"}, "sha256:a")
     assert made[1].model_dump().items() >= changes.items()
-    with closing(StoreWriter.open(tmp_path / "s.zarr", first)) as writer:
+    with closing(LatentWriter.open(tmp_path / "s.zarr", first)) as writer:
         write_shard(writer, 2)
-    assert StoreReader.open(tmp_path / "s.zarr", first.layout.fingerprint).mixed == ([] if said is None else [said])
+    assert LatentReader.open(tmp_path / "s.zarr", first.layout.fingerprint).mixed == ([] if said is None else [said])
 
 
 def test_a_store_is_made_in_a_folder_that_is_there(
@@ -366,9 +366,9 @@ def test_a_store_is_made_in_a_folder_that_is_there(
     inode = root.stat().st_ino
     root.parent.chmod(0o555)
     try:
-        both = [StoreWriter.open(root, provenance) for _ in range(2)]
+        both = [LatentWriter.open(root, provenance) for _ in range(2)]
         write_shard(both[0], 0)
-        StoreWriter.open(root, provenance).close()
+        LatentWriter.open(root, provenance).close()
         for shard in (1, 2):
             write_shard(both[1], shard)
         for writer in both:

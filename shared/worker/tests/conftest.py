@@ -16,10 +16,10 @@ from lary_schema.base import file_sha256
 from lary_schema.cards import ImageCard, Mode, PairColumns, VideoColumns
 from lary_schema.command import run_command
 from lary_schema.events import from_line
-from lary_schema.jobs import ExtractJob, MetadataFile, Source, StoreLayout, Values
+from lary_schema.jobs import ArrayLayout, ExtractJob, MetadataFile, Source, Values
 from lary_schema.metadata import count_rows
 from lary_schema.store.layout import ShardRecord, Store
-from lary_schema.store.reader import StoreReader
+from lary_schema.store.reader import LatentReader
 from lary_worker import registry
 from lary_worker.extract import extract
 from numpy.typing import NDArray
@@ -383,7 +383,7 @@ class Bench:
             | (values or {})
         )  # fmt: skip
         rows = count_rows(csv)
-        layout = StoreLayout(
+        layout = ArrayLayout(
             path=store, fingerprint=all_values.fingerprint, rows=rows, shard_rows=shard_rows,
             dtype=all_values.dtype, tokens=spec.tokens, indices=spec.indices,
         )  # fmt: skip
@@ -419,8 +419,8 @@ class Bench:
         code = run_command(lambda: extract(job, events.append), events.append, job.id)
         return Done(code, events, "")
 
-    def store(self, name: str = "latents.zarr") -> StoreReader:
-        return StoreReader.open(self.root / "latents" / name)
+    def store(self, name: str = "latents.zarr") -> LatentReader:
+        return LatentReader.open(self.root / "latents" / name)
 
     def records(self, name: str = "latents.zarr") -> list[ShardRecord]:
         return Store(self.root / "latents" / name).records()

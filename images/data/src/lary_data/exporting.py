@@ -16,7 +16,7 @@ from lary_schema.base import ContractError, Document, file_sha256
 from lary_schema.datasets import DatasetFiles
 from lary_schema.metadata import read_cells
 from lary_schema.store.layout import ShardRecord, Store
-from lary_schema.store.reader import StoreReader
+from lary_schema.store.reader import LatentReader
 from numpy.typing import NDArray
 from pydantic import Field
 
@@ -63,7 +63,7 @@ class Target:
 
 def find_store(
     files: DatasetFiles, split: str, model: str, variant: str | None, name: str | None, latents: Path
-) -> StoreReader:
+) -> LatentReader:
     """The finished store of a split's CSV as it is now. Raises ContractError where there is not exactly one."""
     csv_sha256 = file_sha256(_existing(files.csv[split]))
     folder = latents / files.card.key / split / model
@@ -81,7 +81,7 @@ def find_store(
             f"{folder}: {fault} of {files.csv[split]} as it is now{f', variant {variant}' if variant else ''}; "
             f"there is {names}. Choose one by --variant or --store"
         )
-    return StoreReader.open(found[0].root)
+    return LatentReader.open(found[0].root)
 
 
 def _existing(path: Path) -> Path:
@@ -91,7 +91,7 @@ def _existing(path: Path) -> Path:
 
 
 def export(
-    store: StoreReader, target: Target, *, drop_failed: bool, compress: bool, overwrite: bool, workers: int, tick: Tick
+    store: LatentReader, target: Target, *, drop_failed: bool, compress: bool, overwrite: bool, workers: int, tick: Tick
 ) -> int:
     """Write all files, the CSV last; how many rows have a latent. Finished shards of an earlier call are kept.
 
@@ -110,7 +110,7 @@ def export(
     return store.rows - len(failed)
 
 
-def _opened(store: StoreReader, target: Target, *, overwrite: bool) -> Journal:
+def _opened(store: LatentReader, target: Target, *, overwrite: bool) -> Journal:
     path, fingerprint = target.folder / JOURNAL, store.provenance.layout.fingerprint
     if path.is_file():
         journal = Journal.read(path)
@@ -137,7 +137,7 @@ def _is_done(record: ShardRecord, journal: Journal, target: Target) -> bool:
 
 
 def _write_shard(
-    store: StoreReader, record: ShardRecord, target: Target, compress: bool, pool: ThreadPoolExecutor
+    store: LatentReader, record: ShardRecord, target: Target, compress: bool, pool: ThreadPoolExecutor
 ) -> None:
     failed = {failure.row for failure in record.failures}
     rows = np.array([row for row in range(record.start, record.stop) if row not in failed], np.int64)
@@ -158,7 +158,7 @@ def _write_file(compress: bool, item: tuple[Path, Latent]) -> None:
         write_latent(draft, latent, compress=compress)
 
 
-def _latents(store: StoreReader, rows: NDArray[np.int64]) -> Iterator[Latent]:
+def _latents(store: LatentReader, rows: NDArray[np.int64]) -> Iterator[Latent]:
     """Rows in LARYBench's shapes: without the time axis that its model does not have, float32."""
     flat = not store.provenance.values.spec.time_axis
     tokens = store.tokens(rows).astype(np.float32)

@@ -19,10 +19,10 @@ from typing import TypeVar
 import numpy as np
 from lary_schema.base import ContractError, file_sha256
 from lary_schema.cards import ModeSpec, TensorSpec
-from lary_schema.jobs import IMPORTED, StoreDtype, StoreLayout, Values
+from lary_schema.jobs import IMPORTED, ArrayLayout, StoreDtype, Values
 from lary_schema.metadata import RowError
 from lary_schema.store.layout import Failure, Provenance, Store, row_bytes, shard_rows, store_path
-from lary_schema.store.writer import StoreWriter
+from lary_schema.store.writer import LatentWriter
 from numpy.typing import NDArray
 
 from lary_data.larybench import LatentRows
@@ -130,8 +130,8 @@ def _spec(latent: Latent) -> ModeSpec:
     )
 
 
-def _layout(values: Values, rows: int) -> StoreLayout:
-    return StoreLayout(
+def _layout(values: Values, rows: int) -> ArrayLayout:
+    return ArrayLayout(
         path=store_path(values),
         fingerprint=values.fingerprint,
         rows=rows,
@@ -149,7 +149,7 @@ def fill(rows: LatentRows, found: Scan, made: Provenance, latents: Path, workers
     """
     index = Store(latents / made.layout.path)
     _reopen(index, found)
-    with closing(StoreWriter.open(index.root, made)) as store, ThreadPoolExecutor(workers) as pool:
+    with closing(LatentWriter.open(index.root, made)) as store, ThreadPoolExecutor(workers) as pool:
         missing = set(store.missing(range(made.layout.shards)))
         paths = iter(rows) if missing else iter(())
         for number in range(made.layout.shards):

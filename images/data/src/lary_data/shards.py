@@ -3,7 +3,7 @@
 import numpy as np
 from lary_schema.base import ContractError
 from lary_schema.store.layout import Failure, Provenance, Status
-from lary_schema.store.writer import MISSING_INDEX, StoreWriter
+from lary_schema.store.writer import MISSING_INDEX, LatentWriter
 
 from lary_data.npz import Latent
 
@@ -47,7 +47,7 @@ class Shard:
             self.failures.append(failure)
             self._status[failure.row - self.rows.start] = Status.FAILED
 
-    def write(self, store: StoreWriter) -> None:
+    def write(self, store: LatentWriter) -> None:
         """Publish the shard."""
         store.write(
             self.number,

@@ -13,7 +13,7 @@ from lary_data.__main__ import cli
 from lary_schema.cards import DatasetCard
 from lary_schema.datasets import DATASETS_VARIABLE, DatasetFiles, Datasets
 from lary_schema.mounts import Mounts
-from lary_schema.store.reader import StoreReader
+from lary_schema.store.reader import LatentReader
 from numpy.typing import NDArray
 
 ACTIONS = {
@@ -129,10 +129,10 @@ class Disk:
     def stores(self) -> list[Path]:
         return sorted(self.latents.glob("*/*/*/*.zarr"))
 
-    def store(self) -> StoreReader:
+    def store(self) -> LatentReader:
         """The one store there is."""
         (path,) = self.stores()
-        return StoreReader.open(path)
+        return LatentReader.open(path)
 
 
 def make(root: Path, card: dict[str, Any], rows: int) -> Disk:

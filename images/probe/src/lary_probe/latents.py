@@ -11,7 +11,7 @@ import torch
 from lary_schema.base import ContractError
 from lary_schema.jobs import ProbeSplit
 from lary_schema.results import RowCount, StoreSettings, StoreTrace
-from lary_schema.store.reader import StoreReader
+from lary_schema.store.reader import LatentReader
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -30,7 +30,7 @@ class Latents:
     `rows` (n,) are their numbers in the CSV, `shape` is a row's, (N, D) without a time axis.
     """
 
-    def __init__(self, store: StoreReader, name: str, *, time_axis: bool) -> None:
+    def __init__(self, store: LatentReader, name: str, *, time_axis: bool) -> None:
         self.name = name
         self.rows = store.ok_rows()
         self.shape = store.shape if time_axis else store.shape[1:]
@@ -135,7 +135,7 @@ class Latents:
 
 def open_latents(split: ProbeSplit, root: Path, *, time_axis: bool) -> Latents:
     """The latents of one split, checked against its CSV. `root` is the latents mount."""
-    store = StoreReader.open(root / split.store.path, split.store.fingerprint)
+    store = LatentReader.open(root / split.store.path, split.store.fingerprint)
     planned = split.source.metadata.rows
     if not store.rows == split.store.rows == planned:
         raise ContractError(

@@ -12,7 +12,7 @@ from lary_schema.runs import PlanFile, RunPaths, RunProbe, RunStore
 from lary_schema.store.layout import Store
 
 from lary_orch.plan.jobs import Plan
-from lary_orch.plan.stores import PlannedStore
+from lary_orch.plan.stores import StoreState
 from lary_orch.runtimes.jobs import JOB_FILE, Job
 from lary_orch.workspace import Workspace
 
@@ -52,7 +52,7 @@ def write_plan(plan: Plan, workspace: Workspace) -> RunPaths:
     return paths
 
 
-def _store_entry(store: PlannedStore, workspace: Workspace) -> RunStore:
+def _store_entry(store: StoreState, workspace: Workspace) -> RunStore:
     values, layout = store.values, store.layout
     columns = values.columns
     return RunStore(

@@ -12,7 +12,7 @@ from lary_schema.jobs import IMPORTED
 from lary_schema.presence import SplitSource
 from lary_schema.store.layout import Store
 
-from lary_orch.plan.stores import PlannedStore
+from lary_orch.plan.stores import StoreState
 
 
 @dataclass(frozen=True)
@@ -23,7 +23,7 @@ class ImportedModel:
     variant: str = IMPORTED
 
 
-def imported_store(key: str, dataset: str, split: SplitSource, latents: Path) -> PlannedStore:
+def imported_store(key: str, dataset: str, split: SplitSource, latents: Path) -> StoreState:
     """The one finished store of a model's imported latents of a split.
 
     Raises ContractError where there is none, more than one for the split's CSV, or one that is not whole.
@@ -49,7 +49,7 @@ def _rows_of(store: Store) -> tuple[str, str, str, str]:
     return values.model, values.dataset, values.split, values.metadata_sha256
 
 
-def _whole(store: Store, split: SplitSource, latents: Path, again: str) -> PlannedStore:
+def _whole(store: Store, split: SplitSource, latents: Path, again: str) -> StoreState:
     root, provenance, records = store.root, store.provenance, store.records()
     store.check()
     unfinished = store.missing() or [record.shard for record in records if store.damage(record)]
@@ -58,4 +58,4 @@ def _whole(store: Store, split: SplitSource, latents: Path, again: str) -> Plann
             f"{root}: {len(unfinished)} of {provenance.layout.shards} shards are missing or damaged; {again} fixes it"
         )
     layout = provenance.layout.model_copy(update={"path": root.relative_to(latents).as_posix()})
-    return PlannedStore(provenance.values, layout, split, (), failed=sum(len(record.failures) for record in records))
+    return StoreState(provenance.values, layout, split, (), failed=sum(len(record.failures) for record in records))

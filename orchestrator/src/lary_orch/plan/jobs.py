@@ -9,7 +9,7 @@ from lary_schema.cards import ProtocolCard
 from lary_schema.jobs import IMPORTED, Tracker
 from lary_schema.values import ExtractionSettings
 
-from lary_orch.plan.stores import PlannedStore
+from lary_orch.plan.stores import StoreState
 from lary_orch.runtimes.devices import Slot
 from lary_orch.runtimes.jobs import Job
 
@@ -104,7 +104,7 @@ class Plan:
     """Protocol key and the beginning of a hash over all stores and probes."""
     protocol: str
     """The protocol's key."""
-    stores: tuple[PlannedStore, ...]
+    stores: tuple[StoreState, ...]
     extracts: tuple[Job, ...]
     """Of the missing shards: a finished store has no job."""
     probes: tuple[Job, ...]

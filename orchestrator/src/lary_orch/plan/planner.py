@@ -28,7 +28,7 @@ from lary_orch.plan.imported import ImportedModel, imported_store
 from lary_orch.plan.jobs import Plan, Problem, Request
 from lary_orch.plan.protocol import for_task, targets_of
 from lary_orch.plan.revision import code_revision
-from lary_orch.plan.stores import PlannedStore, check_alike, check_failed, partitions, plan_store
+from lary_orch.plan.stores import StoreState, check_alike, check_failed, partitions, plan_store
 from lary_orch.plan.verbs import EXTRACT, VERBS, Verb, probe_kind, store_group
 from lary_orch.runtimes.base import Notify, Runtime
 from lary_orch.runtimes.describe import describe_model, describe_probe
@@ -90,7 +90,7 @@ class _Cell:
 
     model: _Model
     dataset: _PlannedDataset
-    stores: tuple[PlannedStore, ...]
+    stores: tuple[StoreState, ...]
 
 
 class _Planner:
@@ -182,7 +182,7 @@ class _Planner:
                     check_alike(stores)
                     yield _Cell(model, dataset, stores)
 
-    def _store(self, model: _Model, dataset: _PlannedDataset, split: SplitSource) -> PlannedStore:
+    def _store(self, model: _Model, dataset: _PlannedDataset, split: SplitSource) -> StoreState:
         request, latents, key = self._request, self._workspace.latents, dataset.card.key
         if isinstance(model, ImportedModel):
             store = imported_store(model.key, key, split, latents)
@@ -212,7 +212,7 @@ class _Planner:
             for number, shards in enumerate(partitions(store.missing, self._request.slots)):
                 yield self._extract(cell.model, store, number, shards)
 
-    def _extract(self, model: _PlannedModel, store: PlannedStore, number: int, shards: tuple[int, ...]) -> Job:
+    def _extract(self, model: _PlannedModel, store: StoreState, number: int, shards: tuple[int, ...]) -> Job:
         values, request = store.values, self._request
         job = ExtractJob(
             id=f"{store_group(values)}.p{number}",

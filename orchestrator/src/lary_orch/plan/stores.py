@@ -7,18 +7,18 @@ from itertools import pairwise
 from pathlib import Path
 
 from lary_schema.base import ContractError, TooManyFailedError
-from lary_schema.jobs import StoreLayout, StoreRef, Values
+from lary_schema.jobs import ArrayLayout, StoreLocation, Values
 from lary_schema.presence import SplitSource
 from lary_schema.store.layout import Store, row_bytes, store_path
 from lary_schema.values import earlier_values, new_layout, why_anew
 
 
 @dataclass(frozen=True)
-class PlannedStore:
+class StoreState:
     """One store of a run: the rows it is made from, what shall be in it, and which shards are still to be written."""
 
     values: Values
-    layout: StoreLayout
+    layout: ArrayLayout
     source: SplitSource
     missing: tuple[int, ...]
     reopen: tuple[int, ...] = ()
@@ -29,8 +29,8 @@ class PlannedStore:
     """Of a store that is not there: in what it differs from the nearest one of the same model and rows."""
 
     @property
-    def ref(self) -> StoreRef:
-        return StoreRef(path=self.layout.path, fingerprint=self.layout.fingerprint, rows=self.layout.rows)
+    def ref(self) -> StoreLocation:
+        return StoreLocation(path=self.layout.path, fingerprint=self.layout.fingerprint, rows=self.layout.rows)
 
     @cached_property
     def missing_rows(self) -> int:
@@ -44,7 +44,7 @@ class PlannedStore:
 
 def plan_store(
     values: Values, source: SplitSource, latents: Path, rows_per_shard: int | None = None, *, retry_failed: bool = False
-) -> PlannedStore:
+) -> StoreState:
     """Compare what shall be there with what is. An existing store keeps its own shard size.
 
     Raises ContractError where something else lies at the store's path.
@@ -56,17 +56,17 @@ def plan_store(
         if old is not None and not (found := plan_store(old, source, latents, retry_failed=retry_failed)).missing:
             return found
         layout = new_layout(values, rows, rows_per_shard)
-        return PlannedStore(values, layout, source, tuple(range(layout.shards)), why=why_anew(store.root, values))
+        return StoreState(values, layout, source, tuple(range(layout.shards)), why=why_anew(store.root, values))
     layout = _existing_layout(store, path, values, rows)
     store.check()
     records = store.records()
     reopen = {r.shard for r in records if store.damage(r) or r.transient or (retry_failed and r.failures)}
     missing = set(range(layout.shards)) - {record.shard for record in records} | reopen
     failed = sum(len(record.failures) for record in records if record.shard not in reopen)
-    return PlannedStore(values, layout, source, tuple(sorted(missing)), tuple(sorted(reopen)), failed)
+    return StoreState(values, layout, source, tuple(sorted(missing)), tuple(sorted(reopen)), failed)
 
 
-def check_alike(plans: Sequence[PlannedStore]) -> None:
+def check_alike(plans: Sequence[StoreState]) -> None:
     """Raises ContractError where one split's latents have another shape than train's: no probe can read both."""
     shapes = {plan.values.split: (plan.values.spec.tokens, plan.values.spec.time_axis) for plan in plans}
     if len(set(shapes.values())) > 1:
@@ -74,7 +74,7 @@ def check_alike(plans: Sequence[PlannedStore]) -> None:
         raise ContractError(f"latents of different shapes: {found}; these are not of one model")
 
 
-def check_failed(plan: PlannedStore, latents: Path, max_failed: float) -> None:
+def check_failed(plan: StoreState, latents: Path, max_failed: float) -> None:
     """Raises TooManyFailedError for a finished store whose share of failed rows is above `max_failed`."""
     rows = plan.layout.rows
     if not plan.missing and plan.failed > max_failed * rows:
@@ -84,7 +84,7 @@ def check_failed(plan: PlannedStore, latents: Path, max_failed: float) -> None:
         )
 
 
-def _existing_layout(store: Store, path: str, values: Values, rows: int) -> StoreLayout:
+def _existing_layout(store: Store, path: str, values: Values, rows: int) -> ArrayLayout:
     layout = store.provenance.layout
     if (layout.fingerprint, layout.rows) != (values.fingerprint, rows):
         raise ContractError(

@@ -101,7 +101,7 @@ def _store_leftovers(store: Path) -> Iterator[Target]:
 
 
 def is_idle(store: Path) -> bool:
-    """Whether nobody is writing a shard of this store (see `StoreWriter.claim`)."""
+    """Whether nobody is writing a shard of this store (see `LatentWriter.claim`)."""
     return not is_locked(Store(store).claims)
 
 

@@ -50,7 +50,7 @@ class Source(Document):
     frames: int = Field(ge=1)
 
 
-class StoreRef(Document):
+class StoreLocation(Document):
     """One latent store on the shared volume."""
 
     path: MountPath
@@ -59,8 +59,8 @@ class StoreRef(Document):
     rows: int = Field(ge=1)
 
 
-class StoreLayout(StoreRef):
-    """All that fixes a store's arrays and shards."""
+class ArrayLayout(StoreLocation):
+    """A store, and all that fixes its arrays and shards."""
 
     shard_rows: int = Field(ge=1)
     dtype: StoreDtype
@@ -153,7 +153,7 @@ class ExtractJob(_Job):
     kind: Literal["extract"] = "extract"
     values: Values
     source: Source
-    store: StoreLayout
+    store: ArrayLayout
     shards: tuple[int, ...]
     """This partition. Batches never cross a shard, so bytes do not depend on the partition."""
     weights: tuple[WeightFile, ...] = ()
@@ -184,7 +184,7 @@ class ProbeSplit(Document):
     """One split as a probe reads it: latents, and the CSV that holds the targets."""
 
     name: Key
-    store: StoreRef
+    store: StoreLocation
     source: Source
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from lary_schema.base import ContractError
 from lary_schema.cards import ModelCard
-from lary_schema.jobs import Decoder, Precision, Source, StoreDtype, StoreLayout, Values, minor_versions
+from lary_schema.jobs import ArrayLayout, Decoder, Precision, Source, StoreDtype, Values, minor_versions
 from lary_schema.store.layout import Store, row_bytes, shard_rows, store_path
 
 
@@ -58,9 +58,9 @@ def make_values(
     )
 
 
-def new_layout(values: Values, rows: int, rows_per_shard: int | None = None) -> StoreLayout:
+def new_layout(values: Values, rows: int, rows_per_shard: int | None = None) -> ArrayLayout:
     """Of a store that is not there yet; shards by size where `rows_per_shard` says nothing."""
-    return StoreLayout(
+    return ArrayLayout(
         path=store_path(values),
         fingerprint=values.fingerprint,
         rows=rows,

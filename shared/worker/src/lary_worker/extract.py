@@ -12,7 +12,7 @@ from lary_schema.events import Emit, Warned
 from lary_schema.jobs import ExtractJob
 from lary_schema.mounts import Mounts
 from lary_schema.store.layout import Provenance, Store
-from lary_schema.store.writer import StoreWriter
+from lary_schema.store.writer import LatentWriter
 from lary_schema.watchdog import Watchdog
 
 from lary_worker.agreement import check_agreement
@@ -37,7 +37,7 @@ def extract(job: ExtractJob, emit: Emit) -> None:
         metadata = Metadata(job, mounts)
         metadata.verify()
         root = mounts.latents / job.store.path
-        writer = held.enter_context(closing(StoreWriter.open(root, _provenance(job), job.locks)))
+        writer = held.enter_context(closing(LatentWriter.open(root, _provenance(job), job.locks)))
         extraction: Extraction | None = None
         for shards in _rounds(job, writer, emit, watchdog):
             metadata.require_media()
@@ -57,7 +57,7 @@ def extract(job: ExtractJob, emit: Emit) -> None:
     _check_failed(job, writer.store)
 
 
-def _rounds(job: ExtractJob, writer: StoreWriter, emit: Emit, watchdog: Watchdog) -> Iterator[list[int]]:
+def _rounds(job: ExtractJob, writer: LatentWriter, emit: Emit, watchdog: Watchdog) -> Iterator[list[int]]:
     """The missing shards, claimed: once as a rule, and each shard once at most.
 
     Those that another process is writing (another run on this volume) come last: what it finishes is taken as it is,

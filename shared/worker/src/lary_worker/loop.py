@@ -10,7 +10,7 @@ from lary_schema.base import ContractError
 from lary_schema.events import Emit
 from lary_schema.jobs import ExtractJob
 from lary_schema.store.layout import Failure
-from lary_schema.store.writer import StoreWriter
+from lary_schema.store.writer import LatentWriter
 from lary_schema.watchdog import Watchdog
 
 from lary_worker.device import device_name, peak_memory, prepare_torch
@@ -122,7 +122,7 @@ class Extraction:
     """A job's model on its device, and the shards that it fills."""
 
     def __init__(
-        self, job: ExtractJob, rows: int, weights_root: Path, store: StoreWriter, emit: Emit, watchdog: Watchdog
+        self, job: ExtractJob, rows: int, weights_root: Path, store: LatentWriter, emit: Emit, watchdog: Watchdog
     ) -> None:
         """Load the model; `rows` is how many there are to do, as far as is known.
 

@@ -6,16 +6,16 @@ from typing import Any, Self
 
 import numpy as np
 from lary_schema.events import Emit, ShardDone
-from lary_schema.jobs import StoreLayout
+from lary_schema.jobs import ArrayLayout
 from lary_schema.store.layout import Failure, ShardRecord, Status
-from lary_schema.store.writer import MISSING_INDEX, StoreWriter
+from lary_schema.store.writer import MISSING_INDEX, LatentWriter
 from numpy.typing import NDArray
 
 
 class ShardBuffer:
     """The arrays of one shard: every row failed until it is given its latents."""
 
-    def __init__(self, layout: StoreLayout, number: int) -> None:
+    def __init__(self, layout: ArrayLayout, number: int) -> None:
         self.number = number
         self.rows = layout.shard_range(number)
         count = len(self.rows)
@@ -44,7 +44,7 @@ class ShardBuffer:
 class BackgroundWriter:
     """Writes finished shards behind the loop's back, one at a time. A context manager."""
 
-    def __init__(self, store: StoreWriter, job_id: str, emit: Emit, device: str) -> None:
+    def __init__(self, store: LatentWriter, job_id: str, emit: Emit, device: str) -> None:
         self._store = store
         self._job_id = job_id
         self._emit = emit

@@ -20,7 +20,7 @@ from typing import Any, Literal, Self
 from lary_schema.base import ContractError, Document, fingerprint, read_json
 from lary_schema.cards import ModeSpec
 from lary_schema.events import TRANSIENT, Reason
-from lary_schema.jobs import StoreDtype, StoreLayout, Values
+from lary_schema.jobs import ArrayLayout, StoreDtype, Values
 
 SHARD_BYTES = 128 << 20
 """Aimed-at size of a shard file: few files, each still buffered whole in memory."""
@@ -129,7 +129,7 @@ class Provenance(Document):
     """Group attributes: all that the latents can be traced to."""
 
     format: int = 1
-    layout: StoreLayout
+    layout: ArrayLayout
     values: Values
     image: str
     image_digest: str | None
@@ -168,7 +168,7 @@ def maker_of(record: ShardRecord, began: Provenance) -> MadeBy:
 class Store:
     """A store's folder without its arrays: every path in it, and what its JSON files say.
 
-    What planning, status and results need. `StoreWriter` and `StoreReader` are for the arrays.
+    What planning, status and results need. `LatentWriter` and `LatentReader` are for the arrays.
     """
 
     def __init__(self, root: Path) -> None:
@@ -283,7 +283,7 @@ def _equal(found: Any, wanted: Any) -> bool:
     return json.dumps(found, sort_keys=True) == json.dumps(wanted, sort_keys=True)
 
 
-def array_headers(layout: StoreLayout) -> dict[str, dict[str, Any]]:
+def array_headers(layout: ArrayLayout) -> dict[str, dict[str, Any]]:
     """Array name -> what its `zarr.json` says (Zarr 3; rows are chunks, shards are files, crc32c)."""
     headers = {"tokens": _sharded(layout, layout.tokens, layout.dtype, "NaN")}
     if layout.indices is not None:
@@ -294,7 +294,7 @@ def array_headers(layout: StoreLayout) -> dict[str, dict[str, Any]]:
     return headers
 
 
-def _sharded(layout: StoreLayout, row: tuple[int, ...], dtype: str, fill: str | int) -> dict[str, Any]:
+def _sharded(layout: ArrayLayout, row: tuple[int, ...], dtype: str, fill: str | int) -> dict[str, Any]:
     codecs = [{"name": "bytes", "configuration": {"endian": "little"}}, {"name": "crc32c"}]
     sharding = {"chunk_shape": [1, *row], "codecs": codecs, "index_codecs": codecs, "index_location": "end"}
     return _header((layout.rows, *row), (layout.shard_rows, *row), dtype, fill) | {

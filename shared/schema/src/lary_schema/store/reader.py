@@ -12,7 +12,7 @@ from lary_schema.base import ContractError
 from lary_schema.store.layout import Failure, Provenance, ShardRecord, Status, Store, maker_of
 
 
-class StoreReader:
+class LatentReader:
     """A finished store, read only. A hole or a flipped byte is an error, never a fill value."""
 
     def __init__(self, root: Path, provenance: Provenance, records: list[ShardRecord]) -> None:

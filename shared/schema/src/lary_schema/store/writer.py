@@ -16,7 +16,7 @@ from zarr.storage import LocalStore
 
 from lary_schema.atomic import PARTIAL_SUFFIX, publish_text, sync_dir, sync_file
 from lary_schema.base import ContractError
-from lary_schema.jobs import StoreLayout
+from lary_schema.jobs import ArrayLayout
 from lary_schema.locks import BusyError, FileLocks, LockKind
 from lary_schema.store.layout import MISSING_INDEX as MISSING_INDEX
 from lary_schema.store.layout import Failure, MadeBy, Provenance, ShardRecord, Status, Store, maker_of
@@ -30,7 +30,7 @@ _ZARR = {
 }
 
 
-class StoreWriter:
+class LatentWriter:
     """The one door through which latents get into a store."""
 
     def __init__(self, root: Path, provenance: Provenance, locks: LockKind | None = None) -> None:
@@ -232,7 +232,7 @@ def _make_group(root: Path, provenance: Provenance) -> None:
 
 
 def _make_sharded(
-    group: zarr.Group, layout: StoreLayout, name: str, row: tuple[int, ...], dtype: str, fill: float
+    group: zarr.Group, layout: ArrayLayout, name: str, row: tuple[int, ...], dtype: str, fill: float
 ) -> None:
     """(rows, *row): a row a chunk, a shard a file."""
     group.create_array(
@@ -264,7 +264,7 @@ def _check_same(root: Path, provenance: Provenance) -> None:
 
 
 def _check_arrays(
-    layout: StoreLayout, shard: int, arrays: dict[str, NDArray[Any]], failures: Sequence[Failure]
+    layout: ArrayLayout, shard: int, arrays: dict[str, NDArray[Any]], failures: Sequence[Failure]
 ) -> None:
     count = len(layout.shard_range(shard))
     expected: dict[str, tuple[tuple[int, ...], str]] = {
