@@ -8,7 +8,8 @@ from click.testing import CliRunner, Result
 from lary_orch.cli import plan
 from lary_orch.runtimes.devices import Device, Slot
 from lary_schema.base import ExitCode
-from lary_schema.jobs import JOB
+from lary_schema.jobs import Job
+from pydantic import TypeAdapter
 
 
 @pytest.fixture
@@ -26,7 +27,7 @@ def invoke(world: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
 def test_the_jobs_that_run_would_launch(world: Any, invoke: Any) -> None:
     world.toy()
     document = json.loads(invoke("-m", "frame-diff", "-d", "toy", "--json").stdout)
-    jobs = [JOB.validate_python(job) for job in document["jobs"]]
+    jobs: list[Any] = [TypeAdapter(Job).validate_python(job) for job in document["jobs"]]
     assert [job.kind for job in jobs] == ["extract", "extract", "classify", "classify"]
     assert {(job.device, job.threads) for job in jobs} == {("cuda", 4)}
     assert document["problems"] == []
