@@ -8,7 +8,7 @@ from click.testing import CliRunner, Result
 from lary_orch.cli import plan
 from lary_orch.runtimes.devices import Device, Slot
 from lary_schema.base import ExitCode
-from lary_schema.jobs import Job
+from lary_schema.json_schemas import Job
 from pydantic import TypeAdapter
 
 
