@@ -159,6 +159,7 @@ def test_jobs_without_groups_keep_the_fingerprint_of_before() -> None:
     def before(job: ProbeJob) -> str:
         values = job.model_dump(mode="json", exclude=_NOT_VALUES)
         values.pop("group")
+        values.pop("reads")
         return fingerprint(values)
 
     plain, grouped = _job(), _job(group={"column": "episode"})
@@ -166,6 +167,22 @@ def test_jobs_without_groups_keep_the_fingerprint_of_before() -> None:
     parted = _job(group={"column": "episode", "pattern": "(?P<group>.)"})
     assert len({job.fingerprint for job in (plain, grouped, parted)}) == 3
     assert ProbeJob.model_validate_json(grouped.to_json()) == grouped
+
+
+def test_jobs_that_read_actions_keep_the_fingerprint_of_before() -> None:
+    actions = {"folder": "f", "stride": 1, "dim": 1, "names": ["x"], "normalisation": {"kind": "train"}}
+    values = {"actions": actions, "labels": None, "kind": "regress"}
+    plain, nuisance = _job(**values), _job(**values, reads="nuisance")
+    before = plain.model_dump(mode="json", exclude=_NOT_VALUES)
+    del before["reads"], before["group"]
+    assert plain.fingerprint == fingerprint(before)
+    assert nuisance.fingerprint != plain.fingerprint
+    assert ProbeJob.model_validate_json(nuisance.to_json()) == nuisance
+
+
+def test_labels_are_no_nuisance() -> None:
+    with pytest.raises(ContractError, match="classify reads labels, not nuisance"):
+        _job(reads="nuisance")
 
 
 def test_a_probe_evaluates_something() -> None:

@@ -1,11 +1,12 @@
 """The regression probe: how is it done?"""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
 from lary_schema.base import ContractError
-from lary_schema.cards import ProtocolCard
+from lary_schema.jobs import ProbeJob
 from lary_schema.results import EpochScore, Holdout, SplitScore
 from numpy.typing import NDArray
 from torch import Tensor
@@ -14,10 +15,11 @@ from lary_probe.data import ProbeData, check_holdout, parts_of, save_row_scores
 from lary_probe.learning import learned_values
 from lary_probe.outputs import Outputs
 from lary_probe.regress_heads import make_head_of, make_plan
+from lary_probe.regress_linear import fit_linear, state_of
 from lary_probe.regress_outputs import write_outputs
 from lary_probe.regress_targets import Target, Targets, read_targets
 from lary_probe.sampling import holdout_random
-from lary_probe.scoring import r_squared
+from lary_probe.scoring import r_squared, r_squared_each
 from lary_probe.selection import EVALUATED, Track, chosen_note, selector_of, split_score
 from lary_probe.session import Session
 from lary_probe.streams import Streams
@@ -40,7 +42,7 @@ def regress(session: Session, data: ProbeData, outputs: Outputs) -> Regression:
     job = session.job
     assert job.actions is not None
     targets = read_targets(session, data, job.actions)
-    held = _held_out(job.protocol, data, job.protocol.seeds[0])
+    held = _held_out(job, data, job.protocol.seeds[0])
     session.start(len(targets.train) - (0 if held is None else int(held.sum())), job.protocol.regress)
     holdout = check_holdout(session, held, data.train_groups)
     tracks: dict[str, list[Track]] = {split.name: [] for split in targets.evaluated}
@@ -55,16 +57,16 @@ def regress(session: Session, data: ProbeData, outputs: Outputs) -> Regression:
         for split in targets.evaluated:
             save_row_scores(outputs, split, job.protocol.seeds, [each.mean(axis=1) for each in errors[split.name]])
         write_outputs(session, outputs, targets.evaluated, tracks, job.actions)
-        facts = {"actions": job.actions.model_dump(mode="json"), "recipe": job.protocol.regress.model_dump(mode="json")}
+        facts = {job.reads: job.actions.model_dump(mode="json"), "recipe": job.protocol.regress.model_dump(mode="json")}
         outputs.weights(weights[0], facts | {"shape": targets.shape, "scales": targets.scales.document()})
     return Regression(splits, targets.sha256, all(learned), holdout)
 
 
-def _held_out(protocol: ProtocolCard, data: ProbeData, seed: int) -> NDArray[np.bool_] | None:
-    if protocol.select_on != "holdout":
+def _held_out(job: ProbeJob, data: ProbeData, seed: int) -> NDArray[np.bool_] | None:
+    if not job.protocol.holds_out(job.kind):
         return None
-    stream = Streams(seed, protocol.streams).holdout()
-    return holdout_random(len(data.train), protocol.holdout, stream, data.train_groups.declared)
+    stream = Streams(seed, job.protocol.streams).holdout()
+    return holdout_random(len(data.train), job.protocol.holdout, stream, data.train_groups.declared)
 
 
 class _Found(NamedTuple):
@@ -75,31 +77,73 @@ class _Found(NamedTuple):
 
 def _run_seed(session: Session, data: ProbeData, targets: Targets, tracks: dict[str, list[Track]], seed: int) -> _Found:
     """Train and score one seed, adding a track per split."""
-    job, recipe = session.job, session.job.protocol.regress
+    job = session.job
     streams, values = Streams(seed, job.protocol.streams), targets.train
     if job.control == "shuffled":
         values = np.random.default_rng(streams.control()).permutation(values)
-    fit, parts = parts_of(data.train, values, _held_out(job.protocol, data, seed), targets.evaluated)
-    streams.start_torch()
-    head = make_head_of(session, int(np.prod(data.train.shape)), targets.shape)
+    fit, parts = parts_of(data.train, values, _held_out(job, data, seed), targets.evaluated)
     mine = {split.name: Track(seed, higher_is_better=False) for split in targets.evaluated}
-    first = targets.evaluated[0].name
+    if job.protocol.regress.head == "linear":
+        found = _Found(_solve(session, mine, values, fit, parts), learned=True)
+    else:
+        weights = _train(session, mine, targets, fit, parts, streams)
+        found = _Found(weights, _learned(session, seed, next(iter(mine.values())).train, fit))
+    session.progress(chosen_note(job, mine))
+    for name, track in mine.items():
+        tracks[name].append(track)
+    return found
+
+
+def _train(
+    session: Session,
+    mine: Mapping[str, Track],
+    targets: Targets,
+    fit: Part,
+    parts: Mapping[str, Part],
+    streams: Streams,
+) -> dict[str, Tensor]:
+    """Train a network, adding each epoch's scores; the weights that are chosen for the first split."""
+    job, recipe = session.job, session.job.protocol.regress
+    streams.start_torch()
+    head = make_head_of(session, int(np.prod(fit.latents.shape)), targets.shape)
+    first, seed = next(iter(mine)), streams.seed
     weights: dict[str, Tensor] = {}
     plan = make_plan(recipe, targets.shape, len(fit), streams, lambda: session.alive("sampling"))
     with open_log(session, seed) as log:
         for output in train(session, [head], plan, fit, parts):
-            better = {
-                name: _add_epoch(track, output, name, selector_of(job, name), parts) for name, track in mine.items()
-            }
+            better = _add_epochs(session, mine, output, parts)
             if better[first]:
                 weights = weights_of(head)
             value = mine[first].scores[-1].value
             session.progress(f"seed {seed} epoch {output.epoch}/{recipe.epochs} {first} mse {value:.4f}")
             log(output.epoch, epoch_scalars(job, mine, [head]))
-    session.progress(chosen_note(job, mine))
-    for name, track in mine.items():
-        tracks[name].append(track)
-    return _Found(weights, _learned(session, seed, mine[first].train, fit))
+    return weights
+
+
+def _solve(
+    session: Session,
+    mine: Mapping[str, Track],
+    values: NDArray[np.float32],
+    fit: Part,
+    parts: Mapping[str, Part],
+) -> dict[str, Tensor]:
+    """Fit a linear head, adding its scores as those of one epoch; its weights."""
+    output, linear, strength = fit_linear(session, values, fit, parts)
+    _add_epochs(session, mine, output, parts)
+    for track in mine.values():
+        track.strength = strength
+    with open_log(session, next(iter(mine.values())).seed) as log:
+        log(output.epoch, epoch_scalars(session.job, mine, []) | {"strength": strength})
+    return state_of(linear)
+
+
+def _add_epochs(
+    session: Session, mine: Mapping[str, Track], output: EpochOutput, parts: Mapping[str, Part]
+) -> dict[str, bool]:
+    """Whether the epoch is the best so far, by split."""
+    return {
+        name: _add_epoch(track, output, name, selector_of(session.job, name), parts) for name, track in mine.items()
+    }
 
 
 def _learned(session: Session, seed: int, scores: list[float], fit: Part) -> bool:
@@ -116,7 +160,7 @@ def _learned(session: Session, seed: int, scores: list[float], fit: Part) -> boo
     return learned
 
 
-def _add_epoch(track: Track, output: EpochOutput, split: str, selector: str, parts: dict[str, Part]) -> bool:
+def _add_epoch(track: Track, output: EpochOutput, split: str, selector: str, parts: Mapping[str, Part]) -> bool:
     name = EVALUATED + split
     truth, predicted = parts[name].targets.astype(np.float64), output.predicted[name][0]
     if not (np.isfinite(predicted).all() and np.isfinite(output.predicted[selector]).all()):
@@ -148,6 +192,7 @@ def _score(
     actions = session.job.actions
     assert actions is not None
     per_dimension = errors[0].reshape(-1, actions.dim).mean(axis=0)
+    r2 = r_squared_each(split.targets, errors[0], actions.dim)
     return split_score(
         session.job,
         tracks,
@@ -156,6 +201,7 @@ def _score(
         split.latents.count,
         floor=float(squared_errors(split.targets, mean).mean()),
         per_dimension=dict(zip(actions.names, per_dimension.tolist(), strict=True)),
+        r2_per_dimension=dict(zip(actions.names, r2.tolist(), strict=True)),
         per_group={name: float(per_dimension[list(group)].mean()) for name, group in actions.groups.items()},
         unknown_robots=split.unknown_robots,
     )

@@ -32,6 +32,7 @@ class Shape(NamedTuple):
 def make_network(protocol: ProtocolCard, inputs: int, shape: Shape) -> nn.Module:
     """The recipe's network for rows of `inputs` values. Raises ContractError for a recipe that fits none."""
     recipe = protocol.regress
+    assert recipe.head != "linear"  # No network: see `regress_linear`.
     if recipe.head == "mlp":
         return ResidualMlp(inputs, shape.steps * shape.dim, width=recipe.width, blocks=recipe.blocks)
     dit = recipe.dit

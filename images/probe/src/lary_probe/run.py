@@ -81,6 +81,7 @@ def _result(session: Session, data: ProbeData, found: Classification | Regressio
         warnings=tuple(session.warnings),
         head=recipe.head if recipe else None,
         target=recipe.target if recipe else None,
+        reads=job.reads,
         targets_sha256=found.targets_sha256,
         fingerprint=job.fingerprint,
         splits=found.splits,

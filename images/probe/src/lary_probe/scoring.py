@@ -61,5 +61,17 @@ def r_squared(truth: NDArray[np.float64], predicted: NDArray[np.float64]) -> flo
     return 1 - float(np.square(truth - predicted).mean()) / spread if spread > 0 else None
 
 
+def r_squared_each(truth: NDArray[np.floating], errors: NDArray[np.float64], dim: int) -> NDArray[np.float64]:
+    """(dim,) `r_squared` of each dimension of an action; NaN where it does not vary.
+
+    `truth` and squared `errors` are (n, steps * dim), step by step.
+    """
+    exact = truth.astype(np.float64)
+    spread = np.square(exact - exact.mean(axis=0)).reshape(-1, dim).mean(axis=0)
+    lost = errors.reshape(-1, dim).mean(axis=0)
+    found: NDArray[np.float64] = 1 - np.divide(lost, spread, out=np.full(dim, np.nan), where=spread > 0)
+    return found
+
+
 def _ratio(top: NDArray[np.float64], bottom: NDArray[np.int64]) -> NDArray[np.float64]:
     return np.divide(top, bottom, out=np.zeros_like(top), where=bottom > 0)

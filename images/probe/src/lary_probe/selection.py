@@ -33,6 +33,8 @@ class Track:
     per_optimiser: tuple[float, ...] = ()
     diverged: set[int] = field(default_factory=set)
     """Heads that were not finite in some epoch."""
+    strength: float | None = None
+    """Of a linear head."""
 
     def add(
         self, score: EpochScore, train: float, predicted: NDArray[Any], per_optimiser: tuple[float, ...] = ()
@@ -63,6 +65,7 @@ class Track:
             last=self.scores[-1],
             per_optimiser=self.per_optimiser,
             diverged=tuple(sorted(self.diverged)),
+            strength=self.strength,
         )
 
     def _merit(self, score: EpochScore) -> tuple[float, float]:
@@ -74,7 +77,7 @@ def selector_of(job: ProbeJob, split: str) -> str:
 
     LARYBench's regression reports the unseen split at the epoch that was best on the first one.
     """
-    if job.protocol.select_on == "holdout":
+    if job.protocol.holds_out(job.kind):
         return HOLDOUT
     return EVALUATED + (job.evaluate[0].name if job.kind == "regress" else split)
 

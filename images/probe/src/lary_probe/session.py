@@ -86,9 +86,13 @@ class Session:
         return time.monotonic() - self._began
 
     def start(self, rows: int, recipe: ClassifyRecipe | RegressRecipe) -> None:
-        """Announce the optimiser steps of the whole job; `rows` are trained on in each epoch."""
-        per_epoch = steps_per_epoch(rows, recipe.batch_size)
-        self.total = len(self.job.protocol.seeds) * recipe.epochs * per_epoch
+        """Announce the optimiser steps of the whole job, or one step a seed where the head has a closed form.
+
+        `rows` are trained on in each epoch.
+        """
+        linear = isinstance(recipe, RegressRecipe) and recipe.head == "linear"
+        each = 1 if linear else recipe.epochs * steps_per_epoch(rows, recipe.batch_size)
+        self.total = len(self.job.protocol.seeds) * each
         self.emit(Started(job=self.job.id, total=self.total, unit="steps", device=self.device_name, pid=os.getpid()))
 
     def step(self) -> None:

@@ -53,14 +53,16 @@ def epoch_scalars(job: ProbeJob, tracks: Mapping[str, Track], heads: Sequence[He
     metric = "top1" if job.kind == "classify" else "mse"
     first = next(iter(tracks.values()))
     scalars = {f"train/{metric}": first.train[-1]}
-    if job.protocol.select_on == "holdout":
+    if job.protocol.holds_out(job.kind):
         scalars[f"holdout/{metric}"] = first.scores[-1].selection
     for name, track in tracks.items():
         score = track.scores[-1]
         found = {metric: score.value, "macro": score.macro, "r2": score.r2, "head": score.optimiser}
         scalars |= {f"{name}/{key}": float(value) for key, value in found.items() if value is not None}
     rates = [head.optimiser.param_groups[0]["lr"] for head in heads]
-    return scalars | ({"lr": rates[0]} if len(rates) == 1 else {f"lr/head_{i}": rate for i, rate in enumerate(rates)})
+    if len(rates) == 1:
+        return scalars | {"lr": rates[0]}
+    return scalars | {f"lr/head_{i}": rate for i, rate in enumerate(rates)}
 
 
 def _folder(session: Session, name: Tracker) -> Path:

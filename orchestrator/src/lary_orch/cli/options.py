@@ -193,7 +193,7 @@ _EXTRACTION = together(
 _PROBING = together(
     [
         option("--probe-seed", "seeds", type=int, multiple=True, help="Seed of a probe; repeatable [the protocol's]."),
-        option("--head", type=click.Choice(["mlp", "dit"]), help="Of regression probes [the protocol's]."),
+        option("--head", type=click.Choice(["mlp", "dit", "linear"]), help="Of regression probes [the protocol's]."),
         option("--target", type=click.Choice(["absolute", "relative"]), help="Of regression [the protocol's]."),
         option("--allow-unknown-robot", is_flag=True, help="Mean 0 and std 1 for robots without statistics."),
         option(

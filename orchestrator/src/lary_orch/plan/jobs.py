@@ -5,7 +5,7 @@ from dataclasses import dataclass, field, replace
 from typing import Literal, Self
 
 from lary_schema.base import ContractError, ExitCode
-from lary_schema.cards import ProtocolCard
+from lary_schema.cards import Head, ProtocolCard, Target
 from lary_schema.jobs import IMPORTED, Tracker
 from lary_schema.values import ExtractionSettings
 
@@ -20,9 +20,9 @@ class Probing:
 
     seeds: tuple[int, ...] = ()
     """Instead of the protocol's."""
-    head: Literal["mlp", "dit"] | None = None
+    head: Head | None = None
     """Regression head instead of the protocol's."""
-    target: Literal["absolute", "relative"] | None = None
+    target: Target | None = None
     """Regression target instead of the protocol's."""
     allow_unknown_robot: bool = False
     ram_bytes: int = 8 << 30

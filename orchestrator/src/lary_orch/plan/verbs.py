@@ -69,11 +69,12 @@ def store_group(values: Values) -> str:
 
 
 def probe_kind(job: ProbeJob) -> list[str]:
-    """What makes a probe another than its task's usual one: head, target, control."""
+    """What makes a probe another than its task's usual one: head, target, what is read, control."""
     recipe = job.protocol.regress if job.kind == "regress" else None
     head = [recipe.head] if recipe and recipe.head != "mlp" else []
     target = [recipe.target] if recipe and recipe.target != "absolute" else []
-    return [*head, *target, *([job.control] if job.control != "none" else [])]
+    reads = [job.reads] if job.reads != "actions" else []
+    return [*head, *target, *reads, *([job.control] if job.control != "none" else [])]
 
 
 def _extract_title(job: ExtractJob) -> str:

@@ -14,7 +14,7 @@ from lary_results.common_rows import CommonRows, CommonScore, common_rows
 from lary_results.comparing import REASONS
 from lary_results.published import published
 from lary_results.recipes import RecipeOf, made_by, recipe_title
-from lary_results.scores import Column, Score, newest, rank
+from lary_results.scores import Column, Score, is_nuisance, newest, rank
 
 MAX_FAILED = 0.05
 """Share of rows without a latent, of train or of the evaluated ones, above which a score is not compared."""
@@ -60,7 +60,7 @@ class Board:
 
     @cached_property
     def columns(self) -> list[Column]:
-        return sorted({score.column for score in self.kept}, key=lambda c: (c[2] != "top1", c))
+        return sorted({score.column for score in self.kept}, key=lambda c: (c[2] != "top1", is_nuisance(c), c))
 
     @cached_property
     def ours(self) -> list[Score]:
@@ -76,11 +76,14 @@ class Board:
 
     @cached_property
     def lines(self) -> list[Line]:
-        """Best first, by the first column; a model without a score there comes after those with one."""
+        """Best first, by the first column; a model without a score there comes after those with one.
+
+        No model is better for what it shows of a nuisance: such columns do not count.
+        """
         return sorted({score.line for score in self.ours}, key=self._order)
 
     def _order(self, line: Line) -> list[Any]:
-        found = [self.cell(line, column) for column in self.columns]
+        found = [self.cell(line, column) for column in self.columns if not is_nuisance(column)]
         return [*(math.inf if score is None else self.rank(score) for score in found), *line]
 
     def rank(self, score: Score) -> float:
@@ -92,7 +95,9 @@ class Board:
         return score.rank if common is None else rank(score.metric, common.value)
 
     def best(self, column: Column) -> Score | None:
-        """The best score of a column, of those that are compared."""
+        """The best score of a column, of those that are compared; no score of a nuisance is."""
+        if is_nuisance(column):
+            return None
         ranked = [(self.rank(s), s) for s in self.ours if s.column == column]
         found = min(ranked, key=lambda pair: (pair[0], pair[1].line), default=(math.inf, None))
         return None if math.isinf(found[0]) else found[1]
@@ -211,13 +216,14 @@ def _of_protocol(
         if own is None:
             yield Board(protocol, found, older, titles.get(protocol), key=protocol, max_failed=max_failed)
         else:
-            usual = next(recipes[of] for of in main if of.metric == own.metric)
-            key = f"{protocol}-{own.metric}-{own.short}"
+            usual = next(recipes[of] for of in main if of[:2] == own[:2])
+            key = f"{protocol}-{own.metric}-{own.short}" + ("" if own.head in (None, "mlp") else f"-{own.head}")
             yield Board(protocol, found, older, None, recipe_title(own, recipes[own], usual), key, max_failed)
 
 
 def _main_recipes(kept: Sequence[Score]) -> set[RecipeOf]:
-    """Of each metric the recipe of most cells, the newest of equals; recorded ones before others."""
+    """Of each metric and head the recipe of most cells, the newest of equals; recorded ones before others."""
     counts = Counter(made_by(score) for score in kept)
     order = {of: (of.sha256 is not None, count, -nth) for nth, (of, count) in enumerate(counts.items())}
-    return {max((of for of in counts if of.metric == metric), key=order.__getitem__) for metric, _ in counts}
+    kinds = {of[:2] for of in counts}
+    return {max((of for of in counts if of[:2] == kind), key=order.__getitem__) for kind in kinds}

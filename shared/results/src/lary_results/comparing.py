@@ -28,7 +28,7 @@ def differences(result: ProbeResult, split: str) -> tuple[str, ...]:
         "control": result.control != "none",
         "protocol": result.protocol != PROTOCOL,
         "variant": result.variant not in (VARIANT, IMPORTED),
-        "probe": result.head not in (None, "mlp") or result.target not in (None, "absolute"),
+        "probe": (result.head or "mlp", result.target or "absolute", result.reads) != ("mlp", "absolute", "actions"),
         "data": result.dataset in tables()["unreleased"],
         "split": result.dataset in tables()["split_not_named"],
         "other split": result.dataset not in tables()["split_not_named"] and split != EVALUATED,

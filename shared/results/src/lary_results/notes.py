@@ -6,7 +6,7 @@ from lary_results.averages import TITLES, misprint
 from lary_results.board import Board
 from lary_results.comparing import REASONS
 from lary_results.published import published
-from lary_results.scores import Score, column_name, printed_number
+from lary_results.scores import Score, column_name, is_nuisance, printed_number
 
 FAILED, OTHER_ROWS, WEAK, UNLEARNED, REFUSED, MIXED = "*", "†", "‡", "§", "¶", "#"
 NAMED = 8
@@ -27,7 +27,7 @@ def marks(board: Board, score: Score) -> str:
 
 
 def notes(board: Board) -> list[str]:
-    return [*_intervals(board), *_rows(board), *_doubts(board), *_older(board), *_published(board)]
+    return [*_intervals(board), *_rows(board), *_doubts(board), *_targets(board), *_older(board), *_published(board)]
 
 
 def _intervals(board: Board) -> Iterator[str]:
@@ -92,9 +92,17 @@ def _doubts(board: Board) -> Iterator[str]:
             "overfitting is the probe's error after training on shuffled targets. It is above the mean action's by "
             "construction: the further, the more the probe fits noise. It is no baseline."
         )
-    if any("relative" in column[3] for column in board.columns) and any(
-        "relative" not in column[3] for column in board.columns if column[2] == "mse"
-    ):
+
+
+def _targets(board: Board) -> Iterator[str]:
+    """What regressions predict."""
+    if any(is_nuisance(column) for column in board.columns):
+        yield (
+            "(nuisance) is how well what should not matter is read from a latent: a low error is no merit, and it is "
+            "in no other column."
+        )
+    actions = [column for column in board.columns if column[2] == "mse" and not is_nuisance(column)]
+    if any("relative" in column[3] for column in actions) and any("relative" not in column[3] for column in actions):
         yield (
             "(relative) is the change over a chunk. Without it the target is the position itself, which one frame "
             "may show: a good score there need not mean that motion is seen."

@@ -11,7 +11,7 @@ from lary_schema.printable import finite
 
 from lary_results.board import Board
 from lary_results.row_scores import RowScores, paired, read_row_scores
-from lary_results.scores import Score, column_name, number
+from lary_results.scores import Score, column_name, is_nuisance, number
 from lary_results.tables import Table
 
 METHOD = (
@@ -42,8 +42,8 @@ class Difference:
     def verdict(self) -> str:
         if not (self.low > 0 or self.high < 0):
             return UNCLEAR
-        better = (self.value > 0) == (self.a.metric == "top1")
-        return f"{'a' if better else 'b'} is better"
+        better = "a" if (self.value > 0) == (self.a.metric == "top1") else "b"
+        return f"{better} shows more of it" if is_nuisance(self.a.column) else f"{better} is better"
 
     @property
     def drawn(self) -> str:

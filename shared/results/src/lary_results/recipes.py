@@ -10,9 +10,11 @@ SHORT = 8
 
 
 class RecipeOf(NamedTuple):
-    """Scores of one metric and equal recipes are made alike."""
+    """Scores of one metric, one kind of regression head and equal recipes are made alike."""
 
     metric: str
+    head: str | None
+    """Heads stand in columns of their own, and use other parts of a recipe."""
     sha256: str | None
 
     @property
@@ -21,7 +23,7 @@ class RecipeOf(NamedTuple):
 
 
 def made_by(score: Score) -> RecipeOf:
-    return RecipeOf(score.metric, score.recipe_sha256)
+    return RecipeOf(score.metric, score.head, score.recipe_sha256)
 
 
 def recipe_title(of: RecipeOf, recipe: Recipe | None, usual: Recipe | None) -> str:

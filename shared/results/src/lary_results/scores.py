@@ -19,6 +19,8 @@ Column = tuple[str, str, str, str]
 Recipe = dict[str, Any]
 USUAL: Recipe = {"decoder": "pyav", "precision": "fp32", "dtype": "float16", "seed": 0}
 """Settings of `lary-orch run` that a line of the table does not name."""
+NUISANCE = "nuisance"
+"""What `ProbeResult.reads` says of probes that predict no actions."""
 NO_NUMBER = "nan"
 """What stands for a number that is none: NaN, or no interval."""
 
@@ -48,7 +50,9 @@ class Score:
     differences: tuple[str, ...]
     """Names of `comparing.REASONS`: what makes it not comparable with a published score."""
     probe: str
-    """What differs from LARYBench's regression probe: `dit`, `relative`, both, or nothing."""
+    """What differs from LARYBench's regression probe: `dit`, `linear`, `relative`, `nuisance`, several, or nothing."""
+    head: str | None
+    """Regression: the network. Results that did not say have MLPs."""
     train_rows: int
     """Rows that the probe was trained on."""
     rows: int
@@ -160,7 +164,8 @@ def _score(path: Path, result: ProbeResult, split: str, score: SplitScore) -> Sc
         chance=score.chance,
         published=None if against else published(result.metric, result.model, result.dataset),
         differences=against,
-        probe=", ".join(name for name in (result.head, result.target) if name not in (None, "mlp", "absolute")),
+        probe=", ".join(_unusual_probe(result)),
+        head=result.head or ("mlp" if result.kind == "regress" else None),
         train_rows=result.train_rows.used,
         rows=score.rows.used + score.rows.failed,
         failed=score.rows.failed,
@@ -183,6 +188,11 @@ def _score(path: Path, result: ProbeResult, split: str, score: SplitScore) -> Sc
     )
 
 
+def _unusual_probe(result: ProbeResult) -> list[str]:
+    usual = (None, "mlp", "absolute", "actions")
+    return [name for name in (result.head, result.target, result.reads) if name not in usual]
+
+
 def _measures(result: ProbeResult) -> str:
     """Results that did not say count as what their control makes of them."""
     if result.control == "none" or result.measures != "score":
@@ -200,6 +210,11 @@ def _beats_floor(metric: str, score: SplitScore) -> bool:
 def column_name(column: Column) -> str:
     dataset, split, _, probe = column
     return f"{dataset}/{split}" + (f" ({probe})" if probe else "")
+
+
+def is_nuisance(column: Column) -> bool:
+    """Whether a column is of a dataset's nuisance, where a low error is no merit."""
+    return NUISANCE in column[3].split(", ")
 
 
 def title_of(column: Column) -> str:

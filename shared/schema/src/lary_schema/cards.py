@@ -437,14 +437,17 @@ class DiffusionHead(Document):
     """Share of training rows whose condition is the learned null vector."""
 
 
+Head = Literal["mlp", "dit", "linear"]
 Target = Literal["absolute", "relative"]
+Reads = Literal["actions", "nuisance"]
 ProbeKind = Literal["classify", "regress"]
 
 
 class RegressRecipe(Document):
     """How the regression head is trained."""
 
-    head: Literal["mlp", "dit"] = "mlp"
+    head: Head = "mlp"
+    """`linear` is ridge regression in closed form: of this recipe it uses the target alone."""
     target: Literal["absolute", "relative"] = "absolute"
     """`absolute`: the normalised chunk, flattened; `relative`: its last step minus its first."""
     both_targets: bool = False
@@ -489,9 +492,11 @@ class ProtocolCard(_Card):
     classify: ClassifyRecipe
     regress: RegressRecipe
 
-    def resolved(
-        self, kind: ProbeKind, seeds: tuple[int, ...], head: Literal["mlp", "dit"] | None, target: Target | None
-    ) -> Self:
+    def holds_out(self, kind: ProbeKind) -> bool:
+        """Whether a held-out part of train chooses. The strength of a linear head is never chosen elsewhere."""
+        return self.select_on == "holdout" or (kind == "regress" and self.regress.head == "linear")
+
+    def resolved(self, kind: ProbeKind, seeds: tuple[int, ...], head: Head | None, target: Target | None) -> Self:
         """As a job of one task carries it: what a request says (empty, None: nothing), then the recipe's seeds."""
         own = self.classify if kind == "classify" else self.regress
         regress: dict[str, Any] = {"seeds": None, "both_targets": False}

@@ -14,6 +14,7 @@ from lary_schema.cards import (
     ModeSpec,
     PairColumns,
     ProtocolCard,
+    Reads,
     VideoColumns,
     check_target,
 )
@@ -215,6 +216,9 @@ class ProbeJob(_Job):
     evaluate: tuple[ProbeSplit, ...]
     labels: Labels | None = None
     actions: Actions | None = None
+    """What a regression predicts: the dataset card's block of that name, or what `reads` says."""
+    reads: Reads = "actions"
+    """Which block of the dataset card `actions` is. `nuisance`: what a latent had better not show."""
     group: Grouping | None = None
     """The dataset's groups: intervals draw them and a hold-out takes whole ones. None: rows are independent."""
     stats_sha256: str | None = None
@@ -236,6 +240,8 @@ class ProbeJob(_Job):
         """Hash of what determines the scores: equal jobs need not run twice."""
         # A set without groups keeps the fingerprint of the time before there were any.
         absent = {"group": True} if self.group is None else {}
+        # As do jobs of the time before anything but actions was read.
+        absent |= {"reads": True} if self.reads == "actions" else {}
         return fingerprint(self.model_dump(mode="json", exclude=_NOT_VALUES | absent))
 
     @model_validator(mode="after")
@@ -244,6 +250,8 @@ class ProbeJob(_Job):
             self.actions is not None
         ):
             raise ValueError("classify needs labels alone, regress actions alone")
+        if self.kind == "classify" and self.reads != "actions":
+            raise ValueError(f"classify reads labels, not {self.reads}")
         return self
 
     @model_validator(mode="after")

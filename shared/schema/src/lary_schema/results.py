@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field, PlainSerializer
 
 from lary_schema.base import Document
-from lary_schema.cards import Key, ProtocolCard
+from lary_schema.cards import Head, Key, ProtocolCard, Reads, Target
 
 
 def _from_null(value: Any) -> Any:
@@ -84,6 +84,8 @@ class SeedScores(Document):
     """Classification: value of every head at the best epoch; null for those in `diverged`."""
     diverged: tuple[int, ...] = ()
     """Classification: heads whose weights or outputs stopped being finite; they are left out of the choice."""
+    strength: float | None = None
+    """Linear head: the chosen strength of the ridge, of the grid in `lary_probe.ridge`."""
 
 
 class RowCount(Document):
@@ -111,6 +113,9 @@ class SplitScore(Document):
     per_group: dict[str, Number] = Field(default_factory=dict)
     """Regression: MSE of each group of dimensions (first seed, best epoch)."""
     per_dimension: dict[str, Number] = Field(default_factory=dict)
+    """Regression: MSE of each dimension (first seed, best epoch)."""
+    r2_per_dimension: dict[str, Number] = Field(default_factory=dict)
+    """Regression: R2 of each dimension (first seed, best epoch); null where a dimension does not vary here."""
     rows: RowCount
     unknown_robots: dict[str, int] = Field(default_factory=dict)
     """Regression: rows by robot type without statistics, where the job allowed them."""
@@ -170,10 +175,12 @@ class ProbeResult(Document):
     """None where the evaluated split chose, and in results that did not say."""
     warnings: tuple[str, ...] = ()
     """What the probe warned of, in order."""
-    head: Literal["mlp", "dit"] | None = None
+    head: Head | None = None
     """Regression: the network."""
-    target: Literal["absolute", "relative"] | None = None
+    target: Target | None = None
     """Regression: what was predicted."""
+    reads: Reads = "actions"
+    """Regression: the block of the dataset card that was predicted. A low error on `nuisance` is no merit."""
     targets_sha256: str | None = None
     """Of the labels or actions as read, train first: files that changed under the same CSV show here."""
     fingerprint: str
@@ -191,6 +198,15 @@ class ProbeResult(Document):
     seconds: Number
 
 
+_TRAINED = {"lr", "weight_decay", "warmup", "huber_delta", "epochs", "batch_size"}
+_UNUSED: dict[Head, set[str]] = {
+    "mlp": {"dit"},
+    "dit": {"width", "blocks"},
+    "linear": {"dit", "width", "blocks"} | _TRAINED,
+}
+"""What a regression head does not use of its recipe."""
+
+
 def recipe_of(protocol: ProtocolCard, kind: Literal["classify", "regress"]) -> dict[str, Any]:
     """Everything in a protocol that decides a score of this kind, as JSON values.
 
@@ -199,11 +215,10 @@ def recipe_of(protocol: ProtocolCard, kind: Literal["classify", "regress"]) -> d
     """
     own = (protocol.classify if kind == "classify" else protocol.regress).model_dump(mode="json")
     shared = protocol.model_dump(mode="json", exclude={"key", "title", "bootstrap", "classify", "regress"})
-    unused = {"head", "target", "both_targets", "seeds"} | (
-        {"width", "blocks"} if own.get("head") == "dit" else {"dit"}
-    )
+    unused = {"head", "target", "both_targets", "seeds"}
     if kind == "regress":
         del shared["class_ids"]
-    if protocol.select_on == "evaluated":
+        unused |= _UNUSED[protocol.regress.head]
+    if not protocol.holds_out(kind):
         del shared["holdout"]
     return shared | {name: value for name, value in own.items() if name not in unused}
