@@ -18,10 +18,9 @@ from lary_orch.catalog.source import ImageSource
 from lary_orch.plan.jobs import Plan, Request
 from lary_orch.plan.planner import make_plan
 from lary_orch.run.drive import drive
-from lary_orch.run.run import superseded
 from lary_orch.runtimes.jobs import Prepared
 from lary_orch.workspace import Workspace
-from lary_results.run_state import failed_rows, run_state
+from lary_results.run_state import failed_rows, run_state, superseded
 from lary_schema.runs import PlanFile
 from lary_schema.store.reader import LatentReader
 from lary_slurm.client import QueueEntry

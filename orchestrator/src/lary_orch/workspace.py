@@ -67,6 +67,11 @@ class Workspace:
         return self.root / "results"
 
     @property
+    def trained(self) -> Path:
+        """Checkpoints that were trained here: KEY/checkpoint."""
+        return self.root / "trained"
+
+    @property
     def envs(self) -> Path:
         """One virtual environment per image, for the process runtime."""
         return self.root / "envs"

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -10,12 +11,13 @@ from lary_orch.catalog.source import ImageSource
 from lary_orch.plan.verbs import CLASSIFY, EXTRACT, VERBS, Verb
 from lary_orch.run.attempts import Attempts, Begun, Ended
 from lary_orch.runtimes.devices import Slot
-from lary_orch.runtimes.docker_args import Host, task_arguments
+from lary_orch.runtimes.docker_args import Host, mounted, task_arguments
 from lary_orch.runtimes.jobs import Job, Output, Prepared, Task, link
-from lary_orch.weights.index import weights_of
+from lary_orch.weights.index import Trained, find_weights
 from lary_schema.base import Document
 from lary_schema.cards import ImageCard
 from lary_schema.jobs import ExtractJob
+from lary_schema.linked import linked_files
 from lary_schema.mounts import Mounts
 
 
@@ -51,13 +53,18 @@ def declare(tmp_path: Path) -> Callable[..., Job]:
     return make
 
 
-def test_a_verb_that_nobody_knew_takes_its_place_in_a_run(declare: Callable[..., Job], world: Any) -> None:
+def test_a_verb_that_nobody_knew_takes_its_place_in_a_run(
+    declare: Callable[..., Job], world: Any, tmp_path: Path
+) -> None:
     """extract -> bake -> extract by the baked weights -> probe."""
     world.toy()
     plan = world.plan()
     first = plan.extracts[0]
     baked = declare(BAKE, BakeJob(id="bake", reads_store=first.outputs[0].fingerprint, fingerprint="ba" * 32))
-    weights = weights_of(baked, "model")
+    output = baked.outputs[0]
+    card = world.catalog().model_card("frame-diff")
+    folder = baked.mounts.out
+    weights = find_weights(card, folder, tmp_path, trained=Trained("model", folder, output.fingerprint))
     assert weights.hashes == {"model": "ba" * 32}
     document = first.document
     assert isinstance(document, ExtractJob)
@@ -146,10 +153,17 @@ def test_a_task_is_what_any_host_may_know(world: Any) -> None:
     assert not Task("a", "bake", "a", part.mounts).in_parts
 
 
-def test_weights_of_a_job(declare: Callable[..., Job]) -> None:
-    baked = declare(BAKE, BakeJob(id="bake", reads_store="f0", fingerprint="ba"))
-    found = weights_of(baked, "model")
-    assert found.root == baked.mounts.out
-    assert [(file.name, file.path, file.sha256) for file in found.files] == [("model", "checkpoint.safetensors", "ba")]
-    with pytest.raises(ValueError, match="writes 0 files"):
-        weights_of(Job(id="x", verb="x", title="x", mounts=baked.mounts, image=baked.image, run="r"), "model")
+def test_a_checkpoint_is_mounted_before_and_after_it_is_there(world: Any, tmp_path: Path) -> None:
+    """By its folder, with the fingerprint of its training; a container gets that folder and nothing around it."""
+    card = world.catalog().model_card("frame-diff")
+    folder = tmp_path / "trained" / "moto-0123456789ab" / "checkpoint"
+    find = partial(find_weights, card, tmp_path, tmp_path / "cache", trained=Trained("checkpoint", folder, "ba"))
+    found = find()
+    assert [tuple(file.model_dump().values()) for file in found.files] == [("checkpoint", "checkpoint", "ba", True)]
+    assert linked_files(found.root) == {"checkpoint": folder}
+    folder.mkdir(parents=True)
+    (folder / "model.safetensors").write_text("bytes")
+    assert find() == found
+    assert (found.root / "checkpoint" / "model.safetensors").read_text() == "bytes"
+    assert linked_files(found.root) == {"checkpoint": folder}
+    assert mounted("weights", found.root, ()) == {"/weights/checkpoint": folder}

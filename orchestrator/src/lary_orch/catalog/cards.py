@@ -65,6 +65,13 @@ class Catalog:
         assert card is not None
         return card
 
+    def image(self, name: str) -> ImageSource:
+        """Raises ContractError with the known names and the nearest one."""
+        images = {source.card.name: source for _, source in self.images}
+        if name not in images:
+            raise unknown_key("image", name, list(images))
+        return images[name]
+
     def dataset(self, key: str) -> DatasetCard:
         """Raises ContractError with the known keys and the nearest one."""
         cards = {card.key: card for _, card in self.datasets}

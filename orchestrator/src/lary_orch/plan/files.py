@@ -1,22 +1,19 @@
 """What a run writes before its jobs start: their folders, the CSVs in them, and the plan itself."""
 
-import hashlib
 from pathlib import Path
 
 from lary_results.files import RESULT_FILE
-from lary_schema.atomic import publish_text, replacing
-from lary_schema.base import ContractError
+from lary_schema.atomic import publish_text
 from lary_schema.jobs import ProbeJob
-from lary_schema.presence import SplitSource
-from lary_schema.runs import PlanFile, RunPaths, RunProbe, RunStore
+from lary_schema.runs import PlanFile, RunPaths, RunProbe, RunStore, RunTraining
+from lary_schema.snapshots import link_copy, snapshot
 from lary_schema.store.layout import Store
+from lary_schema.training import TRAINING_FILE, TrainJob
 
 from lary_orch.plan.jobs import Plan
 from lary_orch.plan.stores import StoreState
 from lary_orch.runtimes.jobs import JOB_FILE, Job
 from lary_orch.workspace import Workspace
-
-COPY_BYTES = 1 << 20
 
 
 def write_job(job: Job, workspace: Workspace) -> Path:
@@ -26,7 +23,7 @@ def write_job(job: Job, workspace: Workspace) -> Path:
     """
     folder = job.mounts.job
     for split in job.files:
-        _link(snapshot(split, workspace.cache), folder / split.source.metadata.path)
+        link_copy(snapshot(split, workspace.cache), folder / split.source.metadata.path)
     if job.document is not None:
         publish_text(folder / JOB_FILE, job.document.to_json())
     for output in job.outputs:
@@ -44,12 +41,19 @@ def write_plan(plan: Plan, workspace: Workspace) -> RunPaths:
         run=plan.run,
         protocol=plan.protocol,
         latents=str(workspace.latents),
+        trainings=tuple(_training_entry(job) for job in plan.trainings),
         stores=tuple(_store_entry(store, workspace) for store in plan.stores),
         probes=tuple(_probe_entry(probe) for probe in plan.probes),
         problems=tuple(str(problem) for problem in plan.problems),
     )
     publish_text(paths.plan, document.to_json())
     return paths
+
+
+def _training_entry(planned: Job) -> RunTraining:
+    assert isinstance(planned.document, TrainJob)
+    result = str(planned.mounts.out / TRAINING_FILE)
+    return RunTraining(id=planned.id, key=planned.document.values.key, result=result)
 
 
 def _store_entry(store: StoreState, workspace: Workspace) -> RunStore:
@@ -80,40 +84,3 @@ def _probe_entry(planned: Job) -> RunProbe:
         fingerprint=job.fingerprint,
         result=str(planned.result or planned.mounts.out / RESULT_FILE),
     )
-
-
-# --- snapshots --------------------------------------------------------------------------------
-
-
-def snapshot(split: SplitSource, cache: Path) -> Path:
-    """A read-only copy of a split's CSV as it was planned, made once and shared by all jobs.
-
-    Raises ContractError where the CSV has changed meanwhile.
-    """
-    target = cache / "snapshots" / f"{split.sha256}.csv"
-    if target.is_file():
-        return target
-    with replacing(target) as draft:
-        if _copy(split.csv, draft) != split.sha256:
-            raise ContractError(f"{split.csv}: changed while the run was planned; start it again")
-        draft.chmod(0o444)
-    return target
-
-
-def _copy(source: Path, target: Path) -> str:
-    """Copy a file; the sha256 of what was copied."""
-    digest = hashlib.sha256()
-    with source.open("rb") as reader, target.open("xb") as writer:
-        while piece := reader.read(COPY_BYTES):
-            digest.update(piece)
-            writer.write(piece)
-    return digest.hexdigest()
-
-
-def _link(source: Path, target: Path) -> None:
-    """Have `target` be `source`: by a hard link, or a copy where the file system has none."""
-    with replacing(target) as draft:
-        try:
-            draft.hardlink_to(source)
-        except OSError:
-            _copy(source, draft)

@@ -105,6 +105,8 @@ class Plan:
     protocol: str
     """The protocol's key."""
     stores: tuple[StoreState, ...]
+    trainings: tuple[Job, ...]
+    """All of them, those that are done among them."""
     extracts: tuple[Job, ...]
     """Of the missing shards: a finished store has no job."""
     probes: tuple[Job, ...]
@@ -113,7 +115,11 @@ class Plan:
     @property
     def todo(self) -> tuple[Job, ...]:
         """The jobs to launch, in order."""
-        return self.extracts + tuple(job for job in self.probes if job.result is None)
+        return self._open(self.trainings) + self.extracts + self._open(self.probes)
+
+    @staticmethod
+    def _open(jobs: tuple[Job, ...]) -> tuple[Job, ...]:
+        return tuple(job for job in jobs if job.result is None)
 
     @property
     def missing_bytes(self) -> int:

@@ -4,7 +4,7 @@ Planning writes nothing but caches (and makes a demo set that is requested). Wha
 does not stop the rest: it becomes a `Problem`.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,7 +18,10 @@ from lary_schema.labels import check_labels
 from lary_schema.locks import lock_kind
 from lary_schema.mounts import Mounts
 from lary_schema.presence import SplitSource, stats_sha256
+from lary_schema.revision import code_revision
 from lary_schema.runs import RunPaths
+from lary_schema.trained import Checkpoint
+from lary_schema.training import TrainJob
 from lary_schema.values import make_values
 
 from lary_orch.catalog.cards import Catalog, repository
@@ -27,14 +30,14 @@ from lary_orch.catalog.splits import find_split, split_labels, wanted_splits
 from lary_orch.plan.imported import ImportedModel, imported_store
 from lary_orch.plan.jobs import Plan, Problem, Request
 from lary_orch.plan.protocol import for_task, targets_of
-from lary_orch.plan.revision import code_revision
 from lary_orch.plan.stores import StoreState, check_alike, check_failed, partitions, plan_store
-from lary_orch.plan.verbs import EXTRACT, VERBS, Verb, probe_kind, store_group
+from lary_orch.plan.trained import KnownModel, trained_model
+from lary_orch.plan.verbs import EXTRACT, TRAIN, VERBS, Verb, probe_kind, store_group
 from lary_orch.runtimes.base import Notify, Runtime
 from lary_orch.runtimes.describe import describe_model, describe_probe
 from lary_orch.runtimes.generated import make_generated
 from lary_orch.runtimes.jobs import Job, Prepared, link
-from lary_orch.weights.index import WeightSet, find_weights
+from lary_orch.weights.index import find_weights
 from lary_orch.workspace import Workspace
 
 Control = Literal["none", "shuffled"]
@@ -45,33 +48,73 @@ UNNAMED = "unnamed"
 
 def make_plan(request: Request, workspace: Workspace, catalog: Catalog, runtime: Runtime, notify: Notify) -> Plan:
     """Plan a run. Images are made ready on the way; `notify` hears of what takes long."""
-    planner = _Planner(request, workspace, catalog, runtime, notify)
+    return assemble(request.protocol.key, [plan_part(request, workspace, catalog, runtime, notify)], workspace)
+
+
+@dataclass(frozen=True)
+class Part:
+    """What one request comes to, before the run that it is a part of has its name."""
+
+    stores: tuple[StoreState, ...] = ()
+    trainings: tuple[Job, ...] = ()
+    extracts: tuple[Job, ...] = ()
+    probes: tuple[Job, ...] = ()
+    problems: tuple[Problem, ...] = ()
+
+
+def plan_part(
+    request: Request,
+    workspace: Workspace,
+    catalog: Catalog,
+    runtime: Runtime,
+    notify: Notify,
+    planned: Mapping[str, KnownModel] | None = None,
+) -> Part:
+    """As `make_plan`, for a run that may have other parts. `planned` are the models of its trainings, by key."""
+    planner = _Planner(request, workspace, catalog, runtime, notify, planned or {})
     models = list(planner.models())
     cells = list(planner.cells(models, list(planner.datasets())))
-    extracts = [job for cell in cells for job in planner.extracts(cell)]
-    probes = list(planner.probes(cells))
-    stores = [store for cell in cells for store in cell.stores]
+    extracts = tuple(job for cell in cells for job in planner.extracts(cell))
+    probes = tuple(planner.probes(cells))
+    stores = tuple(store for cell in cells for store in cell.stores)
+    return Part(stores, (), extracts, probes, tuple(planner.problems))
+
+
+def assemble(protocol: str, parts: Sequence[Part], workspace: Workspace) -> Plan:
+    """One run of all parts: its name, and each job needing those that write what it reads."""
+    stores = tuple(store for part in parts for store in part.stores)
+    trainings, extracts, probes = ([j for p in parts for j in getattr(p, kind)] for kind in _KINDS)
     hashes = [store.layout.fingerprint for store in stores] + [_probe_of(job).fingerprint for job in probes]
-    run = f"{request.protocol.key}-{fingerprint(sorted(hashes))[:8]}"
-    jobs = link([_in_run(job, workspace.run(run)) for job in (*extracts, *probes)])
+    hashes += [output.fingerprint for job in trainings for output in job.outputs]
+    run = f"{protocol}-{fingerprint(sorted(hashes))[:8]}"
+    named = [_in_run(job, workspace.run(run)) for job in (*trainings, *extracts, *probes)]
+    # What a finished training wrote is there: nothing waits for it.
+    linked = {job.id: job for job in link([job for job in named if job.verb != TRAIN.name or job.result is None])}
+    jobs = [linked.get(job.id, job) for job in named]
+    first, last = len(trainings), len(trainings) + len(extracts)
     return Plan(
         run=run,
-        protocol=request.protocol.key,
-        stores=tuple(stores),
-        extracts=tuple(jobs[: len(extracts)]),
-        probes=tuple(jobs[len(extracts) :]),
-        problems=tuple(planner.problems),
+        protocol=protocol,
+        stores=stores,
+        trainings=tuple(jobs[:first]),
+        extracts=tuple(jobs[first:last]),
+        probes=tuple(jobs[last:]),
+        problems=tuple(problem for part in parts for problem in part.problems),
     )
+
+
+_KINDS = ("trainings", "extracts", "probes")
 
 
 @dataclass(frozen=True)
 class _PlannedModel:
     key: str
     variant: str
-    card: ModelCard
-    prepared: Prepared
-    weights: WeightSet
-    libraries: dict[str, str] | None
+    known: KnownModel
+
+    @property
+    def card(self) -> ModelCard:
+        return self.known.card
 
 
 _Model = _PlannedModel | ImportedModel
@@ -97,9 +140,16 @@ class _Planner:
     """Collects problems instead of stopping at the first."""
 
     def __init__(
-        self, request: Request, workspace: Workspace, catalog: Catalog, runtime: Runtime, notify: Notify
+        self,
+        request: Request,
+        workspace: Workspace,
+        catalog: Catalog,
+        runtime: Runtime,
+        notify: Notify,
+        planned: Mapping[str, KnownModel],
     ) -> None:
         self.problems: list[Problem] = []
+        self._planned = planned
         self._request = request
         self._workspace = workspace
         self._catalog = catalog
@@ -137,13 +187,22 @@ class _Planner:
             yield from map(ImportedModel, keys)
         for key in keys if self._request.extracts else ():
             with self._noting(f"model {key}"):
-                image = self._catalog.image_for(key)
-                self._check_variants(self._catalog.model_card(key), key)
-                prepared = self._prepare(image)
-                card, libraries = describe_model(self._runtime, prepared, key, self._workspace.cache)
-                weights = find_weights(card, self._workspace.weights, self._workspace.cache)
-                for variant in self._variants(card):
-                    yield _PlannedModel(key, variant, card, prepared, weights, libraries)
+                known = self._planned.get(key) or self._known(key)
+                self._check_variants(known.card, key)
+                for variant in self._variants(known.card):
+                    yield _PlannedModel(key, variant, known)
+
+    def _known(self, key: str) -> KnownModel:
+        """A model that was trained here, or the catalog's."""
+        workspace, checkpoint = self._workspace, Checkpoint.of(self._workspace.trained, key)
+        if checkpoint.is_whole:
+            prepared = self._prepare(self._catalog.image(checkpoint.card.image))
+            return trained_model(checkpoint.folder, checkpoint.result.values, self._runtime, prepared, workspace)
+        image = self._catalog.image_for(key)
+        self._check_variants(self._catalog.model_card(key), key)
+        prepared = self._prepare(image)
+        card, libraries = describe_model(self._runtime, prepared, key, workspace.cache)
+        return KnownModel(card, prepared, find_weights(card, workspace.weights, workspace.cache), libraries)
 
     def _variants(self, card: ModelCard) -> tuple[str, ...]:
         wanted = dict.fromkeys(variant for variant in self._request.variants if variant != IMPORTED)
@@ -194,10 +253,10 @@ class _Planner:
                 key,
                 split.split,
                 split.source,
-                model.weights.hashes,
+                model.known.weights.hashes,
                 request.settings,
             )
-            values = values.model_copy(update={"libraries": model.libraries})
+            values = values.model_copy(update={"libraries": model.known.libraries})
             store = plan_store(values, split, latents, request.shard_rows, retry_failed=request.retry_failed)
         check_failed(store, latents, request.max_failed)
         return store
@@ -214,10 +273,11 @@ class _Planner:
 
     def _extract(self, model: _PlannedModel, store: StoreState, number: int, shards: tuple[int, ...]) -> Job:
         values, request = store.values, self._request
+        prepared, weights = model.known.prepared, model.known.weights
         job = ExtractJob(
             id=f"{store_group(values)}.p{number}",
-            image=model.prepared.ref,
-            image_digest=model.prepared.digest,
+            image=prepared.ref,
+            image_digest=prepared.digest,
             code_revision=self._revision,
             device=request.device,
             threads=request.threads,
@@ -226,7 +286,7 @@ class _Planner:
             source=store.source.source,
             store=store.layout,
             shards=shards,
-            weights=model.weights.files,
+            weights=weights.files,
             batch_size=request.batch_size or model.card.batch_size,
             workers=request.workers,
             row_timeout_s=request.row_timeout_s,
@@ -235,8 +295,8 @@ class _Planner:
             locks=lock_kind(),
         )
         reopen = tuple(shard for shard in shards if shard in store.reopen)
-        mounts = self._mounts(store.source.data, model.weights.root)
-        return self._declared(EXTRACT, job, model.prepared, mounts, files=(store.source,), reopen=reopen)
+        mounts = self._mounts(store.source.data, weights.root)
+        return self._declared(EXTRACT, job, prepared, mounts, files=(store.source,), reopen=reopen)
 
     @staticmethod
     def _declared(
@@ -347,7 +407,7 @@ def _probe_of(planned: Job) -> ProbeJob:
 def _in_run(planned: Job, run: RunPaths) -> Job:
     """A job with its run's name, and the folders that follow from it."""
     folder = run.job(planned.id)
-    out = folder
+    out = planned.mounts.out if isinstance(planned.document, TrainJob) else folder
     if isinstance(job := planned.document, ProbeJob):
         planned = replace(planned, document=job.model_copy(update={"run": run.root.name}))
         out = run.out(job.model, job.dataset, "-".join((job.kind, job.variant, *probe_kind(job))))

@@ -13,6 +13,7 @@ from lary_results.files import RESULT_FILE
 from lary_schema.base import Document
 from lary_schema.jobs import ExtractJob, ProbeJob, Values
 from lary_schema.mounts import Mounts
+from lary_schema.training import TRAINING_FILE, TrainJob
 
 from lary_orch.runtimes.jobs import Job, MountName, Output, Prepared
 
@@ -113,4 +114,14 @@ def _probe(name: str) -> Verb[ProbeJob]:
 
 
 CLASSIFY, REGRESS = _probe("classify"), _probe("regress")
-VERBS: dict[str, Verb[Any]] = {verb.name: verb for verb in (EXTRACT, CLASSIFY, REGRESS)}
+TRAIN = Verb(
+    name="train",
+    document=TrainJob,
+    reads=("data", "weights"),
+    writes="out",
+    outputs=lambda job: (Output("out", TRAINING_FILE, job.fingerprint),),
+    inputs=lambda job: tuple(file.sha256 for file in job.init),
+    title=lambda job: f"{job.values.key} on {job.values.data.dataset}/{job.values.data.split}, seed {job.values.seed}",
+    slots=lambda job: job.processes,
+)
+VERBS: dict[str, Verb[Any]] = {verb.name: verb for verb in (TRAIN, EXTRACT, CLASSIFY, REGRESS)}

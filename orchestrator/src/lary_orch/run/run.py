@@ -1,14 +1,13 @@
 """One run from its request to its table: what `lary-orch run` does."""
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Sequence
 from functools import partial
-from pathlib import Path
 from typing import TextIO
 
 from lary_results import export, leaderboard, scores
 from lary_results.files import RESULT_FILE
-from lary_results.run_state import is_complete, run_state
+from lary_results.run_state import superseded
 from lary_schema.base import ContractError
 from lary_schema.printable import json_text, printable_lines
 from lary_schema.results import ProbeResult
@@ -23,8 +22,9 @@ from lary_orch.run.drive import drive
 from lary_orch.run.failures import report_failures, run_code
 from lary_orch.run.progress import watching
 from lary_orch.run.scheduler import one_at_a_time, one_by_one
-from lary_orch.runtimes.base import Opening
+from lary_orch.runtimes.base import Opening, Runtime
 from lary_orch.runtimes.choose import needed_images, open_runtime
+from lary_orch.runtimes.devices import Slot
 from lary_orch.runtimes.jobs import Job
 from lary_orch.runtimes.plugins import Wanted, detachable
 from lary_orch.workspace import Workspace
@@ -49,44 +49,40 @@ def run(
         names = " or ".join(detachable()) or "RUNTIME (none is installed that can)"
         raise ContractError(f"--detach goes with --runtime {names} alone: elsewhere a run's jobs end with it")
     images = needed_images(catalog, request.models if request.extracts else ())
-    runtime, slots = open_runtime(wanted, workspace, images, _notify)
+    runtime, slots = open_runtime(wanted, workspace, images, notify)
     for line in runtime.sweep():
-        _notify(line)
-    plan = make_plan(request.on(slots), workspace, catalog, runtime, _notify)
+        notify(line)
+    plan = make_plan(request.on(slots), workspace, catalog, runtime, notify)
+    code = carry_out(plan, workspace, runtime, slots, attempts=attempts, as_json=as_json, out=out, detach=detach)
+    _show_scores(plan, out, as_json=as_json)
+    return code
+
+
+def carry_out(
+    plan: Plan,
+    workspace: Workspace,
+    runtime: Runtime,
+    slots: Sequence[Slot],
+    *,
+    attempts: int,
+    as_json: bool,
+    out: TextIO,
+    detach: bool = False,
+) -> int:
+    """Do what of a plan is not done yet, and say what failed; the exit code."""
     with one_at_a_time(workspace.run(plan.run)):
         paths = write_plan(plan, workspace)
-        _notify(_opening(plan))
-        for line in superseded(plan, workspace.runs):
-            _notify(line)
-        opening = Opening(paths, attempts, slots, partial(_written, plan, workspace), _notify, one_by_one)
+        document = PlanFile.read(paths.plan)
+        notify(_opening(plan))
+        for line in superseded(document, workspace.runs):
+            notify(line)
+        opening = Opening(paths, attempts, slots, partial(_written, plan, workspace), notify, one_by_one)
         observing_jobs = partial(watching, out=out, as_json=as_json)
-        outcomes, interrupted = drive(runtime.open(opening), plan.run, observing_jobs, _notify, detach=detach)
-    _show_scores(plan, out, as_json=as_json)
-    report_failures(PlanFile.read(paths.plan), plan.problems, outcomes, sys.stderr)
+        outcomes, interrupted = drive(runtime.open(opening), plan.run, observing_jobs, notify, detach=detach)
+    report_failures(document, plan.problems, outcomes, sys.stderr)
     if interrupted is not None:
-        _notify("stopped; the same command goes on from here")
+        notify("stopped; the same command goes on from here")
     return run_code(plan.problems, outcomes, interrupted)
-
-
-def superseded(plan: Plan, runs: Path) -> Iterator[str]:
-    """A line for each earlier run that requested the same and will not be continued, though it is not complete.
-
-    Another version of an image or of the bench makes other fingerprints, and so another run.
-    """
-    for file in sorted(runs.glob(f"{plan.protocol}-*/plan.json")):
-        try:
-            earlier = PlanFile.read(file)
-            same = {probe.id for probe in earlier.probes} == {probe.id for probe in plan.probes}
-            if earlier.run == plan.run or not same or is_complete(run_state(earlier)):
-                continue
-        except ContractError:
-            continue
-        yield (
-            f"run {earlier.run} requested the same and is not complete. It was planned with other images, data or "
-            f"settings, or by another version of the bench, and is not continued; run {plan.run} uses what it has done "
-            f"of the same latents. `lary-orch status {earlier.run}` shows it; `lary-orch cancel {earlier.run}` ends "
-            "what it still has on a cluster"
-        )
 
 
 def _written(plan: Plan, workspace: Workspace) -> list[Job]:
@@ -96,19 +92,21 @@ def _written(plan: Plan, workspace: Workspace) -> list[Job]:
     return list(plan.todo)
 
 
-def _notify(line: str) -> None:
+def notify(line: str) -> None:
     sys.stderr.write(printable_lines(line) + "\n")
     sys.stderr.flush()
 
 
 def _opening(plan: Plan) -> str:
-    if not plan.stores:
+    if not plan.stores and not plan.trainings:
         return f"run {plan.run}: nothing of what was requested can be run"
     if not plan.todo:
         return f"run {plan.run}: nothing to do, all of it is done already"
-    finished = len(plan.probes) + len(plan.extracts) - len(plan.todo)
+    trainings, probes = ([job for job in jobs if job.result is None] for jobs in (plan.trainings, plan.probes))
+    finished = len(plan.probes) - len(probes)
     done = f"; {finished} probes are done already" if finished else ""
-    return f"run {plan.run}: {len(plan.extracts)} extractions, {len(plan.todo) - len(plan.extracts)} probes{done}"
+    trained = f"{len(trainings)} trainings, " if trainings else ""
+    return f"run {plan.run}: {trained}{len(plan.extracts)} extractions, {len(probes)} probes{done}"
 
 
 def _show_scores(plan: Plan, out: TextIO, *, as_json: bool) -> None:

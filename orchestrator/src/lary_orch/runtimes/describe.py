@@ -4,12 +4,14 @@ import json
 from pathlib import Path
 from typing import Any
 
-from lary_schema.base import ContractError
+from lary_schema.atomic import publish_text
+from lary_schema.base import ContractError, fingerprint
 from lary_schema.cards import ImageCard, ModelCard
 from lary_schema.jobs import minor_versions
+from lary_schema.training import Recipe
 
 from lary_orch.cache import remembered
-from lary_orch.runtimes.base import Runtime
+from lary_orch.runtimes.base import Folder, Runtime
 from lary_orch.runtimes.jobs import Prepared
 
 
@@ -23,7 +25,37 @@ def describe_model(
 ) -> tuple[ModelCard, dict[str, str] | None]:
     """As `describe`, and the versions that are part of the fingerprint; None where the image names none."""
     card = _describe(runtime, prepared, cache, "--model", key)
-    where = f"describe --model {key} of image {prepared.ref}"
+    return _one_model(card, f"describe --model {key} of image {prepared.ref}")
+
+
+def describe_recipe(
+    runtime: Runtime, prepared: Prepared, recipe: Recipe, cache: Path
+) -> tuple[ModelCard, str, dict[str, str] | None]:
+    """The facts of the model that a recipe trains, the hash of what trains it, and the versions as above.
+
+    Raises ContractError as above, and for a recipe that the image refuses.
+    """
+    where = f"describe --recipe of image {prepared.ref}"
+    document = recipe.to_json()
+    file = cache / "recipes" / f"{fingerprint(document)[:32]}.json"
+    publish_text(file, document)
+    folder = Folder(file.absolute(), f"/recipe/{file.name}")
+    path = folder.target if runtime.isolates else str(folder.source)
+    key = [runtime.name, prepared.source.card.name, prepared.identity, document]
+    reply = remembered(
+        cache,
+        "describe",
+        key,
+        lambda: _json(runtime.query(prepared, "describe", "--recipe", path, folders=(folder,)), where),
+    )
+    card = ImageCard.parse(reply, where)
+    if card.code_sha256 is None:
+        raise ContractError(f"{where}: no code_sha256, so its checkpoints could be those of any code")
+    model, libraries = _one_model(card, where)
+    return model, card.code_sha256, libraries
+
+
+def _one_model(card: ImageCard, where: str) -> tuple[ModelCard, dict[str, str] | None]:
     if len(card.models) != 1:
         raise ContractError(f"{where}: {len(card.models)} models in the reply, one expected")
     if card.models[0].code_sha256 is None:

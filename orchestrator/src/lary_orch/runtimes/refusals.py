@@ -20,6 +20,6 @@ def refusal(what: str, arguments: Sequence[str], code: int, stdout: str, stderr:
     """
     last = next(reversed(stdout.splitlines()), "")
     event = from_line(last)
-    if isinstance(event, Failed) and arguments[:1] != ("describe",):
+    if isinstance(event, Failed) and (arguments[:1] != ("describe",) or "--recipe" in arguments):
         return _ERRORS.get(event.code, ContractError)(event.message)
     return ContractError(f"{what}: exit {code}\n{stderr.strip()[-SHOWN:]}\n{hint}".rstrip())

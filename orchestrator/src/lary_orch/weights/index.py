@@ -8,6 +8,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+from typing import NamedTuple
 
 from lary_schema.base import WeightsError, path_sha256
 from lary_schema.cards import ModelCard, WeightSpec
@@ -16,7 +17,6 @@ from lary_schema.jobs import WeightFile
 from lary_schema.linked import linked_folder
 
 from lary_orch.cache import remembered
-from lary_orch.runtimes.jobs import Job
 
 
 @dataclass(frozen=True)
@@ -33,15 +33,12 @@ class WeightSet:
         return {file.name: file.sha256 for file in self.files}
 
 
-def weights_of(job: Job, name: str) -> WeightSet:
-    """The checkpoint that a job will write, as the weights of another: by the job's fingerprint, known before it
-    exists, in the file's hash's stead. Raises ValueError for a job that does not write one file.
-    """
-    if len(job.outputs) != 1 or job.outputs[0].shards:
-        raise ValueError(f"job {job.id} writes {len(job.outputs)} files; weights of a job are the one file it writes")
-    output = job.outputs[0]
-    root: Path = getattr(job.mounts, output.mount)
-    return WeightSet(root, (WeightFile(name=name, path=output.path, sha256=output.fingerprint),))
+class Trained(NamedTuple):
+    """A checkpoint's folder, there or planned, as a weight: by its training's fingerprint, known before it exists."""
+
+    name: str
+    folder: Path
+    fingerprint: str
 
 
 def weight_path(spec: WeightSpec, root: Path, env: Mapping[str, str] = os.environ) -> Path:
@@ -75,7 +72,9 @@ def how_to_get(spec: WeightSpec, path: Path) -> str:
     return f"`lary-orch weights fetch` gets it from {spec.repo}{gated}{variable}"
 
 
-def find_weights(card: ModelCard, root: Path, cache: Path, env: Mapping[str, str] = os.environ) -> WeightSet:
+def find_weights(
+    card: ModelCard, root: Path, cache: Path, env: Mapping[str, str] = os.environ, trained: Trained | None = None
+) -> WeightSet:
     """All weights of a model, hashed. Raises WeightsError naming the first that is missing or unexpected."""
     located = [(spec, weight_path(spec, root, env)) for spec in card.weights]
     found = [(spec, path) for spec, path in located if path.exists() or is_needed(spec, env)]
@@ -86,6 +85,9 @@ def find_weights(card: ModelCard, root: Path, cache: Path, env: Mapping[str, str
         if twice := linked.keys() & inside.keys():
             raise WeightsError(f"{path}: two weights of {card.key} would lie at {min(twice)}; rename one of them")
         linked |= inside
+    if trained is not None:
+        linked[trained.name] = trained.folder
+        files += (WeightFile(name=trained.name, path=trained.name, sha256=trained.fingerprint, trained=True),)
     return WeightSet(linked_folder(linked, cache), files)
 
 

@@ -29,6 +29,7 @@ def run_state(plan: PlanFile) -> dict[str, Any]:
     """Everything that `status` shows, as JSON values."""
     return {
         "run": plan.run,
+        "trainings": [{"key": one.key, "done": Path(one.result).is_file()} for one in plan.trainings],
         "stores": [_store_state(entry, Path(plan.latents)) for entry in plan.stores],
         "probes": [_probe_state(entry) for entry in plan.probes],
         "problems": list(plan.problems),
@@ -36,9 +37,9 @@ def run_state(plan: PlanFile) -> dict[str, Any]:
 
 
 def is_complete(state: dict[str, Any]) -> bool:
-    """Whether every store of a run is whole and every probe done."""
+    """Whether every store of a run is whole and every training and probe done."""
     stores = all(store["shards_done"] == store["shards"] for store in state["stores"])
-    return stores and all(probe["done"] for probe in state["probes"])
+    return stores and all(job["done"] for job in (*state["trainings"], *state["probes"]))
 
 
 def _store_state(entry: RunStore, latents: Path) -> dict[str, Any]:
@@ -89,7 +90,12 @@ def _files(csv: Path, wanted: Collection[int], columns: tuple[str, ...]) -> dict
 
 
 def state_tables(state: dict[str, Any]) -> list[Table]:
-    """Stores and probes of `run_state`."""
+    """Trainings (where there are some), stores and probes of `run_state`."""
+    trainings = Table(
+        "trainings",
+        ("model", "state"),
+        [(one["key"], "done" if one["done"] else "to do") for one in state["trainings"]],
+    )
     stores = Table(
         f"run {state['run']}: latents",
         ("dataset", "split", "model", "variant", "shards", "ok", "failed", "clamped", "of rows", "reasons"),
@@ -102,7 +108,7 @@ def state_tables(state: dict[str, Any]) -> list[Table]:
         ("dataset", "model", "variant", "control", "state", "scores"),
         [_probe_cells(probe) for probe in state["probes"]],
     )
-    return [stores, probes]
+    return [*([trainings] if trainings.rows else []), stores, probes]
 
 
 def _store_cells(store: dict[str, Any]) -> tuple[str, ...]:
@@ -124,3 +130,24 @@ def failure_table(rows: list[dict[str, Any]]) -> Table:
     columns = ("dataset", "split", "model", "variant", "row", "reason", "file", "detail")
     cells = [tuple(str(row[column]) for column in columns) for row in rows]
     return Table(f"{len(rows)} failed rows", columns, cells, right=frozenset({4}))
+
+
+def superseded(plan: PlanFile, runs: Path) -> Iterator[str]:
+    """A line for each earlier run that requested the same and will not be continued, though it is not complete.
+
+    Another version of an image or of the bench makes other fingerprints, and so another run.
+    """
+    for file in sorted(runs.glob(f"{plan.protocol}-*/plan.json")):
+        try:
+            earlier = PlanFile.read(file)
+            same = {probe.id for probe in earlier.probes} == {probe.id for probe in plan.probes}
+            if earlier.run == plan.run or not same or is_complete(run_state(earlier)):
+                continue
+        except ContractError:
+            continue
+        yield (
+            f"run {earlier.run} requested the same and is not complete. It was planned with other images, data or "
+            f"settings, or by another version of the bench, and is not continued; run {plan.run} uses what it has done "
+            f"of the same latents. `lary-orch status {earlier.run}` shows it; `lary-orch cancel {earlier.run}` ends "
+            "what it still has on a cluster"
+        )

@@ -1,7 +1,8 @@
-"""A mount made of single files from anywhere on the host: a folder of links, and what a container mounts for it.
+"""A mount made of files and folders from anywhere on the host: a folder of links, and what a container mounts for it.
 
 A process follows the links. A container cannot, since their targets lie outside: it gets each file for itself,
-at the same path (`linked_files`), and nothing else of the folders that hold them.
+at the same path (`linked_files`), and nothing else of the folders that hold them. A linked folder may be made later,
+as the checkpoint of a training that is planned.
 """
 
 import os
@@ -17,7 +18,7 @@ FOLDER = "linked"
 
 
 def linked_folder(files: Mapping[str, Path], below: Path) -> Path:
-    """A folder below `below` in which every name (a relative path) is a link to its file.
+    """A folder below `below` in which every name (a relative path) is a link to its file or folder.
 
     The same files give the same folder, whoever calls first; for no files there is none, and nothing is mounted.
     Raises ContractError where it cannot be made.
@@ -53,15 +54,15 @@ def _make(folder: Path, targets: Mapping[str, str]) -> None:
 def _links(folder: Path) -> dict[str, str]:
     """Name -> target of every file below; nothing for what is no link."""
     found = {}
-    for parent, _, names in os.walk(folder):
-        for name in names:
-            path = Path(parent) / name
+    for parent, folders, names in os.walk(folder):
+        linked = [name for name in folders if Path(parent, name).is_symlink()]
+        for path in (Path(parent, name) for name in (*names, *linked)):
             found[path.relative_to(folder).as_posix()] = str(path.readlink()) if path.is_symlink() else ""
     return found
 
 
 def linked_files(folder: Path) -> dict[str, Path] | None:
-    """Name -> file of such a folder; None for a folder of any other kind, which is mounted as it is."""
+    """Name -> file or folder of such a mount; None for a folder of any other kind, which is mounted as it is."""
     if folder.parent.name != FOLDER:
         return None
     return {name: Path(target) for name, target in sorted(_links(folder).items())}

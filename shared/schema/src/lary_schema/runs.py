@@ -37,12 +37,23 @@ class RunProbe(Document):
     """Where its `result.json` is, or will be, on the host."""
 
 
+class RunTraining(Document):
+    """One training of a run, as `status` needs it."""
+
+    id: Key
+    key: Key
+    """Of the model that it makes."""
+    result: str
+    """Where its `training.json` is, or will be, on the host."""
+
+
 class PlanFile(Document):
     """`plan.json`: what a run consists of."""
 
     run: Key
     protocol: Key
     latents: str
+    trainings: tuple[RunTraining, ...] = ()
     stores: tuple[RunStore, ...]
     probes: tuple[RunProbe, ...]
     problems: tuple[str, ...]

@@ -48,6 +48,8 @@ class Launch:
     """The one mount that may be written: `latents`, or `out` for a probe."""
     stores: tuple[str, ...] = ()
     """Below the latents volume: all that a container sees of it; none: the whole."""
+    seen: tuple[Path, ...] = ()
+    """Of a question: files that it reads, at their own path."""
     gpu: bool = False
     cpus: int | None = None
     spread: bool = False
@@ -67,21 +69,25 @@ class Launch:
     def binds(self) -> list[tuple[Path, str, bool]]:
         """Host folder, path in the container, may be written."""
         if self.mounts is None:
-            return []
+            return _without_marks([(path, str(path), False) for path in self.seen])
         wanted = {*self.reads, "job", self.writable} - self.absent
         names = [name for name in ("data", "weights", "job", "latents", "out") if name in wanted]
         found = []
         for name in names:
             folder, writable = getattr(self.mounts, name), name == self.writable
             found += [(source, target, writable) for target, source in mounted(name, folder, self.stores).items()]
-        for source, _, _ in found:
-            # Launchers read mounts as lists, with quotes and escapes of their own: no quoting holds for all of them.
-            if any(mark in ',:"\\' or not mark.isprintable() for mark in str(source)):
-                raise ContractError(
-                    f"{source}: a container's mount cannot have ',', ':', '\"', '\\' or a control character in its "
-                    "path; rename it"
-                )
-        return found
+        return _without_marks(found)
+
+
+def _without_marks(binds: list[tuple[Path, str, bool]]) -> list[tuple[Path, str, bool]]:
+    """The same. Launchers read mounts as lists, with quotes and escapes of their own: no quoting holds for all."""
+    for source, _, _ in binds:
+        if any(mark in ',:"\\' or not mark.isprintable() for mark in str(source)):
+            raise ContractError(
+                f"{source}: a container's mount cannot have ',', ':', '\"', '\\' or a control character in its "
+                "path; rename it"
+            )
+    return binds
 
 
 def process(launch: Launch) -> list[str]:

@@ -62,10 +62,11 @@ class SlurmRuntime:
     def query(
         self, prepared: Prepared, *arguments: str, folders: Sequence[Folder] = (), limit_s: float = QUERY_TIMEOUT_S
     ) -> str:
-        """`folders` are not mounted: the runtime does not claim to isolate."""
+        """A container sees `folders` at their own path: the runtime does not claim to isolate."""
         if self.profile.launcher == "process":
             return self._processes.query(prepared, *arguments)
-        return query_container(self.profile, self._launch(prepared, arguments))
+        launch = replace(self._launch(prepared, arguments), seen=tuple(folder.source for folder in folders))
+        return query_container(self.profile, launch)
 
     def _launch(self, prepared: Prepared, arguments: tuple[str, ...]) -> Launch:
         card = prepared.source.card
