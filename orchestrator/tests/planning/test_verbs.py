@@ -155,6 +155,7 @@ def test_a_task_is_what_any_host_may_know(world: Any) -> None:
 
 def test_a_checkpoint_is_mounted_before_and_after_it_is_there(world: Any, tmp_path: Path) -> None:
     """By its folder, with the fingerprint of its training; a container gets that folder and nothing around it."""
+    world.dataset()
     card = world.catalog().model_card("frame-diff")
     folder = tmp_path / "trained" / "moto-0123456789ab" / "checkpoint"
     find = partial(find_weights, card, tmp_path, tmp_path / "cache", trained=Trained("checkpoint", folder, "ba"))

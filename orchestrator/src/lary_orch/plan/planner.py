@@ -6,7 +6,8 @@ does not stop the rest: it becomes a `Problem`.
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
+from itertools import chain
 from pathlib import Path
 from typing import Any, Literal
 
@@ -32,7 +33,7 @@ from lary_orch.plan.jobs import Plan, Problem, Request
 from lary_orch.plan.protocol import for_task, targets_of
 from lary_orch.plan.stores import StoreState, check_alike, check_failed, partitions, plan_store
 from lary_orch.plan.trained import KnownModel, trained_model
-from lary_orch.plan.verbs import EXTRACT, TRAIN, VERBS, Verb, probe_kind, store_group
+from lary_orch.plan.verbs import EXTRACT, VERBS, Verb, probe_kind, store_group
 from lary_orch.runtimes.base import Notify, Runtime
 from lary_orch.runtimes.describe import describe_model, describe_probe
 from lary_orch.runtimes.generated import make_generated
@@ -82,28 +83,28 @@ def plan_part(
 
 def assemble(protocol: str, parts: Sequence[Part], workspace: Workspace) -> Plan:
     """One run of all parts: its name, and each job needing those that write what it reads."""
-    stores = tuple(store for part in parts for store in part.stores)
-    trainings, extracts, probes = ([j for p in parts for j in getattr(p, kind)] for kind in _KINDS)
-    hashes = [store.layout.fingerprint for store in stores] + [_probe_of(job).fingerprint for job in probes]
-    hashes += [output.fingerprint for job in trainings for output in job.outputs]
+    whole = _merged(parts)
+    hashes = [store.layout.fingerprint for store in whole.stores] + [_probe_of(job).fingerprint for job in whole.probes]
+    hashes += [output.fingerprint for job in whole.trainings for output in job.outputs]
     run = f"{protocol}-{fingerprint(sorted(hashes))[:8]}"
-    named = [_in_run(job, workspace.run(run)) for job in (*trainings, *extracts, *probes)]
+    trainings, extracts, probes = (
+        [_in_run(job, workspace.run(run)) for job in jobs] for jobs in (whole.trainings, whole.extracts, whole.probes)
+    )
     # What a finished training wrote is there: nothing waits for it.
-    linked = {job.id: job for job in link([job for job in named if job.verb != TRAIN.name or job.result is None])}
-    jobs = [linked.get(job.id, job) for job in named]
-    first, last = len(trainings), len(trainings) + len(extracts)
+    linked = {job.id: job for job in link([*(job for job in trainings if job.result is None), *extracts, *probes])}
     return Plan(
         run=run,
         protocol=protocol,
-        stores=stores,
-        trainings=tuple(jobs[:first]),
-        extracts=tuple(jobs[first:last]),
-        probes=tuple(jobs[last:]),
-        problems=tuple(problem for part in parts for problem in part.problems),
+        stores=whole.stores,
+        trainings=tuple(linked.get(job.id, job) for job in trainings),
+        extracts=tuple(linked[job.id] for job in extracts),
+        probes=tuple(linked[job.id] for job in probes),
+        problems=whole.problems,
     )
 
 
-_KINDS = ("trainings", "extracts", "probes")
+def _merged(parts: Sequence[Part]) -> Part:
+    return Part(*(tuple(chain.from_iterable(getattr(part, one.name) for part in parts)) for one in fields(Part)))
 
 
 @dataclass(frozen=True)
