@@ -13,10 +13,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from lary_probe.launch import JOINED_BY, ProcessFailedError, _reserved_port, is_joined, launch
 from lary_schema.base import ContractError
 from lary_schema.cards import DiffusionHead, ProtocolCard
 from lary_schema.events import _Event
+from lary_schema.launch import JOINED_BY, ProcessFailedError, _reserved_port, is_joined, launch
 from lary_schema.results import ProbeResult
 
 WithProtocol = Callable[..., ProtocolCard]
@@ -124,7 +124,7 @@ def test_a_bad_job_says_so_once(toy_classes: Any) -> None:
 
 REPORT = """
 import os, sys, time
-from lary_probe.launch import end_with_launcher
+from lary_schema.launch import end_with_launcher
 from lary_schema.events import Failed, to_line
 end_with_launcher()
 """
@@ -160,7 +160,7 @@ def test_a_silent_death_ends_all(end: str, code: int) -> None:
 
 def test_nothing_runs_on_when_the_launcher_is_killed(tmp_path: Path) -> None:
     child = REPORT + f'open("{tmp_path}/" + os.environ["RANK"], "w").write(str(os.getpid()))\ntime.sleep(600)'
-    script = f"import sys\nfrom lary_probe.launch import launch\nlaunch([sys.executable, '-c', {child!r}], 2, print)"
+    script = f"import sys\nfrom lary_schema.launch import launch\nlaunch([sys.executable, '-c', {child!r}], 2, print)"
     launcher = subprocess.Popen([sys.executable, "-c", script])
     pids = [_content(tmp_path / rank) for rank in "01"]
     launcher.send_signal(signal.SIGKILL)

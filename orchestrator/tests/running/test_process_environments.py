@@ -28,7 +28,7 @@ Calls = list[list[str]]
 @pytest.fixture
 def checkout(tmp_path: Path) -> Checkout:
     root = tmp_path / "my bench"
-    for folder in ("shared/schema", "shared/worker", "images/base", "images/toy", "images/scorer"):
+    for folder in ("shared/schema", "shared/worker", "shared/trainer", "images/base", "images/toy", "images/scorer"):
         (root / folder / "src").mkdir(parents=True)
         (root / folder / "pyproject.toml").write_text(f"[project]\nname = '{folder}'\n")
     (root / "images/base/constraints.txt").write_text("torch==2.13.0\n")
@@ -60,7 +60,16 @@ def test_what_a_model_image_installs(checkout: Checkout, image: Kind) -> None:
     root = checkout.root
     assert make_recipe(image(), checkout, "cpu").install == (
         *("-c", f"{root}/images/base/constraints.txt", "--torch-backend", "cpu"),
-        *("-e", f"{root}/shared/schema[store]", "-e", f"{root}/shared/worker", "-e", f"{root}/images/toy"),
+        *(
+            "-e",
+            f"{root}/shared/schema[store]",
+            "-e",
+            f"{root}/shared/worker",
+            "-e",
+            f"{root}/shared/trainer",
+            "-e",
+            f"{root}/images/toy",
+        ),
     )
 
 
@@ -76,11 +85,16 @@ def test_a_probe_needs_no_worker_and_a_local_wheel_no_backend(checkout: Checkout
 
 def test_the_name_changes_with_what_is_installed(checkout: Checkout, image: Kind) -> None:
     names = [make_recipe(image(), checkout, "cpu").name, make_recipe(image(), checkout, "cu128").name]
-    for file in ("images/toy/pyproject.toml", "shared/worker/pyproject.toml", "images/base/constraints.txt"):
+    for file in (
+        "images/toy/pyproject.toml",
+        "shared/worker/pyproject.toml",
+        "shared/trainer/pyproject.toml",
+        "images/base/constraints.txt",
+    ):
         with (checkout.root / file).open("a") as opened:
             opened.write("# changed\n")
         names.append(make_recipe(image(), checkout, "cpu").name)
-    assert len(set(names)) == 5
+    assert len(set(names)) == 6
     assert all(name.startswith("toy-") for name in names)
     assert make_recipe(image(), checkout, "cpu").name == names[-1]
 

@@ -7,9 +7,9 @@ from pathlib import Path
 from lary_schema.command import claim_stdout, run_command, run_job
 from lary_schema.events import Emit
 from lary_schema.jobs import ProbeJob
+from lary_schema.launch import end_with_launcher, is_joined, launch
 
 from lary_probe.describe import image_card
-from lary_probe.launch import end_with_launcher, is_joined, launch
 
 
 def main(arguments: list[str] | None = None) -> int:

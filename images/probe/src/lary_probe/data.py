@@ -6,13 +6,13 @@ from typing import Any
 
 import numpy as np
 from lary_schema.jobs import ProbeJob
+from lary_schema.launch import local_processes
 from lary_schema.mounts import Mounts
 from lary_schema.results import Holdout, StoreTrace
 from numpy.typing import NDArray
 
 from lary_probe.groups import Groups, groups_of
 from lary_probe.latents import Latents, load_within, open_latents
-from lary_probe.launch import local_processes
 from lary_probe.metadata import SplitMetadata
 from lary_probe.outputs import Outputs
 from lary_probe.sampling import FEW_GROUPS, FEW_ROWS

@@ -12,10 +12,10 @@ from lary_schema.base import ContractError
 from lary_schema.cards import ClassifyRecipe, RegressRecipe
 from lary_schema.events import Emit, Finished, Progress, Started, Warned, _Event
 from lary_schema.jobs import ProbeJob
+from lary_schema.launch import is_joined, local_processes
 from lary_schema.mounts import Mounts
 from lary_schema.watchdog import Watchdog
 
-from lary_probe.launch import is_joined, local_processes
 from lary_probe.sampling import steps_per_epoch
 
 PROGRESS_SECONDS = 2.0

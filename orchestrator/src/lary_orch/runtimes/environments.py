@@ -46,8 +46,17 @@ class Checkout:
         return self.root / "shared" / "worker"
 
     @property
+    def trainer(self) -> Path:
+        return self.root / "shared" / "trainer"
+
+    @property
     def demo(self) -> Path:
         return self.root / "shared" / "demo"
+
+    @property
+    def common(self) -> tuple[Path, ...]:
+        """What the environments of model images share."""
+        return self.schema, self.worker, self.trainer
 
     @property
     def constraints(self) -> Path:
@@ -67,7 +76,7 @@ class OwnEnvironments:
     def prepare(self, image: ImageSource, notify: Notify) -> Prepared:
         recipe = make_recipe(image, self._checkout, torch_source(self._environ))
         self._make(recipe, notify)
-        sources = [self._checkout.schema, self._checkout.worker, recipe.image]
+        sources = [*self._checkout.common, recipe.image]
         return Prepared(image, recipe.name, None, fingerprint([recipe.name, source_state(sources)]))
 
     def tool(self, name: str, folder: Path, extra: str, notify: Notify) -> Path:
@@ -102,7 +111,7 @@ class CurrentEnvironment:
 
     def prepare(self, image: ImageSource, notify: Notify) -> Prepared:
         name = f"current-{platform.python_implementation().lower()}-{platform.python_version()}"
-        sources = [self._checkout.schema, self._checkout.worker, _folder_of(image)]
+        sources = [*self._checkout.common, _folder_of(image)]
         installed = Path(sysconfig.get_path("purelib")).stat().st_mtime_ns
         return Prepared(image, name, None, fingerprint([sys.executable, installed, source_state(sources)]))
 
@@ -131,7 +140,7 @@ class Recipe:
 def make_recipe(image: ImageSource, checkout: Checkout, torch: str) -> Recipe:
     """The environment of an image. `torch` is a backend of uv's `--torch-backend`, or `find-links`."""
     folder = _folder_of(image)
-    projects = [checkout.schema, checkout.worker, folder]
+    projects = [*checkout.common, folder]
     made_from = {
         "files": [file_sha256(p / "pyproject.toml") for p in projects] + [file_sha256(checkout.constraints)],
         "folders": [str(p) for p in projects],
@@ -157,9 +166,9 @@ def tool_recipe(name: str, folder: Path, extra: str, checkout: Checkout) -> Reci
 
 
 def editable_arguments(folder: Path, image: ImageSource, checkout: Checkout) -> list[str]:
-    """`-e` for the packages of an image: the schema, the worker (not for probes), its own folder."""
-    worker = ["-e", str(checkout.worker)] if image.card.kind != "probe" else []
-    return ["-e", f"{checkout.schema}[store]", *worker, "-e", str(folder)]
+    """`-e` for the packages of an image: the schema, worker and trainer (not for probes), its own folder."""
+    loops = [] if image.card.kind == "probe" else ["-e", str(checkout.worker), "-e", str(checkout.trainer)]
+    return ["-e", f"{checkout.schema}[store]", *loops, "-e", str(folder)]
 
 
 def _folder_of(image: ImageSource) -> Path:

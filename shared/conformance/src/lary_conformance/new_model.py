@@ -22,7 +22,7 @@ TEMPLATE_FILES = (
     "tests/test_frame_diff.py",
 )
 """What `frame-diff` consists of, below images/baseline."""
-RESERVED = {"base", "schema", "worker", "orch", "model", "latents", "weights"}
+RESERVED = {"base", "schema", "worker", "trainer", "orch", "model", "latents", "weights"}
 """Names of our own packages, and of the classes that a model's file imports."""
 
 

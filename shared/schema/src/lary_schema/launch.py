@@ -1,4 +1,4 @@
-"""One probe job by several processes of this machine: started, listened to and ended together. Imports no torch."""
+"""One job by several processes of this machine: started, listened to and ended together. Imports no torch."""
 
 import os
 import socket
@@ -14,7 +14,7 @@ from lary_schema.events import Emit, Failed, from_line
 
 JOINED_BY = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
 """What torch reads to find the other processes; whoever starts them sets all of it."""
-LAUNCHED = "LARY_PROBE_LAUNCHED"
+LAUNCHED = "LARY_LAUNCHED"
 """Set for our own children: their stdin is a pipe that ends with us."""
 POLL_SECONDS = 0.05
 
