@@ -148,6 +148,8 @@ class TrainJob(_Job):
     """How many share each batch (one per GPU)."""
     workers: int = Field(default=2, ge=1)
     """Decode processes."""
+    ram_bytes: int = Field(default=4 << 30, ge=0)
+    """Decoded rows are kept in so much memory of each process; those beyond it are decoded each time."""
     row_timeout_s: float = Field(default=60, gt=0)
     max_failed: float = Field(default=0.01, ge=0, le=1)
     """Tolerated share of rows that cannot be read."""

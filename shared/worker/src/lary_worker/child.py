@@ -1,4 +1,4 @@
-"""A decode process: `python -m lary_worker.child`, started by `pool` alone.
+"""A decode process: `python -m lary_worker.child`, started by `pool` alone. `serve` is for others that decode alike.
 
 It talks JSON over a pipe: one task in, its stage and one reply out, the row itself in shared memory. It ends with
 its parent, by the pipe's end or, in the middle of a row, by the kernel.
@@ -7,6 +7,7 @@ its parent, by the pipe's end or, in the middle of a row, by the kernel.
 import json
 import sys
 import traceback
+from collections.abc import Callable, Mapping
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
@@ -19,19 +20,26 @@ from numpy.typing import NDArray
 
 from lary_worker import decode, registry
 from lary_worker.faults import RowFaultError, detail_of
-from lary_worker.model import Model
 from lary_worker.parent import die_with_parent
 from lary_worker.slots import map_memory
 
+Fill = Callable[[Mapping[str, Any], NDArray[np.uint8], NDArray[Any]], None]
+"""Task, its frames (T, H, W, 3), its slot: makes of the frames what the slot is to hold."""
+
 
 def main(arguments: list[str]) -> int:
-    """Reply tasks until the pipe ends. Arguments: pipe, memory (descriptors), settings (JSON)."""
+    """Reply to tasks until the pipe ends. Arguments: pipe, memory (descriptors), settings (JSON)."""
+    return serve(arguments, _of_model)
+
+
+def serve(arguments: list[str], make: Callable[[dict[str, Any]], Fill]) -> int:
+    """The loop of a decode process; `make` gets the settings."""
     settings = json.loads(arguments[2])
     die_with_parent(settings["parent"])
     cv2.setNumThreads(1)
     spec = TensorSpec.parse(settings["spec"], "settings")
     slots = map_memory(int(arguments[1]), spec, settings["slots"])
-    model = registry.make_model(settings["key"], settings["mode"], settings["variant"])
+    fill = make(settings)
     with Connection(int(arguments[0])) as pipe:
         pipe.send_bytes(b"{}")
         while True:
@@ -39,17 +47,17 @@ def main(arguments: list[str]) -> int:
                 task = json.loads(pipe.recv_bytes())
             except EOFError:
                 return 0
-            pipe.send_bytes(json.dumps(_reply(task, model, slots, settings["decoder"], pipe)).encode())
+            pipe.send_bytes(json.dumps(_reply(task, fill, slots, settings, pipe)).encode())
 
 
 def _reply(
-    task: dict[str, Any], model: Model, slots: NDArray[Any], decoder: Decoder, pipe: Connection
+    task: dict[str, Any], fill: Fill, slots: NDArray[Any], settings: dict[str, Any], pipe: Connection
 ) -> dict[str, Any]:
     try:
-        frames, clamped = _frames(task, model.mode, decoder)
+        frames, clamped = _frames(task, settings["mode"], settings["decoder"])
         # For whoever has to say what hung or died.
         pipe.send_bytes(b'{"stage": "preprocess"}')
-        slots[task["slot"]] = _preprocessed(model, frames)
+        fill(task, frames, slots[task["slot"]])
     except RowFaultError as fault:
         return {"reason": fault.reason, "detail": fault.detail}
     except MemoryError:
@@ -70,19 +78,34 @@ def _frames(task: dict[str, Any], mode: Mode, decoder: Decoder) -> tuple[NDArray
         raise RowFaultError("decode_error", f"{' and '.join(names)}: {detail_of(error)}") from None
 
 
-def _preprocessed(model: Model, frames: NDArray[np.uint8]) -> NDArray[Any]:
+def _of_model(settings: dict[str, Any]) -> Fill:
+    model = registry.make_model(settings["key"], settings["mode"], settings["variant"])
+    spec, owner = model.spec.input, f"the card of {model.card.key}"
+
+    def fill(_task: Mapping[str, Any], frames: NDArray[np.uint8], slot: NDArray[Any]) -> None:
+        slot[:] = preprocessed(model.preprocess, frames, spec, owner)
+
+    return fill
+
+
+def preprocessed(
+    preprocess: Callable[[NDArray[np.uint8]], NDArray[Any]], frames: NDArray[np.uint8], spec: TensorSpec, owner: str
+) -> NDArray[Any]:
+    """What a `preprocess` makes of frames; `owner` is whose shape and dtype `spec` is.
+
+    Raises RowFaultError for whatever it raises, and for an array of another shape or dtype.
+    """
     try:
-        array = model.preprocess(frames)
+        array = preprocess(frames)
     except MemoryError:
         raise
     except Exception as error:  # noqa: BLE001 - a model's code may raise anything, and it costs the row alone
         traceback.print_exception(error)
         raise RowFaultError("preprocess_error", detail_of(error)) from None
-    spec = model.spec.input
     if array.shape != spec.shape or str(array.dtype) != spec.dtype:
         raise RowFaultError(
             "preprocess_error",
-            f"preprocess gave {array.dtype} {array.shape}, the card of {model.card.key} says {spec.dtype} {spec.shape}",
+            f"preprocess gave {array.dtype} {array.shape}, {owner} says {spec.dtype} {spec.shape}",
         )
     return array
 

@@ -10,9 +10,10 @@ import numpy as np
 import torch
 from lary_schema.base import ContractError
 from lary_schema.jobs import ExtractJob
+from lary_schema.training import TrainJob
 
 
-def prepare_torch(job: ExtractJob) -> torch.device:
+def prepare_torch(job: ExtractJob | TrainJob) -> torch.device:
     """Seed, deterministic algorithms, no TF32, threads. Raises ContractError where there is no such device."""
     # Read by cuBLAS when it starts; without it its sums may be ordered anew on every run.
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")

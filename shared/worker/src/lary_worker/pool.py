@@ -8,23 +8,22 @@ import os
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing import Pipe
 from multiprocessing.connection import Connection
 from types import TracebackType
-from typing import Any, NamedTuple, Self
+from typing import Any, NamedTuple, Protocol, Self
 
 from lary_schema.base import ContractError
-from lary_schema.cards import Mode, TensorSpec
-from lary_schema.jobs import Decoder, ExtractJob
+from lary_schema.cards import TensorSpec
+from lary_schema.jobs import ExtractJob
 from lary_schema.store.layout import Failure
 from numpy.typing import NDArray
 
 from lary_worker.faults import StalledRowsError
 from lary_worker.processes import Child, End, Processes, Reply, Stage
-from lary_worker.rows import Task
 from lary_worker.slots import make_memory, map_memory
 
 _HUNG_ROWS = 4
@@ -43,19 +42,31 @@ class Decoded(NamedTuple):
 Outcome = Decoded | Failure
 
 
+class DecodeTask(Protocol):
+    """One row to decode, a named tuple: `lary_worker.rows.Task`, or one of another child's."""
+
+    @property
+    def row(self) -> int: ...
+
+    def _asdict(self) -> dict[str, Any]: ...
+
+
 @dataclass(frozen=True)
 class PoolConfig:
     """What the processes do, and how many rows ahead."""
 
     key: str
-    mode: Mode
-    variant: str
-    decoder: Decoder
+    """Of the model, for messages."""
+    settings: Mapping[str, Any]
+    """JSON values for the processes: the decoder, and what they make their `preprocess` of."""
     spec: TensorSpec
+    """Of a slot."""
     workers: int
     row_timeout_s: float
     slots: int
     """Rows that are decoded and not yet released, at most."""
+    module: str = "lary_worker.child"
+    """What the processes run."""
 
     @classmethod
     def of(cls, job: ExtractJob) -> Self:
@@ -63,9 +74,12 @@ class PoolConfig:
         values = job.values
         return cls(
             key=values.model,
-            mode=values.mode,
-            variant=values.variant,
-            decoder=values.decoder,
+            settings={
+                "key": values.model,
+                "mode": values.mode,
+                "variant": values.variant,
+                "decoder": values.decoder,
+            },
             spec=values.spec.input,
             workers=job.workers,
             row_timeout_s=job.row_timeout_s,
@@ -77,13 +91,13 @@ class _Numbered(NamedTuple):
     """A row and its number in the order of `take`."""
 
     number: int
-    task: Task
+    task: DecodeTask
 
 
 class DecodePool:
     """Decodes `tasks` ahead of `take`, which gives them in order. A context manager."""
 
-    def __init__(self, config: PoolConfig, tasks: Iterator[Task | Failure]) -> None:
+    def __init__(self, config: PoolConfig, tasks: Iterator[DecodeTask | Failure]) -> None:
         self._config = config
         self._tasks = tasks
         self._fd = make_memory(config.spec, config.slots)
@@ -167,19 +181,12 @@ class DecodePool:
 
     def _start(self) -> Child[_Numbered]:
         config = self._config
-        settings = {
-            "parent": os.getpid(),
-            "key": config.key,
-            "mode": config.mode,
-            "variant": config.variant,
-            "decoder": config.decoder,
-            "spec": config.spec.model_dump(mode="json"),
-            "slots": config.slots,
-        }
+        ours_alone = {"parent": os.getpid(), "spec": config.spec.model_dump(mode="json"), "slots": config.slots}
+        settings = {**config.settings, **ours_alone}
         ours, theirs = Pipe()
         with theirs:
             fds = (theirs.fileno(), self._fd)
-            command = [sys.executable, "-m", "lary_worker.child", *map(str, fds), json.dumps(settings)]
+            command = [sys.executable, "-m", config.module, *map(str, fds), json.dumps(settings)]
             # Parallelism is by process: libraries that start a thread per core would only get in its way.
             env = os.environ | {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
             process = subprocess.Popen(command, stdin=subprocess.DEVNULL, pass_fds=fds, env=env)
@@ -198,7 +205,7 @@ class DecodePool:
             if task is None:
                 return None
             self._given += 1
-            if isinstance(task, Task):
+            if not isinstance(task, Failure):
                 return _Numbered(self._given - 1, task)
             self._put(self._given - 1, task)
         return None

@@ -1,0 +1,204 @@
+"""All that a training reads besides weights: its splits, their frames by decode processes, actions and texts."""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from lary_schema.base import ContractError
+from lary_schema.cards import TensorSpec, VideoColumns
+from lary_schema.jobs import Source
+from lary_schema.mounts import Mounts
+from lary_schema.training import TrainData, TrainJob
+from lary_worker.pool import PoolConfig
+from numpy.typing import NDArray
+
+from lary_trainer.frames import PairReader, Pairs
+from lary_trainer.order import Order, Rows, Wanted, part
+from lary_trainer.registry import find_trainee, model_card
+from lary_trainer.rows import Groups, Split, Standardise, Targets
+from lary_trainer.trainee import Batch, Facts
+from lary_trainer.world import World
+
+
+class Labels(NamedTuple):
+    """Whose labels are seen."""
+
+    rows: int = 0
+    groups: int = 0
+    sha256: str | None = None
+
+
+@dataclass
+class SplitInput:
+    """Rows of one split, ready to be read."""
+
+    name: str
+    rows: Rows
+    reader: PairReader
+    targets: Targets
+    order: Callable[[], Order]
+    """A new one: the pool's thread and the loop go through their own."""
+
+    def batches(self, start: int, stop: int, rank: int, processes: int) -> Iterator[Pairs]:
+        """One process's part of every step's batch."""
+
+        def plan() -> Iterator[Wanted]:
+            return (part(wanted, rank, processes) for wanted in self.order().batches(start, stop))
+
+        return self.reader.read(plan)
+
+    def in_order(self) -> Iterator[Pairs]:
+        return self.reader.read(lambda: self.order().in_order())
+
+    def batch(self, seed: int, step: int, rows: Rows, frames: torch.Tensor) -> Batch:
+        """What a trainee gets, on the device of `frames`."""
+        actions = self.targets.actions_of(rows)
+        device = frames.device
+        return Batch(
+            seed=seed,
+            step=step,
+            rows=rows,
+            frames=frames,
+            actions=None if actions is None else torch.from_numpy(actions).to(device),
+            labelled=None if actions is None else torch.ones(len(rows), dtype=torch.bool, device=device),
+            text=self.targets.texts_of(rows),
+        )
+
+
+@dataclass
+class Inputs:
+    """Of one training."""
+
+    job: TrainJob
+    train: SplitInput
+    held_out: SplitInput | None
+    facts: Facts
+    labels: Labels
+    device: torch.device
+    world: World
+
+    @property
+    def splits(self) -> tuple[SplitInput, ...]:
+        return (self.train,) if self.held_out is None else (self.train, self.held_out)
+
+    def on_device(self, frames: NDArray[np.uint8]) -> torch.Tensor:
+        tensor = torch.from_numpy(frames)
+        return tensor.pin_memory().to(self.device, non_blocking=True) if self.device.type == "cuda" else tensor
+
+    def train_batch(self, pairs: Pairs) -> Batch:
+        return self.train.batch(self.job.values.seed, pairs.step, pairs.rows, self.on_device(pairs.frames))
+
+    def whole(self, batch: Batch, counts: Sequence[int]) -> Batch:
+        """The batch of all processes."""
+        if self.world.size == 1:
+            return batch
+        rows = self.world.gather(torch.from_numpy(batch.rows).to(self.device), counts).cpu().numpy()
+        return self.train.batch(batch.seed, batch.step, rows, self.world.gather(batch.frames, counts))
+
+    def held_out_batches(self, step: int) -> Iterator[Batch]:
+        assert self.held_out is not None
+        for pairs in self.held_out.in_order():
+            frames = self.on_device(pairs.frames)
+            if len(pairs.rows):
+                yield self.held_out.batch(self.job.values.seed, step, pairs.rows, frames)
+
+
+def open_inputs(job: TrainJob, mounts: Mounts, device: torch.device, world: World, beat: Callable[[], None]) -> Inputs:
+    """Read the CSVs, draw the labelled share, read its labels. Raises ContractError saying what does not fit."""
+    values = job.values
+    recipe, trainee = values.recipe, find_trainee(values.recipe)
+    supervised, texts = trainee.supervision(recipe) != "none", trainee.reads_text(recipe)
+    if supervised and values.labelled is None:
+        raise ContractError(f"recipe {recipe.key} reads action labels and the job names no labelled share; give one")
+    split = Split(values.data, job.source, mounts)
+    rows, groups = (split.rows, Groups(())) if values.labelled is None else split.labelled(values.labelled)
+    actions = split.actions(rows) if supervised else None
+    standardise = None if actions is None else Standardise(actions)
+    words = split.texts(rows) if texts else []
+    facts = Facts(
+        rows=len(rows),
+        action_shape=None if actions is None else (actions.shape[1], actions.shape[2]),
+        words=tuple(sorted({word for text in words for word in text.split()})),
+    )
+    labels = Labels(len(rows), len(groups.names), groups.sha256) if supervised else Labels()
+    places = {row: at for at, row in enumerate(rows.tolist())}
+    targets = Targets(places, None if standardise is None or actions is None else standardise(actions), words)
+    train = _input(job, split, rows, targets, beat)
+    held_out = None
+    if values.held_out is not None and job.held_out is not None:
+        held_out = _held_out(job, values.held_out, job.held_out, mounts, standardise, texts, beat)
+    return Inputs(job, train, held_out, facts, labels, device, world)
+
+
+def _held_out(
+    job: TrainJob, data: TrainData, source: Source, mounts: Mounts, standardise: Standardise | None, texts: bool,
+    beat: Callable[[], None],
+) -> SplitInput:  # fmt: skip
+    split = Split(data, source, mounts)
+    rows = split.rows
+    actions = None if standardise is None else standardise(split.actions(rows))
+    places = {row: row for row in rows.tolist()}
+    return _input(job, split, rows, Targets(places, actions, split.texts(rows) if texts else ()), beat)
+
+
+def _input(job: TrainJob, split: Split, rows: Rows, targets: Targets, beat: Callable[[], None]) -> SplitInput:
+    recipe, seed = job.values.recipe, job.values.seed
+    pairs = _pairs_of_a_row(job, split.data)
+    ram = job.ram_bytes // 2 if job.values.held_out is not None else job.ram_bytes
+    reader = PairReader(split.tasks_of(rows), _pool(job, split.data, len(rows), pairs), ram, beat)
+    return SplitInput(
+        split.data.split, rows, reader, targets, lambda: Order(seed, rows, recipe.batch_size, pairs)
+    )  # fmt: skip
+
+
+def _pairs_of_a_row(job: TrainJob, data: TrainData) -> int:
+    recipe = job.values.recipe
+    if not isinstance(data.columns, VideoColumns):
+        if recipe.dt is not None:
+            raise ContractError(
+                f"recipe {recipe.key}: dt is for clips, and the CSV of {data.dataset} gives image pairs; leave dt out"
+            )
+        return 1
+    if recipe.dt is None:
+        raise ContractError(f"recipe {recipe.key}: {data.dataset} has clips, so dt must say how far apart frames are")
+    if recipe.dt >= data.frames:
+        raise ContractError(
+            f"recipe {recipe.key}: dt {recipe.dt} reaches beyond every clip of {data.dataset}, which has {data.frames} "
+            f"sampled frames; choose {data.frames - 1} or less"
+        )
+    return data.frames - recipe.dt
+
+
+def _pool(job: TrainJob, data: TrainData, rows: int, pairs: int) -> PoolConfig:
+    recipe = job.values.recipe
+    workers = max(1, job.workers // job.processes)
+    batch = -(-recipe.batch_size // job.processes)
+    return PoolConfig(
+        key=recipe.key,
+        settings={
+            "recipe": recipe.model_dump(mode="json"),
+            "rows": rows,
+            "seed": job.values.seed,
+            "dt": recipe.dt or 1,
+            "mode": data.columns.input,
+            "decoder": job.values.decoder,
+        },
+        spec=TensorSpec(shape=(pairs, 2, *_frame_shape(job)), dtype="uint8"),
+        workers=workers,
+        row_timeout_s=job.row_timeout_s,
+        slots=max(3 * batch, batch + 2 * workers),
+        module="lary_trainer.child",
+    )
+
+
+def _frame_shape(job: TrainJob) -> tuple[int, ...]:
+    """Height, width and colours of a preprocessed frame, as the trained model's card says."""
+    for spec in model_card(job.values.recipe).modes.values():
+        if spec.input.dtype == "uint8" and len(spec.input.shape) == 4:
+            return spec.input.shape[1:]
+    raise ContractError(
+        f"recipe {job.values.recipe.key}: its card has no mode with input uint8 (frames, height, width, 3), so the "
+        "size of what `preprocess` gives is unknown"
+    )

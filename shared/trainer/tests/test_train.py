@@ -1,0 +1,88 @@
+"""The loop: what a training leaves, that it does not depend on memory or micro-batches, and what it says."""
+
+from typing import Any
+
+import pytest
+from lary_schema.training import Labelled, TrainedCard
+from safetensors.torch import load_file
+
+
+def test_a_training_from_beginning_to_end(bench: Any) -> None:
+    job = bench.job(values={"recipe": bench.recipe(config={"dropout": True})})
+    done = bench.train(job)
+    assert done.code == 0, done.events[-1]
+    assert [event.step for event in done.of("saved")] == [5, 10, 15]
+    assert [(e.step, e.split) for e in done.of("measured")] == [(10, "train"), (10, "val"), (20, "train"), (20, "val")]
+    first, last = (done.of("measured")[at].values for at in (0, 2))
+    assert last["pixels"] < first["pixels"]
+    assert {"total", "gradient", "rate.encoder", "rate.rest"} < set(first)
+    assert done.of("measured")[1].values["odd"] is None
+    started, finished = done.of("started")[0], done.of("finished")[0]
+    assert (started.total, started.skipped, started.unit, finished.done) == (20, 0, "steps", 20)
+    assert sorted(p.name for p in bench.out.iterdir() if p.name[0] != ".") == [
+        "card.json", "config.json", "model.safetensors", "training.json",
+    ]  # fmt: skip
+    result = bench.result()
+    assert (result.key, result.rows, result.labelled_rows, result.attempts) == (job.values.key, 24, 0, 1)
+    assert set(result.files) == {"card.json", "config.json", "model.safetensors"}
+    card = TrainedCard.read(bench.out / "card.json")
+    assert (card.image, card.card.key, card.supervision) == ("toy", job.values.key, "none")
+    assert [spec.name for spec in card.card.weights] == ["checkpoint"]
+
+
+def test_again_it_does_nothing(bench: Any) -> None:
+    job = bench.job()
+    assert bench.train(job).code == 0
+    before = {p.name: p.stat().st_mtime_ns for p in bench.out.iterdir()}
+    done = bench.run(job)
+    assert (done.code, [e.event for e in done.events], done.events[0].skipped) == (0, ["started", "finished"], 20)
+    assert {p.name: p.stat().st_mtime_ns for p in bench.out.iterdir()} == before
+
+
+@pytest.mark.parametrize("clips", [False, True])
+def test_rows_kept_or_decoded_each_time_give_the_same_bytes(bench: Any, clips: bool) -> None:
+    """Memory for all rows, for some, for none; held-out rows alike."""
+    row = 2 * 8 * 8 * 3 * (3 if clips else 1)
+    made, measured = set(), set()
+    for at, ram in enumerate((1 << 30, 2 * 7 * row, 0)):
+        done = bench.train(bench.job(clips=clips, ram_bytes=ram), out=f"out{at}")
+        assert done.code == 0, done.events[-1]
+        made.add(bench.model(f"out{at}"))
+        measured.add(str(bench.result(f"out{at}").measured))
+    assert (len(made), len(measured)) == (1, 1)
+
+
+def test_seed_and_recipe_decide(bench: Any) -> None:
+    made = []
+    for at, values in enumerate([{}, {"seed": 4}, {"recipe": bench.recipe(batch_size=5)}, {}]):
+        assert bench.train(bench.job(values=values), out=f"out{at}").code == 0
+        made.append(bench.model(f"out{at}"))
+    assert made[0] == made[3]
+    assert len(set(made)) == 3
+
+
+def test_a_step_with_micro_batches_is_a_step(bench: Any) -> None:
+    """A loss that couples all rows; parts of one size and of several."""
+    chosen = bench.recipe(config={"couple": True}, losses={"pixels": 1.0, "couple": 0.5})
+    found = {}
+    for size in (None, 3, 4, 1):
+        done = bench.train(bench.job(values={"recipe": chosen}, micro_batch=size), out=f"out{size}")
+        assert done.code == 0, done.events[-1]
+        found[size] = load_file(bench.root / f"out{size}" / "model.safetensors")
+        assert bench.result(f"out{size}").micro_batch == (size or 6)
+    for size in (3, 4, 1):
+        for name, tensor in found[None].items():
+            assert tensor.allclose(found[size][name], rtol=1e-4, atol=1e-5), (size, name)
+
+
+def test_labels_are_those_of_whole_groups(bench: Any) -> None:
+    chosen = bench.recipe(config={"supervised": True, "text": True}, losses={"pixels": 1.0, "action": 0.1})
+    results = {}
+    for share in (0.5, 1.0):
+        labelled = Labelled(share=share, seed=1)
+        done = bench.train(bench.job(values={"recipe": chosen, "labelled": labelled}), out=f"out{share}")
+        assert done.code == 0, done.events[-1]
+        results[share] = bench.result(f"out{share}")
+    assert [(r.rows, r.labelled_rows, r.labelled_groups) for r in results.values()] == [(12, 12, 3), (24, 24, 6)]
+    assert results[0.5].supervision == "joint"
+    assert results[0.5].labelled_sha256 != results[1.0].labelled_sha256
