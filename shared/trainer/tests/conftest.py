@@ -351,13 +351,15 @@ class Bench:
         metadata = MetadataFile(path=name, sha256=sha256, rows=count_rows(path))
         return TrainData(**values | changes), Source(metadata=metadata, **common)
 
-    def job(self, *, clips: bool = False, values: dict[str, Any] | None = None, **changes: Any) -> TrainJob:
-        """A job; `values` and `changes` are fields of `TrainValues` and `TrainJob`."""
+    def job(
+        self, *, clips: bool = False, held: bool = False, values: dict[str, Any] | None = None, **changes: Any
+    ) -> TrainJob:
+        """A job, `held`: with held-out rows; `values` and `changes` are fields of `TrainValues` and `TrainJob`."""
         data, source = self.data("train", clips=clips)
-        held, held_source = self.data("val", clips=clips)
+        held_out, held_source = self.data("val", clips=clips) if held else (None, None)
         chosen = (values or {}).get("recipe") or recipe(dt=2 if clips else None)
         fields: dict[str, Any] = {
-            "recipe": chosen, "data": data, "held_out": held, "seed": 3, "code_sha256": training_sha256(chosen),
+            "recipe": chosen, "data": data, "held_out": held_out, "seed": 3, "code_sha256": training_sha256(chosen),
             "libraries": minor_versions(registry.libraries()),
         } | (values or {})  # fmt: skip
         if chosen.config.get("supervised"):

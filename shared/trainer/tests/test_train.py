@@ -8,7 +8,7 @@ from safetensors.torch import load_file
 
 
 def test_a_training_from_beginning_to_end(bench: Any) -> None:
-    job = bench.job(values={"recipe": bench.recipe(config={"dropout": True})})
+    job = bench.job(held=True, values={"recipe": bench.recipe(config={"dropout": True})})
     done = bench.train(job)
     assert done.code == 0, done.events[-1]
     assert [event.step for event in done.of("saved")] == [5, 10, 15]
@@ -45,7 +45,7 @@ def test_rows_kept_or_decoded_each_time_give_the_same_bytes(bench: Any, clips: b
     row = 2 * 8 * 8 * 3 * (3 if clips else 1)
     made, measured = set(), set()
     for at, ram in enumerate((1 << 30, 2 * 7 * row, 0)):
-        done = bench.train(bench.job(clips=clips, ram_bytes=ram), out=f"out{at}")
+        done = bench.train(bench.job(held=True, clips=clips, ram_bytes=ram), out=f"out{at}")
         assert done.code == 0, done.events[-1]
         made.add(bench.model(f"out{at}"))
         measured.add(str(bench.result(f"out{at}").measured))
