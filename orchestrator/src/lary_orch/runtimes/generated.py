@@ -22,7 +22,7 @@ TOOLS = ("av", "numpy", "PIL")
 
 def make_generated(card: DatasetCard, workspace: Workspace, notify: Notify) -> None:
     """Have a demo set's files exist; any other set is the user's. Raises ContractError where it cannot be made."""
-    if card.generator is None or lary_demo.is_complete(workspace.generated / card.generator, lary_demo.Settings()):
+    if card.generator is None or lary_demo.is_complete(workspace.generated / card.generator):
         return
     command = [str(demo_python(workspace, notify)), "-m", "lary_demo", card.generator, str(workspace.generated)]
     with subprocess.Popen(

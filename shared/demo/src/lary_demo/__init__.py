@@ -1,13 +1,14 @@
-"""The demo world: two small procedural datasets with known actions, the same for a seed everywhere.
+"""The demo world: small procedural datasets with known actions, the same for a seed everywhere.
 
 `ensure` makes one at its first use. `python -m lary_demo KEY FOLDER --seed 1 --distractor 80`
 makes another world, to be named by a dataset card of its own.
 """
 
 import json
+import os
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from pathlib import Path
 from secrets import token_hex
@@ -15,13 +16,13 @@ from secrets import token_hex
 from lary_schema.atomic import PARTIAL_SUFFIX
 from lary_schema.base import ContractError
 
-from lary_demo.settings import VERSION, Settings
+from lary_demo.settings import DISTRACTOR, VERSION, Settings
 
 __all__ = ["KEYS", "VERSION", "Settings", "ensure", "is_complete"]
 
 TABLES = 2
 """Of the CSVs' columns: bump it when one is added. The media and their names stay."""
-KEYS = ("demo_motion", "demo_arm")
+KEYS = tuple(DISTRACTOR)
 MARKER = "demo.json"
 
 
@@ -31,9 +32,7 @@ def ensure(key: str, folder: Path, notify: Callable[[str], object] = str, settin
     What lies there in part, or by other settings, is replaced. Safe against kills and against two
     processes at once. Raises ContractError for an unknown key or a folder that cannot be written.
     """
-    settings = settings or Settings()
-    if key not in KEYS:
-        raise ContractError(f"no demo set {key!r}; there are {', '.join(KEYS)}")
+    settings = settings or Settings.of(key)
     target = folder / key
     if is_complete(target, settings):
         return
@@ -49,8 +48,9 @@ def ensure(key: str, folder: Path, notify: Callable[[str], object] = str, settin
     notify(f"made {key} in {time.monotonic() - begun:.1f} s")
 
 
-def is_complete(target: Path, settings: Settings) -> bool:
-    """Whether a folder holds the set by these settings, and no file of it is missing or cut."""
+def is_complete(target: Path, settings: Settings | None = None) -> bool:
+    """Whether a folder, named after its set, holds it by these settings, and no file of it is missing or cut."""
+    settings = settings or Settings.of(target.name)
     try:
         marker = json.loads((target / MARKER).read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -59,8 +59,19 @@ def is_complete(target: Path, settings: Settings) -> bool:
 
 
 def _marker(target: Path, settings: Settings) -> dict[str, int]:
-    sizes = [p.stat().st_size for p in target.rglob("*") if p.is_file() and p.name != MARKER]
+    files = (entry for entry in _files(target) if entry.name != MARKER)
+    sizes = [entry.stat().st_size for entry in files]
     return {**asdict(settings), "tables": TABLES, "files": len(sizes), "bytes": sum(sizes)}
+
+
+def _files(folder: Path) -> Iterator[os.DirEntry[str]]:
+    """All files below a folder. The long sets have tens of thousands, which are looked at before each run."""
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            if entry.is_dir(follow_symlinks=False):
+                yield from _files(Path(entry.path))
+            elif entry.is_file():
+                yield entry
 
 
 def _replace(key: str, target: Path, settings: Settings) -> None:

@@ -13,11 +13,11 @@ from lary_demo import KEYS, Settings, ensure
 @click.argument("key", type=click.Choice(KEYS))
 @click.argument("folder", type=click.Path(path_type=Path, file_okay=False))
 @click.option("--seed", default=0, show_default=True, type=click.IntRange(min=0))
-@click.option("--distractor", default=50, show_default=True, type=click.IntRange(0, 100), help="Strength in percent.")
-def main(key: str, folder: Path, seed: int, distractor: int) -> None:
+@click.option("--distractor", type=click.IntRange(0, 100), help="Strength in percent [default: the set's].")
+def main(key: str, folder: Path, seed: int, distractor: int | None) -> None:
     """Make the demo set KEY in FOLDER/KEY."""
     try:
-        ensure(key, folder, click.echo, Settings(seed, distractor))
+        ensure(key, folder, click.echo, Settings.of(key, seed, distractor))
     except ContractError as error:
         click.echo(f"error: {error}", err=True)
         sys.exit(error.exit_code)

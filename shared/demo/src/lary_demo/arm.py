@@ -1,5 +1,10 @@
-"""`demo_arm`: a planar arm of two links with a gripper; image pairs, and the actions in between."""
+"""A planar arm of two links with a gripper; image pairs, and the actions in between.
 
+`demo_arm` has few pairs, those of steady motion. `demo_arm_long` and `demo_arm_still` have enough to train on: every
+frame of an episode begins a pair, and the distractor is one that can be measured, or is absent.
+"""
+
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,8 +19,16 @@ STRIDE = 4
 CHUNKS = 4
 """Pairs in an episode."""
 EPISODES = {"train": 96, "val": 32}
+LONG_EPISODES = {"train": 500, "val": 120}
 RADIANS = 6.283185307179586 / TURN
 """One unit of angle."""
+
+WORDS = {
+    "shoulder": ("left", "stay", "right"),
+    "elbow": ("anticlockwise", "rest", "clockwise"),
+    "gripper": ("close", "hold", "open"),
+}
+"""By dimension, what an instruction calls a change below, of and above 0."""
 
 _BASE: Point = (SIZE * SUB // 2, SIZE * SUB * 3 // 4)
 _UPPER, _FORE = 15 * SUB, 15 * SUB
@@ -53,7 +66,7 @@ class Episode:
     distractor: Distractor
 
     @classmethod
-    def draw(cls, draws: Draws) -> "Episode":
+    def draw(cls, draws: Draws, distractor: Callable[[Draws], Distractor] = Distractor.draw) -> "Episode":
         state = first = State(draws.between(*_SHOULDER), draws.between(*_ELBOW), draws.between(0, _OPEN))
         actions: list[State] = []
         for _ in range(CHUNKS):
@@ -61,7 +74,7 @@ class Episode:
             actions += chunk
             for action in chunk:
                 state = state.moved(action)
-        return cls(first, tuple(actions), canvas.texture(draws, cells=8, brightest=70), Distractor.draw(draws))
+        return cls(first, tuple(actions), canvas.texture(draws, cells=8, brightest=70), distractor(draws))
 
     def state(self, time: int) -> State:
         state = self.first
@@ -72,6 +85,17 @@ class Episode:
     def chunk(self, time: int) -> NDArray[np.float32]:
         """(STRIDE, 3): the change of the state at each step from `time` on, in the units of `State.vector`."""
         return np.stack([action.vector() for action in self.actions[time : time + STRIDE]])
+
+    def words(self, time: int) -> tuple[str, ...]:
+        """Of the chunk that begins at `time`: a word for the direction in which each of WORDS moves."""
+        chunk = self.actions[time : time + STRIDE]
+        total = (sum(getattr(action, name) for action in chunk) for name in WORDS)
+        return tuple(words[(n > 0) - (n < 0) + 1] for n, words in zip(total, WORDS.values(), strict=True))
+
+    def nuisance(self, time: int) -> NDArray[np.float32]:
+        """(1, 2): how far the distractor moves in x and y while the chunk that begins at `time` is done, pixels."""
+        (x0, y0), (x1, y1) = self.distractor.at(time), self.distractor.at(time + STRIDE)
+        return np.array([[(x1 - x0) / SUB, (y1 - y0) / SUB]], np.float32)
 
     def frame(self, time: int, distractor: int) -> Frame:
         """The distractor, `distractor` percent opaque, lies behind the arm."""
@@ -122,3 +146,9 @@ def episodes(split: str, seed: int) -> list[Episode]:
     """The episodes of a split."""
     part = list(EPISODES).index(split)
     return [Episode.draw(Draws(seed, 1, part, number)) for number in range(EPISODES[split])]
+
+
+def long_episodes(split: str, seed: int) -> list[Episode]:
+    """The episodes of a split of the long sets: others than those of `demo_arm`, with a white distractor."""
+    part = list(LONG_EPISODES).index(split)
+    return [Episode.draw(Draws(seed, 2, part, number), Distractor.white) for number in range(LONG_EPISODES[split])]

@@ -1,6 +1,8 @@
 """Writing what was drawn: clips, images, arrays and tables. Decoding gives back the drawn pixels."""
 
 import csv
+import struct
+import zlib
 from collections.abc import Iterable, Sequence
 from io import StringIO
 from pathlib import Path
@@ -27,6 +29,30 @@ def write_clip(path: Path, frames: NDArray[np.uint8]) -> None:
 def write_image(path: Path, pixels: NDArray[np.uint8]) -> None:
     """(H, W, 3) RGB -> PNG."""
     Image.fromarray(pixels).save(path, format="PNG", compress_level=1)
+
+
+def write_plain_png(path: Path, pixels: NDArray[np.uint8]) -> None:
+    """(H, W, 3) RGB -> PNG without compression: its bytes depend on no library, and are written at once."""
+    height, width, _ = pixels.shape
+    # The 0 at the beginning of a line: it is not filtered.
+    lines = np.zeros((height, 1 + width * 3), np.uint8)
+    lines[:, 1:] = pixels.reshape(height, -1)
+    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    chunks = ((b"IHDR", header), (b"IDAT", _stored(lines.tobytes())), (b"IEND", b""))
+    path.write_bytes(b"\x89PNG\r\n\x1a\n" + b"".join(_chunk(kind, data) for kind, data in chunks))
+
+
+def _chunk(kind: bytes, data: bytes) -> bytes:
+    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+
+def _stored(data: bytes) -> bytes:
+    """A zlib stream (RFC 1950) of stored blocks (RFC 1951, 3.2.4)."""
+    most = 0xFFFF
+    blocks = [data[i : i + most] for i in range(0, len(data), most)]
+    heads = (struct.pack("<BHH", block is blocks[-1], len(block), len(block) ^ most) for block in blocks)
+    body = b"".join(head + block for head, block in zip(heads, blocks, strict=True))
+    return b"\x78\x01" + body + struct.pack(">I", zlib.adler32(data))
 
 
 def write_table(path: Path, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:

@@ -23,7 +23,7 @@ CLASSES: dict[str, tuple[int, int, int]] = {
 ROWS = {"train": 256, "val": 128}
 FRAMES = 9
 """Sampled frames of a clip."""
-SHAPES = (canvas.disc, canvas.square, canvas.diamond)
+SHAPES: tuple[canvas.Shape, ...] = (canvas.disc, canvas.square, canvas.diamond)
 
 
 @dataclass(frozen=True)

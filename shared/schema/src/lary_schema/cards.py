@@ -368,7 +368,7 @@ class DatasetCard(_Card):
     """Column of the text that says what is done."""
     group: Annotated[Grouping | None, BeforeValidator(grouping_of)] = None
     """Rows that are not independent of each other; None: rows are taken as independent."""
-    generator: Literal["demo_motion", "demo_arm"] | None = None
+    generator: Literal["demo_motion", "demo_arm", "demo_arm_long", "demo_arm_still"] | None = None
     """A built-in set that is made at first use."""
     license: str
     source: str
