@@ -7,7 +7,7 @@ from unittest.mock import patch
 from common import alternate, arguments, report, summary
 from lary_demo import arm, canvas, motion
 
-WHOLE_FRAME = patch.object(canvas, "_pixels", lambda low, high: slice(0, canvas.SIZE))
+WHOLE_FRAME = patch.object(canvas, "_pixels", lambda *_: slice(0, canvas.SIZE))
 
 
 def main() -> None:
