@@ -215,6 +215,7 @@ def make_result(job: ProbeJob, value: float, failed: int = 0) -> ProbeResult:
         dataset=job.dataset,
         protocol=job.protocol.key,
         control=job.control,
+        reads=job.reads,
         fingerprint=job.fingerprint,
         splits={split.name: score for split in job.evaluate},
         train_rows=RowCount(used=1, failed=failed),

@@ -10,8 +10,6 @@ import pytest
 import yaml
 from lary_orch.catalog.cards import Catalog, repository
 from lary_orch.catalog.protocol_cards import load_protocol, protocol_names
-from lary_orch.plan.jobs import Probing
-from lary_orch.plan.protocol import for_task, targets_of
 from lary_schema.base import ContractError
 from lary_schema.cards import DatasetCard
 
@@ -164,9 +162,9 @@ def test_the_facts_of_lary_v1() -> None:
     assert (card.classify.width, card.classify.depth, card.classify.heads) == (768, 4, 16)
     assert (card.regress.width, card.regress.blocks, card.regress.lr, card.regress.huber_delta) == (4096, 2, 1e-4, 1.0)
     assert card.classify.epochs == card.regress.epochs == 20
-    assert for_task(card, "classify", Probing(), None).seeds == (0,)
-    assert for_task(card, "regress", Probing(), "absolute").seeds == (42,)
-    assert for_task(card, "regress", Probing(seeds=(1, 2)), None).seeds == (1, 2)
+    assert card.resolved("classify", (), None, None).seeds == (0,)
+    assert card.resolved("regress", (), None, "absolute").seeds == (42,)
+    assert card.resolved("regress", (1, 2), None, None).seeds == (1, 2)
 
 
 def test_clean_differs_from_lary_v1_in_scoring_alone() -> None:
@@ -194,11 +192,11 @@ def test_clean_differs_from_lary_v1_in_scoring_alone() -> None:
 def test_relative_targets_are_probed_beside_absolute_ones(
     protocol: str, dataset: str, target: Literal["absolute", "relative"] | None, targets: tuple[str | None, ...]
 ) -> None:
-    card, probing = load_protocol(protocol), Probing(target=target)
+    card = load_protocol(protocol)
     dataset_card = Catalog.load(env={}).dataset(dataset)
-    assert targets_of(card, dataset_card, probing) == targets
+    assert card.targets(dataset_card, target) == targets
     kind: Literal["classify", "regress"] = "classify" if targets == (None,) else "regress"
-    jobs = [for_task(card, kind, probing, target) for target in targets]  # type: ignore[arg-type]
+    jobs = [card.resolved(kind, (), None, target) for target in targets]  # type: ignore[arg-type]
     assert not any(job.regress.both_targets for job in jobs)
     if kind == "regress":
         assert tuple(job.regress.target for job in jobs) == targets
@@ -210,7 +208,7 @@ def test_a_card_without_relative_or_with_one_step_has_absolute_targets_alone() -
     short = calvin["actions"] | {"stride": 1}
     for actions in (silent, short):
         card = DatasetCard.parse(calvin | {"actions": actions}, "card")
-        assert targets_of(load_protocol("clean"), card, Probing()) == ("absolute",)
+        assert load_protocol("clean").targets(card, None) == ("absolute",)
 
 
 def test_a_protocol_of_ones_own(tmp_path: Path) -> None:

@@ -173,11 +173,11 @@ def test_a_missing_csv_says_where_it_may_be(workspace: Workspace) -> None:
     ("key", "name"), [("agibotbeta", "agibot_45/agibotbeta"), ("robocoin", "robocoin_10/robocoin")]
 )
 def test_statistics_are_requested(workspace: Workspace, key: str, name: str) -> None:
-    actions = Catalog.load(env={}).dataset(key).actions
+    card = Catalog.load(env={}).dataset(key)
     stats = f"regression/{name}_stats.json"
-    assert missing_stats(actions, workspace.data) == [workspace.data / stats]
+    assert missing_stats(card, workspace.data) == [workspace.data / stats]
     touch(workspace.data, [stats])
-    assert missing_stats(actions, workspace.data) == []
+    assert missing_stats(card, workspace.data) == []
 
 
 def test_the_table_says_what_is_complete(workspace: Workspace) -> None:

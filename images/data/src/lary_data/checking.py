@@ -10,7 +10,7 @@ from lary_schema.chunks import UnfitChunkError, read_chunk
 from lary_worker.decode import decode_in_order, read_images, upright
 from lary_worker.faults import RowFaultError
 
-Kind = Literal["video", "image", "actions"]
+Kind = Literal["video", "image", "actions", "nuisance"]
 Status = Literal["ok", "missing", "corrupt", "mismatch", "timeout"]
 """`mismatch`: it can be read, and is not what the CSV or the card says."""
 Verdict = tuple[Status, str]
@@ -26,7 +26,7 @@ class Check(NamedTuple):
     last: int = -1
     """Of a clip: the highest frame index that a row names."""
     shape: tuple[int, int] = (0, 0)
-    """Of actions: (stride, dim)."""
+    """Of actions and of nuisance: (stride, dim)."""
 
 
 def check_file(check: Check) -> Verdict:
@@ -64,7 +64,7 @@ def _image(path: Path, check: Check) -> Verdict:
     return "ok", f"{width}x{height}"
 
 
-def _actions(path: Path, check: Check) -> Verdict:
+def _chunk(path: Path, check: Check) -> Verdict:
     try:
         read_chunk(path, *check.shape, name=check.name)
     except UnfitChunkError as error:
@@ -74,4 +74,9 @@ def _actions(path: Path, check: Check) -> Verdict:
     return "ok", ""
 
 
-_READERS: dict[Kind, Callable[[Path, Check], Verdict]] = {"video": _video, "image": _image, "actions": _actions}
+_READERS: dict[Kind, Callable[[Path, Check], Verdict]] = {
+    "video": _video,
+    "image": _image,
+    "actions": _chunk,
+    "nuisance": _chunk,
+}

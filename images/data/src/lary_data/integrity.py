@@ -41,7 +41,7 @@ class BadFile(Document):
 
 
 class BadRow(Document):
-    """A row that names no file, or has no label or group."""
+    """A row that names no file, or has no label, group or instruction."""
 
     row: int
     detail: str

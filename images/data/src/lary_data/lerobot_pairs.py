@@ -95,7 +95,17 @@ def write_pair_manifest(out: Path, dataset: LeRobot, facts: SetFacts, pairs: Pai
         if episode.number not in faults:
             rows[VAL if episode.number in val else TRAIN] += _rows(facts.key, dataset, episode, pairs)
     write_splits(out, facts.key, HEADER, rows)
-    return write_card(out, _card(dataset, facts, pairs)), len(dataset.episodes), len(faults)
+    has_texts = _has_texts([episode for episode in used if episode.number not in faults])
+    return write_card(out, _card(dataset, facts, pairs, has_texts)), len(dataset.episodes), len(faults)
+
+
+def _has_texts(episodes: Sequence[Episode]) -> bool:
+    """Whether every episode says what is done in it; that some do not is said."""
+    without = [str(episode.number) for episode in episodes if not episode.task.strip()]
+    if 0 < len(without) < len(episodes):
+        named = ", ".join(without[:NAMED]) + (", ..." if len(without) > NAMED else "")
+        notify(f"{len(without)} episodes have no task, so the card names no instruction: {named}")
+    return not without
 
 
 def _say_notes(dataset: LeRobot, steps: Steps) -> None:
@@ -229,7 +239,7 @@ def _rows(key: str, dataset: LeRobot, episode: Episode, pairs: Pairs) -> list[li
     ]  # fmt: skip
 
 
-def _card(dataset: LeRobot, facts: SetFacts, pairs: Pairs) -> DatasetCard:
+def _card(dataset: LeRobot, facts: SetFacts, pairs: Pairs, has_texts: bool) -> DatasetCard:
     actions = Actions(
         folder=".", stride=pairs.stride, dim=len(dataset.names), names=dataset.names,
         normalisation=Normalisation(kind="train"),
@@ -237,6 +247,7 @@ def _card(dataset: LeRobot, facts: SetFacts, pairs: Pairs) -> DatasetCard:
     return DatasetCard(
         key=facts.key, title=facts.title, task="regression", columns=PairColumns(),
         metadata=(metadata_name(facts.key),), actions=actions, group=Grouping(column="episode_id"),
+        instruction="task" if has_texts else None,
         license=facts.license,
         source=f"the LeRobot dataset {dataset.root.name}",
     )  # fmt: skip

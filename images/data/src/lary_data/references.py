@@ -70,11 +70,9 @@ class _Reader:
         columns = card.columns
         self._indices = columns.indices if isinstance(columns, VideoColumns) else None
         self._inputs = [columns.video] if isinstance(columns, VideoColumns) else [columns.source, columns.target]
-        self._actions = card.actions
-        if card.actions is not None:
-            self._chunks = files.actions(split)
-        target = [card.actions.column] if card.actions is not None else []
-        self.columns = [*self._inputs, *([self._indices] if self._indices else []), *target]
+        self._chunks = files.chunks(split)
+        numbers = [block.column for block in card.chunks.values()]
+        self.columns = [*self._inputs, *([self._indices] if self._indices else []), *numbers]
 
     def checks(self, row: Row) -> Iterator[Check]:
         """Raises RowError or ContractError for a row that names no usable path."""
@@ -85,7 +83,7 @@ class _Reader:
                 yield Check("video", path, row[column], last=max(indices))
             else:
                 yield Check("image", path, row[column])
-        if self._actions is not None:
-            cell = row[self._actions.column]
-            path = str(self._chunks.find(cell))
-            yield Check("actions", path, cell, shape=(self._actions.stride, self._actions.dim))
+        for reads, block in self._card.chunks.items():
+            cell = row[block.column]
+            path = str(self._chunks[reads].find(cell))
+            yield Check(reads, path, cell, shape=(block.stride, block.dim))

@@ -1,4 +1,4 @@
-"""What CSVs say apart from the files they name: labels and groups, and whether they agree with the card."""
+"""What CSVs say apart from the files they name: labels, groups, instructions, and whether the card agrees."""
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -21,7 +21,7 @@ class RowFacts:
     labels: set[str] = field(default_factory=set)
     groups: set[str] = field(default_factory=set)
     bad_rows: list[tuple[int, str]] = field(default_factory=list)
-    """Rows without a label or a group, with what is wrong with them."""
+    """Rows without a label, a group or an instruction, with what is wrong with them."""
 
 
 class SharedGroups(Document):
@@ -72,6 +72,9 @@ def row_facts(files: DatasetFiles, split: str) -> RowFacts:
                 facts.labels.add(row[card.labels.column])
             if card.group is not None:
                 facts.groups.add(group_of(row, card.group, str(files.csv[split])))
+            if card.instruction is not None:
+                # Raises for an empty cell.
+                _ = row[card.instruction]
         except (RowError, ContractError) as error:
             facts.bad_rows.append((row.index, _reason(row, error, str(files.csv[split]))))
     return facts
@@ -83,8 +86,10 @@ def _columns(card: DatasetCard) -> Iterator[str]:
         yield card.labels.column
     if card.group is not None:
         yield card.group.column
-    if card.actions is not None:
-        for normalisation in (card.actions.normalisation, card.actions.relative):
+    if card.instruction is not None:
+        yield card.instruction
+    for block in card.chunks.values():
+        for normalisation in (block.normalisation, block.relative):
             if normalisation.kind == "per-robot":
                 yield normalisation.robot_column
 

@@ -158,3 +158,50 @@ def test_paths_below_a_folder_of_each_split_are_not_compared(tmp_path: Path, pub
         "groups of train and val are not compared: paths are below a folder of each split"
     ]
     assert "are not compared" in result.stdout
+
+
+# --- instructions and nuisances ---------------------------------------------------------------
+
+
+def further(root: Path, **changes: Any) -> DatasetCard:
+    """A set with a text and a nuisance of (1, 2) in each row."""
+    np.save(root / "n.npy", np.zeros((1, 2), np.float32))
+    np.save(root / "short.npy", np.zeros((1, 1), np.float32))
+    block = Actions(
+        column="disc", folder=".", stride=1, dim=2, names=("u", "v"), normalisation=Normalisation(kind="train")
+    )
+    return card(nuisance=block, instruction="text", **changes)
+
+
+HEADER = "src_img,tgt_img,action,text,disc"
+
+
+@pytest.mark.parametrize("split", ["train", "val"])
+@pytest.mark.parametrize(
+    ("cells", "said"),
+    [
+        ("left,n.npy", ""),
+        (",n.npy", "row 1: column 'text' is empty"),
+        ("left,", "row 1: column 'disc' is empty"),
+        ("left,short.npy", "mismatch action file short.npy has shape (1, 1), expected (1, 2)"),
+        ("left,gone.npy", "missing  gone.npy: no such file"),
+        ("left,a.png", "corrupt  "),
+    ],
+)
+def test_texts_and_nuisances_are_looked_at(tmp_path: Path, publish: Any, split: str, cells: str, said: str) -> None:
+    rows = {name: ["push,left,n.npy", "push,right,n.npy"] for name in ("train", "val")}
+    rows[split][1] = f"push,{cells}"
+    write(tmp_path, **rows, header=HEADER)
+    publish(tmp_path, further(tmp_path))
+    result, report = call(tmp_path)
+    assert result.exit_code == bool(said)
+    assert said in result.stdout
+    assert [s["split"] for s in report["splits"] if s["bad_rows"] or s["bad_files"]] == ([split] if said else [])
+
+
+def test_one_file_may_be_right_as_actions_and_wrong_as_a_nuisance(tmp_path: Path, publish: Any) -> None:
+    actions = Actions(folder=".", stride=1, dim=1, names=("x",), normalisation=Normalisation(kind="train"))
+    write(tmp_path, ["short.npy,left,short.npy"], ["short.npy,left,n.npy"], header=HEADER)
+    publish(tmp_path, further(tmp_path, task="regression", labels=None, actions=actions))
+    _, report = call(tmp_path)
+    assert [(f["kind"], f["status"]) for s in report["splits"] for f in s["bad_files"]] == [("nuisance", "mismatch")]

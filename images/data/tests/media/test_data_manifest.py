@@ -3,7 +3,7 @@
 import csv
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -201,7 +201,26 @@ def test_a_v2_dataset(tmp_path: Path, write_clip) -> None:
     assert card.actions is not None
     assert (card.task, card.mode, card.actions.stride, card.actions.dim) == ("regression", "image", 4, 3)
     assert card.actions.names == ("x", "y", "gripper")
+    assert card.group is not None
+    assert (card.group.column, card.instruction) == ("episode_id", "task")
     assert f"-d arm --catalog {tmp_path}/out --metadata-dir {tmp_path}/out --data-dir {tmp_path}/out" in result.stderr
+
+
+@pytest.mark.parametrize(("lost", "said"), [((1,), "1 episodes have no task"), (range(len(LENGTHS)), "")])
+@pytest.mark.parametrize("none", [[], None, ["  "]])
+def test_a_dataset_without_texts_has_no_instruction(
+    tmp_path: Path, write_clip, none: Any, lost: Sequence[int], said: str
+) -> None:
+    write_v2(tmp_path / "in", write_clip)
+    file = tmp_path / "in/meta/episodes.jsonl"
+    episodes = [json.loads(line) for line in file.read_text().splitlines()]
+    episodes = [e | ({"tasks": none} if e["episode_index"] in lost else {}) for e in episodes]
+    file.write_text("\n".join(map(json.dumps, episodes)) + "\n")
+    result = make(tmp_path / "in", tmp_path / "out")
+    assert result.exit_code == 0, result.stderr
+    assert DatasetCard.load(tmp_path / "out/arm.yaml").instruction is None
+    assert ("have no task" in result.stderr) == bool(said)
+    assert said in result.stderr
 
 
 def test_a_v3_dataset(tmp_path: Path, write_clip) -> None:

@@ -87,7 +87,7 @@ def _missing(card: DatasetCard, source: "SplitSource") -> str | None:
 
     if lost := lost_rows(card, source):
         return f"{len(lost)} of the first {min(LOOKED_AT, source.rows)} rows have no file, {lost[0]}"
-    if stats := missing_stats(card.actions, source.data):
+    if stats := missing_stats(card, source.data):
         return f"no statistics: {stats[0]} (lary-orch data stats -d {card.key})"
     return None
 

@@ -195,6 +195,13 @@ _PROBING = together(
         option("--probe-seed", "seeds", type=int, multiple=True, help="Seed of a probe; repeatable [the protocol's]."),
         option("--head", type=click.Choice(["mlp", "dit", "linear"]), help="Of regression probes [the protocol's]."),
         option("--target", type=click.Choice(["absolute", "relative"]), help="Of regression [the protocol's]."),
+        option(
+            "--reads",
+            type=click.Choice(["actions", "nuisance"]),
+            multiple=True,
+            default=("actions",),
+            help="What probes predict: what the dataset's task says, its nuisance; repeatable.",
+        ),
         option("--allow-unknown-robot", is_flag=True, help="Mean 0 and std 1 for robots without statistics."),
         option(
             "--probe-processes",
@@ -225,7 +232,7 @@ def request_options(function: Function) -> Function:
             ram_bytes=int(given.pop("ram") * (1 << 30)),
             **{
                 name: given.pop(name)
-                for name in ("seeds", "head", "target", "allow_unknown_robot", "trackers", "processes")
+                for name in ("seeds", "head", "target", "reads", "allow_unknown_robot", "trackers", "processes")
             },
         )
         request = Request(

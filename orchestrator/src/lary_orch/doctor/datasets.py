@@ -36,5 +36,5 @@ def _split(card: DatasetCard, split: str, workspace: Workspace) -> Finding:
 
 def _stats(card: DatasetCard, workspace: Workspace) -> list[Finding]:
     remedy = f"make it: lary-orch data stats -d {card.key}"
-    missing = missing_stats(card.actions, data_root(card, workspace))
+    missing = missing_stats(card, data_root(card, workspace))
     return [Finding("fail", f"{card.key}: {path} is missing", remedy) for path in missing]

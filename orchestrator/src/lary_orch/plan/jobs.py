@@ -5,7 +5,7 @@ from dataclasses import dataclass, field, replace
 from typing import Literal, Self
 
 from lary_schema.base import ContractError, ExitCode
-from lary_schema.cards import Head, ProtocolCard, Target
+from lary_schema.cards import Head, ProtocolCard, Reads, Target
 from lary_schema.jobs import IMPORTED, Tracker
 from lary_schema.values import ExtractionSettings
 
@@ -24,6 +24,8 @@ class Probing:
     """Regression head instead of the protocol's."""
     target: Target | None = None
     """Regression target instead of the protocol's."""
+    reads: tuple[Reads, ...] = ("actions",)
+    """What is predicted, by a probe each: the card's task, its nuisance."""
     allow_unknown_robot: bool = False
     ram_bytes: int = 8 << 30
     """Latents above this are read by batch."""

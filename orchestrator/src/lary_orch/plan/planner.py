@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 from lary_results.files import by_fingerprint, failed_rows
 from lary_schema.base import ContractError, fingerprint
-from lary_schema.cards import DatasetCard, ModelCard, Target
+from lary_schema.cards import DatasetCard, ModelCard, Reads, Target
 from lary_schema.jobs import IMPORTED, ExtractJob, ProbeJob, ProbeSplit
 from lary_schema.labels import check_labels
 from lary_schema.locks import lock_kind
@@ -30,7 +30,6 @@ from lary_orch.catalog.source import ImageSource
 from lary_orch.catalog.splits import find_split, split_labels, wanted_splits
 from lary_orch.plan.imported import ImportedModel, imported_store
 from lary_orch.plan.jobs import Plan, Problem, Request
-from lary_orch.plan.protocol import for_task, targets_of
 from lary_orch.plan.stores import StoreState, check_alike, check_failed, partitions, plan_store
 from lary_orch.plan.trained import KnownModel, trained_model
 from lary_orch.plan.verbs import EXTRACT, VERBS, Verb, probe_kind, store_group
@@ -135,6 +134,7 @@ class _Cell:
     model: _Model
     dataset: _PlannedDataset
     stores: tuple[StoreState, ...]
+    reads: Reads = "actions"
 
 
 class _Planner:
@@ -336,8 +336,12 @@ class _Planner:
 
     def _probed(self, cells: Sequence[_Cell]) -> Iterator[tuple[_Cell, Control, Target | None]]:
         for cell, control in _controlled(cells, self._request.control):
-            for target in targets_of(self._request.protocol, cell.dataset.card, self._request.probing):
-                yield cell, control, target
+            for reads in dict.fromkeys(self._request.probing.reads):
+                with self._noting(f"{reads} of dataset {cell.dataset.card.key}"):
+                    card = cell.dataset.card.reading(reads)
+                    read = replace(cell, dataset=replace(cell.dataset, card=card), reads=reads)
+                    for target in self._request.protocol.targets(card, self._request.probing.target):
+                        yield read, control, target
 
     def _probe_job(
         self, cell: _Cell, prepared: Prepared, code: str, control: Control, target: Target | None
@@ -348,7 +352,7 @@ class _Planner:
             ProbeSplit(name=store.source.split, store=store.ref, source=store.source.source) for store in cell.stores
         ]
         probing = self._request.probing
-        protocol = for_task(self._request.protocol, kind, probing, target)
+        protocol = self._request.protocol.resolved(kind, probing.seeds, probing.head, target)
         job = ProbeJob(
             id=f"{kind}.{card.key}.{model.key}.{model.variant}",
             image=prepared.ref,
@@ -368,6 +372,7 @@ class _Planner:
             evaluate=tuple(splits[1:]),
             labels=card.labels,
             actions=card.actions,
+            reads=cell.reads,
             group=card.group,
             stats_sha256=stats_sha256(card, protocol.regress.target, cell.dataset.splits[0].data),
             allow_unknown_robot=probing.allow_unknown_robot,

@@ -15,6 +15,8 @@ from lary_schema.yaml_files import read_yaml as read_yaml
 
 Mode = Literal["video", "image"]
 """How a row is fed: `video`, the sampled frames of a clip; `image`, the two frames of a pair."""
+Reads = Literal["actions", "nuisance"]
+"""What a probe predicts of a set: what the card's task says, labels or actions; or what a latent should not hold."""
 
 
 def _slug(value: str) -> str:
@@ -389,9 +391,39 @@ class DatasetCard(_Card):
             raise ValueError("a regression set needs actions: and no labels:")
         return self
 
+    @property
+    def chunks(self) -> dict[Reads, Actions]:
+        """The blocks of columns that name a file of numbers in each row."""
+        named: dict[Reads, Actions | None] = {"actions": self.actions, "nuisance": self.nuisance}
+        return {reads: block for reads, block in named.items() if block is not None}
+
+    def reading(self, reads: Reads) -> Self:
+        """The set as a probe sees it: of one that reads the nuisance, a regression set with that as its actions.
+
+        Raises ContractError where the card has no nuisance.
+        """
+        if reads == "actions":
+            return self
+        if self.nuisance is None:
+            raise ContractError(f"the card of dataset {self.key} has no nuisance:, so no probe can read it")
+        return self.model_copy(
+            update={"task": "regression", "labels": None, "actions": self.nuisance, "nuisance": None}
+        )
+
     @model_validator(mode="after")
     def _target_is_no_input(self) -> Self:
         check_target(self.columns, self.labels or self.actions)
+        return self
+
+    @model_validator(mode="after")
+    def _further_columns_are_their_own(self) -> Self:
+        target = self.labels or self.actions
+        taken = [*self.columns.names, *([target.column] if target else [])]
+        if self.nuisance is not None and self.nuisance.column in taken:
+            raise ValueError(f"column {self.nuisance.column!r} is an input or the target, and cannot be the nuisance")
+        files = [*self.columns.names, *(block.column for block in self.chunks.values())]
+        if self.instruction is not None and self.instruction in files:
+            raise ValueError(f"column {self.instruction!r} names files, and cannot be the instruction")
         return self
 
     @model_validator(mode="after")
@@ -439,7 +471,6 @@ class DiffusionHead(Document):
 
 Head = Literal["mlp", "dit", "linear"]
 Target = Literal["absolute", "relative"]
-Reads = Literal["actions", "nuisance"]
 ProbeKind = Literal["classify", "regress"]
 
 
@@ -495,6 +526,12 @@ class ProtocolCard(_Card):
     def holds_out(self, kind: ProbeKind) -> bool:
         """Whether a held-out part of train chooses. The strength of a linear head is never chosen elsewhere."""
         return self.select_on == "holdout" or (kind == "regress" and self.regress.head == "linear")
+
+    def targets(self, card: DatasetCard, target: Target | None) -> tuple[Target | None, ...]:
+        """The regression targets that are probed on a set, a job each: `target` where given; None: classification."""
+        if card.actions is None:
+            return (None,)
+        return (target,) if target else self.regress.targets(card.actions)
 
     def resolved(self, kind: ProbeKind, seeds: tuple[int, ...], head: Head | None, target: Target | None) -> Self:
         """As a job of one task carries it: what a request says (empty, None: nothing), then the recipe's seeds."""

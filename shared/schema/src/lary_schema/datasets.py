@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from lary_schema.base import ContractError, Document
-from lary_schema.cards import DatasetCard
+from lary_schema.cards import DatasetCard, Reads
 from lary_schema.media import CellFiles, action_files
 
 DATASETS_VARIABLE = "LARY_DATASETS"
@@ -27,7 +27,11 @@ class DatasetFiles(Document):
         """The files of a split's actions. Raises ContractError for a set without actions."""
         if self.card.actions is None:
             raise ContractError(f"dataset {self.card.key} is a {self.card.task} set; it has no actions")
-        return action_files(self.card.actions, split, self.data)
+        return self.chunks(split)["actions"]
+
+    def chunks(self, split: str) -> dict[Reads, CellFiles]:
+        """The files of a split's actions and nuisance, as far as the card has them."""
+        return {reads: action_files(block, split, self.data) for reads, block in self.card.chunks.items()}
 
 
 class Datasets(Document):

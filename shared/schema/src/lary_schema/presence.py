@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Literal
 
 from lary_schema.base import ContractError, file_sha256
-from lary_schema.cards import Actions, DatasetCard
+from lary_schema.cards import DatasetCard
 from lary_schema.jobs import Source
 from lary_schema.media import action_files, media_files
 from lary_schema.metadata import Row, RowError, read_rows
@@ -36,9 +36,8 @@ class SplitSource:
 
 def needed_columns(card: DatasetCard) -> list[str]:
     """The columns without which no row of the set can be used."""
-    target = card.labels or card.actions
-    assert target is not None
-    return [*card.columns.names, target.column, *([card.group.column] if card.group else [])]
+    named = [block.column for block in (card.labels, *card.chunks.values(), card.group) if block]
+    return list(dict.fromkeys([*card.columns.names, *named, *([card.instruction] if card.instruction else [])]))
 
 
 def lost_rows(card: DatasetCard, source: SplitSource) -> list[str]:
@@ -47,11 +46,9 @@ def lost_rows(card: DatasetCard, source: SplitSource) -> list[str]:
     return [problem for row in rows if (problem := _lost(row, card, source))]
 
 
-def missing_stats(actions: Actions | None, data: Path) -> list[Path]:
+def missing_stats(card: DatasetCard, data: Path) -> list[Path]:
     """The statistics files that a dataset's normalisations name and that are not there."""
-    if actions is None:
-        return []
-    named = (norm.stats for norm in (actions.normalisation, actions.relative))
+    named = (norm.stats for block in card.chunks.values() for norm in (block.normalisation, block.relative))
     return [path for stats in named if stats is not None and not (path := data / stats).is_file()]
 
 
@@ -78,8 +75,8 @@ def _lost(row: Row, card: DatasetCard, source: SplitSource) -> str | None:
     try:
         media = media_files(source.source, source.data)
         files = [media.find(row[column]) for column in _media_columns(card)]
-        if card.actions:
-            files.append(action_files(card.actions, source.split, source.data).find(row[card.actions.column]))
+        for block in card.chunks.values():
+            files.append(action_files(block, source.split, source.data).find(row[block.column]))
     except (RowError, ContractError) as error:
         return f"row {row.index}: {error}"
     return next((f"row {row.index}: {file} is missing" for file in files if not file.exists()), None)

@@ -38,7 +38,8 @@ def command(
 
     Labels and groups of all rows are held against the card and against those of train.
 
-    Clips are decoded whole and compared with the sampled frames, images decoded, action files compared with the card.
+    Clips are decoded whole and compared with the sampled frames, images decoded, files of actions and nuisance
+    compared with the card.
     The exit code is 1 when something is wrong. With --json a killed check goes on where it was, and a second one
     looks only at files that changed or were bad.
 
@@ -90,7 +91,9 @@ def summary(split: SplitReport) -> list[str]:
         return [f"{name}: {split.detail}"]
     total = sum(split.counts.values())
     said = ", ".join(f"{count:,} {status}" for status, count in sorted(split.counts.items()))
-    bad_rows = f", {len(split.bad_rows):,} rows name no file or have no label or group" if split.bad_rows else ""
+    bad_rows = (
+        f", {len(split.bad_rows):,} rows name no file, or have no label, group or instruction" if split.bad_rows else ""
+    )
     lines = [f"{name}: {split.rows:,} rows, {total:,} files: {said or 'none'}{bad_rows}"]
     lines += [f"  {bad.status:8} {bad.detail} ({_rows(bad.rows, bad.references)})" for bad in split.bad_files[:SHOWN]]
     lines += [f"  row {bad.row}: {bad.detail}" for bad in split.bad_rows[:SHOWN]]
