@@ -65,7 +65,8 @@ class Recipe(_Card):
     optimiser: Optimiser
     batch_size: int = Field(ge=1)
     """Rows of a step, over all processes."""
-    steps: int = Field(ge=1)
+    steps: int = Field(ge=0)
+    """0: the network as it is drawn (or as its start is), untrained: a baseline."""
     losses: dict[Key, float]
     """Weight of every term that the trainee computes; their weighted sum is the objective. 0: logged alone."""
 
