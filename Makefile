@@ -3,7 +3,7 @@
 VENV := .venv
 BIN := $(VENV)/bin
 SOURCES := $(wildcard shared/*/src images/*/src orchestrator/src)
-CLI := shared/schema shared/results shared/demo orchestrator shared/slurm shared/conformance
+CLI := shared/schema shared/results shared/demo orchestrator shared/slurm shared/conformance shared/study
 CLI_PROJECTS := $(CLI:%=%/pyproject.toml)
 PROJECTS := $(wildcard shared/*/pyproject.toml images/*/pyproject.toml orchestrator/pyproject.toml)
 
@@ -15,6 +15,9 @@ list = $(subst $(comma),$(space),$(1))
 MODEL ?= frame-diff pixels random-vit
 DATASET ?= demo_motion demo_arm
 PROTOCOL ?= smoke
+STUDY ?= lara-demo
+study_options = $(if $(CATALOG),--catalog "$(CATALOG)") $(if $(DATA_DIR),--data-dir "$(DATA_DIR)") \
+	$(if $(WORKSPACE),--workspace "$(WORKSPACE)") $(if $(RUNTIME),--runtime $(RUNTIME)) $(ARGS)
 run_options = $(foreach m,$(call list,$(MODEL)),-m $(m)) $(foreach d,$(call list,$(DATASET)),-d $(d)) \
 	--protocol $(PROTOCOL) \
 	$(if $(CATALOG),--catalog "$(CATALOG)") $(if $(DATA_DIR),--data-dir "$(DATA_DIR)") \
@@ -30,12 +33,13 @@ has_monitoring = $(shell $(BIN)/python -c 'import sys; print("yes" if sys.versio
 coverage = $(foreach s,$(SOURCES),--cov=$(s)) --cov-report=term:skip-covered
 
 .DEFAULT_GOAL := help
-.PHONY: help bench test test-full lint types lock images release clean
+.PHONY: help bench study test test-full lint types lock images release clean
 
 help:
 	@echo 'make bench      the table for three models without weights on both demo sets (smoke protocol)'
 	@echo 'make bench MODEL=frame-diff,pixels DATASET=my_set DATA_DIR=/data CATALOG=dir PROTOCOL=lary-v1'
 	@echo '                RUNTIME=docker WORKSPACE=dir ARGS="--gpus 0"     the same for yours'
+	@echo 'make study STUDY=lara-demo ARGS="--seeds 0"       train, extract and probe the arms of a study'
 	@echo 'make test       all tests, with coverage (those that need Docker skip where no engine is reachable)'
 	@echo 'make test-full  and the full-size networks: minutes and gigabytes'
 	@echo 'make lint       ruff, mypy --strict, published JSON Schemas, age of the lock file'
@@ -46,6 +50,9 @@ help:
 
 bench: $(VENV)/.cli
 	$(BIN)/lary-orch run $(run_options)
+
+study: $(VENV)/.cli
+	$(BIN)/lary-orch study $(STUDY) $(study_options)
 
 test: $(VENV)/.dev
 	$(pytest) -m "not full"

@@ -120,7 +120,7 @@ def test_the_rooms_of_the_orchestrator() -> None:
     assert found.most_complex.complexity < 15
 
 
-@pytest.mark.parametrize("name", ["results", "demo", "conformance", "slurm"])
+@pytest.mark.parametrize("name", ["results", "demo", "conformance", "slurm", "study"])
 def test_functions_of_what_left_the_orchestrator(name: str) -> None:
     found = measured(REPO / f"shared/{name}/src/lary_{name}")
     assert found.longest.lines < 45

@@ -5,6 +5,8 @@ from lary_schema.lazy_group import LazyGroup, import_command
 
 COMMANDS = {
     "run": "Run the plan: extract latents, probe them, print the table.",
+    "train": "Train one model from a recipe; print its key.",
+    "study": "Train, extract and probe all arms of a study, then print its table.",
     "plan": "Show the jobs that `run` would launch, and their JSON.",
     "status": "Show how far a run is.",
     "cancel": "Take a run of the slurm runtime off the cluster.",
@@ -24,7 +26,10 @@ COMMANDS = {
 """Command -> the line of help it has in its own module (a test compares them)."""
 
 
-CONTRIBUTED = {"conformance": "lary-conformance", "new-model": "lary-conformance"}
+CONTRIBUTED = {
+    **dict.fromkeys(("conformance", "new-model"), "lary-conformance"),
+    **dict.fromkeys(("train", "study"), "lary-study"),
+}
 """Command -> the package that has it, by the entry point group `lary.commands`."""
 
 

@@ -23,6 +23,7 @@ OUTSIDE = 6
 @workspace_options
 @option("--run", default="*", help="One run's results alone; * stands for all.")
 @option("--protocol", help="Results of one protocol alone [all, a table each].")
+@option("--study", "key", help="The arms of a study and their differences, and nothing else.")
 @option("--csv", "as_csv", is_flag=True, help="CSV, one line a score, instead of text for people.")
 @option(
     "--paired",
@@ -47,6 +48,7 @@ def command(
     workspace: Workspace,
     run: str,
     protocol: str | None,
+    key: str | None,
     as_csv: bool,
     paired: tuple[str, str] | None,
     against: Path | None,
@@ -64,14 +66,21 @@ def command(
     lary-orch results
     lary-orch results --run smoke-1a2b3c4d
     lary-orch results --paired vjepa2 dinov2-origin
+    lary-orch results --study lara-demo
     lary-orch results --csv > scores.csv
     lary-orch results --json > before.json
     lary-orch results --against before.json --tolerance 0.005
     """
-    if sum((as_csv, as_json)) > 1 or (paired and against) or (as_csv and (paired or against)):
+    kinds = sum(map(bool, (paired, against, key)))
+    if sum((as_csv, as_json)) > 1 or kinds > 1 or (as_csv and kinds):
         raise click.UsageError(
-            "take one of --json and --csv, and one of --paired and --against; --csv is for the table"
+            "take one of --json and --csv, and one of --paired, --against and --study; --csv is for the table"
         )
+    if key is not None:
+        from lary_results.study.tables import print_study
+
+        print_study(workspace.root, key, sys.stdout, as_json=as_json)
+        return
     broken: list[str] = []
     found = _scores(workspace, run, protocol, broken)
     for message in broken:

@@ -20,6 +20,8 @@ class Table:
     """Columns of numbers."""
     sections: frozenset[int] = frozenset()
     """Rows after which a line is drawn."""
+    alarming: frozenset[int] = frozenset()
+    """Rows that a terminal shows in red."""
     notes: tuple[str, ...] = ()
 
 
@@ -89,7 +91,8 @@ def _drawn(table: Table) -> object:
     for i, name in enumerate(table.columns):
         drawing.add_column(name, justify="right" if i in table.right else "left")
     for i, row in enumerate(table.rows):
-        drawing.add_row(*map(_literal, row), end_section=i in table.sections)  # type: ignore[arg-type]
+        style = "red" if i in table.alarming else None
+        drawing.add_row(*map(_literal, row), style=style, end_section=i in table.sections)  # type: ignore[arg-type]
     return drawing
 
 

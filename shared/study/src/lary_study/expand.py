@@ -1,0 +1,52 @@
+"""From a study to its trainings: one per arm and seed, equal ones once, each known by its key before it runs."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from lary_schema.training import Recipe
+
+from lary_study.card import Arm, Baseline, Changes, StudyCard
+from lary_study.recipes import changed, load_recipe
+from lary_study.trainings import Training, Trainings
+
+
+@dataclass(frozen=True)
+class Expanded:
+    """An arm's (or a baseline's) training for one seed."""
+
+    arm: str
+    seed: int
+    training: Training
+    probe: bool
+
+
+@dataclass
+class Expansion:
+    """Makes the trainings of a study. `folders` are the catalog's, for their recipes."""
+
+    card: StudyCard
+    trainings: Trainings
+    folders: Sequence[Path]
+
+    def arms(self, seeds: Sequence[int], names: Sequence[str] = ()) -> list[Expanded]:
+        """Of all arms and trained baselines, or of those that are named (with every baseline), for these seeds."""
+        found: dict[str, Arm | Baseline] = {name: self.card.arms[name] for name in names or self.card.arms}
+        found |= self.card.baselines
+        return [
+            Expanded(name, seed, self._training(arm.of, arm.changes, seed), getattr(arm, "probe", True))
+            for name, arm in found.items()
+            for seed in seeds
+            if arm.of is not None
+        ]
+
+    def _training(self, stage: str, changes: Changes, seed: int) -> Training:
+        wanted = self.card.stages[stage]
+        start = None if wanted.init is None else self._training(wanted.init, {}, seed)
+        recipe = changed(self._recipe(wanted.recipe), wanted.changes, f"study {self.card.key}: stage {stage}")
+        recipe = changed(recipe, changes, f"study {self.card.key}: with: of stage {stage}")
+        labelled = self.card.data.labelled if wanted.labelled else None
+        return self.trainings.plan(recipe, seed, labelled, start)
+
+    def _recipe(self, name: str) -> Recipe:
+        return load_recipe(name, self.folders)

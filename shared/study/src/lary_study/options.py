@@ -1,0 +1,69 @@
+"""Options that `train` and `study` share."""
+
+import functools
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import click
+from lary_orch.catalog.cards import Catalog
+from lary_orch.cli.options import FOLDER, option, together
+from lary_orch.runtimes.devices import Slot
+
+from lary_study.trainings import Settings
+
+Function = Callable[..., Any]
+
+_SETTINGS = together(
+    [
+        option("--precision", type=click.Choice(["fp32", "bf16"]), default="fp32", help="Of the arithmetic."),
+        option("--decoder", type=click.Choice(["pyav", "decord"]), default="pyav", help="Video reader."),
+        option("--workers", type=click.IntRange(1), default=2, help="Decode processes per training."),
+        option("--row-timeout", type=click.FloatRange(0, min_open=True), default=60.0, help="Seconds for one row."),
+        option(
+            "--stall-timeout", type=click.FloatRange(0, min_open=True), default=600.0, help="Seconds without progress."
+        ),
+        option("--max-failed", type=click.FloatRange(0, 1), default=0.01, help="Tolerated share of failed rows."),
+        option("--save-every", type=click.IntRange(1), default=100, help="Steps between two states."),
+        option("--evaluate-every", type=click.IntRange(1), default=100, help="Steps between held-out measures."),
+        option("--micro-batch", type=click.IntRange(1), help="Rows of one forward pass [the batch]."),
+        option("--train-processes", "processes", type=click.IntRange(1), default=1, help="That share each batch."),
+        option("--keep-states", is_flag=True, help="Leave the states of finished trainings."),
+        option("--strict-health", is_flag=True, help="A collapsed codebook ends the training."),
+    ]
+)
+
+
+def settings_options(function: Function) -> Function:
+    """Hands over `settings: Settings`; device and threads are `on_slots`'."""
+
+    @functools.wraps(function)
+    def decided(*args: Any, row_timeout: float, stall_timeout: float, **given: Any) -> Any:
+        names = set(Settings.__dataclass_fields__) & given.keys()
+        taken = {name: given.pop(name) for name in names}
+        settings = Settings(row_timeout_s=row_timeout, stall_timeout_s=stall_timeout, **taken)
+        return function(*args, settings=settings, **given)
+
+    return _SETTINGS(decided)
+
+
+def on_slots(settings: Settings, slots: list[Slot]) -> Settings:
+    """The same for what these slots have."""
+    return replace(settings, device="cuda" if slots[0].device.kind == "cuda" else "cpu", threads=slots[0].cpus)
+
+
+def folders_options(function: Function) -> Function:
+    """Hands over `catalog: Catalog` and `folders`, its further folders."""
+
+    @functools.wraps(function)
+    def loaded(*args: Any, folders: tuple[Path, ...], **rest: Any) -> Any:
+        return function(*args, catalog=Catalog.load(folders), folders=folders, **rest)
+
+    return option(
+        "--catalog",
+        "folders",
+        type=FOLDER,
+        multiple=True,
+        help="Folder of your own models, datasets, recipes/ and studies/; repeatable [and LARY_CATALOG].",
+    )(loaded)

@@ -1,0 +1,126 @@
+"""A study as one plan: trainings, extractions and probes of arms x seeds, and the record of what is which."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from lary_orch.catalog.cards import Catalog
+from lary_orch.catalog.protocol_cards import load_protocol
+from lary_orch.catalog.source import ImageSource
+from lary_orch.plan.jobs import Plan, Request
+from lary_orch.plan.planner import Part, assemble, plan_part
+from lary_orch.runtimes.base import Notify, Runtime
+from lary_orch.runtimes.devices import Slot
+from lary_orch.workspace import Workspace
+from lary_results.study.record import StudyEntry, StudyRecord, record_path
+from lary_schema.atomic import publish_text
+from lary_schema.base import ContractError
+
+from lary_study.card import StudyCard
+from lary_study.expand import Expanded, Expansion
+from lary_study.recipes import load_recipe
+from lary_study.trainings import Trainings, image_of
+
+
+@dataclass(frozen=True)
+class StudyPlan:
+    """A study, or the part of it that was asked for, as a plan."""
+
+    plan: Plan
+    record: StudyRecord
+
+
+@dataclass(frozen=True)
+class Study:
+    """A study and what it is planned with. `folders` are the catalog's, for recipes of its own."""
+
+    card: StudyCard
+    catalog: Catalog
+    folders: Sequence[Path]
+    workspace: Workspace
+
+    def images(self) -> list[ImageSource]:
+        """All that its jobs need."""
+        recipes = dict.fromkeys(stage.recipe for stage in self.card.stages.values())
+        found = [image_of(load_recipe(name, self.folders), self.catalog) for name in recipes]
+        found += [self.catalog.image_for(one.model) for one in self.card.baselines.values() if one.model is not None]
+        return [*{source.card.name: source for source in found}.values(), self.catalog.probe()]
+
+    def plan(
+        self,
+        runtime: Runtime,
+        slots: Sequence[Slot],
+        trainings: Trainings,
+        notify: Notify,
+        seeds: Sequence[int],
+        arms: Sequence[str] = (),
+    ) -> StudyPlan:
+        """Plan what is asked for; all seeds of the study stand in the record, whatever is planned now."""
+        expansion = Expansion(self.card, trainings, self.folders)
+        asked = expansion.arms(seeds, arms)
+        planned = trainings.made
+        protocol = load_protocol(self.card.reading.protocol)
+        request = Request((), (self.card.data.train,), protocol, variants=self.card.reading.variants, control=False)
+        keys = tuple(dict.fromkeys(one.training.key for one in asked if one.probe))
+        models = {training.key: training.model for training in planned}
+        parts = [Part(trainings=tuple(training.job for training in planned))]
+        for wanted, variants in ((keys, self.card.reading.variants), (self._catalog_models(), ())):
+            part = replace(request, models=wanted, variants=variants).on(slots)
+            if wanted:
+                parts.append(plan_part(part, self.workspace, self.catalog, runtime, notify, models))
+        everything = expansion.arms(sorted({*self.card.seeds, *seeds}))
+        return StudyPlan(assemble(self.card.key, parts, self.workspace), self._record(everything, protocol.key))
+
+    def _catalog_models(self) -> tuple[str, ...]:
+        return tuple(dict.fromkeys(one.model for one in self.card.baselines.values() if one.model is not None))
+
+    def _record(self, expanded: Sequence[Expanded], protocol: str) -> StudyRecord:
+        card = self.card
+        entries = [StudyEntry(arm=e.arm, model=e.training.key, seed=e.seed, probed=e.probe) for e in expanded]
+        entries += [
+            StudyEntry(arm=name, model=one.model, trained=False)
+            for name, one in card.baselines.items()
+            if one.model is not None
+        ]
+        return StudyRecord(
+            key=card.key,
+            title=card.title,
+            dataset=card.data.train,
+            protocol=protocol,
+            variants=card.reading.variants,
+            arms={name: arm.title for name, arm in card.arms.items()},
+            baselines={name: one.title for name, one in card.baselines.items()},
+            compare=card.compare,
+            labelled=card.data.labelled,
+            entries=tuple(entries),
+        )
+
+
+def write_record(record: StudyRecord, workspace: Workspace) -> None:
+    publish_text(record_path(studies(workspace), record.key), record.to_json())
+
+
+def studies(workspace: Workspace) -> Path:
+    """Folder of the records."""
+    return workspace.root / "studies"
+
+
+def parse_seeds(text: str | None, card: StudyCard) -> tuple[int, ...]:
+    """`0-2`, `0,3` or both; None: the study's. Raises ContractError for anything else."""
+    if text is None:
+        return card.seeds
+    found: list[int] = []
+    for part in text.split(","):
+        first, dash, last = part.strip().partition("-")
+        if not first.isdecimal() or (dash and not last.isdecimal()):
+            raise ContractError(f"--seeds {text!r}: give numbers and ranges, as 0-2 or 0,3")
+        found += range(int(first), int(last or first) + 1)
+    return tuple(dict.fromkeys(found))
+
+
+def parse_arms(text: str | None, card: StudyCard) -> tuple[str, ...]:
+    """Names by commas; None: all. Raises ContractError for a name that is no arm."""
+    names = tuple(dict.fromkeys(part.strip() for part in (text or "").split(",") if part.strip()))
+    if unknown := [name for name in names if name not in card.arms]:
+        raise ContractError(f"--arms: {', '.join(unknown)}: no arms of {card.key}; it has {', '.join(card.arms)}")
+    return names
