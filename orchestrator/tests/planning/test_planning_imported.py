@@ -6,11 +6,11 @@ from typing import Any
 
 import pytest
 from lary_orch.plan.jobs import Plan
-from lary_orch.plan.stores import StoreState
 from lary_orch.workspace import Workspace
 from lary_schema.base import TooManyFailedError
 from lary_schema.jobs import IMPORTED, ProbeJob
 from lary_schema.store.layout import Store, store_path
+from lary_schema.store_state import StoreState
 
 
 def imported(plan: Plan, model: str, code: str = "f" * 64) -> Plan:

@@ -11,11 +11,11 @@ from hypothesis import strategies as st
 from lary_orch.catalog.protocol_cards import load_protocol
 from lary_orch.plan.jobs import Plan, Probing
 from lary_orch.plan.planner import make_plan
-from lary_orch.plan.stores import partitions
 from lary_schema.base import ContractError, ExitCode, TooManyFailedError, WeightsError
 from lary_schema.events import TRANSIENT, Reason
 from lary_schema.jobs import ExtractJob, ProbeJob
 from lary_schema.store.layout import Store
+from lary_schema.store_state import partitions
 from lary_schema.values import ExtractionSettings
 
 

@@ -86,7 +86,9 @@ def command(
     for message in broken:
         click.echo(printable_lines(f"error: {message}"), err=True)
     if not found and (run != "*" or protocol is not None):
-        raise ContractError(_nothing(workspace, run, protocol))
+        from lary_results.files import nothing_found
+
+        raise ContractError(nothing_found(workspace.results, run, protocol))
     if paired:
         _pair(found, paired, max_failed, as_json=as_json)
     elif against is not None:
@@ -103,12 +105,6 @@ def _scores(workspace: Workspace, run: str, protocol: str | None, broken: list[s
 
     results = read_results(workspace.results, run, broken)
     return [score for score in collect(results) if protocol in (None, score.protocol)]
-
-
-def _nothing(workspace: Workspace, run: str, protocol: str | None) -> str:
-    from lary_results.files import nothing_found
-
-    return nothing_found(workspace.results, run, protocol)
 
 
 def _show(found: "Sequence[Score]", workspace: Workspace, max_failed: float, *, as_json: bool, as_csv: bool) -> None:

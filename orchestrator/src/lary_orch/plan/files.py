@@ -8,10 +8,10 @@ from lary_schema.jobs import ProbeJob
 from lary_schema.runs import PlanFile, RunPaths, RunProbe, RunStore, RunTraining
 from lary_schema.snapshots import link_copy, snapshot
 from lary_schema.store.layout import Store
+from lary_schema.store_state import StoreState
 from lary_schema.training import TRAINING_FILE, TrainJob
 
 from lary_orch.plan.jobs import Plan
-from lary_orch.plan.stores import StoreState
 from lary_orch.runtimes.jobs import JOB_FILE, Job
 from lary_orch.workspace import Workspace
 

@@ -11,8 +11,7 @@ from lary_schema.base import ContractError
 from lary_schema.jobs import IMPORTED
 from lary_schema.presence import SplitSource
 from lary_schema.store.layout import Store
-
-from lary_orch.plan.stores import StoreState
+from lary_schema.store_state import StoreState
 
 
 @dataclass(frozen=True)

@@ -7,9 +7,9 @@ from typing import Literal, Self
 from lary_schema.base import ContractError, ExitCode
 from lary_schema.cards import Head, ProtocolCard, Reads, Target
 from lary_schema.jobs import IMPORTED, Tracker
+from lary_schema.store_state import StoreState
 from lary_schema.values import ExtractionSettings
 
-from lary_orch.plan.stores import StoreState
 from lary_orch.runtimes.devices import Slot
 from lary_orch.runtimes.jobs import Job
 

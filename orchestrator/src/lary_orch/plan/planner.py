@@ -21,6 +21,7 @@ from lary_schema.mounts import Mounts
 from lary_schema.presence import SplitSource, stats_sha256
 from lary_schema.revision import code_revision
 from lary_schema.runs import RunPaths
+from lary_schema.store_state import StoreState, check_alike, check_failed, partitions, plan_store
 from lary_schema.trained import Checkpoint
 from lary_schema.training import TrainJob
 from lary_schema.values import make_values
@@ -30,7 +31,6 @@ from lary_orch.catalog.source import ImageSource
 from lary_orch.catalog.splits import find_split, split_labels, wanted_splits
 from lary_orch.plan.imported import ImportedModel, imported_store
 from lary_orch.plan.jobs import Plan, Problem, Request
-from lary_orch.plan.stores import StoreState, check_alike, check_failed, partitions, plan_store
 from lary_orch.plan.trained import KnownModel, trained_model
 from lary_orch.plan.verbs import EXTRACT, VERBS, Verb, probe_kind, store_group
 from lary_orch.runtimes.base import Notify, Runtime

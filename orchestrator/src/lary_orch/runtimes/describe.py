@@ -1,6 +1,7 @@
 """What an image says of itself, queried once per state of the image."""
 
 import json
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,7 @@ from lary_schema.atomic import publish_text
 from lary_schema.base import ContractError, fingerprint
 from lary_schema.cards import ImageCard, ModelCard
 from lary_schema.jobs import minor_versions
+from lary_schema.trained import CHECKPOINT
 from lary_schema.training import Recipe
 
 from lary_orch.cache import remembered
@@ -42,17 +44,15 @@ def describe_recipe(
     folder = Folder(file.absolute(), f"/recipe/{file.name}")
     path = folder.target if runtime.isolates else str(folder.source)
     key = [runtime.name, prepared.source.card.name, prepared.identity, document]
-    reply = remembered(
-        cache,
-        "describe",
-        key,
-        lambda: _json(runtime.query(prepared, "describe", "--recipe", path, folders=(folder,)), where),
-    )
+    query = partial(runtime.query, prepared, "describe", "--recipe", path, folders=(folder,))
+    reply = remembered(cache, "describe", key, lambda: _json(query(), where))
     card = ImageCard.parse(reply, where)
     if card.code_sha256 is None:
         raise ContractError(f"{where}: no code_sha256, so its checkpoints could be those of any code")
     model, libraries = _one_model(card, where)
-    return model, card.code_sha256, libraries
+    # The checkpoint itself is no file to look for: whoever plans knows its folder.
+    others = tuple(weight for weight in model.weights if weight.name != CHECKPOINT)
+    return model.model_copy(update={"weights": others}), card.code_sha256, libraries
 
 
 def _one_model(card: ImageCard, where: str) -> tuple[ModelCard, dict[str, str] | None]:

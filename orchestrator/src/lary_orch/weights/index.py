@@ -76,8 +76,7 @@ def find_weights(
     card: ModelCard, root: Path, cache: Path, env: Mapping[str, str] = os.environ, trained: Trained | None = None
 ) -> WeightSet:
     """All weights of a model, hashed. Raises WeightsError naming the first that is missing or unexpected."""
-    wanted = [spec for spec in card.weights if trained is None or spec.name != trained.name]
-    located = [(spec, weight_path(spec, root, env)) for spec in wanted]
+    located = [(spec, weight_path(spec, root, env)) for spec in card.weights]
     found = [(spec, path) for spec, path in located if path.exists() or is_needed(spec, env)]
     files = tuple(_weight_file(card, spec, path, cache) for spec, path in found)
     linked: dict[str, Path] = {}

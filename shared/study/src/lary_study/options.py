@@ -40,7 +40,7 @@ def settings_options(function: Function) -> Function:
 
     @functools.wraps(function)
     def decided(*args: Any, row_timeout: float, stall_timeout: float, **given: Any) -> Any:
-        names = set(Settings.__dataclass_fields__) & given.keys()
+        names = (set(Settings.__dataclass_fields__) - {"device", "threads"}) & given.keys()
         taken = {name: given.pop(name) for name in names}
         settings = Settings(row_timeout_s=row_timeout, stall_timeout_s=stall_timeout, **taken)
         return function(*args, settings=settings, **given)

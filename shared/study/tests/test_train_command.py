@@ -1,0 +1,37 @@
+"""`lary-orch train`: the key is known before, the checkpoint is a model, and what is done is not done again."""
+
+import json
+from typing import Any
+
+import pytest
+
+TRAIN = ("train", "-r", "toy-demo", "-d", "toys")
+
+
+@pytest.fixture(scope="module")
+def trained(bench: Any) -> str:
+    """The key of a finished training."""
+    assert bench.run(*TRAIN) == 0
+    (folder,) = (bench.workspace / "trained").iterdir()
+    return str(folder.name)
+
+
+def test_the_key_is_known_before_and_printed_after(bench: Any, trained: str, capfd: pytest.CaptureFixture[str]) -> None:
+    assert bench.run(*TRAIN, "--plan") == 0
+    job = json.loads(capfd.readouterr().out)
+    assert job["id"] == f"train.{trained}"
+    assert bench.run(*TRAIN) == 0
+    out, err = capfd.readouterr()
+    assert out == f"{trained}\n"
+    assert "nothing to do" in err
+    result = bench.json(f"trained/{trained}/checkpoint/training.json")
+    assert (result["key"], result["rows"], result["supervision"]) == (trained, 32, "none")
+
+
+def test_it_is_extracted_and_probed_with_no_further_step(bench: Any, trained: str) -> None:
+    code = bench.run("run", "-m", trained, "-d", "toys", "--protocol", "smoke", "--no-control")
+    assert code == 0
+    (result,) = (bench.workspace / "results").glob(f"*/{trained}/toys/*/result.json")
+    found = json.loads(result.read_text())
+    fingerprint = bench.json(f"trained/{trained}/checkpoint/training.json")["fingerprint"]
+    assert [store["weights"] for store in found["stores"]] == [{"checkpoint": fingerprint}] * 2
