@@ -221,4 +221,4 @@ def test_a_protocol_of_ones_own(tmp_path: Path) -> None:
         load_protocol(str(path))
     with pytest.raises(ContractError, match=r"no protocol 'smok'; there are clean, lary-v1, smoke"):
         load_protocol("smok")
-    assert protocol_names() == ["clean", "lary-v1", "smoke"]
+    assert protocol_names() == ["clean", "lary-v1", "smoke", "study"]

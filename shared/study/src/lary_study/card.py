@@ -3,7 +3,7 @@
 from typing import Annotated, Any, Self
 
 from lary_schema.base import Document
-from lary_schema.cards import Distinct, Key, Some, _Card
+from lary_schema.cards import Distinct, Key, Reads, Some, _Card
 from lary_schema.training import Labelled
 from pydantic import Field, model_validator
 
@@ -65,6 +65,8 @@ class Reading(Document):
     """The first is the one that differences are of."""
     protocol: str = "study"
     """Of the probes: a name, or a YAML file."""
+    targets: Annotated[tuple[Reads, ...], Some] = ("actions", "nuisance")
+    """Blocks of the dataset card, as far as it has them."""
 
 
 class StudyCard(_Card):

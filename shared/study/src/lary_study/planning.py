@@ -7,7 +7,7 @@ from pathlib import Path
 from lary_orch.catalog.cards import Catalog
 from lary_orch.catalog.protocol_cards import load_protocol
 from lary_orch.catalog.source import ImageSource
-from lary_orch.plan.jobs import Plan, Request
+from lary_orch.plan.jobs import Plan, Probing, Request
 from lary_orch.plan.planner import Part, assemble, plan_part
 from lary_orch.runtimes.base import Notify, Runtime
 from lary_orch.runtimes.devices import Slot
@@ -15,6 +15,7 @@ from lary_orch.workspace import Workspace
 from lary_results.study.record import StudyEntry, StudyRecord, record_path
 from lary_schema.atomic import publish_text
 from lary_schema.base import ContractError
+from lary_schema.cards import Reads
 
 from lary_study.card import StudyCard
 from lary_study.expand import Expanded, Expansion
@@ -60,7 +61,7 @@ class Study:
         asked = expansion.arms(seeds, arms)
         planned = trainings.made
         protocol = load_protocol(self.card.reading.protocol)
-        request = Request((), (self.card.data.train,), protocol, variants=self.card.reading.variants, control=False)
+        request = Request((), (self.card.data.train,), protocol, control=False, probing=Probing(reads=self._targets()))
         keys = tuple(dict.fromkeys(one.training.key for one in asked if one.probe))
         models = {training.key: training.model for training in planned}
         parts = [Part(trainings=tuple(training.job for training in planned))]
@@ -70,6 +71,11 @@ class Study:
                 parts.append(plan_part(part, self.workspace, self.catalog, runtime, notify, models))
         everything = expansion.arms(sorted({*self.card.seeds, *seeds}))
         return StudyPlan(assemble(self.card.key, parts, self.workspace), self._record(everything, protocol.key))
+
+    def _targets(self) -> tuple[Reads, ...]:
+        """What is read: of the study's targets those that the dataset has."""
+        has_nuisance = self.catalog.dataset(self.card.data.train).nuisance is not None
+        return tuple(name for name in self.card.reading.targets if name != "nuisance" or has_nuisance)
 
     def _catalog_models(self) -> tuple[str, ...]:
         return tuple(dict.fromkeys(one.model for one in self.card.baselines.values() if one.model is not None))
