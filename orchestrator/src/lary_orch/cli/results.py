@@ -71,24 +71,13 @@ def command(
     lary-orch results --json > before.json
     lary-orch results --against before.json --tolerance 0.005
     """
-    kinds = sum(map(bool, (paired, against, key)))
-    if sum((as_csv, as_json)) > 1 or kinds > 1 or (as_csv and kinds):
-        raise click.UsageError(
-            "take one of --json and --csv, and one of --paired, --against and --study; --csv is for the table"
-        )
+    _check_together(as_csv, as_json, paired, against, key)
     if key is not None:
         from lary_results.study.tables import print_study
 
         print_study(workspace.root, key, sys.stdout, as_json=as_json)
         return
-    broken: list[str] = []
-    found = _scores(workspace, run, protocol, broken)
-    for message in broken:
-        click.echo(printable_lines(f"error: {message}"), err=True)
-    if not found and (run != "*" or protocol is not None):
-        from lary_results.files import nothing_found
-
-        raise ContractError(nothing_found(workspace.results, run, protocol))
+    found, broken = _scores(workspace, run, protocol)
     if paired:
         _pair(found, paired, max_failed, as_json=as_json)
     elif against is not None:
@@ -99,12 +88,27 @@ def command(
         sys.exit(ExitCode.BAD_JOB)
 
 
-def _scores(workspace: Workspace, run: str, protocol: str | None, broken: list[str]) -> "list[Score]":
-    from lary_results.files import read_results
+def _check_together(as_csv: bool, as_json: bool, *kinds: object) -> None:
+    chosen = sum(map(bool, kinds))
+    if (as_csv and as_json) or chosen > 1 or (as_csv and chosen):
+        raise click.UsageError(
+            "take one of --json and --csv, and one of --paired, --against and --study; --csv is for the table"
+        )
+
+
+def _scores(workspace: Workspace, run: str, protocol: str | None) -> "tuple[list[Score], list[str]]":
+    """What was found, and what is wrong with files that are no results."""
+    from lary_results.files import nothing_found, read_results
     from lary_results.scores import collect
 
+    broken: list[str] = []
     results = read_results(workspace.results, run, broken)
-    return [score for score in collect(results) if protocol in (None, score.protocol)]
+    found = [score for score in collect(results) if protocol in (None, score.protocol)]
+    for message in broken:
+        click.echo(printable_lines(f"error: {message}"), err=True)
+    if not found and (run != "*" or protocol is not None):
+        raise ContractError(nothing_found(workspace.results, run, protocol))
+    return found, broken
 
 
 def _show(found: "Sequence[Score]", workspace: Workspace, max_failed: float, *, as_json: bool, as_csv: bool) -> None:

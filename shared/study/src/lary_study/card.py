@@ -90,9 +90,13 @@ class StudyCard(_Card):
                 raise ValueError(f"stages.{name}: init {stage.init!r} is no stage; there are {', '.join(self.stages)}")
             if stage.labelled and self.data.labelled is None:
                 raise ValueError(f"stages.{name}: is labelled, and data.labelled gives no share")
-        for name, of in [(n, a.of) for n, a in self.arms.items()] + [(n, b.of) for n, b in self.baselines.items()]:
-            if of is not None and of not in self.stages:
-                raise ValueError(f"{name}: of {of!r} is no stage; there are {', '.join(self.stages)}")
+        return self
+
+    @model_validator(mode="after")
+    def _arms_are_known(self) -> Self:
+        for name, arm in [*self.arms.items(), *self.baselines.items()]:
+            if arm.of is not None and arm.of not in self.stages:
+                raise ValueError(f"{name}: of {arm.of!r} is no stage; there are {', '.join(self.stages)}")
         if both := self.arms.keys() & self.baselines.keys():
             raise ValueError(f"{min(both)} is an arm and a baseline; rename one of them")
         unknown = {name for pair in self.compare for name in pair} - self.arms.keys() - self.baselines.keys()

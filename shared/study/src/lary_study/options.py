@@ -10,6 +10,7 @@ import click
 from lary_orch.catalog.cards import Catalog
 from lary_orch.cli.options import FOLDER, option, together
 from lary_orch.runtimes.devices import Slot
+from lary_orch.runtimes.signals import exit_at_sigterm
 
 from lary_study.trainings import Settings
 
@@ -36,10 +37,11 @@ _SETTINGS = together(
 
 
 def settings_options(function: Function) -> Function:
-    """Hands over `settings: Settings`; device and threads are `on_slots`'."""
+    """Hands over `settings: Settings`; device and threads are `on_slots`'. SIGTERM ends the command in order."""
 
     @functools.wraps(function)
     def decided(*args: Any, row_timeout: float, stall_timeout: float, **given: Any) -> Any:
+        exit_at_sigterm()
         names = (set(Settings.__dataclass_fields__) - {"device", "threads"}) & given.keys()
         taken = {name: given.pop(name) for name in names}
         settings = Settings(row_timeout_s=row_timeout, stall_timeout_s=stall_timeout, **taken)

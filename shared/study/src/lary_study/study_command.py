@@ -50,19 +50,16 @@ def command(
 
     \b
     lary-orch study lara-demo --seeds 0
-    lary-orch study my_study.yaml --plan
     lary-orch results --study lara-demo
     """
     from lary_orch.run.run import carry_out, notify
     from lary_orch.runtimes.choose import open_runtime
-    from lary_orch.runtimes.signals import exit_at_sigterm
 
     from lary_study.card import StudyCard
     from lary_study.planning import Study, parse_arms, parse_seeds, write_record
     from lary_study.recipes import load
     from lary_study.trainings import Trainings
 
-    exit_at_sigterm()
     card = load(StudyCard, "study", study, folders)
     asked, named = parse_seeds(seeds, card), parse_arms(arms, card)
     whole = Study(card, catalog, folders, workspace)
@@ -72,8 +69,6 @@ def command(
     if only_plan:
         sys.exit(_show_plan(planned.plan, as_json=as_json))
     write_record(planned.record, workspace)
-    for line in runtime.sweep() if planned.plan.todo else ():
-        notify(line)
     out = sys.stdout if as_json else sys.stderr
     code = carry_out(planned.plan, workspace, runtime, slots, attempts=attempts, as_json=as_json, out=out)
     if not as_json:

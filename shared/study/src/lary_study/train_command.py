@@ -66,12 +66,10 @@ def command(
     """
     from lary_orch.run.run import notify
     from lary_orch.runtimes.choose import open_runtime
-    from lary_orch.runtimes.signals import exit_at_sigterm
 
     from lary_study.recipes import changed, load_recipe
     from lary_study.trainings import Trainings, image_of
 
-    exit_at_sigterm()
     chosen = changed(load_recipe(recipe, folders), _changes(changes), f"recipe {recipe} with --set")
     runtime, slots = open_runtime(wanted, workspace, [image_of(chosen, catalog)], notify)
     trainings = Trainings(workspace, catalog, runtime, notify, on_slots(settings, slots), dataset)

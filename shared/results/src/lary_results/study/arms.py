@@ -94,6 +94,10 @@ class Study:
         chosen = [r for r in found if variant in (None, r.variant)]
         return chosen[0] if chosen else None
 
+    def variants(self, arm: str, split: str) -> list[str]:
+        """How an arm was read there."""
+        return list(dict.fromkeys(r.variant for r in self.readings if (r.arm, r.split) == (arm, split)))
+
     def results(self, arm: str) -> list[TrainResult]:
         """Finished trainings of an arm, by seed."""
         return [self.trainings[e.model] for e in self.record.of(arm) if e.model in self.trainings]

@@ -83,16 +83,18 @@ def _arms_table(study: Study, split: str) -> Table:
 def _arm_rows(study: Study, name: str, split: str) -> Iterator[tuple[str, ...]]:
     record = study.record
     title = record.arms.get(name) or record.baselines.get(name, "")
-    labels = measures.labels_seen(study.results(name)) if study.results(name) else NOTHING
-    found = [r for r in study.readings if (r.arm, r.split) == (name, split)]
-    variants = list(dict.fromkeys(reading.variant for reading in found))
-    for at, variant in enumerate(variants):
-        readings = [study.reading(name, split, target, variant) for target in TARGETS]
-        seeds = max(len(reading.by_seed) for reading in readings if reading)
-        head = (name, title, labels) if at == 0 else ("", "", "")
-        yield (*head, variant, str(seeds), *(cell for reading in readings for cell in _cells(reading)))
+    first = (name, title, measures.labels_seen(study.results(name)))
+    variants = study.variants(name, split)
+    for variant in variants:
+        yield (*(first if variant == variants[0] else ("", "", "")), *_variant_cells(study, name, split, variant))
     if not variants and name in record.arms:
-        yield (name, title, labels, NOTHING, "0", *(NOTHING,) * 4)
+        yield (*first, NOTHING, "0", *(NOTHING,) * 4)
+
+
+def _variant_cells(study: Study, name: str, split: str, variant: str) -> tuple[str, ...]:
+    readings = [study.reading(name, split, target, variant) for target in TARGETS]
+    seeds = max(len(reading.by_seed) for reading in readings if reading)
+    return (variant, str(seeds), *(cell for reading in readings for cell in _cells(reading)))
 
 
 def _cells(reading: Reading | None) -> tuple[str, str]:
