@@ -1,0 +1,111 @@
+"""Held-out measures of a tokenizer, with the controls without which they say nothing."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from lary_trainer.chance import stream
+from lary_trainer.trainee import Batch
+from torch import Tensor
+
+from lary_lara.network import Tokenizer
+
+Batches = Callable[[], Iterable[Batch]]
+
+
+def effective_rank(vectors: Tensor) -> float:
+    """Of (N, D): exp of the entropy of the covariance's eigenvalues (Roy and Vetterli, 2007, on variances).
+
+    NaN where the rows are all equal.
+    """
+    centred = vectors.double() - vectors.double().mean(0)
+    variances = torch.linalg.svdvals(centred).square()
+    return _exp_entropy(variances)
+
+
+def perplexity(indices: Tensor, codes: int) -> float:
+    """exp of the entropy of code use: `codes` where all are used alike, 1 where one is used alone."""
+    return _exp_entropy(torch.bincount(indices.flatten(), minlength=codes).double())
+
+
+def _exp_entropy(amounts: Tensor) -> float:
+    shares = amounts / amounts.sum()
+    return math.exp(-torch.special.xlogy(shares, shares).sum().item()) if amounts.sum() > 0 else math.nan
+
+
+def other_rows(count: int, purpose: str) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
+    """For each of `count` rows another one, the same at every evaluation."""
+    order = stream(0, purpose, count).permutation(count)
+    other = np.empty(count, np.int64)
+    other[order] = np.roll(order, 1)
+    return other
+
+
+@dataclass
+class Read:
+    """What a pass over the held-out rows leaves."""
+
+    rows: int = 0
+    values: int = 0
+    squares: dict[str, float] = field(default_factory=lambda: {"rec": 0.0, "copy": 0.0})
+    carried: list[Tensor] = field(default_factory=list)
+    embeddings: list[Tensor] = field(default_factory=list)
+    indices: list[Tensor] = field(default_factory=list)
+
+
+@torch.no_grad()
+def measure_tokenizer(network: Tokenizer, batches: Batches) -> dict[str, float]:
+    """Squared errors per pixel value, in the network's pixel convention, and how the codes are used.
+
+    `rec`: of the prediction with the row's own code. `copy`: of the first frame in the second's stead. `shuffled`:
+    with another row's code. `perplexity`, `codes_used`: of the codebook; `effective_rank`: of the embeddings, flat.
+    """
+    read = Read()
+    for batch in batches():
+        _read(network, batch, read)
+    if not read.rows:
+        return {}
+    measured = {name: total / read.values for name, total in read.squares.items()}
+    if network.config.latent == "none":
+        return measured
+    indices = torch.cat(read.indices)
+    return measured | {
+        "shuffled": _shuffled(network, batches, torch.cat(read.carried)) / read.values,
+        "perplexity": perplexity(indices, network.config.codes),
+        "codes_used": float(len(indices.unique())),
+        "effective_rank": effective_rank(torch.cat(read.embeddings)),
+    }
+
+
+def _read(network: Tokenizer, batch: Batch, read: Read) -> None:
+    first, target = network.pixels(batch.frames).unbind(1)
+    latent = network.latent(network.features(first), network.features(target))
+    carried = network.carried(latent)
+    read.squares["rec"] += _squares(network.decode(first, carried), target)
+    read.squares["copy"] += _squares(first, target)
+    read.rows += len(first)
+    read.values += target.numel()
+    for kept, part in (
+        (read.carried, carried),
+        (read.embeddings, latent.embeddings.flatten(1)),
+        (read.indices, latent.indices),
+    ):
+        kept.append(part.cpu())
+
+
+def _shuffled(network: Tokenizer, batches: Batches, carried: Tensor) -> float:
+    other, done, total = other_rows(len(carried), "shuffled codes"), 0, 0.0
+    for batch in batches():
+        first, target = network.pixels(batch.frames).unbind(1)
+        codes = carried[other[done : done + len(first)]].to(first.device)
+        total += _squares(network.decode(first, codes), target)
+        done += len(first)
+    return total
+
+
+def _squares(predicted: Tensor, target: Tensor) -> float:
+    return (predicted.float() - target.float()).square().sum().item()

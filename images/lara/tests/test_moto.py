@@ -1,0 +1,581 @@
+"""The tokenizer: its names and shapes, what gets gradients, the quantiser, checkpoints, read-out."""
+
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from lary_lara import checkpoint, measures
+from lary_lara.encoders import MaeEncoder, make_encoder
+from lary_lara.extract import Moto
+from lary_lara.facts import MotoConfig, Quantiser
+from lary_lara.moto import MotoTrainee
+from lary_lara.network import Tokenizer, make_tokenizer
+from lary_lara.quantiser import UNUSED_STEPS, VectorQuantiser, quantiser_loss
+from lary_schema.base import ContractError, WeightsError
+from lary_schema.cards import ModelCard
+from lary_schema.training import Recipe, TrainedCard
+from lary_trainer.chance import stream
+from lary_trainer.trainee import Batch, Facts
+from safetensors.torch import save_file
+
+CPU = torch.device("cpu")
+TINY: dict[str, Any] = {
+    "size": 16, "patch": 8, "width": 16, "heads": 2, "encoder_layers": 1, "decoder_layers": 1, "queries": 3,
+    "codes": 12, "code_width": 4, "encoder": "pixel", "initial": "fan-in",
+}  # fmt: skip
+EMA = {"kind": "ema", "start": "data", "continuous_steps": 5, "restart": True}
+
+
+def recipe(steps: int = 20, losses: Mapping[str, float] | None = None, **config: Any) -> Recipe:
+    return Recipe.model_validate(
+        {
+            "key": "moto-tiny",
+            "title": "tiny",
+            "trainee": "moto",
+            "config": TINY | config,
+            "optimiser": {"lr": 3e-3},
+            "batch_size": 8,
+            "steps": steps,
+            "losses": losses or {"pixels": 1.0, "quantiser": 1.0},
+        }
+    )
+
+
+def trainee(seed: int = 0, **config: Any) -> MotoTrainee:
+    return MotoTrainee(recipe(**config), Facts(rows=64), seed)
+
+
+def pairs(rows: np.ndarray) -> torch.Tensor:
+    """uint8 (B, 2, 16, 16, 3): a bright bar that moves by the row's number."""
+    frames = np.full((len(rows), 2, 16, 16, 3), 40, np.uint8)
+    for frame, row in zip(frames, rows, strict=True):
+        start, move = int(row) % 6, 1 + int(row) // 6 % 5
+        frame[0, :, start : start + 4] = frame[1, :, start + move : start + move + 4] = 220
+    return torch.from_numpy(frames)
+
+
+def batch(step: int = 0, rows: np.ndarray | None = None, seed: int = 0) -> Batch:
+    rows = np.arange(8) if rows is None else rows
+    return Batch(seed=seed, step=step, rows=rows, frames=pairs(rows))
+
+
+def built(made: MotoTrainee, init: Mapping[str, Path] | None = None) -> Tokenizer:
+    network = made.build(init or {}, CPU)
+    assert isinstance(network, Tokenizer)
+    return network
+
+
+def train(made: MotoTrainee, network: Tokenizer, steps: int) -> list[dict[str, float]]:
+    """A loop of a few lines, until the one loop takes it."""
+    groups = made.parameter_groups(network)
+    optimiser = torch.optim.AdamW([p for group in groups.values() for p in group], lr=3e-3, weight_decay=0)
+    curve = []
+    for step in range(steps):
+        part = batch(step, stream(made.seed, "order", step).integers(0, 30, 16))
+        outputs = made.forward(network, part)
+        terms = made.losses(outputs, part)
+        optimiser.zero_grad()
+        torch.stack([made.recipe.losses[k] * v for k, v in terms.items()]).sum().backward()
+        optimiser.step()
+        made.after_step(network, {k: v.detach() for k, v in outputs.items()}, part)
+        curve.append({k: v.item() for k, v in terms.items()})
+    return curve
+
+
+def saved(made: MotoTrainee, network: Tokenizer, folder: Path) -> Path:
+    folder.mkdir()
+    tensors, config = made.export(network)
+    save_file({k: v.contiguous() for k, v in tensors.items()}, folder / "model.safetensors")
+    (folder / "config.json").write_text(json.dumps(config))
+    (folder / "card.json").write_text(TrainedCard(image="lara", card=made.card(made.recipe)).to_json())
+    return folder
+
+
+# --- names and shapes -------------------------------------------------------------------------
+
+_LAYER = {
+    **{f"attention.attention.{p}": ("W", "W") for p in ("query", "key", "value")},
+    "attention.output.dense": ("W", "W"),
+    "intermediate.dense": ("M", "W"),
+    "output.dense": ("W", "M"),
+}
+_NORMS = ("layernorm_before", "layernorm_after")
+
+
+def released(w: int, encoder: int, decoder: int, queries: int, tokens: int, features: int) -> dict[str, tuple[int, ...]]:
+    """Names and shapes of the release, from its published facts: patch 16, 128 codes of 32, frames of 224."""
+    sizes = {"W": w, "M": 4 * w}
+    named: dict[str, tuple[int, ...]] = {
+        "m_former.embeddings.latent_motion_token": (1, queries, w),
+        "m_former.embeddings.sep_token": (1, 1, w),
+        "m_former.embeddings.projection.weight": (w, features),
+        "m_former.embeddings.projection.bias": (w,),
+        "m_former.embeddings.position_embeddings": (1, queries + 2 * tokens + 1, w),
+        "m_former.embeddings.token_type_embeddings": (2, w),
+        "vector_quantizer.embedding.weight": (128, 32),
+        "decoder.transformer.embeddings.patch_embeddings.projection.weight": (w, 3, 16, 16),
+        "decoder.transformer.embeddings.patch_embeddings.projection.bias": (w,),
+        "decoder.transformer.embeddings.query_pooling_layer.weight": (w, queries * w),
+        "decoder.transformer.embeddings.query_pooling_layer.bias": (w,),
+        "decoder.transformer.embeddings.position_embeddings": (1, 196, w),
+        "decoder.decoder.0.weight": (768, w, 1, 1),
+        "decoder.decoder.0.bias": (768,),
+    }
+    for stack, depth in (("m_former", encoder), ("decoder.transformer", decoder)):
+        named |= {f"{stack}.layernorm.{p}": (w,) for p in ("weight", "bias")}
+        for layer in range(depth):
+            prefix = f"{stack}.encoder.layer.{layer}."
+            for name, (rows, columns) in _LAYER.items():
+                named[f"{prefix}{name}.weight"] = (sizes[rows], sizes[columns])
+                named[f"{prefix}{name}.bias"] = (sizes[rows],)
+            named |= {f"{prefix}{norm}.{p}": (w,) for norm in _NORMS for p in ("weight", "bias")}
+    for name, shapes in {"vq_down_resampler": ((w, w), (32, w)), "vq_up_resampler": ((32, 32), (w, 32))}.items():
+        for place, shape in zip((0, 2), shapes, strict=True):
+            named |= {f"{name}.{place}.weight": shape, f"{name}.{place}.bias": shape[:1]}
+    return named
+
+
+LARGE = MotoConfig(size=224, patch=16, width=768, heads=12, encoder_layers=4, decoder_layers=12, encoder="mae-l")
+
+
+def test_moto_l_has_the_released_names_and_shapes() -> None:
+    with torch.device("meta"):
+        network = Tokenizer(LARGE, make_encoder(LARGE, None, untrained=True))
+    found = {name: tuple(t.shape) for name, t in network.kept_state().items()}
+    assert found == released(768, 4, 12, queries=8, tokens=197, features=1024)
+    trainable = {"former": network.m_former, "decoder": network.decoder}
+    millions = {k: sum(p.numel() for p in part.parameters()) / 1e6 for k, part in trainable.items()}
+    assert millions == pytest.approx({"former": 29.5, "decoder": 91.2}, abs=0.5)
+
+
+SMALL = MotoConfig(
+    size=224, patch=16, width=16, heads=2, encoder_layers=1, decoder_layers=2, queries=8, encoder="random-vit"
+)
+
+
+@pytest.fixture(scope="module")
+def released_state() -> dict[str, torch.Tensor]:
+    shapes = released(16, 1, 2, queries=8, tokens=196, features=128)
+    return {
+        name: torch.from_numpy(stream(0, name).standard_normal(shape, dtype=np.float32))
+        for name, shape in shapes.items()
+    }
+
+
+def small() -> Tokenizer:
+    return make_tokenizer(SMALL, make_encoder(SMALL, None), 0)
+
+
+@pytest.mark.parametrize("prefix", ["", "action_head.latent_motion_tokenizer."])
+def test_released_names_load_strictly(released_state: dict[str, torch.Tensor], prefix: str) -> None:
+    network = small()
+    extra = {"image_encoder.a": torch.zeros(1), "loss_fn_lpips.b": torch.zeros(1)}
+    policy = {"action_head.model.x": torch.zeros(1)} if prefix else {}
+    state = {prefix + name: t for name, t in (released_state | extra).items()} | policy
+    checkpoint.load_state(network, state, Path("file"))
+    assert all(torch.equal(network.kept_state()[name], t) for name, t in released_state.items())
+    assert all(not p.requires_grad for p in network.image_encoder.parameters())
+    assert all(p.requires_grad for p in network.m_former.parameters())
+
+
+@pytest.mark.parametrize("name", sorted(released(16, 1, 2, 8, 196, 128)))
+def test_each_missing_name_is_named(released_state: dict[str, torch.Tensor], name: str) -> None:
+    with pytest.raises(WeightsError, match=f"1 missing: {name}"):
+        checkpoint.load_state(small(), {k: v for k, v in released_state.items() if k != name}, Path("file"))
+
+
+def test_unexpected_names_are_named(released_state: dict[str, torch.Tensor]) -> None:
+    with pytest.raises(WeightsError, match="1 unexpected: m_former.pooler.weight"):
+        checkpoint.load_state(small(), released_state | {"m_former.pooler.weight": torch.zeros(1)}, Path("file"))
+
+
+# --- gradients and frames ---------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "config",
+    [{}, {"quantiser": EMA}, {"fusion": "tokens"}, {"encoder": "random-vit", "target_input": "difference"}],
+    ids=["gradient", "ema", "tokens", "random-vit"],
+)
+def test_gradients_reach_all_that_trains_and_nothing_frozen(config: dict[str, Any]) -> None:
+    made = trainee(**config)
+    network = built(made)
+    part = batch()
+    terms = made.losses(made.forward(network, part), part)
+    torch.stack(list(terms.values())).sum().backward()
+    trained = {id(p) for group in made.parameter_groups(network).values() for p in group}
+    for name, parameter in network.named_parameters():
+        assert (id(parameter) in trained) == parameter.requires_grad, name
+        # The second token type is never used, as in the release.
+        assert (parameter.grad is not None) == parameter.requires_grad, name
+        if parameter.requires_grad:
+            assert parameter.grad.abs().sum() > 0, name
+    assert not any(p.requires_grad for p in network.image_encoder.parameters())
+
+
+def test_of_the_pixels_the_code_alone_carries_gradient_to_the_queries() -> None:
+    made = trainee()
+    network = built(made)
+    made.losses(made.forward(network, batch()), batch())["pixels"].backward()
+    assert network.m_former.embeddings.latent_motion_token.grad.abs().sum() > 0
+    assert network.vector_quantizer.embedding.weight.grad is None
+
+
+@pytest.mark.parametrize("target_input", ["frame", "difference"])
+@pytest.mark.parametrize("encoder", ["pixel", "random-vit"])
+def test_the_latent_changes_with_each_of_its_frames_and_no_other(target_input: str, encoder: str) -> None:
+    made = trainee(target_input=target_input, encoder=encoder, size=32)
+    card = made.card(made.recipe)
+    model = Moto(card.model_copy(update={"pattern": None}), "video", "embed")
+    model._place(built(made), 1, CPU, torch.float32)
+    clip = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (1, 9, 32, 32, 3), np.uint8))
+    before = model.encode(clip, np.array([0])).tokens[0]
+    for frame in range(9):
+        changed = clip.clone()
+        changed[0, frame] = 255 - changed[0, frame]
+        moved = (model.encode(changed, np.array([0])).tokens[0] - before).abs().amax((1, 2)) > 1e-4
+        assert moved.nonzero().flatten().tolist() == [t for t in (frame - 1, frame) if 0 <= t < 8]
+
+
+def test_residual_is_the_first_frame_and_what_is_added() -> None:
+    networks = [built(trainee(residual=residual)) for residual in (False, True)]
+    frame = networks[0].pixels(pairs(np.arange(4))[:, 0])
+    code = torch.zeros(4, 3, 4)
+    torch.testing.assert_close(networks[1].decode(frame, code), frame + networks[0].decode(frame, code))
+
+
+def test_without_a_latent_the_decoder_alone_is_trained() -> None:
+    made = MotoTrainee(recipe(latent="none", losses={"pixels": 1.0}), Facts(rows=64), 0)
+    network = built(made)
+    part = batch()
+    (made.losses(made.forward(network, part), part)["pixels"]).backward()
+    trained = {name for name, p in network.named_parameters() if p.grad is not None}
+    assert all(name.startswith("decoder.") and "query_pooling" not in name for name in trained)
+    frame, codes = network.pixels(part.frames[:, 0]), torch.ones(2, 8, 3, 4)
+    assert torch.equal(network.decode(frame, codes[0]), network.decode(frame, codes[1] * 5))
+    assert set(made.evaluate(network, lambda: [part])) == {"rec", "copy"}
+    untrained = built(trainee()).kept_state()
+    assert all(torch.equal(network.kept_state()[n], untrained[n]) for n in untrained if n.startswith("m_former"))
+
+
+def test_first_weights_follow_from_the_seed_alone() -> None:
+    states = [built(trainee(seed)).kept_state() for seed in (1, 1, 2)]
+    assert all(torch.equal(states[0][n], states[1][n]) for n in states[0])
+    name = "m_former.embeddings.sep_token"
+    assert not torch.equal(states[0][name], states[2][name])
+
+
+def test_rows_do_not_depend_on_each_other() -> None:
+    made = trainee()
+    network = built(made)
+    whole = made.forward(network, batch(rows=np.arange(6)))
+    for row in range(6):
+        alone = made.forward(network, batch(rows=np.array([row])))
+        for name, value in alone.items():
+            torch.testing.assert_close(whole[name][row : row + 1], value)
+
+
+# --- the quantiser ----------------------------------------------------------------------------
+
+
+def vectors(*shape: int, seed: int = 0) -> torch.Tensor:
+    return torch.from_numpy(np.random.default_rng(seed).standard_normal(shape).astype(np.float32))
+
+
+@pytest.mark.parametrize("order", ["legacy", "standard"])
+def test_the_order_says_where_the_factor_stands(order: str) -> None:
+    embeddings, codes = vectors(4, 3, 2).requires_grad_(), vectors(4, 3, 2, seed=1).requires_grad_()
+    quantiser_loss(Quantiser(order=order), embeddings, codes).backward()  # type: ignore[arg-type]
+    towards = 2 * (embeddings - codes).detach() / embeddings.numel()
+    factor = {"legacy": (1.0, 0.25), "standard": (0.25, 1.0)}[order]
+    torch.testing.assert_close(embeddings.grad, factor[0] * towards)
+    torch.testing.assert_close(codes.grad, -factor[1] * towards)
+
+
+def test_codes_are_the_nearest() -> None:
+    quantiser = VectorQuantiser(7, 3, Quantiser())
+    embeddings = vectors(5, 4, 3)
+    found = quantiser(embeddings)
+    table = quantiser.embedding.weight
+    expected = (embeddings[:, :, None] - table).square().sum(-1).argmin(-1)
+    assert torch.equal(found.indices, expected)
+    assert torch.equal(found.codes, table[expected])
+
+
+def started(codes: int = 6) -> VectorQuantiser:
+    quantiser = VectorQuantiser(codes, 2, Quantiser.model_validate(EMA))
+    for step in range(5):
+        assert not quantiser.quantises
+        quantiser.update(vectors(4, 3, 2), torch.zeros(4, 3, dtype=torch.int64), step, stream(0, "t", step))
+    return quantiser
+
+
+def test_codes_start_from_the_data_of_the_last_continuous_step() -> None:
+    quantiser = started()
+    assert quantiser.quantises
+    rows = {tuple(row) for row in vectors(4, 3, 2).flatten(0, 1).tolist()}
+    codes = [tuple(row) for row in quantiser.embedding.weight.tolist()]
+    assert set(codes) <= rows
+    assert len(set(codes)) == 6
+
+
+def test_running_means_reach_the_mean_of_what_is_assigned() -> None:
+    quantiser = started(2)
+    points = torch.tensor([[[-1.0, 0.0], [-3.0, 0.0], [5.0, 1.0]]])
+    for step in range(5, 900):
+        quantiser.update(points, torch.tensor([[0, 0, 1]]), step, stream(0, "t", step))
+    torch.testing.assert_close(quantiser.embedding.weight, torch.tensor([[-2.0, 0.0], [5.0, 1.0]]), atol=1e-3, rtol=0)
+
+
+def test_a_code_unused_for_fifty_steps_starts_again_from_the_batch() -> None:
+    quantiser = started()
+    used, points = torch.zeros(4, 3, dtype=torch.int64), vectors(4, 3, 2, seed=3)
+    before = quantiser.embedding.weight[1:].clone()
+    for step in range(5, 5 + UNUSED_STEPS - 1):
+        quantiser.update(points, used, step, stream(0, "t", step))
+    torch.testing.assert_close(quantiser.embedding.weight[1:], before, rtol=1e-4, atol=1e-4)
+    quantiser.update(points, used, 5 + UNUSED_STEPS, stream(0, "t", 0))
+    rows = {tuple(row) for row in points.flatten(0, 1).tolist()}
+    assert {tuple(row) for row in quantiser.embedding.weight[1:].tolist()} <= rows
+    assert quantiser.unused_steps[1:].tolist() == [0] * 5
+
+
+def test_data_need_a_batch() -> None:
+    with pytest.raises(ContractError, match="continuous_steps must be 1 or more"):
+        MotoTrainee.card(recipe(quantiser={"kind": "ema", "start": "data"}))
+
+
+# --- training and measures --------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def trained() -> Iterator[tuple[MotoTrainee, Tokenizer, list[dict[str, float]]]]:
+    made = trainee(quantiser=EMA, target_input="difference", residual=True)
+    network = built(made)
+    yield made, network, train(made, network, 60)
+
+
+def test_it_learns(trained: tuple[MotoTrainee, Tokenizer, list[dict[str, float]]]) -> None:
+    curve = trained[2]
+    assert [entry["quantiser"] for entry in curve[:5]] == [0.0] * 5
+    assert all(entry["quantiser"] > 0 for entry in curve[5:])
+    assert np.mean([e["pixels"] for e in curve[-10:]]) < 0.6 * np.mean([e["pixels"] for e in curve[:10]])
+
+
+def test_measures_say_what_they_say(trained: tuple[MotoTrainee, Tokenizer, list[dict[str, float]]]) -> None:
+    made, network, _ = trained
+    parts = [batch(rows=np.arange(16)), batch(rows=np.arange(16, 28))]
+    found = made.evaluate(network, lambda: parts)
+    frames = network.pixels(torch.cat([part.frames for part in parts]))
+    assert found["copy"] == pytest.approx((frames[:, 0] - frames[:, 1]).square().mean().item(), rel=1e-5)
+    outputs = [made.forward(network, part) for part in parts]
+    assert found["rec"] == pytest.approx(torch.cat([o["pixels"] for o in outputs]).mean().item(), rel=1e-5)
+    indices = torch.cat([o["indices"] for o in outputs])
+    assert found["codes_used"] == len(indices.unique())
+    assert found["shuffled"] > found["rec"]
+    assert made.evaluate(network, lambda: [batch(rows=np.arange(28))]) == pytest.approx(found, rel=1e-4)
+
+
+def test_perplexity_and_rank_of_known_distributions() -> None:
+    assert measures.perplexity(torch.tensor([[0, 1], [2, 3]]), 9) == pytest.approx(4)
+    assert measures.perplexity(torch.zeros(5, 2, dtype=torch.int64), 9) == pytest.approx(1)
+    rows = torch.tensor([[1.0, 0, 0], [-1, 0, 0], [0, 1, 0], [0, -1, 0]])
+    assert measures.effective_rank(rows + 7) == pytest.approx(2)
+    assert np.isnan(measures.effective_rank(torch.ones(4, 3)))
+
+
+@pytest.mark.parametrize("count", [2, 3, 17])
+def test_every_row_gets_the_code_of_another(count: int) -> None:
+    other = measures.other_rows(count, "x")
+    assert sorted(other) == list(range(count))
+    assert (other != np.arange(count)).all()
+
+
+def test_health_names_a_collapse_and_still_frames() -> None:
+    made = trainee()
+    assert made.health({"copy": 0.1, "perplexity": 9.0, "codes_used": 12}) == []
+    assert "3 of 12 codes in use (perplexity 2.1)" in made.health({"perplexity": 2.1, "codes_used": 3.0})[0]
+    assert "copying is perfect" in made.health({"copy": 0.0, "perplexity": 9.0})[0]
+
+
+# --- recipes that are refused -----------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        ({"widht": 3}, "widht"),
+        ({"quantiser": {"decay": 0.9, "kinds": "ema"}}, "quantiser.kinds"),
+        ({"patch": 5}, "patch 5 does not divide size 16"),
+        ({"heads": 3}, "heads 3 do not divide width 16"),
+        ({"encoder": "clip"}, "encoder"),
+        ({"encoder": "mae-l"}, "size 224"),
+        ({"encoder": "dinov2-b-reg", "size": 28, "patch": 14, "pixel_convention": "unit"}, "imagenet"),
+    ],
+)
+def test_a_config_is_refused_by_name(config: dict[str, Any], message: str) -> None:
+    with pytest.raises(ContractError, match=message):
+        MotoTrainee.card(recipe(**config))
+
+
+@pytest.mark.parametrize(
+    ("losses", "message"),
+    [
+        ({"pixels": 1.0}, "without a weight: quantiser"),
+        ({"pixels": 1.0, "quantiser": 1.0, "flow": 1.0}, "unknown: flow"),
+    ],
+)
+def test_terms_are_those_that_it_computes(losses: dict[str, float], message: str) -> None:
+    with pytest.raises(ContractError, match=message):
+        MotoTrainee.card(recipe(losses=losses))
+
+
+def test_lpips_without_weights_is_refused() -> None:
+    made = MotoTrainee(recipe(losses={"pixels": 1, "quantiser": 1, "lpips": 1}), Facts(rows=8), 0)
+    with pytest.raises(WeightsError, match=r"losses\.lpips needs the weights"):
+        made.build({}, CPU)
+
+
+@pytest.mark.parametrize(("encoder", "size", "patch"), [("mae-l", 224, 16), ("dinov2-b-reg", 28, 14)])
+def test_an_encoder_without_weights_is_refused(encoder: str, size: int, patch: int) -> None:
+    with pytest.raises(WeightsError, match=f"encoder {encoder} needs its weights"):
+        trainee(encoder=encoder, size=size, patch=patch).build({}, CPU)
+
+
+# --- checkpoints and read-out -----------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def folder(
+    trained: tuple[MotoTrainee, Tokenizer, list[dict[str, float]]], tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    return saved(trained[0], trained[1], tmp_path_factory.mktemp("trained") / "checkpoint")
+
+
+def model(folder: Path, variant: str = "embed", card: ModelCard | None = None) -> Moto:
+    card = card or TrainedCard.read(folder / "card.json").card
+    made = Moto(card, "image", variant)
+    made.load({"checkpoint": folder}, CPU, torch.float32, 0)
+    return made
+
+
+def read(made: Moto, rows: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
+    with torch.inference_mode():
+        found = made.encode(pairs(rows), rows)
+    assert found.indices is not None
+    assert found.tokens.shape[1:] == made.spec.tokens
+    assert found.indices.shape[1:] == made.spec.indices
+    return found.tokens, found.indices
+
+
+def test_what_extraction_reads_is_what_was_trained(
+    trained: tuple[MotoTrainee, Tokenizer, list[dict[str, float]]], folder: Path
+) -> None:
+    outputs = trained[0].forward(trained[1], batch(rows=np.arange(9)))
+    tokens, indices = read(model(folder), np.arange(9))
+    torch.testing.assert_close(tokens[:, 0], outputs["embeddings"])
+    assert torch.equal(indices[:, 0], outputs["indices"])
+    codes, _ = read(model(folder, "codebook"), np.arange(9))
+    torch.testing.assert_close(codes[:, 0], outputs["codes"])
+    hot, _ = read(model(folder, "onehot"), np.arange(9))
+    assert torch.equal(hot.argmax(-1), indices)
+    assert torch.equal(hot.sum(-1), torch.ones(9, 1, 3))
+
+
+def test_a_training_goes_on_from_a_checkpoint(
+    trained: tuple[MotoTrainee, Tokenizer, list[dict[str, float]]], folder: Path
+) -> None:
+    made, network, _ = trained
+    goes_on = built(MotoTrainee(made.recipe, made.facts, 7), {"start": folder})
+    assert all(torch.equal(t, network.state_dict()[n]) for n, t in goes_on.state_dict().items())
+    assert goes_on.vector_quantizer.quantises
+    assert [n for n, p in goes_on.named_parameters() if not p.requires_grad] == ["vector_quantizer.embedding.weight"]
+
+
+@pytest.mark.parametrize("quantiser", [EMA | {"continuous_steps": 9}, EMA | {"restart": False}], ids=["more", "none"])
+def test_how_the_codebook_is_trained_may_differ(folder: Path, quantiser: dict[str, Any]) -> None:
+    made = trainee(quantiser=quantiser, target_input="difference", residual=True)
+    assert built(made, {"start": folder}).vector_quantizer.quantises
+
+
+@pytest.mark.parametrize(
+    ("config", "named"),
+    [
+        ({"width": 32}, "width 16, here 32"),
+        ({"codes": 13}, "codes 12, here 13"),
+        ({"pixel_convention": "unit"}, "pixel_convention imagenet, here unit"),
+        ({"target_input": "frame"}, "target_input difference, here frame"),
+        ({"quantiser": {}}, "quantiser.kind ema, here gradient"),
+        ({"size": 24}, "size 16, here 24"),
+    ],
+)
+def test_a_start_of_another_kind_is_refused_by_name(folder: Path, config: dict[str, Any], named: str) -> None:
+    made = trainee(**{"quantiser": EMA, "target_input": "difference", "residual": True} | config)
+    with pytest.raises(WeightsError, match=named):
+        made.build({"start": folder}, CPU)
+
+
+def test_the_pixel_convention_of_config_and_card_must_agree(folder: Path) -> None:
+    card = TrainedCard.read(folder / "card.json").card
+    with pytest.raises(WeightsError, match="pixel_convention imagenet"):
+        model(folder, card=card.model_copy(update={"preprocessing": "area-16-unit"}))
+
+
+def test_pixels_that_contradict_the_convention_are_refused(folder: Path, tmp_path: Path) -> None:
+    document = json.loads((folder / "config.json").read_text())
+    document["pixels"]["mean"] = [0.5, 0.5, 0.5]
+    (tmp_path / "config.json").write_text(json.dumps(document))
+    with pytest.raises(WeightsError, match="not those of pixel_convention imagenet"):
+        checkpoint.read_checkpoint_config(tmp_path)
+
+
+def test_another_convention_is_another_card_and_another_latent(folder: Path) -> None:
+    cards = [MotoTrainee.card(recipe(pixel_convention=c)) for c in ("imagenet", "unit")]
+    assert cards[0].preprocessing != cards[1].preprocessing
+    networks = [built(trainee(pixel_convention=c)) for c in ("imagenet", "unit")]
+    frames = [n.pixels(pairs(np.arange(4))) for n in networks]
+    assert frames[1].min() >= 0
+    assert frames[1].max() <= 1
+    mean, std = (frames[0].new_tensor(v)[:, None, None] for v in checkpoint.PIXELS["imagenet"].values())
+    torch.testing.assert_close(frames[0] * std + mean, frames[1])
+
+
+def test_the_card_lies_beside_the_weights(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LARY_MOUNT_WEIGHTS", str(folder.parent))
+    family = ModelCard.model_validate(
+        {**MotoTrainee.card(recipe()).model_dump(), "pattern": "moto-.*", "example": "moto-x", "key": "moto"}
+    )
+    found = Moto.resolve(family, "moto-tiny-0123456789ab")
+    assert found.key == "moto-tiny-0123456789ab"
+    assert found.spec("image", "onehot").tokens == (1, 3, 12)
+    assert found.pattern is None
+    with pytest.raises(ContractError, match="is the card of moto-tiny, asked for is moto-other-0123456789ab"):
+        Moto.resolve(family, "moto-other-0123456789ab")
+
+
+def test_mae_gives_the_image_in_order_and_the_same_twice() -> None:
+    import transformers
+
+    torch.manual_seed(0)
+    config = transformers.ViTMAEConfig(
+        hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=32, mask_ratio=0.0
+    )
+    backbone = transformers.ViTMAEModel(config).eval()
+    encoder = MaeEncoder(backbone)
+    image = vectors(1, 3, 224, 224)
+    with torch.inference_mode():
+        found = encoder(image)
+        assert torch.equal(found, encoder(image))
+        assert not torch.equal(*(backbone(pixel_values=image).last_hidden_state for _ in range(2)))
+        embedded = backbone.embeddings.patch_embeddings(image)
+    assert found.shape == (1, 197, 16)
+    # Of one layer, a patch's token is still nearest to its own embedding.
+    ordered = backbone.embeddings.position_embeddings[:, 1:] + embedded
+    with torch.inference_mode():
+        noise = torch.arange(196.0)[None]
+        kept = backbone.embeddings(image, noise=noise)[0][:, 1:]
+    assert torch.equal(kept, ordered)
