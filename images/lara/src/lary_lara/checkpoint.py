@@ -10,14 +10,13 @@ import torch
 from lary_schema.base import ContractError, Document, WeightsError
 from lary_schema.training import CONFIG_FILE, MODEL_FILE, Recipe
 from lary_worker.checkpoints import State, load_strict, read_config, read_state
-from torch import nn
 
 from lary_lara.facts import MotoConfig
-from lary_lara.network import Tokenizer
+from lary_lara.network import FROZEN, Tokenizer
 from lary_lara.quantiser import VectorQuantiser
 
-SKIPPABLE = (r"loss_fn_lpips\.", r"image_encoder\.", r"policy\.", r"alignment\.")
-"""What a file may hold beyond the tokenizer: frozen parts, and a policy that was trained with it."""
+SKIPPABLE = (r"loss_fn_lpips\.", r"policy\.", r"alignment\.", r"regression\.")
+"""What a file may hold beyond the tokenizer and its frozen encoder: a policy that was trained with it."""
 RELEASED_PREFIX = "action_head.latent_motion_tokenizer."
 """Of the tokenizer's tensors inside the shards of a released policy."""
 PIXELS = {
@@ -90,12 +89,12 @@ def load_state(network: Tokenizer, state: State, where: Path) -> None:
     """Strictly, but for the frozen encoder, which the network has already."""
     state = released_names(state)
     _fit_counters(network.vector_quantizer, state)
-    encoder, network.image_encoder = network.image_encoder, nn.Identity()
-    frozen = {name: p.requires_grad for name, p in network.named_parameters()}
-    load_strict(network, state, where, skippable=SKIPPABLE)
-    network.image_encoder = encoder
+    frozen = {name: t for name, t in network.state_dict().items() if name.startswith(FROZEN)}
+    trains = {name: p.requires_grad for name, p in network.named_parameters()}
+    kept = {name: t for name, t in state.items() if not name.startswith(FROZEN)}
+    load_strict(network, kept | frozen, where, skippable=SKIPPABLE)
     for name, parameter in network.named_parameters():
-        parameter.requires_grad_(frozen.get(name, False))
+        parameter.requires_grad_(trains[name])
 
 
 def released_names(state: Mapping[str, torch.Tensor]) -> State:
@@ -125,5 +124,3 @@ def _fixed(config: MotoConfig) -> dict[str, Any]:
     flat = {k: v for k, v in config.model_dump().items() if k not in (*_FREE, "quantiser")}
     quantiser = config.quantiser.model_dump()
     return flat | {f"quantiser.{k}": v for k, v in quantiser.items() if k not in _FREE_QUANTISER}
-
-

@@ -82,12 +82,13 @@ class Moto(Model):
         """uint8 (B, T, S, S, 3): a latent for each pair of frames `dt` apart, of an image pair for its two."""
         network, dt = self.network, self.dt
         frames = network.pixels(batch)
-        features = network.features(frames.flatten(0, 1)).unflatten(0, frames.shape[:2])  # (B, T, N, F)
+        flat = network.features(frames.flatten(0, 1))
+        features = flat.reshape(*frames.shape[:2], *flat.shape[1:])  # (B, T, N, F)
         pairs = [part.flatten(0, 1) for part in (features[:, :-dt], features[:, dt:])]
         found = network.latent(*pairs)
         by_row = (len(batch), batch.shape[1] - dt)
         tokens = self._read_out(found.embeddings, found.codes, found.indices)
-        return Latents(tokens.unflatten(0, by_row), found.indices.unflatten(0, by_row))
+        return Latents(tokens.reshape(*by_row, *tokens.shape[1:]), found.indices.reshape(*by_row, -1))
 
     def _read_out(self, embeddings: torch.Tensor, codes: torch.Tensor, indices: torch.Tensor) -> torch.Tensor:
         from torch.nn import functional

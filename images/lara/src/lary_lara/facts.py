@@ -81,7 +81,7 @@ class MotoConfig(Document):
     encoder: EncoderKey
     pixel_convention: Convention = "imagenet"
     initial: Literal["normal", "fan-in"] = "normal"
-    """First weights: normal of deviation .02 as in the release, or of 1 / sqrt(inputs) for small widths."""
+    """First weights: normal of deviation .02 as in the release, or of 1 / sqrt(3 inputs) for small widths."""
     target_input: Literal["frame", "difference"] = "frame"
     """What the queries see of the target: its features, or their difference to the first frame's."""
     fusion: Literal["add", "tokens"] = "add"

@@ -76,7 +76,7 @@ def measure_tokenizer(network: Tokenizer, batches: Batches) -> dict[str, float]:
     return measured | {
         "shuffled": _shuffled(network, batches, torch.cat(read.carried)) / read.values,
         "perplexity": perplexity(indices, network.config.codes),
-        "codes_used": float(len(indices.unique())),
+        "codes_used": float((torch.bincount(indices.flatten()) > 0).sum()),
         "effective_rank": effective_rank(torch.cat(read.embeddings)),
     }
 

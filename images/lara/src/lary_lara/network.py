@@ -7,6 +7,7 @@ the frozen encoder, P patches of the decoder, Q queries, W width, D width of a c
 from __future__ import annotations
 
 from dataclasses import dataclass
+
 import torch
 from lary_trainer.chance import stream
 from lary_worker.preprocessing import imagenet_normalised, unit_range
@@ -17,6 +18,8 @@ from lary_lara.facts import MotoConfig
 from lary_lara.layers import EPS, Stack, sines
 from lary_lara.quantiser import VectorQuantiser
 
+RESIDUAL_START = 0.1
+"""Factor of the last layer's first weights where the decoder gives what changes."""
 FROZEN = "image_encoder."
 """Prefix of tensors that no checkpoint of ours holds."""
 
@@ -86,7 +89,9 @@ class _DecoderEmbeddings(nn.Module):
 
     def freeze_code(self) -> None:
         """Freeze what only a code would train."""
-        (self.query_pooling_layer if hasattr(self, "query_pooling_layer") else self.code_positions).requires_grad_(False)
+        (self.query_pooling_layer if hasattr(self, "query_pooling_layer") else self.code_positions).requires_grad_(
+            False
+        )
 
     def forward(self, frame: Tensor, code: Tensor | None) -> Tensor:
         """(B, 3, S, S) and (B, Q, W) -> (B, P, W), or with code tokens in front (B, Q + P, W)."""
@@ -98,7 +103,8 @@ class _DecoderEmbeddings(nn.Module):
         if hasattr(self, "query_pooling_layer"):
             added: Tensor = patches + self.query_pooling_layer(code.flatten(1))[:, None]
             return added
-        return torch.cat((code + self.code_positions, patches), dim=1)
+        joined: Tensor = torch.cat((code + self.code_positions, patches), dim=1)
+        return joined
 
 
 class _Transformer(nn.Module):
@@ -116,9 +122,7 @@ class Decoder(nn.Module):
         super().__init__()
         self.side, self.residual = config.side, config.residual
         self.transformer = _Transformer(config)
-        self.decoder = nn.Sequential(
-            nn.Conv2d(config.width, 3 * config.patch**2, 1), nn.PixelShuffle(config.patch)
-        )
+        self.decoder = nn.Sequential(nn.Conv2d(config.width, 3 * config.patch**2, 1), nn.PixelShuffle(config.patch))
 
     def forward(self, frame: Tensor, code: Tensor | None) -> Tensor:
         """(B, 3, S, S) and (B, Q, W), or no code -> (B, 3, S, S)."""
@@ -149,7 +153,7 @@ class Tokenizer(nn.Module):
 
     @property
     def dtype(self) -> torch.dtype:
-        return self.vq_up_resampler[0].weight.dtype
+        return self.m_former.embeddings.sep_token.dtype
 
     def features(self, frames: Tensor) -> Tensor:
         """(B, 3, S, S) -> (B, N, F), without gradient."""
@@ -193,6 +197,9 @@ def make_tokenizer(config: MotoConfig, encoder: FrameEncoder, seed: int) -> Toke
         if part is not network.image_encoder and part is not network.vector_quantizer:
             draw_weights(part, seed, name, config.initial)
     network.vector_quantizer.draw(stream(seed, "vector_quantizer"))
+    if config.residual:  # so that training begins near a copy of the first frame
+        with torch.no_grad():
+            network.decoder.get_parameter("decoder.0.weight").mul_(RESIDUAL_START)
     if config.latent == "none":
         for part in (network.m_former, network.vq_down_resampler, network.vector_quantizer, network.vq_up_resampler):
             part.requires_grad_(False)

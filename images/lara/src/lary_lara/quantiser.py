@@ -39,7 +39,7 @@ class Quantised:
 class VectorQuantiser(nn.Module):
     """A codebook `embedding.weight` (codes, D). `started` is 0 as long as the decoder reads embeddings themselves.
 
-    Buffers of `ema`: `cluster_size` (codes,), `cluster_sum` (codes, D). `unused_steps` (codes,): since a code's last use.
+    Buffers of `ema`: `cluster_size` (codes,), `cluster_sum` (codes, D). `unused_steps` (codes,): since each was used.
     """
 
     started: Tensor
@@ -81,7 +81,7 @@ class VectorQuantiser(nn.Module):
         table = self.embedding.weight
         flat = embeddings.detach().flatten(0, -2)
         distances = table.square().sum(-1) - 2 * flat @ table.detach().mT  # less the embeddings' own squares
-        indices = distances.argmin(-1).unflatten(0, embeddings.shape[:-1])
+        indices = distances.argmin(-1).reshape(embeddings.shape[:-1])
         return Quantised(table[indices], indices)
 
     # --- after a step, without gradient -----------------------------------------------------------
