@@ -1,17 +1,16 @@
-"""Kills processes of a run at random moments until it has ended, and holds its stores to those of an undisturbed one.
+"""Kills processes at random moments until the work has ended, and compares what it left with undisturbed work.
 
-    python benchmarks/kills.py --kills 200                    processes, in the running interpreter
-    python benchmarks/kills.py --kills 40 --runtime docker    containers; the images are built
+    python benchmarks/kills.py --part processes --kills 80 --save
+    python benchmarks/kills.py --part containers --kills 40 --save      needs an engine and built images
 
-One round: a fresh workspace, the same command again and again, and at a random moment SIGKILL to one of its processes:
-the orchestrator, a worker, a decode process (also one that just starts) or a probe. The round ends with the command's
-exit code 0; then every file of every store is compared byte for byte, every failed row is counted as lost, and the
-scores must be equal. Needs psutil.
+One round: a fresh folder, the part's commands, each again and again until it exits with 0, and at random moments
+SIGKILL to one of its processes: the orchestrator, a worker, a decode process (also one that just starts), a probe, a
+data tool, uv, or a whole container. Then every file is compared byte for byte, every failed row of a store is counted
+as lost, and the scores must be equal. The parts are in `kill_parts.py`. Needs psutil.
 """
 
 import argparse
 import contextlib
-import hashlib
 import json
 import os
 import random
@@ -21,164 +20,163 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import psutil
 from common import report
+from kill_parts import PARTS, Part, failed_rows, files, kind_of, scores
 
 REPO = Path(__file__).parents[1]
-REQUEST = ("-m", "frame-diff", "-m", "random-vit", "-d", "demo_motion", "--protocol", "smoke", "--shard-rows", "16")
-LONGEST_S = 600
+MOST_OF_A_COMMAND = 8
+"""Kills of one command in a round: so all of a part's commands get theirs, and there are several rounds."""
+LONGEST_S = 900
+"""A command that takes longer, undisturbed, hangs."""
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--part", choices=list(PARTS), default="processes")
     parser.add_argument("--kills", type=int, default=200)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--runtime", choices=["process", "docker"], default="process")
     parser.add_argument("--save", action="store_true")
     given = parser.parse_args()
-    draw = random.Random(given.seed)
-    kills: Counter[str] = Counter()
-    rounds: list[dict[str, Any]] = []
+    part, draw = PARTS[given.part], random.Random(given.seed)
     with tempfile.TemporaryDirectory(prefix="lary-kills-") as scratch:
-        undisturbed = Workspace(Path(scratch) / "undisturbed", given.runtime)
-        seconds = undisturbed.run_whole()
-        expected, scores = undisturbed.stores(), undisturbed.scores()
-        while kills.total() < given.kills:
-            workspace = Workspace(Path(scratch) / "killed", given.runtime)
-            before = kills.total()
-            workspace.run_killed(draw, seconds, kills, given.kills)
-            stores = workspace.stores()
-            rounds.append({
-                "kills": kills.total() - before,
-                "files": len(expected),
-                "files_that_differ": sorted(name for name, digest in expected.items() if stores.get(name) != digest),
-                "files_more": sorted(stores.keys() - expected.keys()),
-                "rows_lost": workspace.failed_rows(),
-                "scores_equal": workspace.scores() == scores,
-            })  # fmt: skip
-            print(json.dumps(rounds[-1]), file=sys.stderr)
-            shutil.rmtree(workspace.root)
-    report(f"kills-{given.runtime}", {"kills": dict(kills), "rounds": rounds}, given.save)
+        killer = Killer(part, Path(scratch), draw, given.kills)
+        killer.prepare()
+        rounds = []
+        while killer.kills.total() < given.kills:
+            rounds.append(killer.round())
+            print(json.dumps(rounds[-1]), file=sys.stderr, flush=True)
+    figures = {"seed": given.seed, "kills": dict(killer.kills), "rounds": rounds}
+    report(f"kills_{given.part}", figures, given.save)
     faults = ("files_that_differ", "files_more", "rows_lost")
     if any(any(map(each.get, faults)) or not each["scores_equal"] for each in rounds):
         sys.exit(1)
 
 
-class Workspace:
-    """One workspace, and the command that fills it."""
+class Target(NamedTuple):
+    """What can be killed."""
 
-    def __init__(self, root: Path, runtime: str) -> None:
-        self.root = root
-        self._runtime = runtime
-        options = ["--runtime", runtime, *(("--env", "current") if runtime == "process" else ())]
-        self._command = [sys.executable, "-m", "lary_orch", "run", *REQUEST, *options, "--workspace", str(root)]
+    kind: str
+    kill: Callable[[], object]
 
-    def run_whole(self) -> float:
-        """Seconds of an undisturbed run."""
-        start = time.monotonic()
-        subprocess.run(self._command, check=True, capture_output=True)
-        return time.monotonic() - start
 
-    def run_killed(self, draw: random.Random, seconds: float, kills: Counter[str], most: int) -> None:
-        """Run to the end, against kills; the last call is left alone once `most` were made."""
-        code = None
+class Killer:
+    """Runs a part's commands undisturbed once, then against kills. All rounds have the same folder: files name it."""
+
+    def __init__(self, part: Part, scratch: Path, draw: random.Random, most: int) -> None:
+        self.kills: Counter[str] = Counter()
+        self._part, self._draw, self._most = part, draw, most
+        self._inputs, self._out, self._output = scratch / "inputs", scratch / "work", scratch / "output.txt"
+        self._seconds: list[float] = []
+        self._expected: dict[str, str] = {}
+        self._scores: dict[str, Any] = {}
+
+    def prepare(self) -> None:
+        """Make the inputs, and what undisturbed commands leave."""
+        self._part.prepare(self._inputs)
+        for command in self._commands():
+            start = time.monotonic()
+            subprocess.run(command, check=True, capture_output=True)
+            self._seconds.append(time.monotonic() - start)
+        self._expected, self._scores = files(self._out, self._part.results), scores(self._out)
+        shutil.rmtree(self._out)
+
+    def round(self) -> dict[str, Any]:
+        """All commands once, to their end; how their results compare."""
+        before = self.kills.total()
+        for command, seconds in zip(self._commands(), self._seconds, strict=True):
+            self._run_killed(command, seconds)
+        found = files(self._out, self._part.results)
+        done = {
+            "kills": self.kills.total() - before,
+            "files": len(self._expected),
+            "files_that_differ": sorted(k for k, digest in self._expected.items() if found.get(k) != digest),
+            "files_more": sorted(found.keys() - self._expected.keys()),
+            "rows_lost": failed_rows(self._out),
+            "scores_equal": scores(self._out) == self._scores,
+        }
+        shutil.rmtree(self._out)
+        return done
+
+    def _commands(self) -> list[list[str]]:
+        self._out.mkdir(exist_ok=True)
+        return self._part.commands(self._inputs, self._out)
+
+    def _run_killed(self, command: list[str], seconds: float) -> None:
+        """Run until it exits with 0; it is left alone once the drawn number of kills was made."""
+        code, until = None, min(self._most, self.kills.total() + self._draw.randint(1, MOST_OF_A_COMMAND))
         while code != 0:
-            with self._start() as orchestrator:
-                while orchestrator.poll() is None and kills.total() < most:
-                    # Many moments are early: processes start, locks are taken, the first shards are written.
-                    time.sleep(draw.choice([0.1, 0.5, 1.0]) * draw.random() * seconds / 3)
-                    if kind := self._kill(draw, orchestrator):
-                        kills[kind] += 1
+            with self._start(command) as process:
+                while process.poll() is None and self.kills.total() < until:
+                    # Many moments are early: processes start, locks are taken, the first results are written.
+                    time.sleep(self._draw.choice([0.1, 0.5, 1.0]) * self._draw.random() * max(seconds / 3, 1))
+                    if kind := self._kill(process):
+                        self.kills[kind] += 1
                 with contextlib.suppress(subprocess.TimeoutExpired):
-                    orchestrator.wait(LONGEST_S)
-                code = orchestrator.poll()
+                    process.wait(LONGEST_S)
+                code = process.poll()
                 if code is None:
-                    sys.exit(f"the run hangs: {self._command}")
+                    sys.exit(f"hangs: {command}")
 
     @contextlib.contextmanager
-    def _start(self) -> Iterator["subprocess.Popen[bytes]"]:
-        with (self.root.with_name("said.txt")).open("ab") as said:
-            orchestrator = subprocess.Popen(self._command, stdout=said, stderr=said, start_new_session=True)
+    def _start(self, command: list[str]) -> Iterator["subprocess.Popen[bytes]"]:
+        with self._output.open("ab") as output:
+            process = subprocess.Popen(command, stdout=output, stderr=output, start_new_session=True)
         try:
-            yield orchestrator
+            yield process
         finally:
-            orchestrator.kill()
-            orchestrator.wait()
+            process.kill()
+            process.wait()
 
-    def _kill(self, draw: random.Random, orchestrator: "subprocess.Popen[bytes]") -> str | None:
-        """SIGKILL to a process of one kind of those that live; kinds are drawn alike."""
-        by_kind: dict[str, list[psutil.Process]] = {}
-        for process in self._processes(orchestrator):
-            with contextlib.suppress(psutil.Error):
-                by_kind.setdefault(_kind(process.cmdline()), []).append(process)
-        by_kind.pop("", None)
+    def _kill(self, process: "subprocess.Popen[bytes]") -> str | None:
+        """SIGKILL to one of those that live; kinds are drawn alike."""
+        by_kind: dict[str, list[Target]] = {}
+        for target in self._targets(process):
+            by_kind.setdefault(target.kind, []).append(target)
         if not by_kind:
             return None
-        kind = draw.choice(sorted(by_kind))
+        kind = self._draw.choice(sorted(by_kind))
         try:
-            draw.choice(by_kind[kind]).kill()
-        except psutil.Error:
+            self._draw.choice(by_kind[kind]).kill()
+        except (psutil.Error, subprocess.CalledProcessError):
             return None
         return kind
 
-    def _processes(self, orchestrator: "subprocess.Popen[bytes]") -> list[psutil.Process]:
-        try:
-            parent = psutil.Process(orchestrator.pid)
-            return [parent, *parent.children(recursive=True), *self._in_containers()]
-        except psutil.Error:
-            return []
-
-    def _in_containers(self) -> list[psutil.Process]:
-        if self._runtime != "docker":
-            return []
-        own = subprocess.run(
-            ["docker", "ps", "--quiet", "--filter", f"label=lary.owner={self.root}"],
-            capture_output=True, text=True, check=True,
-        ).stdout.split()  # fmt: skip
-        found = []
-        for container in own:
-            top = subprocess.run(["docker", "top", container, "-o", "pid"], capture_output=True, text=True, check=False)
-            for pid in top.stdout.split()[1:]:
-                with contextlib.suppress(psutil.Error, ValueError):
-                    found.append(psutil.Process(int(pid)))
+    def _targets(self, process: "subprocess.Popen[bytes]") -> list[Target]:
+        found, living = [], []
+        with contextlib.suppress(psutil.Error):
+            parent = psutil.Process(process.pid)
+            living = [parent, *parent.children(recursive=True)]
+        if self._part.containers:
+            own = _containers(self._out)
+            found = [Target("container", lambda name=name: _docker("kill", name)) for name in own]
+            living += [each for name in own for each in _inside(name)]
+        for each in living:
+            with contextlib.suppress(psutil.Error):
+                if kind := kind_of(each.cmdline()):
+                    found.append(Target(kind, each.kill))
         return found
 
-    def stores(self) -> dict[str, str]:
-        """sha256 of every file below the stores; locks are no part of a store."""
-        latents = self.root / "latents"
-        files = (path for path in latents.rglob("*") if path.is_file() and path.name != "lock")
-        return {str(path.relative_to(latents)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
 
-    def failed_rows(self) -> int:
-        state = subprocess.run(
-            [sys.executable, "-m", "lary_orch", "status", "--json", "--workspace", str(self.root)],
-            capture_output=True, text=True, check=True,
-        )  # fmt: skip
-        return sum(store["rows_failed"] for store in json.loads(state.stdout)["stores"])
-
-    def scores(self) -> dict[str, Any]:
-        """By result: its values."""
-        found = sorted((self.root / "results").rglob("result.json"))
-        documents = [json.loads(path.read_text(encoding="utf-8")) for path in found]
-        return {
-            f"{doc['model']}/{doc['control']}": {split: score["value"] for split, score in doc["splits"].items()}
-            for doc in documents
-        }
+def _containers(workspace: Path) -> list[str]:
+    return _docker("ps", "--quiet", "--filter", f"label=lary.owner={workspace}").split()
 
 
-def _kind(command: list[str]) -> str:
-    line = " ".join(command)
-    kinds = {
-        "lary_worker.child": "decode process",
-        "lary_worker extract": "worker",
-        "lary_probe": "probe",
-        "lary_orch": "orchestrator",
-    }
-    return next((kind for part, kind in kinds.items() if part in line), "")
+def _inside(container: str) -> list[psutil.Process]:
+    found = []
+    with contextlib.suppress(subprocess.CalledProcessError):
+        for pid in _docker("top", container, "-o", "pid").split()[1:]:
+            with contextlib.suppress(psutil.Error, ValueError):
+                found.append(psutil.Process(int(pid)))
+    return found
+
+
+def _docker(*arguments: str) -> str:
+    return subprocess.run(["docker", *arguments], capture_output=True, text=True, check=True).stdout
 
 
 if __name__ == "__main__":

@@ -1,0 +1,184 @@
+"""What `kills.py` kills: by part, the commands, their inputs, what they leave, and the kinds of their processes."""
+
+import hashlib
+import json
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+import pyarrow
+import pyarrow.parquet
+
+ORCHESTRATOR = [sys.executable, "-m", "lary_orch"]
+REQUEST = ("-m", "frame-diff", "-m", "random-vit", "-d", "demo_motion", "--protocol", "smoke", "--shard-rows", "16")
+KINDS = {
+    "lary_worker.child": "decode process",
+    "spawn_main": "process of a data tool",
+    "lary_worker extract": "worker",
+    "describe": "describe",
+    "lary_data": "data tool",
+    "lary_demo": "demo set",
+    "lary_probe": "probe",
+    "/uv ": "uv",
+    "lary_orch": "orchestrator",
+}
+"""A part of a process's command line -> what it is."""
+NO_RESULTS = ("lock", ".lock", ".answers", ".pyc")
+"""How files end that are no part of a result: locks, and the tools' notes on what is done."""
+EPISODES, FRAMES, FPS = 16, 40, 10
+
+
+@dataclass(frozen=True)
+class Part:
+    """Commands that end with exit code 0 when they were run often enough, and leave the same files then."""
+
+    commands: Callable[[Path, Path], list[list[str]]]
+    """From the folder of the inputs and that of the outputs; they run one after the other."""
+    results: tuple[str, ...]
+    """Folders of the outputs whose files are compared byte for byte."""
+    prepare: Callable[[Path], None] = lambda _: None
+    """Make the inputs, unharmed."""
+    containers: bool = False
+
+
+def kind_of(command: list[str]) -> str:
+    """What a process is, or an empty string for one that is left alone."""
+    line = " ".join(command)
+    return next((kind for part, kind in KINDS.items() if part in line), "")
+
+
+def files(root: Path, folders: tuple[str, ...]) -> dict[str, str]:
+    """sha256 of every file below the folders; where a link leads to."""
+    found = {}
+    for path in (path for folder in folders for path in (root / folder).rglob("*")):
+        if path.name.endswith(NO_RESULTS):
+            continue
+        if path.is_symlink():
+            found[str(path.relative_to(root))] = str(path.readlink())
+        elif path.is_file():
+            found[str(path.relative_to(root))] = hashlib.sha256(path.read_bytes()).hexdigest()
+    return found
+
+
+def failed_rows(root: Path) -> int:
+    """Of all stores below a folder."""
+    markers = (json.loads(path.read_text(encoding="utf-8")) for path in root.rglob("*.zarr/done/*.json"))
+    return sum(len(marker["failures"]) for marker in markers)
+
+
+def scores(root: Path) -> dict[str, Any]:
+    """By result: its values."""
+    documents = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(root.rglob("result.json"))]
+    return {
+        f"{doc['model']}/{doc['control']}": {split: score["value"] for split, score in doc["splits"].items()}
+        for doc in documents
+    }
+
+
+def _run(runtime: str, *options: str) -> Callable[[Path, Path], list[list[str]]]:
+    def commands(_: Path, out: Path) -> list[list[str]]:
+        return [[*ORCHESTRATOR, "run", *REQUEST, "--runtime", runtime, *options, "--workspace", str(out)]]
+
+    return commands
+
+
+def _tools(inputs: Path, out: Path) -> list[list[str]]:
+    data, latents = [*ORCHESTRATOR, "data", "--env", "current"], [*ORCHESTRATOR, "latents"]
+    known = ("--env", "current", "--workspace", str(inputs / "bench"))
+    two = ("--workers", "2")
+    robot, clips, csv = str(inputs / "robot"), str(inputs / "clips"), str(inputs / "clips.csv")
+    exported = (*known, "-m", "frame-diff", "-d", "demo_motion", "--to", str(out / "npz"), "--as", "mine")
+    imported = (
+        *known,
+        "--latents",
+        str(out / "latents"),
+        "-m",
+        "mine",
+        "-d",
+        "demo_motion",
+        "--from",
+        str(out / "npz"),
+    )
+    return [
+        [*data, "manifest", "lerobot", robot, "--key", "robot", "--stride", "2", "--out", str(out / "robot"), *two],
+        [*data, "manifest", "folder", clips, "--key", "clips", "--out", str(out / "clips"), *two],
+        [*data, "sample-frames", csv, "--media", clips, "--out", str(out / "sampled/sampled.csv"), *two],
+        [*latents, "export", *exported, *two],
+        [*latents, "import", *imported, *two],
+    ]
+
+
+def _make_inputs(inputs: Path) -> None:
+    robot = inputs / "robot"
+    (robot / "meta").mkdir(parents=True)
+    features = {"action": {"dtype": "float32", "shape": [2]}, "top": {"dtype": "video", "shape": [48, 64, 3]}}
+    info = {
+        "codebase_version": "v2.1", "robot_type": "arm", "fps": FPS, "features": features,
+        "total_episodes": EPISODES, "total_frames": EPISODES * FRAMES,
+        "data_path": "data/{episode_index}.parquet", "video_path": "videos/{video_key}/{episode_index}.mp4",
+    }  # fmt: skip
+    (robot / "meta/info.json").write_text(json.dumps(info), encoding="utf-8")
+    rows = [{"episode_index": episode, "tasks": ["push"], "length": FRAMES} for episode in range(EPISODES)]
+    (robot / "meta/episodes.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    for episode in range(EPISODES):
+        _write_table(robot / f"data/{episode}.parquet", episode)
+        _write_video(robot / f"videos/top/{episode}.mp4", episode)
+        _write_video(inputs / f"clips/class{episode % 2}/{episode}.mp4", episode)
+    names = (path.relative_to(inputs / "clips") for path in sorted((inputs / "clips").rglob("*.mp4")))
+    (inputs / "clips.csv").write_text("video_path\n" + "".join(f"{name}\n" for name in names), encoding="utf-8")
+    bench = ["--runtime", "process", "--env", "current", "--workspace", str(inputs / "bench")]
+    request = ["-m", "frame-diff", "-d", "demo_motion", "--protocol", "smoke"]
+    subprocess.run([*ORCHESTRATOR, "run", *request, *bench], check=True, capture_output=True)
+
+
+def _write_table(path: Path, episode: int) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pyarrow.parquet.write_table(pyarrow.table({
+        "action": pyarrow.array([[episode, step] for step in range(FRAMES)], pyarrow.list_(pyarrow.float32())),
+        "timestamp": pyarrow.array([step / FPS for step in range(FRAMES)], pyarrow.float32()),
+        "frame_index": list(range(FRAMES)),
+        "episode_index": [episode] * FRAMES,
+    }), path)  # fmt: skip
+
+
+def _write_video(path: Path, episode: int) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264", rate=FPS, options={"threads": "1"})
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
+        for picture in _pictures(episode):
+            container.mux(stream.encode(picture))
+        container.mux(stream.encode())
+
+
+def _pictures(episode: int) -> Iterator[av.VideoFrame]:
+    y, x = np.mgrid[:48, :64]
+    for step in range(FRAMES):
+        shades = np.stack([x * 3 + 5 * step, y * 4 + 2 * step, np.full_like(x, 6 * step + 9 * episode)], -1)
+        frame = av.VideoFrame.from_ndarray(shades.astype(np.uint8), format="rgb24")
+        frame.pts, frame.time_base = step, Fraction(1, FPS)
+        yield frame
+
+
+def _environments(_: Path, out: Path) -> list[list[str]]:
+    plan = ["plan", "-m", "pixels", "-d", "demo_motion", "--protocol", "smoke", "--runtime", "process", "--env", "own"]
+    return [
+        [*ORCHESTRATOR, "data", "--workspace", str(out), "describe"],
+        [*ORCHESTRATOR, *plan, "--workspace", str(out)],
+    ]
+
+
+PARTS = {
+    "processes": Part(_run("process", "--env", "current"), ("latents",)),
+    "containers": Part(_run("docker"), ("latents",), containers=True),
+    "tools": Part(_tools, ("robot", "clips", "sampled", "npz", "latents"), _make_inputs),
+    "environments": Part(_environments, ("envs", "generated")),
+}
+"""`containers` needs an engine and the built images `base`, `baseline` and `probe`; `environments` takes packages from
+uv's cache, or else from the registry."""
