@@ -15,6 +15,8 @@ from lary_schema.atomic import publish_bytes
 from lary_schema.files import is_lfs_pointer, pointer_fault
 from lary_worker.decode import decode_in_order, upright
 from lary_worker.faults import RowFaultError
+from lary_worker.media.binary import DamagedError
+from lary_worker.media.still import check_image
 from numpy.typing import NDArray
 
 from lary_data.lerobot import Window
@@ -255,7 +257,12 @@ def _write_image(path: Path, encoded: Any) -> str:
     data = encoded.get("bytes") if isinstance(encoded, dict) else None
     if not data:
         return "no image bytes in it"
-    image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
+    try:
+        image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
+        # What the decoder took may still be grey where the data is cut.
+        check_image(data)
+    except (DamagedError, cv2.error) as error:
+        return f"an image that {error}"
     if image is None:
         return "not an image"
     _write_png(path, cv2.cvtColor(image, cv2.COLOR_BGR2RGB))

@@ -231,20 +231,54 @@ def test_a_v3_dataset(tmp_path: Path, write_clip) -> None:
     check_set(tmp_path / "out", lambda e, t: int(firsts[e]) + t)
 
 
-def test_images_in_the_rows(tmp_path: Path, write_clip, png) -> None:
-    write_v2(tmp_path / "in", write_clip)
+def write_image_rows(root: Path, image: Callable[[int, int], bytes]) -> None:
+    """A dataset whose rows hold the images."""
     info = info_of("v2.1", data_path="data/chunk-{episode_chunk:03d}/episode_{episode_index:06d}.parquet")
     info["features"][CAMERA]["dtype"] = "image"
-    write_json(tmp_path / "in/meta/info.json", info)
+    write_json(root / "meta/info.json", info)
+    lines = [{"episode_index": e, "tasks": [f"task {e % 2}"], "length": n} for e, n in enumerate(LENGTHS)]
+    (root / "meta/episodes.jsonl").write_text("\n".join(map(json.dumps, lines)) + "\n")
+    for e in range(len(LENGTHS)):
+        write_table(root / f"data/chunk-{e // 2:03d}/episode_{e:06d}.parquet", data_table([e], image))
 
+
+def test_images_in_the_rows(tmp_path: Path, png) -> None:
     def image(e: int, t: int) -> bytes:
         png(tmp_path / "x.png", 10 * e + t)
         return (tmp_path / "x.png").read_bytes()
 
-    for e in range(len(LENGTHS)):
-        write_table(tmp_path / f"in/data/chunk-{e // 2:03d}/episode_{e:06d}.parquet", data_table([e], image))
+    write_image_rows(tmp_path / "in", image)
     assert make(tmp_path / "in", tmp_path / "out").exit_code == 0
     check_set(tmp_path / "out", lambda e, t: 10 * e + t)
+
+
+def cut(data: bytes) -> bytes:
+    return data[: len(data) * 3 // 4]
+
+
+def hole(data: bytes) -> bytes:
+    at = len(data) // 2
+    return data[:at] + bytes(64) + data[at + 64 :]
+
+
+@pytest.mark.parametrize("suffix", [".jpg", ".png"])
+@pytest.mark.parametrize("damage", [cut, hole])
+def test_damaged_images_in_the_rows(tmp_path: Path, suffix: str, damage: Callable[[bytes], bytes]) -> None:
+    """The decoder takes most of them, and shows what is missing as grey or black."""
+    noise = np.random.default_rng(0)
+
+    def image(e: int, t: int) -> bytes:
+        done, data = cv2.imencode(suffix, noise.integers(0, 256, (96, 128, 3), np.uint8))
+        assert done
+        return damage(data.tobytes()) if (e, t) == (0, 4) else data.tobytes()
+
+    write_image_rows(tmp_path / "in", image)
+    result = make(tmp_path / "in", tmp_path / "out")
+    assert isinstance(result.exception, TooManyFailedError)
+    assert "episode 0 is left out:" in result.stderr
+    assert "episode 0, frame 4: " in result.stderr
+    kept = rows(tmp_path / "out/arm_metadata_train.csv") + rows(tmp_path / "out/arm_metadata_val.csv")
+    assert {row["episode_id"] for row in kept} == {"1", "2"}
 
 
 def test_a_damaged_episode_is_left_out_and_named(tmp_path: Path, write_clip) -> None:
