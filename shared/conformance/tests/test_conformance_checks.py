@@ -17,14 +17,16 @@ from lary_orch.catalog.cards import Catalog, repository
 from lary_orch.catalog.source import ImageSource
 from lary_orch.runtimes.base import Notify
 from lary_orch.runtimes.choose import process_runtime
-from lary_orch.runtimes.devices import Slot
-from lary_orch.runtimes.jobs import Job, Prepared
+from lary_orch.runtimes.devices import Device, Slot
+from lary_orch.runtimes.docker_args import Host, task_arguments
+from lary_orch.runtimes.jobs import JOB_FILE, Job, Prepared
 from lary_orch.workspace import Workspace
 from lary_schema.base import ContractError
 from lary_schema.cards import ImageCard
 from lary_schema.events import Failed, to_line
 
 KEY = "frame-diff"
+HOST = Host(uid=1, gid=1)
 
 
 @dataclass
@@ -55,6 +57,7 @@ class Liar:
     selftest: str | None = "selftest: exit 1"
     """What it fails with; None: it passes."""
     queries: list[str] = field(default_factory=list)
+    jobs: list[Job] = field(default_factory=list)
 
     def prepare(self, image: ImageSource, notify: Notify) -> Prepared:
         return Prepared(image, "lary/liar:1", None, "liar")
@@ -73,6 +76,7 @@ class Liar:
 
     def start(self, job: Job, slot: Slot, stderr: Path) -> CannedTask:
         stderr.write_text("nothing to say")
+        self.jobs.append(job)
         return CannedTask(self.said, self.code)
 
     def sweep(self) -> list[str]:
@@ -107,6 +111,23 @@ def test_an_image_that_does_nothing_fails_every_check_of_what_it_does(baseline: 
     assert all(verdict.remedy for verdict in verdicts.values() if verdict.state == "failed")
     assert "exit 0, and no store" in verdicts["extract"].message
     assert "exit 0, 2 expected" in verdicts["bad job"].message
+
+
+def test_a_job_may_write_its_own_store_alone(baseline: ImageSource, tmp_path: Path) -> None:
+    """In a container, from what the engine is given; a job that names no store gets a folder of that name."""
+    runtime = Liar()
+    _verdicts(runtime, baseline, tmp_path)
+    assert len(runtime.jobs) >= 6
+    for job in runtime.jobs:
+        writable = [
+            mount for mount in task_arguments(job, Slot(Device(), 1), HOST, {})["mounts"] if not mount["ReadOnly"]
+        ]
+        document = (job.mounts.job / JOB_FILE).read_text(encoding="utf-8")
+        store = json.loads(document)["store"]["path"] if '"store"' in document else "none.zarr"
+        volume = job.mounts.latents
+        assert [(mount["Target"], mount["Source"]) for mount in writable] == [
+            (f"/latents/{store}", str(volume / store))
+        ]  # fmt: skip
 
 
 @pytest.mark.parametrize(

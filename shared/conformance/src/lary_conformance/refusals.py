@@ -46,7 +46,7 @@ def _missing_weights(subject: Subject) -> str:
         raise Skipped("no model needs weights")
     files = tuple(WeightFile(name=w.name, path="nowhere", sha256="0" * 64) for w in feed.card.weights)
     job, empty = subject.job(feed, WeightSet(subject.folder, files)), subject.volume()
-    ran = subject.launch("extract", job.to_json(), subject.volume(), subject.rows(feed), empty)
+    ran = subject.extract(feed, job, subject.volume(), weights=empty)
     return _refused(ran, ExitCode.WEIGHTS)
 
 

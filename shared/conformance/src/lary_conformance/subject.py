@@ -11,10 +11,11 @@ from pathlib import Path
 from typing import Any
 
 from lary_orch.catalog.source import ImageSource
+from lary_orch.plan.verbs import EXTRACT
 from lary_orch.runtimes.base import LocalRuntime, Running
 from lary_orch.runtimes.describe import describe, parse_card
 from lary_orch.runtimes.devices import Device, Slot
-from lary_orch.runtimes.jobs import JOB_FILE, Job, Prepared
+from lary_orch.runtimes.jobs import JOB_FILE, Job, Output, Prepared
 from lary_orch.weights.index import WeightSet, find_weights
 from lary_schema.base import ContractError
 from lary_schema.cards import ImageCard, Mode, ModelCard
@@ -28,6 +29,8 @@ from lary_schema.values import ExtractionSettings, make_values, new_layout
 from lary_conformance.fixture import METADATA, SHARD_ROWS, make_rows
 
 RUN = "conformance"
+NO_STORE = (Output("latents", "none.zarr", ""),)
+"""What a job may write whose document names no store."""
 LIMIT_S = 900.0
 """For one job: an image that hangs fails its check, and not the command."""
 
@@ -152,21 +155,23 @@ class Subject:
             max_failed=max_failed,
         )
 
-    def launch(
-        self, verb: str, text: str, volume: Path, rows: SplitSource | None = None, weights: Path | None = None
-    ) -> Ran:
+    def launch(self, verb: str, text: str, volume: Path) -> Ran:
         """Run a command with this text as its job file, whatever the text is."""
-        return _follow(*self._start(verb, text, volume, rows, weights))
+        return _follow(*self._start(verb, text, volume))
 
-    def extract(self, feed: Feed, job: ExtractJob, volume: Path, stop_at: StopAt | None = None) -> Ran:
-        """Run an extraction; SIGKILL it at the first event that `stop_at` picks."""
+    def extract(
+        self, feed: Feed, job: ExtractJob, volume: Path, stop_at: StopAt | None = None, weights: Path | None = None
+    ) -> Ran:
+        """Run an extraction; SIGKILL it at the first event that `stop_at` picks. `weights`: other than the feed's."""
         rows = self.rows(feed, corrupt=job.values.split == self.rows(feed, corrupt=True).split)
-        started = self._start("extract", job.to_json(), volume, rows, self.weights_of(feed).root)
+        folder = self.weights_of(feed).root if weights is None else weights
+        started = self._start("extract", job.to_json(), volume, rows, folder, EXTRACT.outputs(job))
         return _follow(*started, stop_at)
 
     def _start(
-        self, verb: str, text: str, volume: Path, rows: SplitSource | None, weights: Path | None
-    ) -> tuple[Callable[[], Running], Path]:
+        self, verb: str, text: str, volume: Path, rows: SplitSource | None = None, weights: Path | None = None,
+        outputs: tuple[Output, ...] = NO_STORE,
+    ) -> tuple[Callable[[], Running], Path]:  # fmt: skip
         folder = Path(tempfile.mkdtemp(prefix="job-", dir=self.folder))
         (folder / METADATA).parent.mkdir()
         (folder / "out").mkdir()
@@ -185,6 +190,7 @@ class Subject:
             run=RUN,
             reads=("data", "weights") if verb == "extract" else ("data", "latents"),
             writes="latents" if verb == "extract" else "out",
+            outputs=outputs if verb == "extract" else (),
         )
         return partial(self.runtime.start, job, Slot(self.device, 1), folder / "stderr.log"), folder / "stderr.log"
 
