@@ -30,7 +30,11 @@ CODECS: dict[str, tuple[str, ...]] = {
     "mpeg2": ("-c:v", "mpeg2video", "-bf", "2", "-b:v", "500k"),
     "mpeg4": ("-c:v", "mpeg4", "-bf", "2", "-b:v", "500k"),
     "mjpeg": ("-c:v", "mjpeg", "-pix_fmt", "yuvj420p", "-q:v", "5"),
+    "mpeg1": ("-c:v", "mpeg1video", "-bf", "2", "-b:v", "500k"),
+    "wmv1": ("-c:v", "wmv1", "-b:v", "500k"),
     "wmv2": ("-c:v", "wmv2", "-b:v", "500k"),
+    "msmpeg4": ("-c:v", "msmpeg4", "-b:v", "500k"),
+    "theora": ("-c:v", "libtheora", "-q:v", "6"),
     "gif": ("-c:v", "gif"),
     "ffv1": ("-c:v", "ffv1", "-level", "3", "-pix_fmt", "yuv420p"),
 }
@@ -43,9 +47,10 @@ CONTAINERS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "webm": (("vp8", "vp9", "av1"), ()),
     "live.webm": (("vp8", "vp9"), ("-f", "webm", "-live", "1")),
     "ts": (("h264", "hevc", "mpeg2"), ()),
-    "mpg": (("mpeg2",), ()),
+    "mpg": (("mpeg1", "mpeg2"), ()),
     "flv": (("h264",), ()),
-    "wmv": (("wmv2",), ()),
+    "wmv": (("wmv1", "wmv2", "msmpeg4"), ()),
+    "ogv": (("theora", "vp8"), ()),
     "gif": (("gif",), ()),
     "avi": (("h264", "mpeg2", "mpeg4", "mjpeg", "ffv1"), ()),
 }
@@ -53,11 +58,11 @@ CONTAINERS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
 HOLE = 256
 
 
-def make_clips(folder: Path, frames: int) -> dict[str, dict[str, Path]]:
+def make_clips(folder: Path, frames: int, wanted: Sequence[str] = tuple(CONTAINERS)) -> dict[str, dict[str, Path]]:
     """Container -> codec -> an undamaged clip of 128x96 pixels."""
     source = ("-f", "lavfi", "-i", f"testsrc2=size=128x96:rate=30:duration={frames / 30}")
     made: dict[str, dict[str, Path]] = {}
-    for container, (codecs, options) in CONTAINERS.items():
+    for container, (codecs, options) in ((name, CONTAINERS[name]) for name in wanted):
         for codec in codecs:
             path = folder / f"{codec}.{container}"
             coding = (*CODECS[codec], "-g", "12", *options)
@@ -161,9 +166,8 @@ def main() -> None:
     if shutil.which("ffmpeg") is None:
         raise SystemExit("ffmpeg is not in PATH")
     with tempfile.TemporaryDirectory() as folder:
-        clips = make_clips(Path(folder), options.frames)
-        wanted = {name: clips[name] for name in options.container or clips}
-        found = measure(wanted, options.damage or list(DAMAGES), options.each, options.seed)
+        clips = make_clips(Path(folder), options.frames, options.container or list(CONTAINERS))
+        found = measure(clips, options.damage or list(DAMAGES), options.each, options.seed)
     report("damage", {"each": options.each, "frames": options.frames, "seed": options.seed, **found}, options.save)
 
 

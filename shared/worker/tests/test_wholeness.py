@@ -29,7 +29,10 @@ FAMILY = [
     ("mkv", "libx264", {}), ("mkv", "libx265", {}), ("mkv", "libvpx", {}), ("mkv", "mpeg4", {}), ("mkv", "ffv1", {}),
     ("webm", "libvpx", {}), ("webm", "libvpx-vp9", {}), ("webm", "libvpx", {"live": "1"}),
     ("ts", "libx264", {}), ("ts", "libx265", {}), ("ts", "mpeg2video", {}), ("mpg", "mpeg2video", {}),
-    ("gif", "gif", {}), ("flv", "libx264", {}),
+    ("gif", "gif", {}), ("flv", "libx264", {}), ("flv", "flv", {}), ("mpg", "mpeg1video", {}),
+    ("wmv", "wmv2", {}), ("wmv", "msmpeg4", {"packet_size": "1000"}), ("asf", "wmv1", {"packet_size": "1000"}),
+    ("asf", "libx264", {}),
+    ("ogv", "libvpx", {}), ("ogg", "libvpx", {"page_duration": "20000"}), ("mov", "png", {}),
     ("avi", "mpeg4", {}), ("avi", "mjpeg", {}), ("avi", "mpeg2video", {}), ("avi", "ffv1", {}),
 ]  # fmt: skip
 """Container, encoder, options of the container's writer."""
@@ -51,7 +54,7 @@ def write(
     with av.open(str(path), "w", options=options or {}) as container:
         stream = container.add_stream(codec, rate=25)
         stream.height, stream.width = 48, 64
-        stream.pix_fmt = {"mjpeg": "yuvj420p", "gif": "rgb8"}.get(codec, "yuv420p")
+        stream.pix_fmt = {"mjpeg": "yuvj420p", "gif": "rgb8", "png": "rgb24"}.get(codec, "yuv420p")
         stream.options = coding | codec_options
         for picture in pictures(frames):
             container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
@@ -227,6 +230,20 @@ def with_sound(path: Path, codec: str, sound: str, seconds: float) -> Path:
     return path
 
 
+def flat(path: Path, codec: str) -> Path:
+    """One grey picture all the time: what comes nearest to a row of zeros."""
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream(codec, rate=25)
+        stream.height, stream.width, stream.pix_fmt = 720, 1280, "yuv420p"
+        stream.options = {"qmin": "31", "qmax": "31", "threads": "1"}
+        grey = av.VideoFrame.from_ndarray(np.full((720, 1280, 3), 128, np.uint8), format="rgb24")
+        for number in range(24):
+            grey.pts = number
+            container.mux(stream.encode(grey))
+        container.mux(stream.encode())
+    return path
+
+
 OPEN = {"x264-params": "open-gop=1:keyint=8:bframes=3:scenecut=0"}
 WHOLE: dict[str, tuple[str, Callable[[Path, Path], Any], int | None]] = {
     "open-gop.mp4": ("mp4", lambda p, _: write(p, "libx264", **OPEN), 24),
@@ -237,6 +254,16 @@ WHOLE: dict[str, tuple[str, Callable[[Path, Path], Any], int | None]] = {
     "pipe.mkv": ("mkv", lambda p, _: unseekable(p, "matroska", "libx264"), 24),
     "pipe.avi": ("avi", lambda p, _: unseekable(p, "avi", "mpeg4"), 24),
     "pipe.ts": ("ts", lambda p, _: unseekable(p, "mpegts", "libx264"), 24),
+    "pipe.wmv": ("wmv", lambda p, _: unseekable(p, "asf", "wmv2"), 24),
+    "pipe.ogv": ("ogv", lambda p, _: unseekable(p, "ogg", "libvpx"), 24),
+    "pipe.mpg": ("mpg", lambda p, _: unseekable(p, "mpeg", "mpeg2video"), 24),
+    "sound.wmv": ("wmv", lambda p, _: with_sound(p, "wmv2", "aac", 1), 24),
+    "sound.ogv": ("ogv", lambda p, _: with_sound(p, "libvpx", "libopus", 1), 24),
+    "sound.mpg": ("mpg", lambda p, _: with_sound(p, "mpeg2video", "mp2", 1), 24),
+    "sound.vob": ("vob", lambda p, _: with_sound(p, "mpeg2video", "ac3", 3), 24),
+    "two-b-frames.wmv": ("wmv", lambda p, _: write(p, "libx264", bf="2"), 24),
+    "flat.wmv": ("wmv", lambda p, _: flat(p, "wmv2"), 24),
+    "flat.flv": ("flv", lambda p, _: flat(p, "flv"), 24),
     "variable.mp4": ("mp4", lambda p, _: varying(p, "libx264"), 14),
     "variable.mkv": ("mkv", lambda p, _: varying(p, "libx264"), 14),
     "variable.webm": ("webm", lambda p, _: varying(p, "libvpx"), 14),

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 from lary_orch.catalog.source import ImageSource
-from lary_orch.plan.verbs import EXTRACT
 from lary_orch.runtimes.base import LocalRuntime, Running
 from lary_orch.runtimes.describe import describe, parse_card
 from lary_orch.runtimes.devices import Device, Slot
@@ -165,7 +164,8 @@ class Subject:
         """Run an extraction; SIGKILL it at the first event that `stop_at` picks. `weights`: other than the feed's."""
         rows = self.rows(feed, corrupt=job.values.split == self.rows(feed, corrupt=True).split)
         folder = self.weights_of(feed).root if weights is None else weights
-        started = self._start("extract", job.to_json(), volume, rows, folder, EXTRACT.outputs(job))
+        store = (Output("latents", job.store.path, job.store.fingerprint, job.shards),)
+        started = self._start("extract", job.to_json(), volume, rows, folder, store)
         return _follow(*started, stop_at)
 
     def _start(

@@ -3,11 +3,14 @@
 from collections.abc import Callable
 
 from lary_worker.media.binary import DamagedError
-from lary_worker.media.still import check_jpeg
+from lary_worker.media.still import check_image, check_jpeg
 
 _HOLE = bytes(32)
 """256 zero bits in arithmetic coded data, which looks like noise: no clip is long enough to hold it by chance."""
 
+_NO_ZERO_RUNS = frozenset({"wmv1", "wmv2", "msmpeg4v1", "msmpeg4v2", "msmpeg4v3", "flv1", "h263"})
+"""Codes of zeros alone are rare there: flat, still and coarse clips of FFmpeg's encoders have no four zero bytes in a
+row. Of VC-1 (WMV3) it is not known."""
 Check = Callable[[bytes], None]
 
 
@@ -21,12 +24,14 @@ def payload_check(codec: str, extradata: bytes | None) -> Check | None:
         return lambda data: _check_units(data, length, codec)
     if codec in ("h264", "hevc", "mpeg1video", "mpeg2video", "mpeg4"):
         return _check_start_codes
-    if codec in ("vp8", "vp9"):
+    if codec in ("vp8", "vp9") or codec in _NO_ZERO_RUNS:
         return _check_noise
     if codec == "av1":
         return _check_obus
     if codec == "mjpeg":
-        return _check_picture
+        return lambda data: _check_picture(check_jpeg, data)
+    if codec == "png":
+        return lambda data: _check_picture(check_image, data)
     return None
 
 
@@ -95,8 +100,8 @@ def _leb128(data: bytes, at: int) -> tuple[int, int]:
     raise DamagedError(0, "has a picture that is cut or damaged")
 
 
-def _check_picture(data: bytes) -> None:
+def _check_picture(check: Check, data: bytes) -> None:
     try:
-        check_jpeg(data)
+        check(data)
     except DamagedError as error:
         raise DamagedError(0, f"has a picture that {error}") from None

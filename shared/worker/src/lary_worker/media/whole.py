@@ -1,19 +1,32 @@
 """A clip's wholeness: its container before the first frame, and packets and frames while they are read."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
 import av
 
+from lary_worker.media.asf import check_asf
 from lary_worker.media.binary import DamagedError, Reader
 from lary_worker.media.matroska import check_matroska
 from lary_worker.media.mp4 import check_mp4
+from lary_worker.media.mpegps import check_program
 from lary_worker.media.mpegts import check_transport, transport_layout
+from lary_worker.media.ogg import check_ogg
 from lary_worker.media.payload import payload_check
 from lary_worker.media.riff import check_avi
 from lary_worker.media.small import check_flv, check_gif
 
 _BOXES = frozenset({b"ftyp", b"moov", b"mdat", b"free", b"skip", b"wide", b"styp", b"pnot"})
+_BY_MARK: tuple[tuple[bytes, tuple[str, ...], Callable[[Reader], dict[int, int]]], ...] = (
+    (b"\x1a\x45\xdf\xa3", ("matroska,webm",), check_matroska),
+    (b"GIF8", ("gif",), check_gif),
+    (b"FLV", ("flv",), check_flv),
+    (b"\x30\x26\xb2\x75", ("asf", "asf_o"), check_asf),
+    (b"OggS", ("ogg",), check_ogg),
+    (b"\0\0\1\xba", ("mpeg",), check_program),
+)
+"""A file's first bytes, libavformat's names, and the walker."""
 _ONE_PACKET_ONE_PICTURE = frozenset(
     {"h264", "hevc", "vp8", "vp9", "av1", "mpeg1video", "mpeg2video", "mpeg4", "mjpeg", "ffv1"}
 )  # fmt: skip
@@ -48,14 +61,11 @@ def _promise(file: Reader, kind: str) -> Promise:
     beginning = file.take(0, min(file.size, 1024))
     if beginning[4:8] in _BOXES or kind.startswith("mov,mp4"):
         return Promise(check_mp4(file))
-    if beginning.startswith(b"\x1a\x45\xdf\xa3") or kind.startswith("matroska"):
-        return Promise(check_matroska(file))
     if (beginning.startswith(b"RIFF") and beginning[8:12] == b"AVI ") or kind == "avi":
         return Promise(check_avi(file))
-    if beginning.startswith(b"GIF8") or kind == "gif":
-        return Promise(check_gif(file))
-    if beginning.startswith(b"FLV") or kind == "flv":
-        return Promise(check_flv(file))
+    for mark, names, check in _BY_MARK:
+        if beginning.startswith(mark) or kind in names:
+            return Promise(check(file))
     if transport_layout(beginning) is not None or kind == "mpegts":
         return Promise({}, joined=check_transport(file))
     return Promise({})
@@ -85,8 +95,8 @@ class Ledger:
         """Times of pictures that were read and not yet shown."""
         self._shown: int | None = None
         self._dts: int | None = None
-        # An AVI has no times of pictures, so there they are counted at the end.
-        self._timed = stream.container is not None and stream.container.format.name != "avi"
+        # AVI and ASF have no times of pictures, only of packets, so there they are counted at the end.
+        self._timed = stream.container is not None and stream.container.format.name not in ("avi", "asf")
         self._counts = self._codec in _ONE_PACKET_ONE_PICTURE
         self._due = self._came = 0
 
