@@ -115,19 +115,20 @@ class Bench:
 
     def run(self, *arguments: str, workspace: str = "ws") -> int:
         """`lary-orch ARGUMENTS` in this process; the exit code."""
-        return self._main([*arguments, *self.options(workspace)])
+        return self.command(*arguments, *self.options(workspace))
 
     def run_results(self, *arguments: str) -> int:
         """`lary-orch results ARGUMENTS`."""
-        return self._main(["results", *arguments, "--workspace", str(self.workspace)])
+        return self.command("results", *arguments, "--workspace", str(self.workspace))
 
     @staticmethod
-    def _main(arguments: list[str]) -> int:
+    def command(*arguments: str) -> int:
+        """`lary-orch ARGUMENTS` as they are."""
         from lary_orch.cli import cli
         from lary_schema.base import ContractError
 
         try:
-            result = cli.main(arguments, standalone_mode=False)
+            result = cli.main(list(arguments), standalone_mode=False)
         except SystemExit as leaving:
             return int(leaving.code or 0)
         except ContractError as error:

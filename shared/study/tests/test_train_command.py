@@ -1,6 +1,8 @@
 """`lary-orch train`: the key is known before, the checkpoint is a model, and what is done is not done again."""
 
 import json
+import shutil
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -35,3 +37,19 @@ def test_it_is_extracted_and_probed_with_no_further_step(bench: Any, trained: st
     found = json.loads(result.read_text())
     fingerprint = bench.json(f"trained/{trained}/checkpoint/training.json")["fingerprint"]
     assert [store["weights"] for store in found["stores"]] == [{"checkpoint": fingerprint}] * 2
+
+
+def test_trained_models_are_listed_and_removed(
+    bench: Any, trained: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(bench.workspace / "trained", tmp_path / "trained")
+    (tmp_path / "trained/toy-demo-ffffffffffff/checkpoint").mkdir(parents=True)
+    assert bench.command("models", "--trained", "--json", "--workspace", str(tmp_path)) == 0
+    (row,) = json.loads(capfd.readouterr().out)
+    assert (row["key"], row["recipe"], row["rows"], row["supervision"]) == (trained, "toy-demo", 32, "none")
+    assert set(row["measures"]) >= {"rec", "copy"}
+    assert bench.command("models", "--trained", "--workspace", str(tmp_path)) == 0
+    assert trained in capfd.readouterr().out
+    for name, code in (("toy-none", 2), (trained, 0), ("toy-demo", 0)):
+        assert bench.command("clean", "--trained", name, "--yes", "--workspace", str(tmp_path)) == code
+    assert list((tmp_path / "trained").iterdir()) == []

@@ -9,7 +9,7 @@ import click
 from lary_schema.base import ContractError
 
 from lary_orch.cli.options import option, workspace_options
-from lary_orch.run.cleaning import Target, cache, demo_sets, environments, leftovers, remove, runs
+from lary_orch.run.cleaning import Target, cache, demo_sets, environments, leftovers, remove, runs, trained_models
 from lary_orch.run.cleaning import latents as latent_stores
 from lary_orch.workspace import Workspace
 
@@ -20,7 +20,8 @@ from lary_orch.workspace import Workspace
 @option("--cache", "caches", is_flag=True, help="What was cached: hashes, `describe` of images.")
 @option("--runs", "all_runs", is_flag=True, help="Jobs, logs and results of all runs; asks first.")
 @option("--stores", "keys", multiple=True, metavar="KEY", help="Latents of a dataset or model; repeatable; asks first.")
-@option("--all", "everything", is_flag=True, help="All of these, all latents and the demo sets; asks first.")
+@option("--trained", "recipes", multiple=True, metavar="RECIPE", help="Models of a recipe or key; repeatable; asks.")
+@option("--all", "everything", is_flag=True, help="All of these, all latents, models and the demo sets; asks first.")
 @option("--yes", is_flag=True, help="Do not ask.")
 @workspace_options
 def command(
@@ -30,6 +31,7 @@ def command(
     caches: bool,
     all_runs: bool,
     keys: tuple[str, ...],
+    recipes: tuple[str, ...],
     everything: bool,
     yes: bool,
 ) -> None:
@@ -51,6 +53,7 @@ def command(
         (demo_sets, None),
         (runs, all_runs),
         (partial(latent_stores, keys=None if everything else keys), keys),
+        (partial(trained_models, names=None if everything else recipes), recipes),
     ]
     found = chain.from_iterable(look(workspace) for look, chosen in looks if chosen or everything)
     targets = list(_outermost({target.path: target for target in found}))

@@ -8,15 +8,16 @@ from typing import Any
 import click
 
 from lary_orch.catalog.cards import Catalog
-from lary_orch.cli.options import catalog_options, json_option, workspace_options
+from lary_orch.cli.options import catalog_options, json_option, option, workspace_options
 from lary_orch.workspace import Workspace
 
 
 @click.command()
+@option("--trained", is_flag=True, help="Those that were trained in this workspace, and nothing else.")
 @workspace_options
 @catalog_options
 @json_option
-def command(workspace: Workspace, catalog: Catalog, as_json: bool) -> None:
+def command(trained: bool, workspace: Workspace, catalog: Catalog, as_json: bool) -> None:
     """List the models and what they need.
 
     Reads the catalog's cards alone: no image is built and no weight is hashed. Tokens are T x N x D:
@@ -25,12 +26,17 @@ def command(workspace: Workspace, catalog: Catalog, as_json: bool) -> None:
     \b
     lary-orch models
     lary-orch models --catalog ~/my-models --json
+    lary-orch models --trained
     """
     from lary_results.tables import Table, show
+    from lary_results.trained import trained_rows, trained_table
 
-    found = list(rows(catalog, workspace))
+    found = list(trained_rows(workspace.trained) if trained else rows(catalog, workspace))
     if as_json:
         click.echo(json.dumps(found, indent=2, ensure_ascii=False))
+        return
+    if trained:
+        show(trained_table(found, workspace.trained), sys.stdout)
         return
     columns = ("key", "image", "what it is", "tokens", "variants", "weights", "licence", "published")
     notes = ("How to get weights that are missing: `lary-orch weights ls`.",)

@@ -53,7 +53,7 @@ def _size(path: Path) -> int:
 
 def leftovers(workspace: Workspace) -> Iterator[Target]:
     """What dead processes of the bench left unfinished. Whatever somebody still works on is spared."""
-    for folder in (workspace.generated, workspace.runs, workspace.results, workspace.cache):
+    for folder in (workspace.generated, workspace.runs, workspace.results, workspace.cache, workspace.trained):
         for path in _drafts(folder):
             yield Target(path, "unfinished file or folder")
     for path in _unfinished_environments(workspace.envs):
@@ -151,6 +151,21 @@ def latents(workspace: Workspace, keys: Sequence[str] | None) -> Iterator[Target
             if not is_idle(store):
                 raise ContractError(f"{store}: is being written; end that run first")
             yield Target(store, "latents; extracted again at the next use", expensive=True)
+
+
+def trained_models(workspace: Workspace, names: Sequence[str] | None) -> Iterator[Target]:
+    """Models that were trained here: of these recipes, or by their keys; None means all.
+
+    Raises ContractError for a name without models.
+    """
+    found = {path: {path.name, path.name.rpartition("-")[0]} for path in sorted(workspace.trained.glob("*"))}
+    unknown = [name for name in names or () if not any(name in known for known in found.values())]
+    if unknown:
+        there = ", ".join(sorted(set().union(*found.values()))) or "nothing"
+        raise ContractError(f"{workspace.trained}: no models of {', '.join(unknown)}; there is {there}")
+    for path, known in found.items():
+        if names is None or known & set(names):
+            yield Target(path, "a trained model; trained again at the next use", expensive=True)
 
 
 def remove(target: Target) -> int:

@@ -20,9 +20,9 @@ class Table:
     """Columns of numbers."""
     sections: frozenset[int] = frozenset()
     """Rows after which a line is drawn."""
+    notes: tuple[str, ...] = ()
     alarming: frozenset[int] = frozenset()
     """Rows that a terminal shows in red."""
-    notes: tuple[str, ...] = ()
 
 
 def show(table: Table, out: TextIO) -> None:

@@ -94,7 +94,8 @@ class StudyCard(_Card):
 
     @model_validator(mode="after")
     def _arms_are_known(self) -> Self:
-        for name, arm in [*self.arms.items(), *self.baselines.items()]:
+        everyone: dict[str, Arm | Baseline] = {**self.arms, **self.baselines}
+        for name, arm in everyone.items():
             if arm.of is not None and arm.of not in self.stages:
                 raise ValueError(f"{name}: of {arm.of!r} is no stage; there are {', '.join(self.stages)}")
         if both := self.arms.keys() & self.baselines.keys():
