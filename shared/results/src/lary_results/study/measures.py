@@ -28,13 +28,14 @@ COLUMNS = (
     Column("perplexity", "perplexity", 1),
     Column("codes_used", "codes", 0),
     Column("effective_rank", "rank", 1),
-    Column("cosine", "cosine", 2),
+    Column("raw_cosine", "cosine", 2),
     Column("centred_cosine", "centred", 2),
     Column("retrieval", "retrieval@1", 3),
     Column("retrieval_chance", "chance", 3),
     Column("flow", "flow", 3),
-    Column("euler_mse", "Euler MSE", 3),
-    Column("mean_action_mse", "mean action", 3),
+    Column("flow_permuted", "permuted", 3),
+    Column("euler", "Euler MSE", 3),
+    Column("mean_action", "mean action", 3),
 )
 """Known measures; what else a trainee measures follows under its own name."""
 
