@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 from lary_schema.command import run_command, run_job
-from lary_schema.events import Emit, Warned, _Event, to_line
+from lary_schema.events import Emit, _Event, to_line
 from lary_schema.launch import end_with_launcher, is_joined, launch
 from lary_schema.mounts import Mounts
 from lary_schema.training import TrainJob
@@ -58,7 +58,7 @@ def _run(path: Path, job: TrainJob, emit: Emit) -> None:
 
     if not is_joined():
         # Before torch is imported: a training that was done is nothing to do in no time.
-        if is_finished(job, Mounts.from_env().out, lambda text: emit(Warned(job=job.id, message=text))):
+        if is_finished(job, Mounts.from_env().out, _unsaid):
             nothing_to_do(job, emit)
             return
         if job.processes > 1:
@@ -67,6 +67,10 @@ def _run(path: Path, job: TrainJob, emit: Emit) -> None:
     from lary_trainer.train import train
 
     train(job, emit)
+
+
+def _unsaid(warning: str) -> None:
+    """`train` says it, holding the folder."""
 
 
 def _describe(recipe: Path) -> int:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import numpy as np
+from lary_schema.base import ContractError
 from lary_schema.store.layout import Failure
 from lary_worker.faults import StalledRowsError
 from lary_worker.pool import Decoded, DecodePool, PoolConfig
@@ -58,6 +59,7 @@ class PairReader:
         self._pairs = shape[0]
         self._capacity = min(len(self.tasks), self.ram_bytes // max(1, int(np.prod(shape))))
         self._kept = np.empty((self._capacity, *shape), np.uint8)
+        self._reading = False
         self._slots: dict[int, int] = {}
         """Where each row that was read is kept; rows beyond the capacity have none."""
 
@@ -65,13 +67,23 @@ class PairReader:
         """The batches of `plan`. Raises StalledRowsError where a row's failure need not be its own."""
         batches = plan()
         if not self._keeps_all():
+            yield from self._decoded(plan, batches)
+        for wanted in batches:
+            yield self._take(wanted, None)
+
+    def _decoded(self, plan: Plan, batches: Iterator[Wanted]) -> Iterator[Pairs]:
+        """Batches until all rows are kept."""
+        if self._reading:
+            raise ContractError("two streams of batches are read at once; finish one before the other begins")
+        self._reading = True
+        try:
             with DecodePool(self.config, self._missing(plan(), dict(self._slots))) as pool:
                 for wanted in batches:
                     yield self._take(wanted, pool)
                     if self._keeps_all():
                         break
-        for wanted in batches:
-            yield self._take(wanted, None)
+        finally:
+            self._reading = False
 
     def _keeps_all(self) -> bool:
         return len(self._slots) == len(self.tasks)

@@ -8,7 +8,6 @@ import numpy as np
 import torch
 from lary_schema.base import ContractError
 from lary_schema.cards import TensorSpec, VideoColumns
-from lary_schema.jobs import Source
 from lary_schema.mounts import Mounts
 from lary_schema.training import TrainData, TrainJob
 from lary_worker.pool import PoolConfig
@@ -49,6 +48,10 @@ class SplitInput:
             return (part(wanted, rank, processes) for wanted in self.order().batches(start, stop))
 
         return self.reader.read(plan)
+
+    @property
+    def batch_size(self) -> int:
+        return self.order().size
 
     def in_order(self) -> Iterator[Pairs]:
         return self.reader.read(lambda: self.order().in_order())
@@ -114,36 +117,44 @@ def label_order(count: int, seed: int) -> Rows:
 def open_inputs(job: TrainJob, mounts: Mounts, device: torch.device, world: World, beat: Callable[[], None]) -> Inputs:
     """Read the CSVs, draw the labelled share, read its labels. Raises ContractError saying what does not fit."""
     values = job.values
-    recipe, trainee = values.recipe, find_trainee(values.recipe)
-    supervised, texts = trainee.supervision(recipe) != "none", trainee.reads_text(recipe)
-    if supervised and values.labelled is None:
-        raise ContractError(f"recipe {recipe.key} reads action labels and the job names no labelled share; give one")
+    trainee = find_trainee(values.recipe)
+    supervised, texts = trainee.supervision(values.recipe) != "none", trainee.reads_text(values.recipe)
+    _require_names(job, supervised)
     split = Split(values.data, job.source, mounts)
     rows, groups = (split.rows, Groups(())) if values.labelled is None else split.labelled(values.labelled)
-    actions = split.actions(rows) if supervised else None
-    standardise = None if actions is None else Standardise(actions)
+    labels, shape, standardise, actions = Labels(), None, None, None
+    if supervised:
+        chunks = split.actions(rows)
+        standardise = Standardise(chunks)
+        actions, shape = standardise(chunks), (chunks.shape[1], chunks.shape[2])
+        labels = Labels(len(rows), len(groups.names), groups.sha256)
     words = split.texts(rows) if texts else []
-    facts = Facts(
-        rows=len(rows),
-        action_shape=None if actions is None else (actions.shape[1], actions.shape[2]),
-        words=tuple(sorted({word for text in words for word in text.split()})),
-    )
-    labels = Labels(len(rows), len(groups.names), groups.sha256) if supervised else Labels()
-    order = label_order(len(rows), values.seed) if trainee.permutes_labels(recipe) else np.arange(len(rows))
+    facts = Facts(len(rows), shape, tuple(sorted({word for text in words for word in text.split()})))
+    order = label_order(len(rows), values.seed) if trainee.permutes_labels(values.recipe) else np.arange(len(rows))
     places = dict(zip(rows.tolist(), order.tolist(), strict=True))
-    targets = Targets(places, None if standardise is None or actions is None else standardise(actions), words)
-    train = _input(job, split, rows, targets, beat)
+    train = _input(job, split, rows, Targets(places, actions, words), beat)
     held_out = None
     if values.held_out is not None and job.held_out is not None:
-        held_out = _held_out(job, values.held_out, job.held_out, mounts, standardise, texts, beat)
+        held_out = _held_out(job, Split(values.held_out, job.held_out, mounts), standardise, texts, beat)
     return Inputs(job, train, held_out, facts, labels, device, world)
 
 
+def _require_names(job: TrainJob, supervised: bool) -> None:
+    values = job.values
+    if supervised and values.labelled is None:
+        raise ContractError(
+            f"recipe {values.recipe.key} reads action labels and the job names no labelled share; give one"
+        )
+    if values.held_out is not None and values.held_out.split in ("train", values.data.split):
+        raise ContractError(
+            f"held-out split {values.held_out.split!r}: its measures would be taken for those of training; give a "
+            "split of another name"
+        )
+
+
 def _held_out(
-    job: TrainJob, data: TrainData, source: Source, mounts: Mounts, standardise: Standardise | None, texts: bool,
-    beat: Callable[[], None],
-) -> SplitInput:  # fmt: skip
-    split = Split(data, source, mounts)
+    job: TrainJob, split: Split, standardise: Standardise | None, texts: bool, beat: Callable[[], None]
+) -> SplitInput:
     rows = split.rows
     actions = None if standardise is None else standardise(split.actions(rows))
     places = {row: row for row in rows.tolist()}
@@ -155,9 +166,7 @@ def _input(job: TrainJob, split: Split, rows: Rows, targets: Targets, beat: Call
     pairs = _pairs_of_a_row(job, split.data)
     ram = job.ram_bytes // 2 if job.values.held_out is not None else job.ram_bytes
     reader = PairReader(split.tasks_of(rows), _pool(job, split.data, len(rows), pairs), ram, beat)
-    return SplitInput(
-        split.data.split, rows, reader, targets, lambda: Order(seed, rows, recipe.batch_size, pairs)
-    )  # fmt: skip
+    return SplitInput(split.data.split, rows, reader, targets, lambda: Order(seed, rows, recipe.batch_size, pairs))
 
 
 def _pairs_of_a_row(job: TrainJob, data: TrainData) -> int:

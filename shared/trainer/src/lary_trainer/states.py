@@ -170,7 +170,7 @@ class Remembered:
         self._network, self._optimiser = network, optimiser
         self._trained = {name: p for name, p in network.named_parameters(remove_duplicate=False) if p.requires_grad}
         frozen = {name: p for name, p in network.named_parameters(remove_duplicate=False) if not p.requires_grad}
-        self._built = {name: (p.data_ptr(), p._version) for name, p in frozen.items()}
+        self._built = {name: _mark(p) for name, p in frozen.items()}
 
     def tensors(self) -> dict[str, torch.Tensor]:
         """Copies on the host."""
@@ -184,7 +184,7 @@ class Remembered:
         return {
             name: tensor
             for name, tensor in self._network.state_dict(keep_vars=True).items()
-            if self._built.get(name) != (tensor.data_ptr(), tensor._version)
+            if name not in self._built or self._built[name] != _mark(tensor)
         }
 
     @torch.no_grad()
@@ -205,9 +205,12 @@ class Remembered:
                 on = tensor if key == "step" else tensor.to(parameter.device)
                 self._optimiser.state[parameter][key] = on
         if missing:
-            raise ContractError(
-                f"the state does not fit the network: {', '.join(missing[:5])}; start the training anew"
-            )
+            raise ContractError(f"the state does not fit the network: {', '.join(missing[:5])}; remove it")
+
+
+def _mark(tensor: torch.Tensor) -> tuple[int, int, float]:
+    """What another content changes: torch counts changes in place, though not those of `tensor.data`."""
+    return tensor.data_ptr(), tensor._version, float(tensor.detach().sum(dtype=torch.float64))
 
 
 def _copy(tensor: torch.Tensor) -> torch.Tensor:

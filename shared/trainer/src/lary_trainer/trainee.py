@@ -4,6 +4,9 @@ A trainee is a class registered under the entry-point group `lary.trainees` by t
 `trainee:`. The loop makes one instance per process and calls, at each step, `forward` on its part of the batch (in
 micro-batches where memory is short), then `losses` and `after_step` on the outputs of the whole batch over all
 processes. What it draws comes from `Batch.seed`, `Batch.step` and `Batch.rows` through `lary_trainer.chance`.
+
+What lasts from step to step lies in the network's parameters and persistent buffers, and nowhere else: that alone is in
+states (`docs/train.md`).
 """
 
 from __future__ import annotations
@@ -99,7 +102,8 @@ class Trainee(ABC):
     def preprocess(self, frames: NDArray[np.uint8]) -> NDArray[np.uint8]:
         """The two frames of a pair, uint8 (2, H, W, 3) RGB at native size -> uint8 (2, h, w, 3), as `extract` does it.
 
-        Runs in decode processes; imports no torch.
+        Runs in decode processes, whose `facts` hold the number of rows alone; imports no torch. h and w are those of
+        the card's input.
         """
 
     @abstractmethod
@@ -120,7 +124,10 @@ class Trainee(ABC):
 
     @abstractmethod
     def losses(self, outputs: Outputs, batch: Batch) -> dict[str, torch.Tensor]:
-        """Scalar terms over the whole batch by name, each a key of the recipe's `losses`, and no key left out."""
+        """Scalar terms over the whole batch by name, each a key of the recipe's `losses`, and no key left out.
+
+        They depend on parameters through `outputs` alone: with micro-batches these are detached.
+        """
 
     def after_step(self, network: nn.Module, outputs: Outputs, batch: Batch) -> None:
         """Updates without gradient (an EMA codebook, restart of dead codes); outputs are detached. Default: none."""
