@@ -15,7 +15,7 @@ pytestmark = pytest.mark.docker
 
 REPOSITORY = Path(__file__).parents[2]
 BRIDGE = REPOSITORY.parent / "shared" / "data" / "bridge_mini"
-SMOKE = ("--protocol", "smoke", "--no-control", "--device", "cpu")
+SMOKE = ("--protocol", "smoke", "--no-control", "--target", "absolute", "--device", "cpu")
 CARDS = {
     "bridge_cls": """
 key: bridge_cls

@@ -12,7 +12,8 @@ from lary_orch.runtimes.docker import JOB, OWNER
 pytestmark = pytest.mark.docker
 
 REPOSITORY = Path(__file__).parents[2]
-RUN = ("run", "--protocol", "smoke", "--no-control", "--device", "cpu", "--runtime", "docker", "--json")
+RUN = ("run", "--protocol", "smoke", "--no-control", "--target", "absolute")
+RUN += ("--device", "cpu", "--runtime", "docker", "--json")
 
 
 def _extractions(client: Any, bench: Any) -> list[Any]:

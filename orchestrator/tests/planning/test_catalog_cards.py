@@ -185,6 +185,7 @@ def test_clean_differs_from_lary_v1_in_scoring_alone() -> None:
         ("clean", "calvin", "absolute", ("absolute",)),
         ("clean", "calvin", "relative", ("relative",)),
         ("clean", "libero", None, (None,)),
+        ("smoke", "demo_arm", None, ("absolute", "relative")),
         ("lary-v1", "calvin", None, ("absolute",)),
         ("lary-v1", "calvin", "relative", ("relative",)),
     ],

@@ -51,6 +51,61 @@ def test_models_times_splits_then_probes_and_one_control(world: Any) -> None:
     assert plan.todo == plan.extracts + plan.probes
 
 
+REGRESSION = {
+    "task": "regression",
+    "labels": None,
+    "actions": {"folder": "x", "stride": 2, "dim": 1, "names": ["x"], "normalisation": {"kind": "train"}},
+}
+
+
+def _pairs(world: Any, **fields: Any) -> None:
+    world.toy()
+    world.dataset(**(REGRESSION | fields))
+
+
+def test_regressions_of_pairs_have_the_baseline_that_sees_one_frame(world: Any) -> None:
+    _pairs(world)
+    plan = world.plan(("frame-diff", "pixels"), control=True)
+    assert [job.id for job in plan.extracts[4:]] == [
+        "extract.toy.train.single-frame.corrected.p0",
+        "extract.toy.val.single-frame.corrected.p0",
+    ]
+    # Last, so that the shuffled control is of the first model that was requested.
+    assert [job.id.removeprefix("regress.toy.") for job in plan.probes] == [
+        "frame-diff.corrected",
+        "frame-diff.corrected.shuffled",
+        "pixels.corrected",
+        "single-frame.corrected",
+    ]
+    assert world.runtime.prepared == ["baseline", "probe"]
+
+
+@pytest.mark.parametrize(
+    ("models", "card", "request_fields"),
+    [
+        (("pixels",), {}, {"control": False}),
+        (("pixels",), {"task": "classification", "labels": {}, "actions": None}, {"control": True}),
+        (("pixels",), {"columns": {"input": "video"}}, {"control": True}),
+        (("lapa",), {}, {"control": True}),
+        (("no-such-model",), {}, {"control": True}),
+    ],
+    ids=["--no-control", "classification", "video", "another image", "nothing else"],
+)
+def test_elsewhere_there_is_no_such_baseline(
+    world: Any, models: tuple[str, ...], card: dict[str, Any], request_fields: dict[str, Any]
+) -> None:
+    _pairs(world, **card)
+    plan = world.plan(models, **request_fields)
+    assert not any("single-frame" in job.id for job in (*plan.extracts, *plan.probes))
+    assert not any("single-frame" in problem.what for problem in plan.problems)
+
+
+def test_a_baseline_that_is_requested_is_planned_once(world: Any) -> None:
+    _pairs(world)
+    plan = world.plan(("single-frame", "pixels"), control=True)
+    assert [job.id for job in plan.probes].count("regress.toy.single-frame.corrected") == 1
+
+
 def test_what_a_job_is_told(world: Any) -> None:
     world.toy(train=10)
     plan = world.plan(device="cuda", threads=3, workers=4, batch_size=5, max_failed=0.5, row_timeout_s=9)

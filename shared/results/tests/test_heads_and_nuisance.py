@@ -49,6 +49,32 @@ def test_a_nuisance_is_no_score_of_actions(workspace: Workspace, write: Write, e
     assert [made.a.column for made in against_best(board)] == [actions]
 
 
+@pytest.mark.parametrize(
+    ("fields", "missing"),
+    [
+        ({"input": "image"}, True),
+        ({"input": "image", "target": "relative"}, False),
+        ({"input": "image", "reads": "nuisance"}, False),
+        ({"input": "video"}, False),
+        ({}, False),
+    ],
+    ids=str,
+)
+def test_a_missing_baseline_is_named_with_its_command(
+    workspace: Workspace, write: Write, fields: dict[str, Any], missing: bool
+) -> None:
+    write("a", "arm", {"val": 0.5}, metric="mse", recipe=RECIPE, **fields)
+    command = "lary-orch run -m single-frame -d arm --protocol lary-v1"
+    assert any(command in note for note in _notes(workspace)) == missing
+    write("single-frame", "arm", {"val": 0.4}, metric="mse", recipe=RECIPE, **fields)
+    assert not any(command in note for note in _notes(workspace))
+
+
+def _notes(workspace: Workspace) -> list[str]:
+    (board,) = boards(collect(read_results(workspace.results)))
+    return notes(board)
+
+
 def test_a_board_of_nuisances_alone_ranks_nobody(workspace: Workspace, write: Write) -> None:
     for model, value in (("b", 0.1), ("a", 0.6)):
         write(model, "arm", {"val": value}, metric="mse", recipe=RECIPE, reads="nuisance")

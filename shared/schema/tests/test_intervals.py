@@ -7,7 +7,16 @@ from statistics import NormalDist
 
 import numpy as np
 import pytest
-from lary_schema.intervals import FEW_GROUPS, Estimate, difference, estimate, seed_part, t_quantile
+from lary_schema.intervals import (
+    FEW_GROUPS,
+    Estimate,
+    Part,
+    _reach,
+    difference,
+    estimate,
+    seed_part,
+    t_quantile,
+)
 from numpy.typing import NDArray
 
 ROWS = 12
@@ -114,6 +123,38 @@ def test_seeds_that_differ_widen_the_interval() -> None:
     )
     # Seeds alone: t of 2 degrees of freedom, standard error 1 / sqrt(3).
     assert wide.high - wide.low > 2 * 4.3 / math.sqrt(3) * 0.9
+
+
+@pytest.mark.parametrize(("seeds", "lowest", "highest"), [(2, 0.915, 0.975), (3, 0.935, 0.97), (5, 0.94, 0.965)])
+@pytest.mark.parametrize("share", [0.0, 0.1, 0.3, 0.5, 0.7, 0.9, 1.0])
+def test_groups_and_seeds_together_cover_what_they_say(seeds: int, lowest: float, highest: float, share: float) -> None:
+    """Two normal causes, whose variances are drawn with their degrees of freedom and whose sum is integrated over."""
+    rng = np.random.default_rng(0)
+    covered = []
+    for groups, between in zip(rng.chisquare(29, 1500) / 29, rng.chisquare(seeds - 1, 1500) / (seeds - 1), strict=True):
+        half = t_quantile(29) * math.sqrt((1 - share) * groups)
+        reach = _reach(half, 29, Part(share * between, seeds - 1))
+        covered.append(math.erf(reach / math.sqrt(2)))
+    assert lowest <= np.mean(covered) <= highest
+
+
+def test_one_cause_alone_has_its_own_interval() -> None:
+    assert _reach(3.0, 29, Part(0.0, math.inf)) == pytest.approx(3.0)
+    assert _reach(0.0, 29, Part(4.0, 2)) == pytest.approx(2 * t_quantile(2))
+    assert _reach(0.0, 29, Part(0.0, math.inf)) == 0
+
+
+def test_crossed_causes_are_each_counted_once() -> None:
+    """Scores that are the sum of a group's, a seed's and their own part: widths are those of the known variance."""
+    rng = np.random.default_rng(0)
+    groups, widths = np.repeat(np.arange(40), 5), []
+    for _ in range(200):
+        of_groups, of_seeds = rng.normal(size=40)[groups], 0.5 * rng.normal(size=(10, 1))
+        found = estimate(of_groups + of_seeds + rng.normal(size=(10, 200)), groups, resamples=100, seed=0)
+        widths.append(((found.high - found.low) / 2) ** 2)
+    known = 1 / 40 + 0.25 / 10 + 1 / (200 * 10)
+    # Critical values are those of 9 to 39 degrees of freedom: 2.26 to 2.02; ends are the wider of two.
+    assert 2.02**2 * known < np.mean(widths) < 1.15 * 2.26**2 * known
 
 
 def test_what_rows_alone_make_of_the_seeds_means_is_not_counted_twice() -> None:

@@ -71,6 +71,7 @@ def _result(session: Session, data: ProbeData, found: Classification | Regressio
         model=job.model,
         variant=job.variant,
         dataset=job.dataset,
+        input=job.train.source.columns.input,
         protocol=job.protocol.key,
         recipe=recipe_of(job.protocol, job.kind),
         control=job.control,

@@ -162,7 +162,7 @@ _MATRIX = together(
         option(
             "--control/--no-control",
             default=True,
-            help="Probe shuffled targets too: the chance level.",
+            help="Probe baselines too: shuffled targets; single-frame for regressions of pairs, if its image is used.",
         ),
     ]
 )

@@ -62,7 +62,7 @@ class Request:
     """How many jobs run at once: the partitions of one store."""
     threads: int | None = None
     control: bool = True
-    """Probe each dataset once more with shuffled targets, on the first model."""
+    """Probe each dataset once more with shuffled targets, on the first model; and models that are baselines."""
     probing: Probing = field(default_factory=Probing)
     shard_rows: int | None = None
     """Rows per shard of new stores; None: by size (see `lary_schema.store.layout`)."""

@@ -178,6 +178,13 @@ class Board:
         return made + _references("shuffled control of {}", [s for s in self.kept if s.measures == "chance"])
 
     @cached_property
+    def without_baseline_models(self) -> list[Column]:
+        """Regressions of image pairs that no model which is a baseline was probed on; the usual probe's alone."""
+        there = {score.column for score in self.kept if score.model in BASELINE_MODELS}
+        wanted = {score.column for score in self.ours if (score.input, score.probe) == ("image", "")}
+        return [column for column in self.columns if column in wanted - there and column[2] == "mse"]
+
+    @cached_property
     def overfitting(self) -> list[Reference]:
         """Regressions of shuffled targets: worse than the mean action by construction, so no baseline."""
         return _references("overfitting of {} (shuffled)", [s for s in self.kept if s.measures == "overfitting"])

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Iterator
 
 from lary_results.averages import TITLES, misprint
-from lary_results.board import Board
+from lary_results.board import BASELINE_MODELS, Board
 from lary_results.comparing import REASONS
 from lary_results.published import published
 from lary_results.scores import Score, column_name, is_nuisance, printed_number
@@ -95,7 +95,13 @@ def _doubts(board: Board) -> Iterator[str]:
 
 
 def _targets(board: Board) -> Iterator[str]:
-    """What regressions predict."""
+    """What regressions predict, and what is missing to judge them."""
+    for column in board.without_baseline_models:
+        names = " ".join(f"-m {name}" for name in sorted(BASELINE_MODELS))
+        yield (
+            f"{column_name(column)}: without its baseline, what one frame shows. To add it: lary-orch run {names} "
+            f"-d {column[0]} --protocol {board.protocol}"
+        )
     if any(is_nuisance(column) for column in board.columns):
         yield (
             "(nuisance) is how well what should not matter is read from a latent: a low error is no merit, and it is "

@@ -51,6 +51,8 @@ class Score:
     """Names of `comparing.REASONS`: what makes it not comparable with a published score."""
     probe: str
     """What differs from LARYBench's regression probe: `dit`, `linear`, `relative`, `nuisance`, several, or nothing."""
+    input: str | None
+    """What a row is, `video` or `image` (a pair); None where the result does not say."""
     head: str | None
     """Regression: the network. Results that did not say have MLPs."""
     train_rows: int
@@ -165,6 +167,7 @@ def _score(path: Path, result: ProbeResult, split: str, score: SplitScore) -> Sc
         published=None if against else published(result.metric, result.model, result.dataset),
         differences=against,
         probe=", ".join(_unusual_probe(result)),
+        input=result.input,
         head=result.head or ("mlp" if result.kind == "regress" else None),
         train_rows=result.train_rows.used,
         rows=score.rows.used + score.rows.failed,

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field, PlainSerializer
 
 from lary_schema.base import Document
-from lary_schema.cards import Head, Key, ProtocolCard, Reads, Target
+from lary_schema.cards import Head, Key, Mode, ProtocolCard, Reads, Target
 
 
 def _from_null(value: Any) -> Any:
@@ -159,6 +159,8 @@ class ProbeResult(Document):
     model: Key
     variant: Key
     dataset: Key
+    input: Mode | None = None
+    """What a row is: a clip or an image pair. None in results that did not say."""
     protocol: Key
     recipe: dict[str, Any] | None = None
     """`recipe_of` the protocol: what the key stood for in this run. None in results that did not say."""

@@ -24,6 +24,7 @@ _LIBRARIES = {
     "zarr": ("zarr",),
     "transformers": ("transformers",),
     "diffusers": ("diffusers",),
+    "decord": ("decord",),
 }
 """Name in the card -> distributions that may carry it."""
 
