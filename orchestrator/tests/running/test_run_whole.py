@@ -61,7 +61,8 @@ class Finished(NamedTuple):
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory, once: Any, seed_workspace: Any) -> Finished:
     folder = tmp_path_factory.mktemp("finished")
-    command = [*_options(folder, once, seed_workspace), "-m", "frame-diff", "--shard-rows", "200"]
+    few_starts = ("--shard-rows", "200", "--cpu-slots", "1")
+    command = [*_options(folder, once, seed_workspace), "-m", "frame-diff", *few_starts]
     with pytest.MonkeyPatch.context() as patch:
         for name in FOLDERS:
             patch.delenv(name, raising=False)
