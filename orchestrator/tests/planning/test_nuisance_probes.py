@@ -19,10 +19,8 @@ ACTIONS = {
     "dim": 1,
     "names": ["x"],
     "normalisation": {"kind": "train"},
-    "relative": {"kind": "train"},
 }
 NUISANCE = ACTIONS | {"column": "disc", "stride": 1, "dim": 2, "names": ["u", "v"]}
-del NUISANCE["relative"]
 BOTH = Probing(reads=("actions", "nuisance"))
 
 
@@ -40,7 +38,8 @@ def jobs(plan: Any) -> list[ProbeJob]:
 
 def test_a_nuisance_is_probed_by_a_job_of_its_own(world: Any) -> None:
     toy(world)
-    plan = world.plan(probing=BOTH, control=True)
+    # The baseline itself: beside other models it would be planned too.
+    plan = world.plan(("single-frame",), probing=BOTH, control=True)
     assert not plan.problems
     assert [(job.reads, job.control) for job in jobs(plan)] == [
         (reads, control) for control in ("none", "shuffled") for reads in ("actions", "nuisance")
@@ -65,7 +64,7 @@ def test_the_task_s_probe_is_the_same_with_and_without_a_nuisance(world: Any) ->
 
 
 def test_relative_targets_are_those_of_the_block_that_is_read(world: Any) -> None:
-    toy(world)
+    toy(world, actions=ACTIONS | {"relative": {"kind": "train"}})
     recipe = world.request().protocol.regress.model_copy(update={"both_targets": True})
     protocol = world.request().protocol.model_copy(update={"regress": recipe})
     found = [(job.reads, job.protocol.regress.target) for job in jobs(world.plan(protocol=protocol, probing=BOTH))]

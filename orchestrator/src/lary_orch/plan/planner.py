@@ -11,10 +11,10 @@ from itertools import chain
 from pathlib import Path
 from typing import Any, Literal
 
-from lary_results.board import BASELINE_MODELS
+from lary_results.baselines import baselines_of
 from lary_results.files import by_fingerprint, failed_rows
 from lary_schema.base import ContractError, fingerprint
-from lary_schema.cards import DatasetCard, ModelCard, Reads, Target
+from lary_schema.cards import DatasetCard, ModelCard, ProbeKind, Reads, Target
 from lary_schema.jobs import IMPORTED, ExtractJob, ProbeJob, ProbeSplit
 from lary_schema.labels import check_labels
 from lary_schema.locks import lock_kind
@@ -42,7 +42,6 @@ from lary_orch.weights.index import find_weights
 from lary_orch.workspace import Workspace
 
 Control = Literal["none", "shuffled"]
-ProbeKind = Literal["classify", "regress"]
 UNNAMED = "unnamed"
 """A probe job's run until the run has its name, which is a hash over all jobs."""
 
@@ -74,7 +73,7 @@ def plan_part(
     """As `make_plan`, for a run that may have other parts. `planned` are the models of its trainings, by key."""
     planner = _Planner(request, workspace, catalog, runtime, notify, planned or {})
     models = list(planner.models())
-    cells = list(planner.cells(models, list(planner.baselines()), list(planner.datasets())))
+    cells = list(planner.cells(models, list(planner.datasets())))
     extracts = tuple(job for cell in cells for job in planner.extracts(cell))
     probes = tuple(planner.probes(cells))
     stores = tuple(store for cell in cells for store in cell.stores)
@@ -194,15 +193,6 @@ class _Planner:
                 for variant in self._variants(known.card):
                     yield _PlannedModel(key, variant, known)
 
-    def baselines(self) -> Iterator[_PlannedModel]:
-        """Models that others have to beat, of images that are used anyway: no image is made for them alone."""
-        used = [image.source.card for image in self._images.values() if isinstance(image, Prepared)]
-        for key in sorted(BASELINE_MODELS - set(self._request.models)) if self._request.control else ():
-            if any(card.card(key) is not None for card in used):
-                with self._noting(f"model {key}"):
-                    known = self._known(key)
-                    yield _PlannedModel(key, known.card.variants[0], known)
-
     def _known(self, key: str) -> KnownModel:
         """A model that was trained here, or the catalog's."""
         workspace, checkpoint = self._workspace, Checkpoint.of(self._workspace.trained, key)
@@ -243,17 +233,20 @@ class _Planner:
             from_train = self._request.protocol.class_ids == "train"
             check_labels(card.labels.column, train, evaluated, card.labels.classes, ids_from_train=from_train)
 
-    def cells(
-        self, models: list[_Model], baselines: list[_PlannedModel], datasets: list[_PlannedDataset]
-    ) -> Iterator[_Cell]:
-        """Every model on every dataset that both allow, and every baseline on regressions of its input."""
+    def cells(self, models: list[_Model], datasets: list[_PlannedDataset]) -> Iterator[_Cell]:
+        """Every model on every dataset that both allow."""
         for dataset in datasets:
-            fitting = baselines if models and dataset.card.task == "regression" else []
-            for model in (*models, *(each for each in fitting if dataset.card.mode in each.card.modes)):
+            for model in (*models, *self._baselines(dataset.card)):
                 with self._noting(f"{model.key} ({model.variant}) on {dataset.card.key}"):
                     stores = tuple(self._store(model, dataset, split) for split in dataset.splits)
                     check_alike(stores)
                     yield _Cell(model, dataset, stores)
+
+    def _baselines(self, dataset: DatasetCard) -> Iterator[_PlannedModel]:
+        images = [image.source.card for image in self._images.values() if isinstance(image, Prepared)]
+        for key in baselines_of(dataset, self._request.models, images) if self._request.control else ():
+            with self._noting(f"model {key}"):
+                yield _PlannedModel(key, (known := self._known(key)).card.variants[0], known)
 
     def _store(self, model: _Model, dataset: _PlannedDataset, split: SplitSource) -> StoreState:
         request, latents, key = self._request, self._workspace.latents, dataset.card.key

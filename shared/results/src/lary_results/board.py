@@ -10,6 +10,7 @@ from types import MappingProxyType
 from typing import Any
 
 from lary_results.averages import Average, averages
+from lary_results.baselines import BASELINE_MODELS
 from lary_results.common_rows import CommonRows, CommonScore, common_rows
 from lary_results.comparing import REASONS
 from lary_results.published import published
@@ -18,8 +19,6 @@ from lary_results.scores import Column, Score, is_nuisance, newest, rank
 
 MAX_FAILED = 0.05
 """Share of rows without a latent, of train or of the evaluated ones, above which a score is not compared."""
-BASELINE_MODELS = frozenset({"single-frame"})
-"""Models that are there to be beaten: they stand below the table."""
 Line = tuple[str, str]
 """Model, and variant with unusual settings."""
 Titles = Mapping[str, str]

@@ -3,7 +3,8 @@
 from collections.abc import Iterable, Iterator
 
 from lary_results.averages import TITLES, misprint
-from lary_results.board import BASELINE_MODELS, Board
+from lary_results.baselines import BASELINE_MODELS
+from lary_results.board import Board
 from lary_results.comparing import REASONS
 from lary_results.published import published
 from lary_results.scores import Score, column_name, is_nuisance, printed_number

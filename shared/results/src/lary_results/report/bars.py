@@ -3,7 +3,8 @@
 import math
 from collections.abc import Iterable
 
-from lary_results.board import BASELINE_MODELS, Board
+from lary_results.baselines import BASELINE_MODELS
+from lary_results.board import Board
 from lary_results.report.markup import Child, Html, el
 from lary_results.scores import Column, Score, interval_text, number, title_of
 
