@@ -31,6 +31,8 @@ from kill_parts import PARTS, Part, failed_rows, files, kind_of, scores
 REPO = Path(__file__).parents[1]
 MOST_OF_A_COMMAND = 8
 """Kills of one command in a round: so all of a part's commands get theirs, and there are several rounds."""
+PARTIAL = ".partial/"
+"""In the path of what a killed writer leaves next to a store; nobody reads it, and `lary-orch clean` removes it."""
 LONGEST_S = 900
 """A command that takes longer, undisturbed, hangs."""
 
@@ -97,7 +99,8 @@ class Killer:
             "kills": dict(self.kills - before),
             "files": len(self._expected),
             "files_that_differ": sorted(k for k, digest in self._expected.items() if found.get(k) != digest),
-            "files_more": sorted(found.keys() - self._expected.keys()),
+            "files_more": sorted(name for name in found.keys() - self._expected.keys() if PARTIAL not in name),
+            "unfinished_files": sum(PARTIAL in name for name in found),
             "rows_lost": failed_rows(self._out),
             "scores_that_differ": _differences(scores(self._out), self._scores),
         }

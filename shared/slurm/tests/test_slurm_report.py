@@ -1,7 +1,16 @@
 """What `status` shows of a session, without following it."""
 
+import io
+import json
+import unicodedata
 from typing import Any
 
+import pytest
+from lary_orch.run.failures import report_failures
+from lary_orch.run.progress import JsonLines, PlainLines
+from lary_results.tables import plain
+from lary_schema.events import Failed, Started, Warned, to_line
+from lary_schema.runs import PlanFile
 from lary_slurm.report import cluster_state, cluster_table
 
 
@@ -53,3 +62,41 @@ def test_an_ended_session_asks_nobody(rig: Any) -> None:
     rig.queue.queried.clear()
     assert {state for state, _ in _states(rig).values()} == {"done"}
     assert not rig.queue.queried
+
+
+HOSTILE = "\x1b]0;pwned\x07\x1b[2J\x9b31m \u202egnp.exe\u2066 \r\x08\x7f"
+"""Escape sequences of 7 and 8 bits, bidirectional controls, what moves a cursor."""
+
+
+@pytest.mark.parametrize("watch", [PlainLines, JsonLines])
+def test_what_files_and_queue_say_is_shown_escaped(rig: Any, watch: Any) -> None:
+    """Events, stderr, node names and replies of Slurm are read from files that others write."""
+    said = HOSTILE
+    out = io.StringIO()
+    rig.seen = watch(out)
+    rig.follower = rig.follow()
+    rig.follower.step()
+    rig.begin("extract.p0")
+    rig.paths.task("extract.p0", 1, "start").write_text(json.dumps({"node": said}))
+    events, stderr = rig.follower.logs("extract.p0", 1)
+    events.parent.mkdir(parents=True, exist_ok=True)
+    lines = [
+        Started(job="extract.p0", total=1, unit="rows", device=said, pid=1), Warned(job="extract.p0", message=said),
+        Failed(job="extract.p0", code=4, message=said),
+    ]  # fmt: skip
+    events.write_text("".join(map(to_line, lines)) + f"{said}\n", encoding="utf-8")
+    stderr.write_bytes(said.encode() + b"\xff\xfe\n")
+    rig.pass_time(2)
+    rig.end("extract.p0", 4)
+    rig.queue.away = said
+    rig.pass_time(120)
+    plan = PlanFile(run="r", protocol="smoke", latents=str(rig.root), stores=(), probes=(), problems=())
+    report_failures(plan, (), rig.follower.outcomes, out)
+    out.write(plain(cluster_table(cluster_state(rig.run, rig.queue) or {})))
+    shown = out.getvalue()
+    hidden = {c for c in shown if unicodedata.category(c) in ("Cc", "Cf", "Cs") and c != "\n"}
+    assert not hidden
+    assert shown.count("gnp.exe") >= 5
+    if watch is JsonLines:
+        found = [json.loads(line) for line in shown.splitlines() if line.startswith("{")]
+        assert said in {event.get("message") for event in found}

@@ -1,6 +1,5 @@
 """`lary-orch datasets`: what the catalog has, and what of it is on this disk."""
 
-import json
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -8,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 from lary_schema.base import ContractError
 from lary_schema.cards import DatasetCard
+from lary_schema.printable import json_text
 
 from lary_orch.catalog.cards import Catalog
 from lary_orch.cli.options import catalog_options, json_option, workspace_options
@@ -35,7 +35,7 @@ def command(workspace: Workspace, catalog: Catalog, as_json: bool) -> None:
 
     found = [row(card, file, workspace) for file, card in catalog.datasets]
     if as_json:
-        click.echo(json.dumps(found, indent=2, ensure_ascii=False))
+        click.echo(json_text(found, indent=2))
         return
     cells = [line for record in found for line in _cells(record)]
     show(

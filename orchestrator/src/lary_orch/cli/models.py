@@ -1,11 +1,11 @@
 """`lary-orch models`: what the catalog has, and whether its weights are here."""
 
-import json
 import sys
 from collections.abc import Iterator
 from typing import Any
 
 import click
+from lary_schema.printable import json_text
 
 from lary_orch.catalog.cards import Catalog
 from lary_orch.cli.options import catalog_options, json_option, option, workspace_options
@@ -33,7 +33,7 @@ def command(trained: bool, workspace: Workspace, catalog: Catalog, as_json: bool
 
     found = list(trained_rows(workspace.trained) if trained else rows(catalog, workspace))
     if as_json:
-        click.echo(json.dumps(found, indent=2, ensure_ascii=False))
+        click.echo(json_text(found, indent=2))
         return
     if trained:
         show(trained_table(found, workspace.trained), sys.stdout)

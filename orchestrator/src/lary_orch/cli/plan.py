@@ -1,11 +1,11 @@
 """`lary-orch plan`: what `run` would do."""
 
-import json
 import sys
 from typing import Any
 
 import click
 from lary_schema.jobs import ExtractJob, ProbeJob
+from lary_schema.printable import json_text
 from lary_schema.store.layout import row_bytes
 
 from lary_orch.catalog.cards import Catalog
@@ -42,7 +42,7 @@ def command(request: Request, catalog: Catalog, workspace: Workspace, wanted: Wa
     scripts = runtime.preview(workspace.run(plan.run), plan.todo, _notify)
     if as_json:
         submissions = {"submissions": scripts} if scripts is not None else {}
-        click.echo(json.dumps(_document(plan) | submissions, indent=2, ensure_ascii=False))
+        click.echo(json_text(_document(plan) | submissions, indent=2))
     else:
         _show(plan)
         for submission in scripts or ():

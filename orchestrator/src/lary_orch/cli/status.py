@@ -1,11 +1,11 @@
 """`lary-orch status`: how far a run is, read from done markers and results."""
 
-import json
 import sys
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import click
+from lary_schema.printable import json_text
 from lary_schema.runs import RunPaths
 
 from lary_orch.cli.options import json_option, option, workspace_options
@@ -40,7 +40,7 @@ def command(run: str | None, workspace: Workspace, failures: bool, as_json: bool
         state[known.key] = found
     if as_json:
         listed = {"failures": rows} if failures else {}
-        click.echo(json.dumps(state | listed, indent=2, ensure_ascii=False))
+        click.echo(json_text(state | listed, indent=2))
         return
     for table in [*state_tables(state), *([failure_table(rows)] if failures else [])]:
         show(table, sys.stdout)

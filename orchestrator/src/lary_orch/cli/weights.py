@@ -1,12 +1,12 @@
 """`lary-orch weights`: list, verify, fetch, convert."""
 
-import json
 import sys
 from pathlib import Path
 from typing import Any
 
 import click
 from lary_schema.base import ContractError, ExitCode
+from lary_schema.printable import json_text
 
 from lary_orch.catalog.cards import Catalog
 from lary_orch.cli.options import catalog_options, environment_option, json_option, option, workspace_options
@@ -47,7 +47,7 @@ def ls(models: tuple[str, ...], workspace: Workspace, catalog: Catalog, as_json:
 
     found = [_record(weight) for weight in list_weights(chosen_cards(catalog, models), workspace.weights)]
     if as_json:
-        click.echo(json.dumps(found, indent=2, ensure_ascii=False))
+        click.echo(json_text(found, indent=2))
         return
     columns = ("models", "weight", "path", "size", "licence", "how to get it")
     show(Table(f"weights ({workspace.weights})", columns, [_cells(row) for row in found], frozenset({3})), sys.stdout)
@@ -74,7 +74,7 @@ def verify(models: tuple[str, ...], workspace: Workspace, catalog: Catalog, as_j
         missing = missing or (state == "missing" and weight.needed)
         if as_json:
             record = {"path": str(weight.path), "models": weight.models, "state": state, "why": why}
-            click.echo(json.dumps(record, ensure_ascii=False))
+            click.echo(json_text(record))
         else:
             click.echo(f"{state:8} {weight.path}: {why}")
     if "bad" in states or (models and missing):

@@ -1,13 +1,12 @@
 """What is seen of a running plan: live bars on a terminal, plain lines elsewhere, JSON lines on request."""
 
-import json
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TextIO
+from typing import Any, TextIO
 
-from lary_schema.events import BatchHalved, Event, Failed, Finished, Progress, Split, Started, Warned, to_line
-from lary_schema.printable import printable, printable_lines
+from lary_schema.events import BatchHalved, Event, Failed, Finished, Progress, Split, Started, Warned
+from lary_schema.printable import json_text, printable, printable_lines
 from lary_schema.terminal import terminal_of
 from rich.console import Console, RenderableType
 from rich.progress import BarColumn, ProgressColumn, TaskID, TextColumn, TimeElapsedColumn
@@ -103,21 +102,24 @@ class JsonLines:
     def event(self, job: Task, event: Event) -> None:
         # A job's last word is repeated by `ended`, with the code that the scheduler decides by.
         if not isinstance(event, Failed):
-            self._write(to_line(event))
+            self._write(event)
 
     def relaunch(self, job: Task, code: int, message: str) -> None:
-        self._write(to_line(Warned(job=job.id, message=f"{message}; relaunched")))
+        self._write(Warned(job=job.id, message=f"{message}; relaunched"))
 
     def ended(self, outcome: Outcome) -> None:
         if outcome.state != "done":
             message = f"{outcome.state}: {outcome.message}"
-            self._write(to_line(Failed(job=outcome.task.id, code=outcome.code, message=message)))
+            self._write(Failed(job=outcome.task.id, code=outcome.code, message=message))
 
     def note(self, text: str) -> None:
-        self._write(json.dumps({"event": "note", "time": time.time(), "message": text}) + "\n")
+        self._line({"event": "note", "time": time.time(), "message": text})
 
-    def _write(self, line: str) -> None:
-        self._out.write(line)
+    def _write(self, event: Event) -> None:
+        self._line(event.model_dump(mode="json"))
+
+    def _line(self, content: dict[str, Any]) -> None:
+        self._out.write(json_text(content) + "\n")
         self._out.flush()
 
 

@@ -99,13 +99,18 @@ class Document(BaseModel):
     def parse(cls, data: Any, where: str) -> Self:
         """Validate `data`; `where` (a file or a command) opens the error message.
 
-        Raises ContractError with one line per problem: the key's path and what is wrong with it.
+        Raises ContractError with one line per problem: the paths of the keys that have it, and what it is; a single
+        problem stands in the message's own line.
         """
         try:
             return cls.model_validate(data)
         except ValidationError as error:
-            lines = [f"  {'.'.join(map(str, e['loc'])) or '(top)'}: {e['msg']}" for e in error.errors()]
-            raise ContractError(f"{where}: not a valid {cls.__name__}:\n" + "\n".join(lines)) from None
+            keys: dict[str, list[str]] = {}
+            for fault in error.errors():
+                keys.setdefault(fault["msg"], []).append(".".join(map(str, fault["loc"])) or "(top)")
+            lines = [f"{', '.join(names)}: {problem}" for problem, names in keys.items()]
+            text = f" {lines[0]}" if len(lines) == 1 else "".join(f"\n  {line}" for line in lines)
+            raise ContractError(f"{where}: not a valid {cls.__name__}:{text}") from None
 
     @classmethod
     def read(cls, path: Path) -> Self:
