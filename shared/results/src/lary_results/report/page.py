@@ -2,30 +2,40 @@
 
 import base64
 import hashlib
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 
-from lary_results.report import datasets, differences, failures, provenance
+from lary_results.report import datasets, differences, failures, provenance, studies
 from lary_results.report.evidence import Evidence
 from lary_results.report.markup import Child, Html, el, join, slug
 from lary_results.report.standing import leaderboard
 from lary_results.report.trajectories import Pictures
+from lary_results.study.arms import Study
 
 HERE = Path(__file__).parent
 TITLE = "LAM bench report"
 
 
-def page(evidence: Evidence, pictures_mib: float, made_at: datetime) -> bytes:
-    """The whole document, UTF-8."""
+def page(
+    evidence: Evidence, pictures_mib: float, made_at: datetime, studied: Sequence[Study] = (), trained: Path = Path()
+) -> bytes:
+    """The whole document, UTF-8. `trained` is the folder of the models of `studied`."""
     scores = [score for board in evidence.boards for score in board.kept]
     pictures = Pictures.choose(scores, pictures_mib)
     anchors = {file: f"r-{nth}" for nth, file in enumerate(dict.fromkeys(score.file for score in scores))}
     boards = [_board(evidence, nth, anchors, pictures) for nth in range(len(evidence.boards))]
+    shown = [*(studies.section(study, trained) for study in studied), *boards]
     body = el(
         "body",
-        el("header", el("h1", TITLE), el("p", _summary(evidence, made_at), class_="muted"), _navigation(evidence)),
-        el("main", boards or _empty(evidence), failures.section(evidence), provenance.section(evidence, anchors)),
+        el(
+            "header",
+            el("h1", TITLE),
+            el("p", _summary(evidence, made_at), class_="muted"),
+            _navigation(evidence, studied),
+        ),
+        el("main", shown or _empty(evidence), failures.section(evidence), provenance.section(evidence, anchors)),
         el("script", Html(_file("report.js"))),
     )
     return join(Html("<!DOCTYPE html>\n"), el("html", _head(), body, lang="en"), "\n").encode()
@@ -59,8 +69,9 @@ def _summary(evidence: Evidence, made_at: datetime) -> str:
     return f"{results} results in {evidence.folder}, {when}, lary-orch {version('lary-orch')}"
 
 
-def _navigation(evidence: Evidence) -> Html:
-    links: list[Child] = []
+def _navigation(evidence: Evidence, studied: Sequence[Study]) -> Html:
+    keys = [study.record.key for study in studied]
+    links: list[Child] = [el("a", f"study {key}", href=f"#{slug('study', key)}", class_="first") for key in keys]
     for board in evidence.boards:
         more = "" if board.recipe is None else " (another recipe)"
         link = f"#{slug('p', board.key)}"

@@ -23,7 +23,7 @@ from lary_results.study.arms import (
     r2_interval,
     read_study,
 )
-from lary_results.study.record import find_record
+from lary_results.study.record import find_record, records
 from lary_results.tables import Table, show
 
 NOTHING = "-"
@@ -42,6 +42,11 @@ def load_study(root: Path, key: str) -> Study:
     for message in (*broken, *study.unreadable):
         sys.stderr.write(printable_lines(f"error: {message}") + "\n")
     return study
+
+
+def load_studies(root: Path) -> list[Study]:
+    """All studies of a workspace."""
+    return [load_study(root, record.key) for record in records(root / "studies")]
 
 
 def print_study(root: Path, key: str, out: TextIO, *, as_json: bool = False) -> None:
