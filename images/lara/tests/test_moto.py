@@ -251,10 +251,13 @@ def test_residual_is_the_first_frame_and_what_is_added() -> None:
 
 
 def test_without_a_latent_the_decoder_alone_is_trained() -> None:
-    made = MotoTrainee(recipe(latent="none", losses={"pixels": 1.0}), Facts(rows=64), 0)
+    made = MotoTrainee(recipe(latent="none"), Facts(rows=64), 0)
+    MotoTrainee.card(recipe(latent="none", losses={"pixels": 1.0}))
     network = built(made)
     part = batch()
-    (made.losses(made.forward(network, part), part)["pixels"]).backward()
+    terms = made.losses(made.forward(network, part), part)
+    assert terms["quantiser"].item() == 0
+    terms["pixels"].backward()
     trained = {name for name, p in network.named_parameters() if p.grad is not None}
     assert all(name.startswith("decoder.") and "query_pooling" not in name for name in trained)
     frame, codes = network.pixels(part.frames[:, 0]), torch.ones(2, 8, 3, 4)

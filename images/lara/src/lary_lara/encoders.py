@@ -143,17 +143,18 @@ def _checked(network: Any, sizes: dict[str, int], folder: Path) -> Any:
 def draw_weights(module: nn.Module, seed: int, purpose: str, initial: str) -> None:
     """Give every parameter its first value, a function of seed, `purpose` and the parameter's name.
 
-    Matrices: normal of deviation .02 (`normal`) or 1 / sqrt(3 inputs) (`fan-in`); embeddings and tokens .02; biases 0;
-    norms 1.
+    Matrices: normal of deviation .02 (`normal`) or 1 / sqrt(3 inputs) (`fan-in`); words 1; positions and tokens .02;
+    biases 0; norms 1.
     """
     norms = {id(p) for m in module.modules() if isinstance(m, nn.LayerNorm) for p in m.parameters()}
     matrices = {id(m.weight) for m in module.modules() if isinstance(m, nn.Linear | nn.Conv2d)}
+    words = {id(m.weight) for m in module.modules() if isinstance(m, nn.Embedding)}
     for name, parameter in module.named_parameters():
         if id(parameter) in norms or name.endswith("bias"):
             value = torch.full(parameter.shape, float(id(parameter) in norms and name.endswith("weight")))
         else:
             scaled = initial == "fan-in" and id(parameter) in matrices
-            deviation = (3 * parameter[0].numel()) ** -0.5 if scaled else 0.02
+            deviation = (3 * parameter[0].numel()) ** -0.5 if scaled else 1.0 if id(parameter) in words else 0.02
             drawn = stream(seed, f"{purpose}/{name}").standard_normal(tuple(parameter.shape), dtype="float32")
             value = torch.from_numpy(drawn) * deviation
         with torch.no_grad():

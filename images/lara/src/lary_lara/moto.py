@@ -30,7 +30,9 @@ STATIC = 1e-6
 
 
 class MotoTrainee(Trainee):
-    """Terms: `pixels` (mean squared error), `quantiser`, and where the recipe names it `lpips`."""
+    """Terms: `pixels` (mean squared error), `quantiser` (0 without a latent), and where the recipe names it `lpips`."""
+
+    config: MotoConfig
 
     def __init__(self, recipe: Recipe, facts: Facts, seed: int) -> None:
         super().__init__(recipe, facts, seed)
@@ -45,7 +47,7 @@ class MotoTrainee(Trainee):
     def card(cls, recipe: Recipe) -> ModelCard:
         config = cls.read_config(recipe)
         coded = set() if config.latent == "none" else {"quantiser"}
-        check_losses(recipe, {"pixels"} | coded, {LPIPS_TERM})
+        check_losses(recipe, {"pixels"} | coded, {"quantiser", LPIPS_TERM} - coded)
         return model_card(recipe, config)
 
     def preprocess(self, frames: NDArray[np.uint8]) -> NDArray[np.uint8]:
@@ -54,15 +56,20 @@ class MotoTrainee(Trainee):
     # --- the network ------------------------------------------------------------------------------
 
     def build(self, init: Mapping[str, Path], device: torch.device) -> nn.Module:
+        network = self.build_tokenizer(self.config, init)
+        self.perceptual = self._perceptual(init, device)
+        return network.to(device)
+
+    def build_tokenizer(self, config: MotoConfig, init: Mapping[str, Path]) -> Tokenizer:
+        """On the CPU: as it is drawn from the seed, or from the checkpoint `start`."""
         from lary_lara.checkpoint import load_tokenizer
         from lary_lara.encoders import make_encoder
         from lary_lara.network import make_tokenizer
 
-        network = make_tokenizer(self.config, make_encoder(self.config, init.get("encoder")), self.seed)
+        network = make_tokenizer(config, make_encoder(config, init.get("encoder")), self.seed)
         if "start" in init:
             load_tokenizer(network, init["start"])
-        self.perceptual = self._perceptual(init, device)
-        return network.to(device)
+        return network
 
     def _perceptual(self, init: Mapping[str, Path], device: torch.device) -> Any:
         if LPIPS_TERM not in self.recipe.losses:
@@ -105,7 +112,8 @@ class MotoTrainee(Trainee):
             terms["quantiser"] = quantiser_loss(self.config.quantiser, outputs["embeddings"], outputs["codes"])
         if LPIPS_TERM in outputs:
             terms[LPIPS_TERM] = outputs[LPIPS_TERM].mean()
-        return terms
+        off = {"quantiser"} & set(self.recipe.losses) - set(terms)
+        return terms | {name: outputs["pixels"].new_zeros(()) for name in off}
 
     def after_step(self, network: nn.Module, outputs: Outputs, batch: Batch) -> None:
         from lary_trainer.chance import stream

@@ -98,6 +98,9 @@ class _DecoderEmbeddings(nn.Module):
         patches = self.patch_embeddings.projection(frame).flatten(2).mT + self.position_embeddings
         if self.sines:
             patches = patches + sines(self.side, patches.shape[-1], patches)
+        return self._joined(patches, code)
+
+    def _joined(self, patches: Tensor, code: Tensor | None) -> Tensor:
         if code is None:
             return patches
         if hasattr(self, "query_pooling_layer"):

@@ -1,0 +1,135 @@
+"""The trainee `lara`: a tokenizer that is trained on together with a policy, or with a regression of the actions."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from lary_schema.base import ContractError
+from lary_trainer.trainee import Batch, Facts, Outputs
+
+from lary_lara.facts import model_card
+from lary_lara.joint_facts import TERMS, LaraConfig, read_joint_config
+from lary_lara.moto import MotoTrainee
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping
+    from pathlib import Path
+
+    import torch
+    from lary_schema.cards import ModelCard
+    from lary_schema.training import Recipe, Supervision
+    from torch import nn
+
+    from lary_lara.joint import JointNetwork
+
+
+class LaraTrainee(MotoTrainee):
+    """Terms: `flow`, `alignment`, `regression`, `pixels`, `quantiser`; those that a switch turns off are 0.
+
+    Parameter groups: `lam`, `policy` (with the regression's layer).
+    """
+
+    config: LaraConfig
+
+    def __init__(self, recipe: Recipe, facts: Facts, seed: int) -> None:
+        super().__init__(recipe, facts, seed)
+        if facts.action_shape is None:
+            raise ContractError(f"recipe {recipe.key} trains on actions, and the data give none")
+        self.action_shape = facts.action_shape
+
+    @classmethod
+    def read_config(cls, recipe: Recipe) -> LaraConfig:
+        return read_joint_config(recipe)
+
+    @classmethod
+    def card(cls, recipe: Recipe) -> ModelCard:
+        return model_card(recipe, cls.read_config(recipe))
+
+    @classmethod
+    def supervision(cls, recipe: Recipe) -> Supervision:
+        return "joint" if cls.read_config(recipe).policy == "flow" else "weak"
+
+    @classmethod
+    def reads_text(cls, recipe: Recipe) -> bool:
+        config = cls.read_config(recipe)
+        return config.policy == "flow" and config.instruction
+
+    @classmethod
+    def permutes_labels(cls, recipe: Recipe) -> bool:
+        return cls.read_config(recipe).actions == "permuted"
+
+    # --- the network ------------------------------------------------------------------------------
+
+    def build(self, init: Mapping[str, Path], device: torch.device) -> nn.Module:
+        from lary_lara.joint import make_joint
+
+        tokenizer = self.build_tokenizer(self.config.tokenizer, init)
+        self.perceptual = self._perceptual(init, device)
+        return make_joint(self.config, tokenizer, self.facts, self.seed).to(device)
+
+    def parameter_groups(self, network: nn.Module) -> dict[str, list[nn.Parameter]]:
+        groups: dict[str, list[nn.Parameter]] = {"lam": [], "policy": []}
+        for name, parameter in network.named_parameters():
+            if parameter.requires_grad:
+                groups["lam" if name.startswith("tokenizer.") else "policy"].append(parameter)
+        return groups
+
+    # --- a step -----------------------------------------------------------------------------------
+
+    def forward(self, network: nn.Module, batch: Batch) -> Outputs:
+        joint = _joint(network)
+        outputs = self.forward_tokenizer(joint.tokenizer, batch)
+        return outputs | joint.action_outputs(batch, outputs["embeddings"], "flow", batch.step)
+
+    def losses(self, outputs: Outputs, batch: Batch) -> dict[str, torch.Tensor]:
+        from lary_lara.alignment import alignment_loss
+
+        terms = super().losses(outputs, batch)
+        seen = outputs["labelled"]
+        for name in ("flow", "regression"):
+            if name in outputs:
+                terms[name] = (outputs[name] * seen).sum() / seen.sum().clamp_min(1)
+        if "aligned" in outputs:
+            known = seen > 0
+            terms["alignment"] = alignment_loss(
+                self.config, outputs["aligned"][known], outputs["embeddings"].flatten(1)[known]
+            )
+        off = (TERMS & set(self.recipe.losses)) - set(terms)
+        return terms | {name: outputs["pixels"].new_zeros(()) for name in off}
+
+    def after_step(self, network: nn.Module, outputs: Outputs, batch: Batch) -> None:
+        if self.config.lam == "trained":
+            super().after_step(_joint(network).tokenizer, outputs, batch)
+
+    # --- what comes of it -------------------------------------------------------------------------
+
+    def evaluate(self, network: nn.Module, batches: Callable[[], Iterable[Batch]]) -> dict[str, float]:
+        from lary_lara.joint_measures import measure_actions
+
+        joint = _joint(network)
+        return super().evaluate(joint.tokenizer, batches) | measure_actions(joint, batches)
+
+    def health(self, measured: Mapping[str, float]) -> list[str]:
+        found = super().health(measured)
+        if measured.get("centred_cosine", 1.0) < 0.05 and measured.get("raw_cosine", 0.0) > 0.9:
+            found.append(
+                f"raw cosine {measured['raw_cosine']:.2f}, centred {measured['centred_cosine']:.2f}: policy and "
+                "embedding are aligned with a constant, not with each other"
+            )
+        return found
+
+    def export(self, network: nn.Module) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
+        from lary_lara.checkpoint import config_document
+
+        joint = _joint(network)
+        own = {name: t for name, t in joint.state_dict().items() if not name.startswith("tokenizer.")}
+        policy = self.config.own | {"action_shape": list(self.action_shape), "words": list(self.facts.words)}
+        return joint.tokenizer.kept_state() | own, config_document(self.recipe, self.config.tokenizer, policy)
+
+
+def _joint(network: nn.Module) -> JointNetwork:
+    from lary_lara.joint import JointNetwork
+
+    if not isinstance(network, JointNetwork):
+        raise ContractError(f"a JointNetwork is expected, not {type(network).__name__}")
+    return network
