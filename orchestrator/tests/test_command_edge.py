@@ -15,7 +15,7 @@ ENTRY = [sys.executable, "-m", "lary_orch"]
 def lary(*arguments: str, cwd: Path, **how: object) -> "subprocess.CompletedProcess[str]":
     clean = {name: value for name, value in os.environ.items() if not name.startswith("LARY_")}
     return subprocess.run(  # type: ignore[call-overload, no-any-return]
-        [*ENTRY, *arguments], cwd=cwd, env=clean, stderr=subprocess.PIPE, text=True, timeout=60, check=False, **how
+        [*ENTRY, *arguments], cwd=cwd, env=clean, stderr=subprocess.PIPE, text=True, timeout=280, check=False, **how
     )
 
 
@@ -91,7 +91,7 @@ runpy.run_module("lary_orch", run_name="__main__")
 @pytest.mark.parametrize("module", ["click", "lary_orch.cli", "lary_orch.cli.run", "lary_schema.cards", "rich.console"])
 def test_ctrl_c_at_an_early_moment(module: str, tmp_path: Path) -> None:
     command = [sys.executable, "-c", INTERRUPTED_AT, module, "lary-orch", *RUN, "--workspace", str(tmp_path / "ws")]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=280, check=False)
     # A shell says 130 of both: a process that exits so, and one that SIGINT ended.
     assert done.returncode in (130, -signal.SIGINT)
     assert "Traceback" not in done.stderr

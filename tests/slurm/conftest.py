@@ -71,7 +71,7 @@ class Cluster:
     folder: Path
 
     def __call__(self, *command: str, code: int = 0) -> str:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+        done = subprocess.run(command, capture_output=True, text=True, timeout=600, check=False)
         assert done.returncode == code, f"{command}: {done.stdout}{done.stderr}"
         return done.stdout
 
@@ -97,7 +97,7 @@ class Cluster:
     def resume(self, node: str) -> None:
         """Take a node up again, where it has not come back by itself (ReturnToService)."""
         command = ("scontrol", "update", f"NodeName={node}", "State=RESUME")
-        done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+        done = subprocess.run(command, capture_output=True, text=True, timeout=600, check=False)
         assert done.returncode == 0 or "Invalid node state" in done.stderr, done.stderr
 
     def queue(self) -> list[str]:
@@ -141,7 +141,7 @@ def _kill_tree(pid: int) -> None:
         _kill_tree(int(child))
 
 
-def until(reached: Callable[[], Any], what: str, within_s: float = 120, look: Callable[[], Any] = lambda: None) -> None:
+def until(reached: Callable[[], Any], what: str, within_s: float = 600, look: Callable[[], Any] = lambda: None) -> None:
     """Wait for a state of the cluster; the test fails where it does not come."""
     end = time.monotonic() + within_s
     while not reached():
@@ -164,11 +164,11 @@ def cluster_of_all_tests() -> Cluster:
 def cluster(cluster_of_all_tests: Cluster) -> Iterator[Cluster]:
     """Idle before a test, and with nothing of the test's in its queue after it."""
     cluster = cluster_of_all_tests
-    until(cluster.is_idle, "an idle cluster", within_s=60)
+    until(cluster.is_idle, "an idle cluster")
     yield cluster
     try:
         # The end of a task is seen by its files before the controller has heard of it.
-        until(lambda: not cluster.ours(), "an empty queue", within_s=15)
+        until(lambda: not cluster.ours(), "an empty queue", within_s=60)
     finally:
         if cluster.ours():
             cluster("scancel", f"--user={os.getuid()}")

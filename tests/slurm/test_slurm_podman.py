@@ -106,4 +106,4 @@ def test_a_container_that_does_not_listen_ends_with_its_job(run: Any, fakes: Any
     log = tmp_path / "logs" / "job.1.events.jsonl"
     fakes.until(lambda: log.exists() and "asleep" in log.read_text(), "it sleeps")
     cluster("scancel", slurm)
-    fakes.until(lambda: not cluster.ours(), "it is off the cluster", within_s=30)
+    fakes.until(lambda: not cluster.ours(), "it is off the cluster", within_s=300)

@@ -263,7 +263,7 @@ def test_two_processes_diffuse_like_one(toy_actions: Any, with_protocol: WithPro
     path = toy_actions.mounts.job / "job.json"
     path.write_text(job.model_copy(update={"processes": 2}).to_json())
     command = [sys.executable, "-m", "lary_probe", "regress", "--job", str(path)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False, stdin=subprocess.DEVNULL)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=280, check=False, stdin=subprocess.DEVNULL)
     assert done.returncode == 0, done.stderr
     together = ProbeResult.read(toy_actions.mounts.out / "result.json").splits["val"]
     assert together.value == pytest.approx(alone.value, rel=1e-4)

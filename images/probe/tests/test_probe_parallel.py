@@ -38,7 +38,7 @@ def by_launcher(toy: Any, job: Any) -> list[dict[str, Any]]:
     """The job with `processes: 2` as the command does it; its events."""
     done = subprocess.run(
         command(toy, job.model_copy(update={"processes": 2})),
-        capture_output=True, text=True, timeout=120, check=False, stdin=subprocess.DEVNULL,
+        capture_output=True, text=True, timeout=280, check=False, stdin=subprocess.DEVNULL,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     return [json.loads(line) for line in done.stdout.splitlines()]
@@ -55,7 +55,7 @@ def by_somebody_else(toy: Any, job: Any) -> list[str]:
             )
             for rank in range(2)
         ]  # fmt: skip
-        printed = [child.communicate(timeout=120)[0] for child in children]
+        printed = [child.communicate(timeout=280)[0] for child in children]
     assert [child.returncode for child in children] == [0, 0]
     return printed
 
@@ -115,7 +115,7 @@ def test_two_processes_regress_like_one(toy_actions: Any, with_protocol: WithPro
 def test_a_bad_job_says_so_once(toy_classes: Any) -> None:
     toy_classes.split("val", np.zeros((2, 2, 3, 8)), ["push", "throw"])
     job = toy_classes.job("classify", processes=2)
-    done = subprocess.run(command(toy_classes, job), capture_output=True, text=True, timeout=120, check=False)
+    done = subprocess.run(command(toy_classes, job), capture_output=True, text=True, timeout=280, check=False)
     (event,) = [json.loads(line) for line in done.stdout.splitlines()]
     assert (done.returncode, event["event"], event["code"]) == (2, "error", 2)
     assert "label 'throw'" in event["message"]
@@ -165,16 +165,12 @@ def test_nothing_runs_on_when_the_launcher_is_killed(tmp_path: Path) -> None:
     pids = [_content(tmp_path / rank) for rank in "01"]
     launcher.send_signal(signal.SIGKILL)
     launcher.wait()
-    deadline = time.monotonic() + 20
-    while any(_runs(pid) for pid in pids):
-        assert time.monotonic() < deadline, "a process outlives its launcher"
+    while any(_runs(pid) for pid in pids):  # else the test's time limit ends this
         time.sleep(0.05)
 
 
 def _content(path: Path) -> int:
-    deadline = time.monotonic() + 60
     while not (path.is_file() and path.read_text()):
-        assert time.monotonic() < deadline, f"no {path}"
         time.sleep(0.05)
     return int(path.read_text())
 

@@ -44,7 +44,7 @@ def workspace(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureR
 def invoke(workspace: Path, *arguments: str, **options: Any) -> "subprocess.CompletedProcess[bytes]":
     streams: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
     command = [*CLI, *arguments, "--workspace", str(workspace)]
-    return subprocess.run(command, check=False, timeout=60, **streams | options)
+    return subprocess.run(command, check=False, timeout=280, **streams | options)
 
 
 def controls(output: bytes) -> set[str]:

@@ -101,7 +101,7 @@ class Browser:
     def close(self) -> None:
         self._session = None
         self.call("Browser.close")
-        self._process.wait(timeout=30)
+        self._process.wait(timeout=280)
         os.close(self._read)
         os.close(self._write)
 

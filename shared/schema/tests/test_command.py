@@ -13,7 +13,7 @@ from lary_schema.jobs import ProbeJob
 
 
 def python(code: str) -> "subprocess.CompletedProcess[str]":
-    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=60)
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=280)
 
 
 def test_contract_error_ends_in_its_code_and_event() -> None:

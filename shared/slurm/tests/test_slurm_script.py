@@ -78,12 +78,25 @@ def test_a_task_without_attempts_left_does_not_start(batch: Batch) -> None:
 def test_a_task_that_is_ended_politely_says_so(batch: Batch) -> None:
     sleeping = replace(batch, command=("sleep", "60"))
     process = subprocess.Popen(["bash", "-c", script(sleeping)], env=os.environ | {"SLURM_ARRAY_TASK_ID": "0"})
-    while not (batch.logs / "extract.a.p0.1.events.jsonl").exists():
+    while not _waits_for(process.pid, "sleep"):
         time.sleep(0.01)
-    time.sleep(0.2)
     process.send_signal(signal.SIGTERM)
-    assert process.wait(timeout=20) == 128 + signal.SIGTERM
+    assert process.wait() == 128 + signal.SIGTERM
     assert json.loads((batch.state / "extract.a.p0.1.end").read_text()) == {"code": 143}
+
+
+def _waits_for(shell: int, command: str) -> bool:
+    """Whether a shell has started a command and sleeps until it ends."""
+    children = Path(f"/proc/{shell}/task/{shell}/children").read_text().split()
+    names = [_text(f"/proc/{child}/comm").strip() for child in children]
+    return command in names and _text(f"/proc/{shell}/stat").rpartition(")")[2].split()[0] == "S"
+
+
+def _text(path: str) -> str:
+    try:
+        return Path(path).read_text()
+    except OSError:
+        return ""
 
 
 def test_ranks_of_a_spread_probe(batch: Batch, tmp_path: Path) -> None:

@@ -2,7 +2,8 @@
 
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -290,16 +291,22 @@ def toy_image(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-@pytest.fixture
-def toy_registry(toy_image: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+@contextmanager
+def toys_registered(toy_image: Path, patch: pytest.MonkeyPatch) -> Iterator[None]:
     """The toy image as that of this very process and of those it starts."""
-    monkeypatch.syspath_prepend(str(toy_image))
-    monkeypatch.setenv("PYTHONPATH", str(toy_image))
-    monkeypatch.setenv("LARY_IMAGE", "toy")
-    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    patch.syspath_prepend(str(toy_image))
+    patch.setenv("PYTHONPATH", str(toy_image))
+    patch.setenv("LARY_IMAGE", "toy")
+    patch.setenv("OMP_NUM_THREADS", "1")
     registry.find_image.cache_clear()
     yield
     registry.find_image.cache_clear()
+
+
+@pytest.fixture
+def toy_registry(toy_image: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    with toys_registered(toy_image, monkeypatch):
+        yield
 
 
 @pytest.fixture
@@ -404,7 +411,7 @@ class Bench:
         return subprocess.Popen(command, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
 
     def finish(self, process: "subprocess.Popen[str]") -> Done:
-        out, err = process.communicate(timeout=120)
+        out, err = process.communicate(timeout=280)
         events = [from_line(line) for line in out.splitlines()]
         assert None not in events, out
         return Done(process.returncode, events, err)
@@ -440,15 +447,31 @@ class Bench:
         return {p.relative_to(root).as_posix(): p.read_bytes() for p in root.rglob("*") if p.is_file()}
 
 
-@pytest.fixture
-def bench(
-    tmp_path: Path, toy_image: Path, toy_registry: None, torch_settings: None, monkeypatch: pytest.MonkeyPatch
-) -> Bench:
+def bench_in(root: Path, patch: pytest.MonkeyPatch) -> Bench:
     for name in ("data/toys", "weights", "latents", "job", "out"):
-        (tmp_path / name).mkdir(parents=True)
+        (root / name).mkdir(parents=True)
     for name in ("data", "weights", "latents", "job", "out"):
-        monkeypatch.setenv(f"LARY_MOUNT_{name.upper()}", str(tmp_path / name))
-    return Bench(tmp_path, registry.describe())
+        patch.setenv(f"LARY_MOUNT_{name.upper()}", str(root / name))
+    return Bench(root, registry.describe())
+
+
+@pytest.fixture
+def bench(tmp_path: Path, toy_registry: None, torch_settings: None, monkeypatch: pytest.MonkeyPatch) -> Bench:
+    return bench_in(tmp_path, monkeypatch)
+
+
+@pytest.fixture(scope="session")
+def stalling(toy_image: Path) -> Callable[[Path], "tuple[Bench, subprocess.Popen[str]]"]:
+    """`stalling(folder)`: a worker that will hang in `encode` until its watchdog ends it, and its bench."""
+
+    def start(folder: Path) -> "tuple[Bench, subprocess.Popen[str]]":
+        with pytest.MonkeyPatch.context() as patch, toys_registered(toy_image, patch):
+            bench = bench_in(folder, patch)
+            bench.clips(COLOURS)
+            # Longer than importing torch takes on a loaded machine: before `started` nothing else beats.
+            return bench, bench.start(bench.job("stalls", stall_timeout_s=30))
+
+    return start
 
 
 class Media:

@@ -5,6 +5,7 @@ import os
 import random
 import signal
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +39,16 @@ def wait_for(process: Any, kind: str) -> None:
     raise AssertionError(process.stderr.read())
 
 
+@pytest.fixture(scope="module", autouse=True)
+def stalled(tmp_path_factory: pytest.TempPathFactory, stalling: Any) -> Iterator[Any]:
+    """A worker that stalls, its bench and its children: begun first and looked at last, since it takes a while."""
+    bench, process = stalling(tmp_path_factory.mktemp("stalled"))
+    wait_for(process, "started")
+    yield bench, process, children(process.pid)
+    process.kill()
+    process.communicate()
+
+
 def test_stdout_is_events_alone(bench: Any, media: Any) -> None:
     bench.clips(media.colours)
     done = bench.run(bench.job("noisy"))
@@ -52,19 +63,6 @@ def test_refusals_are_exit_codes(bench: Any, media: Any) -> None:
     done = bench.run(bench.job("nan", max_failed=0))
     assert done.code == ExitCode.TOO_MANY_FAILED
     assert done.message in done.stderr
-
-
-def test_a_stall_ends_the_process_and_its_children(bench: Any, media: Any) -> None:
-    bench.clips(media.colours)
-    # Longer than importing torch takes on a loaded machine: before `started` nothing else beats.
-    process = bench.start(bench.job("stalls", stall_timeout_s=30))
-    wait_for(process, "started")
-    started = children(process.pid)
-    done = bench.finish(process)
-    assert done.code == ExitCode.STALLED
-    assert "no progress for 30 s while encoding" in done.message
-    assert "encode" in done.stderr
-    wait_until_gone(started)
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
@@ -149,3 +147,12 @@ def test_what_a_killed_run_leaves_is_done_by_the_one_that_waited(bench: Any, med
     done = bench.finish(second)
     assert done.code == 0
     assert bench.tree() == alone
+
+
+def test_a_stall_ends_the_process_and_its_children(stalled: Any) -> None:
+    bench, process, started = stalled
+    done = bench.finish(process)
+    assert done.code == ExitCode.STALLED
+    assert "no progress for 30 s while encoding" in done.message
+    assert "encode" in done.stderr
+    wait_until_gone(started)

@@ -17,7 +17,7 @@ from lary_worker.sources import _SAME_VALUES, code_sha256, shared_sha256
 
 def lary_worker(*arguments: str) -> "subprocess.CompletedProcess[str]":
     command = [sys.executable, "-m", "lary_worker", *arguments]
-    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=280)
 
 
 def test_describe_prints_the_card_with_hashes_and_versions(toy_registry: None) -> None:
@@ -44,7 +44,7 @@ def test_describe_imports_no_torch(toy_registry: None) -> None:
     code = (
         "import sys; from lary_worker.registry import describe; describe(); print({'torch', 'zarr'} & set(sys.modules))"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=280)
     assert done.stdout.strip() == "set()"
 
 
