@@ -47,6 +47,7 @@ def main() -> None:
 
 def _run() -> int:
     """The command's exit code, once all that it printed has left this process."""
+    out = sys.stdout
     try:
         result = cli.main(standalone_mode=False)
         code = result if isinstance(result, int) else 0
@@ -55,7 +56,11 @@ def _run() -> int:
         code = error.exit_code
     except SystemExit as leaving:
         code = leaving.code if isinstance(leaving.code, int) else int(leaving.code is not None)
-    sys.stdout.flush()
+    if sys.stdout is not out:
+        # That is how click hides a broken pipe, with a code of 1.
+        sys.stdout = out
+        raise BrokenPipeError
+    out.flush()
     return code
 
 
