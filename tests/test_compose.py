@@ -47,7 +47,11 @@ def test_services_are_cut_off(services: dict[str, dict[str, Any]]) -> None:
         assert service["cap_drop"] == ["ALL"]
         assert service["security_opt"] == ["no-new-privileges:true"]
         writable = {volume.split(":")[-1] for volume in service["volumes"] if not volume.endswith(":ro")}
-        assert writable == {"probe": {"/out"}, "data": {"/latents", "/out"}}.get(name, {"/latents"})
+        assert writable == {
+            "probe": {"/out"},
+            "data": {"/latents", "/out"},
+            "lara": {"/latents", "/out"},
+        }.get(name, {"/latents"})
 
 
 def test_the_models_that_need_a_gpu_reserve_one(services: dict[str, dict[str, Any]]) -> None:
@@ -56,7 +60,7 @@ def test_the_models_that_need_a_gpu_reserve_one(services: dict[str, dict[str, An
         for name, service in services.items()
         if "deploy" in service
     }
-    assert reserved == {name: ["gpu"] for name in set(services) - {"base", "baseline", "probe", "data"}}
+    assert reserved == {name: ["gpu"] for name in set(services) - {"base", "baseline", "lara", "probe", "data"}}
 
 
 def test_the_version_stands_in_one_file(services: dict[str, dict[str, Any]]) -> None:
