@@ -22,6 +22,9 @@ TEMPLATE_FILES = (
     "tests/test_frame_diff.py",
 )
 """What `frame-diff` consists of, below images/baseline."""
+TRAINABLE = Path(__file__).parent / "trainable"
+TRAINABLE_FILES = ("image.yaml", "network.py", "trainee.py", "frames.py", "model.py")
+"""Of a model that is trained here, with placeholders for its names."""
 RESERVED = {"base", "schema", "worker", "trainer", "orch", "model", "latents", "weights"}
 """Names of our own packages, and of the classes that a model's file imports."""
 
@@ -53,8 +56,10 @@ class ModelName:
         return "".join(part.capitalize() for part in self.key.split("-"))
 
 
-def make_model_folder(name: str, target: Path, template: Path, taken: Collection[str] = ()) -> list[Path]:
-    """Fill `target` with the new model's files; their paths, relative to it.
+def make_model_folder(
+    name: str, target: Path, template: Path, taken: Collection[str] = (), *, train: bool = False
+) -> list[Path]:
+    """Fill `target` with the new model's files; their paths, relative to it. `train`: of a model that is trained here.
 
     `template` is images/baseline of the checkout, `taken` the images and models of the catalog.
     Raises ContractError for a bad or taken name, and where anything exists at `target`.
@@ -64,8 +69,7 @@ def make_model_folder(name: str, target: Path, template: Path, taken: Collection
         raise ContractError(f"the catalog has an image or model {name!r} already; take another name")
     if target.exists():
         raise ContractError(f"{target}: exists already; remove it, or choose another folder by --to")
-    texts = {_renamed(file, model): _adapted(_read(template / file), model) for file in TEMPLATE_FILES}
-    texts["README.md"] = _readme(model)
+    texts = trainable_texts(model, template) if train else _texts(model, template)
     try:
         for file, text in texts.items():
             path = target / file
@@ -75,6 +79,35 @@ def make_model_folder(name: str, target: Path, template: Path, taken: Collection
         shutil.rmtree(target, ignore_errors=True)
         raise ContractError(f"{target}: cannot be written: {error.strerror}; choose another folder by --to") from None
     return [Path(file) for file in texts]
+
+
+def _texts(model: ModelName, template: Path) -> dict[str, str]:
+    texts = {_renamed(file, model): _adapted(_read(template / file), model) for file in TEMPLATE_FILES}
+    return texts | {"README.md": _readme(model)}
+
+
+def trainable_texts(model: ModelName, template: Path) -> dict[str, str]:
+    """Path -> text of a model that is trained here: its image is made as the template's, its code is that of
+    `trainable/`."""
+    common = {name: _adapted(_read(template / name), model) for name in TEMPLATE_FILES[:3]}
+    points = f'[project.entry-points."lary.models"]\n{model.key} = "{model.package}.model:{model.class_name}"\n'
+    points += f'\n[project.entry-points."lary.trainees"]\n{model.key} = "{model.package}.trainee:'
+    points += f'{model.class_name}Trainee"\n'
+    project = re.sub(r'(?m)^\[project\.entry-points."lary\.models"\]\n.*\n', lambda _: points, common["pyproject.toml"])
+    project = project.replace(
+        '    "lary-worker",\n', '    "lary-trainer",\n    "lary-worker",\n    "safetensors>=0.5",\n'
+    )
+    package = f"src/{model.package}"
+    texts = common | {"pyproject.toml": project, f"{package}/__init__.py": f'"""The model {model.key}."""\n'}
+    texts |= {f"{package}/py.typed": "", f"recipes/{model.key}-small.yaml": _trainable("recipe.yaml", model)}
+    texts |= {f"{package}/{name}": _trainable(name, model) for name in TRAINABLE_FILES}
+    return texts | {"README.md": _trainable("README.md", model)}
+
+
+def _trainable(name: str, model: ModelName) -> str:
+    text = _read(TRAINABLE / f"{name}.txt")
+    names = {"@NAME@": model.key, "@PACKAGE@": model.package, "@CLASS@": model.class_name}
+    return re.sub("|".join(names), lambda match: names[match[0]], text)
 
 
 def _read(path: Path) -> str:

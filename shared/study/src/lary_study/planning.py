@@ -15,7 +15,7 @@ from lary_orch.workspace import Workspace
 from lary_results.study.record import StudyEntry, StudyRecord, record_path
 from lary_schema.atomic import publish_text
 from lary_schema.base import ContractError
-from lary_schema.cards import Reads
+from lary_schema.cards import ProtocolCard, Reads
 
 from lary_study.card import StudyCard
 from lary_study.expand import Expanded, Expansion
@@ -61,7 +61,9 @@ class Study:
         asked = expansion.arms(seeds, arms)
         planned = trainings.made
         protocol = load_protocol(self.card.reading.protocol)
-        request = Request((), (self.card.data.train,), protocol, control=False, probing=Probing(reads=self._targets()))
+        # One target of each block, also where the protocol has two: a study compares one number.
+        probing = Probing(reads=self._targets(), target=protocol.regress.target)
+        request = Request((), (self.card.data.train,), protocol, control=False, probing=probing)
         keys = tuple(dict.fromkeys(one.training.key for one in asked if one.probe))
         models = {training.key: training.model for training in planned}
         parts = [Part(trainings=tuple(training.job for training in planned))]
@@ -70,7 +72,7 @@ class Study:
             if wanted:
                 parts.append(plan_part(part, self.workspace, self.catalog, runtime, notify, models))
         everything = expansion.arms(sorted({*self.card.seeds, *seeds}))
-        return StudyPlan(assemble(self.card.key, parts, self.workspace), self._record(everything, protocol.key))
+        return StudyPlan(assemble(self.card.key, parts, self.workspace), self._record(everything, protocol))
 
     def _targets(self) -> tuple[Reads, ...]:
         """What is read: of the study's targets those that the dataset has."""
@@ -80,7 +82,7 @@ class Study:
     def _catalog_models(self) -> tuple[str, ...]:
         return tuple(dict.fromkeys(one.model for one in self.card.baselines.values() if one.model is not None))
 
-    def _record(self, expanded: Sequence[Expanded], protocol: str) -> StudyRecord:
+    def _record(self, expanded: Sequence[Expanded], protocol: ProtocolCard) -> StudyRecord:
         card = self.card
         entries = [StudyEntry(arm=e.arm, model=e.training.key, seed=e.seed, probed=e.probe) for e in expanded]
         entries += [
@@ -92,7 +94,8 @@ class Study:
             key=card.key,
             title=card.title,
             dataset=card.data.train,
-            protocol=protocol,
+            protocol=protocol.key,
+            target=protocol.regress.target,
             variants=card.reading.variants,
             arms={name: arm.title for name, arm in card.arms.items()},
             baselines={name: one.title for name, one in card.baselines.items()},

@@ -122,7 +122,7 @@ def _probed(record: StudyRecord, found: Sequence[tuple[Path, ProbeResult]], brok
     made: dict[Place, Probed] = {}
     for path, result in found:
         wanted = result.model in models and result.dataset == record.dataset and result.protocol == record.protocol
-        if not wanted or result.control != "none" or result.metric != "mse":
+        if not wanted or result.target != record.target or result.control != "none" or result.metric != "mse":
             continue
         for score in collect([(path, result)]):
             place = (result.model, result.variant, score.split, result.reads)

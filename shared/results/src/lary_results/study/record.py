@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from lary_schema.base import Document, unknown_key
-from lary_schema.cards import Key
+from lary_schema.cards import Key, Target
 from lary_schema.training import Labelled
 
 
@@ -26,6 +26,8 @@ class StudyRecord(Document):
     title: str = ""
     dataset: Key
     protocol: Key
+    target: Target = "absolute"
+    """Of the actions and of the nuisance."""
     variants: tuple[Key, ...]
     """Of trained models; the first is the one that differences are of."""
     arms: dict[Key, str]
