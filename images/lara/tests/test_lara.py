@@ -358,9 +358,11 @@ def test_a_start_of_another_kind_is_refused(start: Path, config: dict[str, Any],
         built(trainee(**config), {"start": start})
 
 
-def test_data_without_actions_are_refused() -> None:
+def test_data_without_actions_are_refused_where_the_network_is_made() -> None:
+    made = LaraTrainee(recipe(), Facts(rows=8), 0)  # as decode processes make it, for frames alone
+    assert made.preprocess(np.zeros((2, 64, 64, 3), np.uint8)).shape == (2, 16, 16, 3)
     with pytest.raises(ContractError, match="the data give none"):
-        LaraTrainee(recipe(), Facts(rows=8), 0)
+        made.build({}, CPU)
 
 
 def test_outputs_have_an_entry_for_each_row(start: Path) -> None:

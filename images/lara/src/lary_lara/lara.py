@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from lary_schema.base import ContractError
-from lary_trainer.trainee import Batch, Facts, Outputs
+from lary_trainer.trainee import Batch, Outputs
 
 from lary_lara.facts import model_card
 from lary_lara.joint_facts import TERMS, LaraConfig, read_joint_config
@@ -30,12 +30,6 @@ class LaraTrainee(MotoTrainee):
     """
 
     config: LaraConfig
-
-    def __init__(self, recipe: Recipe, facts: Facts, seed: int) -> None:
-        super().__init__(recipe, facts, seed)
-        if facts.action_shape is None:
-            raise ContractError(f"recipe {recipe.key} trains on actions, and the data give none")
-        self.action_shape = facts.action_shape
 
     @classmethod
     def read_config(cls, recipe: Recipe) -> LaraConfig:
@@ -63,6 +57,8 @@ class LaraTrainee(MotoTrainee):
     def build(self, init: Mapping[str, Path], device: torch.device) -> nn.Module:
         from lary_lara.joint import make_joint
 
+        if self.facts.action_shape is None:
+            raise ContractError(f"recipe {self.recipe.key} trains on actions, and the data give none")
         tokenizer = self.build_tokenizer(self.config.tokenizer, init)
         self.perceptual = self._perceptual(init, device)
         return make_joint(self.config, tokenizer, self.facts, self.seed).to(device)
@@ -123,7 +119,7 @@ class LaraTrainee(MotoTrainee):
 
         joint = _joint(network)
         own = {name: t for name, t in joint.state_dict().items() if not name.startswith("tokenizer.")}
-        policy = self.config.own | {"action_shape": list(self.action_shape), "words": list(self.facts.words)}
+        policy = self.config.own | {"action_shape": list(joint.action_shape), "words": list(self.facts.words)}
         return joint.tokenizer.kept_state() | own, config_document(self.recipe, self.config.tokenizer, policy)
 
 
