@@ -439,6 +439,39 @@ def test_terms_are_those_that_it_computes(losses: dict[str, float], message: str
         MotoTrainee.card(recipe(losses=losses))
 
 
+def lpips_state() -> dict[str, torch.Tensor]:
+    """Names and shapes of the LPIPS package's network over VGG16, with its second names of the same layers."""
+    widths, state = (3, 64, 64, 128, 128, 256, 256, 256, 512, 512, 512, 512, 512, 512), {}
+    places = ((1, 0), (1, 2), (2, 5), (2, 7), *((3, n) for n in (10, 12, 14)), *((4, n) for n in (17, 19, 21)),
+              *((5, n) for n in (24, 26, 28)))  # fmt: skip
+    for (stage, place), inputs, outputs in zip(places, widths, widths[1:], strict=False):
+        state[f"net.slice{stage}.{place}.weight"] = vectors(outputs, inputs, 3, 3) * 0.05
+        state[f"net.slice{stage}.{place}.bias"] = vectors(outputs)
+    for number, width in enumerate((64, 128, 256, 512, 512)):
+        for name in (f"lin{number}", f"lins.{number}"):
+            state[f"{name}.model.1.weight"] = vectors(1, width, 1, 1).abs()
+    return state | {"scaling_layer.shift": torch.zeros(1, 3, 1, 1), "scaling_layer.scale": torch.zeros(1, 3, 1, 1)}
+
+
+def test_lpips_is_a_term_where_its_weights_are_given(tmp_path: Path) -> None:
+    save_file(lpips_state(), tmp_path / "lpips.safetensors")
+    made = MotoTrainee(recipe(losses={"pixels": 1, "quantiser": 1, "lpips": 1}), Facts(rows=8), 0)
+    assert [w.name for w in made.card(made.recipe).weights] == ["checkpoint", "lpips"]
+    network = built(made, {"lpips": tmp_path / "lpips.safetensors"})
+    part = batch()
+    term = made.losses(made.forward(network, part), part)["lpips"]
+    term.backward()
+    assert term.item() > 0
+    assert network.decoder.get_parameter("decoder.0.weight").grad is not None
+    frames = network.pixels(part.frames[:, 0])
+    assert made.perceptual(frames, frames, "imagenet").abs().max().item() == pytest.approx(0, abs=1e-6)
+    unit = (frames * frames.new_tensor([0.229, 0.224, 0.225])[:, None, None]) + frames.new_tensor(
+        [0.485, 0.456, 0.406]
+    )[:, None, None]
+    moved = [made.perceptual(f, f.roll(1, -1), c) for f, c in ((frames, "imagenet"), (unit, "unit"))]
+    torch.testing.assert_close(moved[0], moved[1], rtol=1e-3, atol=1e-5)
+
+
 def test_lpips_without_weights_is_refused() -> None:
     made = MotoTrainee(recipe(losses={"pixels": 1, "quantiser": 1, "lpips": 1}), Facts(rows=8), 0)
     with pytest.raises(WeightsError, match=r"losses\.lpips needs the weights"):

@@ -38,6 +38,15 @@ ENCODER_WEIGHTS = {
     ),
 }
 """Of frozen encoders that are downloaded."""
+LPIPS_WEIGHTS = WeightSpec(
+    name=LPIPS_TERM,
+    path="lpips_vgg.safetensors",
+    env="LPIPS_CKPT_PATH",
+    optional=True,
+    license="BSD-2-Clause",
+    note="save lpips.LPIPS(net='vgg').state_dict(); training alone reads it",
+)
+"""Optional, since extraction does without; a training whose recipe names the term refuses to start without it."""
 
 
 class Quantiser(Document):
@@ -155,6 +164,7 @@ def _modes(config: MotoConfig, dt: int, variant: str) -> dict[Mode, ModeSpec]:
 def model_card(recipe: Recipe, config: MotoConfig) -> ModelCard:
     """The facts of what a recipe trains. Of clips every pair of frames `dt` apart gives a time step."""
     encoder = ENCODER_WEIGHTS.get(config.encoder)
+    perceptual = (LPIPS_WEIGHTS,) if LPIPS_TERM in recipe.losses else ()
     dt = recipe.dt or 1
     # Optional, since it is no file that a user provides: the plan adds the folder of the training.
     checkpoint = WeightSpec(name=CHECKPOINT, path=CHECKPOINT, optional=True, license="that of its training data")
@@ -169,7 +179,7 @@ def model_card(recipe: Recipe, config: MotoConfig) -> ModelCard:
         draws=False,
         revision=1,
         batch_size=64 if encoder is None else 16,
-        weights=(checkpoint, encoder) if encoder else (checkpoint,),
+        weights=(checkpoint, *((encoder,) if encoder else ()), *perceptual),
         license="that of its training data",
         source="trained here; after Moto (Chen et al., ICCV 2025) and LARA (2026)",
     )
