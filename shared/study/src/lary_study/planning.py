@@ -68,7 +68,8 @@ class Study:
         models = {training.key: training.model for training in planned}
         parts = [Part(trainings=tuple(training.job for training in planned))]
         for wanted, variants in ((keys, self.card.reading.variants), (self._catalog_models(), ())):
-            part = replace(request, models=wanted, variants=variants).on(slots)
+            # A store is one job: there are stores enough for all slots, and each job imports torch anew.
+            part = replace(replace(request, models=wanted, variants=variants).on(slots), slots=1)
             if wanted:
                 parts.append(plan_part(part, self.workspace, self.catalog, runtime, notify, models))
         everything = expansion.arms(sorted({*self.card.seeds, *seeds}))

@@ -77,13 +77,15 @@ def command(
 
 
 def _show_plan(plan: "Plan", *, as_json: bool) -> int:
+    from lary_orch.run.attempts import some
+
     if as_json:
         jobs = [job.document.model_dump(mode="json") for job in plan.todo if job.document]
         click.echo(json.dumps({"run": plan.run, "jobs": jobs}, indent=2, ensure_ascii=False))
     else:
         from lary_results.tables import Table, show
 
-        rows: list[tuple[str, ...]] = [(job.id, ", ".join(job.needs) or "-") for job in plan.todo]
+        rows: list[tuple[str, ...]] = [(job.id, some(job.needs, most=2) or "-") for job in plan.todo]
         done = sum(job.result is not None for job in (*plan.trainings, *plan.probes))
         notes = (f"done already: {done} trainings and probes, {_whole(plan)} of {len(plan.stores)} stores.",)
         show(Table(f"run {plan.run}: {len(rows)} jobs", ("job", "needs"), rows, notes=notes), sys.stdout)
