@@ -1,0 +1,253 @@
+"""Killed at any moment, the same command ends in the same bytes."""
+
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+STEPS = 60
+
+
+@pytest.fixture
+def slow(bench: Any) -> Any:
+    """A training that lasts long enough to be killed, with noise, dropout, a running mean and restarts."""
+    chosen = bench.recipe(config={"dropout": True, "pause": 0.01}, steps=STEPS)
+    return bench.job(held=True, values={"recipe": chosen}, save_every=7, evaluate_every=9)
+
+
+SERVER = """
+import os, sys
+import lary_trainer.training
+from lary_trainer.__main__ import main
+for line in sys.stdin:
+    pid = os.fork()
+    if pid == 0:
+        os._exit(main(["train", "--job", line.strip()]))
+    print("pid", pid, flush=True)
+    print("ended", os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), flush=True)
+"""
+"""Attempts as forks of one process that has imported torch: an import for each would be most of the test."""
+
+
+class Attempts:
+    """The command again and again, each attempt killed somewhere or left alone."""
+
+    def __init__(self, bench: Any, job: Any) -> None:
+        self.path = bench.root / "job/attempts.json"
+        self.path.write_text(job.to_json())
+        self.server = subprocess.Popen(
+            [sys.executable, "-c", SERVER], text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE
+        )
+
+    def start(self) -> int:
+        """Begin one; its process id."""
+        assert self.server.stdin is not None
+        self.server.stdin.write(f"{self.path}\n")
+        self.server.stdin.flush()
+        return int(self.wait_for("pid ").split()[1])
+
+    def wait_for(self, mark: str) -> str:
+        """The next line with a mark, or that of the end."""
+        assert self.server.stdout is not None
+        return next(line for line in self.server.stdout if mark in line or line.startswith("ended"))
+
+    def end(self) -> int:
+        """Of the one that was begun; its exit code."""
+        return int(self.wait_for("ended").split()[1])
+
+    def close(self) -> None:
+        assert self.server.stdin is not None
+        assert self.server.stdout is not None
+        self.server.stdin.close()
+        self.server.stdout.close()
+        self.server.wait()
+
+
+def kill(pid: int) -> None:
+    with suppress(ProcessLookupError):
+        os.kill(pid, signal.SIGKILL)
+
+
+MARKS = ("saved", "measured", "started", "saved", "pid")
+
+
+@pytest.mark.timeout(900)
+def test_killed_at_random_moments(bench: Any, slow: Any) -> None:
+    """Wherever it was: at the start, in a step, in a state, in the checkpoint."""
+    assert bench.train(slow, out="whole").code == 0
+    rng = random.Random(0)
+    attempts = Attempts(bench, slow)
+    try:
+        kills = 0
+        while kills < 10:
+            pid = attempts.start()
+            mark = MARKS[kills % len(MARKS)]
+            if mark == "pid" or not attempts.wait_for(f'"event": "{mark}"').startswith("ended"):
+                time.sleep(rng.random() * 0.1)
+                kill(pid)
+                kills += attempts.end() == -signal.SIGKILL
+            else:
+                # It was through: once more from the beginning.
+                shutil.rmtree(bench.out)
+        attempts.start()
+        assert attempts.end() == 0
+    finally:
+        attempts.close()
+    assert bench.model() == bench.model("whole")
+    assert bench.result().measured == bench.result("whole").measured
+    assert list(bench.out.rglob("*.partial")) == []
+
+
+def test_decode_processes_are_killed(bench: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each of some rows kills the process that reads it, once."""
+    (tmp_path / "marks").mkdir()
+    monkeypatch.setenv("LARY_TEST_MARKS", str(tmp_path / "marks"))
+    assert bench.train(bench.job(values={"recipe": bench.recipe(config={"kill": True})})).code == 0
+    killed = len(list((tmp_path / "marks").iterdir()))
+    again = bench.train(bench.job(values={"recipe": bench.recipe(config={"kill": True})}), out="quiet")
+    assert (again.code, again.of("row_failed")) == (0, [])
+    assert killed >= 2
+    assert bench.model() == bench.model("quiet")
+
+
+def stopped(bench: Any, job: Any, step: int) -> None:
+    """A training that ended at a step, with its states."""
+    bad = {**job.values.recipe.config, "nan_at": step}
+    chosen = job.values.recipe.model_copy(update={"config": bad})
+    done = bench.train(bench.job(values={"recipe": chosen}, save_every=5, keep=3))
+    assert done.code == 7, done.events[-1]
+    # The states are those of the training without the fault: their steps were the same.
+    for state in (bench.out / "state").iterdir():
+        _relabel(state, job)
+
+
+def _relabel(state: Path, job: Any) -> None:
+    from lary_trainer.states import StateRecord
+
+    record = StateRecord.read(state / "state.json").model_copy(update={"fingerprint": job.fingerprint})
+    (state / "state.json").write_text(record.checked().to_json())
+
+
+def cut(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-7])
+
+
+def flip(path: Path) -> None:
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 4
+    path.write_bytes(data)
+
+
+def empty(path: Path) -> None:
+    path.write_bytes(b"")
+
+
+@pytest.fixture
+def states(bench: Any) -> Any:
+    """A training that stopped at step 17, and an undisturbed one."""
+    job = bench.job(keep=3)
+    stopped(bench, job, 17)
+    assert bench.states() == ["000005", "000010", "000015"]
+    assert bench.train(job, out="whole").code == 0
+    return job
+
+
+def test_damaged_states_are_passed_over(bench: Any, states: Any) -> None:
+    """Every file of a state, damaged in every way: the one before is taken, and that is said."""
+    shutil.copytree(bench.out, bench.root / "as-stopped")
+    for name in ("state.safetensors", "state.json"):
+        for damage in (cut, flip, empty, Path.unlink):
+            shutil.rmtree(bench.out)
+            shutil.copytree(bench.root / "as-stopped", bench.out)
+            damage(bench.out / "state/000015" / name)
+            done = bench.train(states)
+            assert done.code == 0, done.events[-1]
+            (warning,) = [e.message for e in done.of("warning") if "000015" in e.message]
+            assert "goes on from the state before it" in warning
+            assert done.of("started")[0].skipped == 10
+            assert bench.model() == bench.model("whole")
+
+
+def test_all_states_damaged(bench: Any, states: Any) -> None:
+    for state in (bench.out / "state").iterdir():
+        flip(state / "state.safetensors")
+    done = bench.train(states)
+    assert (done.code, done.of("started")[0].skipped, len(done.of("warning"))) == (0, 0, 3)
+    assert bench.model() == bench.model("whole")
+
+
+def test_a_state_of_another_training_is_refused(bench: Any, states: Any) -> None:
+    before = {p: p.read_bytes() for p in bench.out.rglob("*") if p.is_file() and p.name != ".lock"}
+    done = bench.train(bench.job(values={"seed": 9}))
+    assert done.code == 2
+    assert "holds states of training" in done.message
+    assert {p: p.read_bytes() for p in before} == before
+
+
+def test_a_checkpoint_of_another_training_is_refused(bench: Any) -> None:
+    assert bench.train(bench.job()).code == 0
+    before = bench.model()
+    done = bench.train(bench.job(values={"recipe": bench.recipe(batch_size=5)}))
+    assert (done.code, bench.model()) == (2, before)
+    assert "holds training" in done.message
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "config.json", "card.json", "training.json"])
+def test_a_damaged_checkpoint_is_made_again(bench: Any, name: str) -> None:
+    job = bench.job()
+    assert bench.train(job).code == 0
+    before = bench.model()
+    cut(bench.out / name)
+    done = bench.train(job)
+    assert done.code == 0
+    assert "done again" in done.of("warning")[0].message
+    assert bench.model() == before
+
+
+def test_states_stay_where_asked(bench: Any) -> None:
+    assert bench.train(bench.job(keep_states=True, keep=2)).code == 0
+    assert bench.states() == ["000010", "000015"]
+
+
+def test_two_at_once(bench: Any, slow: Any) -> None:
+    """The second waits, then finds the first one's checkpoint."""
+    first, second = bench.start(slow), bench.start(slow)
+    ends = [bench.finish(first), bench.finish(second)]
+    assert [end.code for end in ends] == [0, 0]
+    waited = [end for end in ends if end.of("finished")[0].done == 0]
+    trained = [end for end in ends if end.of("finished")[0].done == STEPS]
+    assert (len(waited), len(trained)) == (1, 1)
+    assert bench.result().attempts == 1
+
+
+def test_a_full_disk_in_the_middle_of_a_state(bench: Any, states: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Half of the file is written; the states before stay, and what was written is removed."""
+    from lary_trainer import states as module
+
+    real = Path.write_bytes
+
+    def full(path: Path, data: Any) -> int:
+        if path.name == "state.safetensors" and "000015" in path.parent.name:
+            real(path, data[: len(data) // 2])
+            raise OSError(28, "No space left on device")
+        return real(path, data)
+
+    shutil.rmtree(bench.out / "state/000015")
+    with monkeypatch.context() as patch:
+        patch.setattr(module.Path, "write_bytes", full)
+        done = bench.train(states)
+    assert done.code == 2
+    assert "No space left on device; free space" in done.message
+    assert "earlier states are kept" in done.message
+    assert bench.states() == ["000005", "000010"]
+    done = bench.train(states)
+    assert (done.code, done.of("started")[0].skipped) == (0, 10)
+    assert bench.model() == bench.model("whole")
