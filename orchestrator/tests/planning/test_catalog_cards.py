@@ -82,7 +82,7 @@ def test_an_image_by_reference_has_no_folder(world: Any) -> None:
         ("services: {}\n", "neither a dataset card"),
         ("- a\n- b\n", "neither a dataset card"),
         ("key: [\n", "not YAML"),
-        ("key: x\ntask: classification\n", "columns: Field required"),
+        ("key: x\ntask: classification\n", "title, columns, metadata, license, source: Field required"),
         ("key: x\ntask: classification\ntypo: 1\n", "typo: Extra inputs"),
         ("", "neither a dataset card"),
     ],
