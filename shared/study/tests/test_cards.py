@@ -57,7 +57,7 @@ RECIPE = load_recipe("moto-demo", [], {})
         ({"quantiser.kind": "gradient"}, ("config", "quantiser", "kind"), "gradient"),
         ({"steps": 0}, ("steps",), 0),
         ({"losses.pixels": 2}, ("losses", "pixels"), 2),
-        ({"losses": {"lpips": 1}}, ("losses", "pixels"), 1),
+        ({"losses": {"lpips": 1}}, ("losses", "pixels"), RECIPE.losses["pixels"]),
         ({"optimiser": {"lr": 0.5}}, ("optimiser", "clip"), 1),
     ],
 )
