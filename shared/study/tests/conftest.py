@@ -35,7 +35,11 @@ STUDY: dict[str, Any] = {
     },
     "read": {"variants": ["corrected"], "protocol": "smoke"},
     "compare": [["A1", "A0"], ["A5", "A1"]],
-    "baselines": {"random-init": {"of": "lam", "with": {"steps": 0}}, "pixels": {"model": "pixels"}},
+    "baselines": {
+        "random-init": {"of": "lam", "with": {"steps": 0}},
+        "once": {"of": "lam", "with": {"steps": 0}, "once": True},
+        "pixels": {"model": "pixels"},
+    },
 }
 
 

@@ -118,6 +118,7 @@ def _study(**changes: Any) -> StudyCard:
         ({"baselines": {"A0": {"of": "lam"}}}, "is an arm and a baseline"),
         ({"baselines": {"x": {}}}, "give either of"),
         ({"baselines": {"x": {"model": "pixels", "probe": False}}}, "go with a stage"),
+        ({"baselines": {"x": {"model": "pixels", "once": True}}}, "go with a stage"),
         ({"seeds": []}, "must name at least one"),
     ],
 )

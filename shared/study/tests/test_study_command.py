@@ -51,7 +51,9 @@ def test_a_checkpoint_is_known_before_it_is_there(plan: dict[str, Any]) -> None:
 def test_what_was_asked_for_is_done_and_the_record_holds_all(bench: Any, finished: dict[str, Any]) -> None:
     """Arms and baselines of one seed; the others' keys are known."""
     entries = {(e["arm"], e["seed"]): e["model"] for e in finished["entries"]}
-    assert set(entries) == {(arm, s) for arm in ("A0", "A1", "A5", "random-init") for s in (0, 1)} | {("pixels", None)}
+    of_seeds = {(arm, s) for arm in ("A0", "A1", "A5", "random-init") for s in (0, 1)}
+    assert set(entries) == of_seeds | {("pixels", None), ("once", None)}
+    assert entries["once", None] == entries["random-init", 0]
     done = {folder.name for folder in (bench.workspace / "trained").iterdir()}
     assert done == {entries[arm, 0] for arm in ("A0", "A1", "random-init")}
     probed = {path.parts[-4] for path in (bench.workspace / "results").glob("*/*/*/*/result.json")}
@@ -72,12 +74,13 @@ def test_results_of_the_study(bench: Any, finished: dict[str, Any], capfd: pytes
     assert bench.run_results("--study", "toys", "--json") == 0
     document = json.loads(capfd.readouterr().out)
     arms = {reading["arm"] for reading in document["readings"]}
-    assert arms == {"A0", "A1", "random-init", "pixels"}
+    assert arms == {"A0", "A1", "random-init", "once", "pixels"}
     for reading in document["readings"]:
         assert reading["low"] < reading["r2"] < reading["high"]
         assert reading["r2"] == pytest.approx(reading["seeds"][0]["r2"], abs=1e-3)
     (made,) = document["differences"]
     values = {r["arm"]: r["r2"] for r in document["readings"]}
+    assert values["once"] == values["random-init"]
     assert (made["a"], made["b"], made["seeds"]) == ("A1", "A0", 1)
     assert made["difference"] == pytest.approx(values["A1"] - values["A0"], abs=1e-6)
     assert made["low"] <= made["difference"] <= made["high"]

@@ -48,13 +48,15 @@ class Baseline(Document):
     model: Key | None = None
     probe: bool = True
     """False: its held-out measures alone are of interest."""
+    once: bool = False
+    """A training that draws nothing: done for the first seed alone, compared with every one."""
 
     @model_validator(mode="after")
     def _one_of_both(self) -> Self:
         if (self.of is None) == (self.model is None):
             raise ValueError("give either of: (a stage) or model: (a model of the catalog)")
-        if self.model is not None and (self.changes or not self.probe):
-            raise ValueError("with: and probe: go with a stage, not with a model of the catalog")
+        if self.model is not None and (self.changes or self.once or not self.probe):
+            raise ValueError("with:, probe: and once: go with a stage, not with a model of the catalog")
         return self
 
 

@@ -1,6 +1,6 @@
 """From a study to its trainings: one per arm and seed, equal ones once, each known by its key before it runs."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,7 +16,8 @@ class Expanded:
     """An arm's (or a baseline's) training for one seed."""
 
     arm: str
-    seed: int
+    seed: int | None
+    """None: of all seeds."""
     training: Training
     probe: bool
 
@@ -34,11 +35,16 @@ class Expansion:
         found: dict[str, Arm | Baseline] = {name: self.card.arms[name] for name in names or self.card.arms}
         found |= self.card.baselines
         return [
-            Expanded(name, seed, self._training(arm.of, arm.changes, seed), getattr(arm, "probe", True))
-            for name, arm in found.items()
-            for seed in seeds
-            if arm.of is not None
+            one for name, arm in found.items() if arm.of is not None for one in self._expanded(name, arm, arm.of, seeds)
         ]
+
+    def _expanded(self, name: str, arm: Arm | Baseline, stage: str, seeds: Sequence[int]) -> Iterator[Expanded]:
+        probe = arm.probe if isinstance(arm, Baseline) else True
+        if isinstance(arm, Baseline) and arm.once:
+            yield Expanded(name, None, self._training(stage, arm.changes, self.card.seeds[0]), probe)
+            return
+        for seed in seeds:
+            yield Expanded(name, seed, self._training(stage, arm.changes, seed), probe)
 
     def _training(self, stage: str, changes: Changes, seed: int) -> Training:
         wanted = self.card.stages[stage]

@@ -64,16 +64,28 @@ class Study:
         # One target of each block, also where the protocol has two: a study compares one number.
         probing = Probing(reads=self._targets(), target=protocol.regress.target)
         request = Request((), (self.card.data.train,), protocol, control=False, probing=probing)
-        keys = tuple(dict.fromkeys(one.training.key for one in asked if one.probe))
         models = {training.key: training.model for training in planned}
         parts = [Part(trainings=tuple(training.job for training in planned))]
-        for wanted, variants in ((keys, self.card.reading.variants), (self._catalog_models(), ())):
+        for variants, wanted in {**self._read_out(asked), (): self._catalog_models()}.items():
             # A store is one job: there are stores enough for all slots, and each job imports torch anew.
             part = replace(replace(request, models=wanted, variants=variants).on(slots), slots=1)
             if wanted:
                 parts.append(plan_part(part, self.workspace, self.catalog, runtime, notify, models))
         everything = expansion.arms(sorted({*self.card.seeds, *seeds}))
         return StudyPlan(assemble(self.card.key, parts, self.workspace), self._record(everything, protocol))
+
+    def _read_out(self, asked: Sequence[Expanded]) -> dict[tuple[str, ...], tuple[str, ...]]:
+        """The trained models by their variants among the study's.
+
+        A baseline may have fewer of them; one that has none is planned with all, and refused by name.
+        """
+        wanted = self.card.reading.variants
+        groups: dict[tuple[str, ...], dict[str, None]] = {}
+        for one in asked:
+            if one.probe:
+                found = tuple(variant for variant in wanted if variant in one.training.model.card.variants)
+                groups.setdefault(found or wanted, {})[one.training.key] = None
+        return {variants: tuple(keys) for variants, keys in groups.items()}
 
     def _targets(self) -> tuple[Reads, ...]:
         """What is read: of the study's targets those that the dataset has."""

@@ -14,7 +14,7 @@ class StudyEntry(Document):
     model: Key
     """Its key: of a trained one known before it is there."""
     seed: int | None = None
-    """None: of the catalog, the same for every seed."""
+    """None: the same for every seed (of the catalog, or a training that draws nothing)."""
     trained: bool = True
     probed: bool = True
 
