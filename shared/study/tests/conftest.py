@@ -71,18 +71,18 @@ def _make_set(data: Path) -> None:
 
 
 def _make_catalog(folder: Path, toys: ModuleType) -> None:
-    package = folder / "toy" / "src" / "lary_toy"
+    package = folder / "toy" / "src" / "lary_toy_study"
     package.mkdir(parents=True)
     (package / "image.yaml").write_text(toys.TOY_YAML)
     (package / "__init__.py").write_text("")
-    (folder / "toy" / "pyproject.toml").write_text('[project]\nname = "lary-toy"\nversion = "1"\n')
+    (folder / "toy" / "pyproject.toml").write_text('[project]\nname = "lary-toy-study"\nversion = "1"\n')
     (package / "toy.py").write_text(toys.TOY_CODE)
-    info = folder / "toy" / "src" / "lary_toy-1.dist-info"
+    info = folder / "toy" / "src" / "lary_toy_study-1.dist-info"
     info.mkdir()
     (info / "entry_points.txt").write_text(
-        "[lary.models]\ntoy = lary_toy.toy:ToyModel\n[lary.trainees]\ntoy = lary_toy.toy:ToyTrainee\n"
+        "[lary.models]\ntoy = lary_toy_study.toy:ToyModel\n[lary.trainees]\ntoy = lary_toy_study.toy:ToyTrainee\n"
     )
-    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: lary-toy\nVersion: 1\n")
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: lary-toy-study\nVersion: 1\n")
     card = {
         "key": "toys", "title": "toys", "task": "regression", "columns": {"input": "image"},
         "metadata": "toys/{split}.csv", "media": "toys/{split}", "group": "episode", "license": "MIT",

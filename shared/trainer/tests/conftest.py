@@ -224,16 +224,16 @@ DIM, STRIDE, GROUPS = 3, 2, 6
 def toy_image(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder for PYTHONPATH with the image `toy`, as if it were installed."""
     root = tmp_path_factory.mktemp("toys")
-    package, info = root / "lary_toy", root / "lary_toy-1.dist-info"
+    package, info = root / "lary_toy_trainee", root / "lary_toy_trainee-1.dist-info"
     package.mkdir()
     info.mkdir()
     (package / "__init__.py").write_text("")
     (package / "toy.py").write_text(TOY_CODE)
     (package / "image.yaml").write_text(TOY_YAML)
     (info / "entry_points.txt").write_text(
-        "[lary.models]\ntoy = lary_toy.toy:ToyModel\n[lary.trainees]\ntoy = lary_toy.toy:ToyTrainee\n"
+        "[lary.models]\ntoy = lary_toy_trainee.toy:ToyModel\n[lary.trainees]\ntoy = lary_toy_trainee.toy:ToyTrainee\n"
     )
-    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: lary-toy\nVersion: 1\n")
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: lary-toy-trainee\nVersion: 1\n")
     return root
 
 
