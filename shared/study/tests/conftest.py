@@ -103,6 +103,8 @@ class Bench:
     """A catalog, a workspace, and commands."""
 
     root: Path
+    name: str
+    """Of the workspace: each test module has its own."""
 
     @property
     def catalog(self) -> Path:
@@ -110,14 +112,14 @@ class Bench:
 
     @property
     def workspace(self) -> Path:
-        return self.root / "ws"
+        return self.root / self.name
 
-    def options(self, workspace: str = "ws") -> list[str]:
-        here = ["--catalog", str(self.catalog), "--workspace", str(self.root / workspace)]
+    def options(self, workspace: str = "") -> list[str]:
+        here = ["--catalog", str(self.catalog), "--workspace", str(self.root / (workspace or self.name))]
         data = ["--data-dir", str(self.root / "data")]
         return [*here, *data, "--runtime", "process", "--env", "current", "--device", "cpu", "--cpu-slots", "2"]
 
-    def run(self, *arguments: str, workspace: str = "ws") -> int:
+    def run(self, *arguments: str, workspace: str = "") -> int:
         """`lary-orch ARGUMENTS` in this process; the exit code."""
         return self.command(*arguments, *self.options(workspace))
 
@@ -153,9 +155,9 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def bench(made: Path) -> Iterator[Bench]:
+def bench(made: Path, request: pytest.FixtureRequest) -> Iterator[Bench]:
     with pytest.MonkeyPatch.context() as patch:
         for name in ("LARY_HOME", "DATA_DIR", "LARY_LA_DIR", "MODEL_DIR", "LARY_CATALOG", "LARY_REPO", "LARY_ROOT"):
             patch.delenv(name, raising=False)
         patch.setenv("PYTHONPATH", str(made / "cards" / "toy" / "src"))
-        yield Bench(made)
+        yield Bench(made, request.module.__name__.rpartition(".")[2])
