@@ -39,12 +39,8 @@ def describe_recipe(
     """
     where = f"describe --recipe of image {prepared.ref}"
     document = recipe.to_json()
-    file = cache / "recipes" / f"{fingerprint(document)[:32]}.json"
-    publish_text(file, document)
-    folder = Folder(file.absolute(), f"/recipe/{file.name}")
-    path = folder.target if runtime.isolates else str(folder.source)
     key = [runtime.name, prepared.source.card.name, prepared.identity, document]
-    query = partial(runtime.query, prepared, "describe", "--recipe", path, folders=(folder,))
+    query = partial(_query_recipe, runtime, prepared, document, cache)
     reply = remembered(cache, "describe", key, lambda: _json(query(), where))
     card = ImageCard.parse(reply, where)
     if card.code_sha256 is None:
@@ -53,6 +49,14 @@ def describe_recipe(
     # The checkpoint itself is no file to look for: whoever plans knows its folder.
     others = tuple(weight for weight in model.weights if weight.name != CHECKPOINT)
     return model.model_copy(update={"weights": others}), card.code_sha256, libraries
+
+
+def _query_recipe(runtime: Runtime, prepared: Prepared, document: str, cache: Path) -> str:
+    file = cache / "recipes" / f"{fingerprint(document)[:32]}.json"
+    publish_text(file, document)
+    folder = Folder(file.absolute(), f"/recipe/{file.name}")
+    path = folder.target if runtime.isolates else str(folder.source)
+    return runtime.query(prepared, "describe", "--recipe", path, folders=(folder,))
 
 
 def _one_model(card: ImageCard, where: str) -> tuple[ModelCard, dict[str, str] | None]:

@@ -1,7 +1,7 @@
 """From a study to its trainings: one per arm and seed, equal ones once, each known by its key before it runs."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from lary_schema.training import Recipe
@@ -29,6 +29,7 @@ class Expansion:
     card: StudyCard
     trainings: Trainings
     folders: Sequence[Path]
+    _recipes: dict[str, Recipe] = field(default_factory=dict)
 
     def arms(self, seeds: Sequence[int], names: Sequence[str] = ()) -> list[Expanded]:
         """Of all arms and trained baselines, or of those that are named (with every baseline), for these seeds."""
@@ -55,4 +56,7 @@ class Expansion:
         return self.trainings.plan(recipe, seed, labelled, start)
 
     def _recipe(self, name: str) -> Recipe:
-        return load_recipe(name, self.folders)
+        """Each file is read once: a study asks for it by every arm and seed."""
+        if name not in self._recipes:
+            self._recipes[name] = load_recipe(name, self.folders)
+        return self._recipes[name]
