@@ -16,7 +16,6 @@ def curves(bench: Any, out: str) -> list[dict[str, float]]:
     return [m.values for m in bench.result(out).measured if m.split == "train"]
 
 
-@pytest.mark.timeout(900)
 def test_two_processes_and_one(bench: Any) -> None:
     """50 steps, measured at each: equal but for rounding; a batch of 5 rows is 3 and 2."""
     optimiser = Optimiser(lr=1e-3, warmup=3, weight_decay=0.01, clip=1.0)
@@ -35,7 +34,6 @@ def test_two_processes_and_one(bench: Any) -> None:
     assert [e.step for e in done.of("saved")] == [20, 40]
 
 
-@pytest.mark.timeout(900)
 def test_two_processes_killed(bench: Any) -> None:
     """The launcher is killed, in the middle of the steps: all end, and the same command ends in the same bytes."""
     chosen = bench.recipe(steps=30, **(COUPLED | {"config": {**COUPLED["config"], "pause": 0.01, "dropout": True}}))

@@ -79,7 +79,6 @@ def kill(pid: int) -> None:
 MARKS = ("saved", "measured", "started", "saved", "pid")
 
 
-@pytest.mark.timeout(900)
 def test_killed_at_random_moments(bench: Any, slow: Any) -> None:
     """Wherever it was: at the start, in a step, in a state, in the checkpoint."""
     assert bench.train(slow, out="whole").code == 0
