@@ -70,7 +70,7 @@ def built(made: MotoTrainee, init: Mapping[str, Path] | None = None) -> Tokenize
 
 
 def train(made: MotoTrainee, network: Tokenizer, steps: int) -> list[dict[str, float]]:
-    """A loop of a few lines, until the one loop takes it."""
+    """A loop of a few lines, without states and events."""
     groups = made.parameter_groups(network)
     optimiser = torch.optim.AdamW([p for group in groups.values() for p in group], lr=3e-3, weight_decay=0)
     curve = []

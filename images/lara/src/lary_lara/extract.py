@@ -4,18 +4,17 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from lary_schema.base import ContractError, WeightsError
-from lary_schema.mounts import Mounts
-from lary_schema.training import CARD_FILE, TrainedCard
-from lary_worker import Latents, Model, Weights
+from lary_schema.base import WeightsError
+from lary_schema.trained import CHECKPOINT
+from lary_trainer.trained import TrainedModel
+from lary_worker import Latents, Weights
 
-from lary_lara.facts import CHECKPOINT, MotoConfig, preprocessing_id
+from lary_lara.facts import MotoConfig, preprocessing_id
 from lary_lara.frames import resize_area
 
 if TYPE_CHECKING:
     import numpy as np
     import torch
-    from lary_schema.cards import ModelCard
     from numpy.typing import NDArray
 
     from lary_lara.network import Tokenizer
@@ -26,19 +25,8 @@ TINY = MotoConfig(
 """Of self tests: the shapes of the family's example."""
 
 
-class Moto(Model):
+class Moto(TrainedModel):
     """Variants: `embed`, before the quantiser; `codebook`, the nearest code; `onehot`, its number."""
-
-    @classmethod
-    def resolve(cls, card: ModelCard, key: str) -> ModelCard:
-        """The card that lies beside the trained weights. Raises ContractError where there is none."""
-        path = Mounts.from_env().weights / CHECKPOINT / CARD_FILE
-        if not path.exists() and key == card.example:
-            return card.model_copy(update={"key": key, "pattern": None, "example": None})
-        trained = TrainedCard.read(path).card
-        if not key.startswith(trained.key):
-            raise ContractError(f"{path}: is the card of {trained.key}, asked for is {key}; plan the job again")
-        return trained.model_copy(update={"key": key, "pattern": None, "example": None})
 
     def preprocess(self, frames: NDArray[np.uint8]) -> NDArray[Any]:
         """-> uint8 (T, size, size, 3)."""

@@ -4,6 +4,7 @@ from typing import Any, Literal, Self
 
 from lary_schema.base import ContractError, Document
 from lary_schema.cards import Mode, ModelCard, ModeSpec, TensorSpec, WeightSpec
+from lary_schema.trained import CHECKPOINT
 from lary_schema.training import Recipe
 from pydantic import Field, model_validator
 
@@ -15,8 +16,6 @@ VARIANTS = ("embed", "codebook", "onehot")
 """Of the read-out: before the quantiser (the default), the nearest code's vector, its number as a one-hot vector."""
 CLIP_FRAMES = 9
 """Sampled frames of a clip in `video` mode."""
-CHECKPOINT = "checkpoint"
-"""Name and path of a trained model's own folder among its weights."""
 LPIPS_TERM = "lpips"
 
 ENCODER_WEIGHTS = {

@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Any, Self
 
 from lary_schema.base import ContractError, Document, WeightsError
 from lary_schema.cards import Mode, ModelCard, ModeSpec, TensorSpec, WeightSpec
-from lary_schema.mounts import Mounts
-from lary_schema.training import CARD_FILE, CONFIG_FILE, MODEL_FILE, Recipe, TrainedCard
+from lary_schema.trained import CHECKPOINT
+from lary_schema.training import CONFIG_FILE, MODEL_FILE, Recipe
+from lary_trainer.trained import TrainedModel
 from lary_trainer.trainee import Batch, Facts, Outputs, Trainee
-from lary_worker import Latents, Model, Weights
+from lary_worker import Latents, Weights
 from pydantic import Field, model_validator
 
 from lary_lara.frames import resize_area
@@ -28,7 +29,6 @@ if TYPE_CHECKING:
 
     from lary_lara.pca_network import Components
 
-CHECKPOINT = "checkpoint"
 CLIP_FRAMES = 9
 """Sampled frames of a clip in `video` mode."""
 
@@ -109,19 +109,8 @@ class PcaTrainee(Trainee):
         return dict(_components(network).state_dict()), config | self.config.model_dump()
 
 
-class Pca(Model):
+class Pca(TrainedModel):
     """A latent of one token: the components of the difference, each over its deviation in training."""
-
-    @classmethod
-    def resolve(cls, card: ModelCard, key: str) -> ModelCard:
-        """The card that lies beside the trained weights. Raises ContractError where there is none."""
-        path = Mounts.from_env().weights / CHECKPOINT / CARD_FILE
-        if not path.exists() and key == card.example:
-            return card.model_copy(update={"key": key, "pattern": None, "example": None})
-        trained = TrainedCard.read(path).card
-        if not key.startswith(trained.key):
-            raise ContractError(f"{path}: is the card of {trained.key}, asked for is {key}; plan the job again")
-        return trained.model_copy(update={"key": key, "pattern": None, "example": None})
 
     def preprocess(self, frames: NDArray[np.uint8]) -> NDArray[Any]:
         """-> uint8 (T, size, size, 3)."""

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from lary_schema.base import ContractError, file_sha256, fingerprint, unknown_key
 from lary_schema.cards import ImageCard, ModelCard, WeightSpec
+from lary_schema.trained import CHECKPOINT
 from lary_schema.training import KEY_DIGITS, Recipe, TrainValues
 from lary_worker import registry
 from lary_worker.sources import code_sha256
@@ -12,8 +13,6 @@ from lary_worker.sources import code_sha256
 from lary_trainer.trainee import Trainee
 
 GROUP = "lary.trainees"
-CHECKPOINT = "checkpoint"
-"""Name of a trained model's own weights in its card."""
 _NO_VALUES = ("__main__.py",)
 
 
