@@ -17,12 +17,13 @@ OURS = {
     "lary_worker": {"lary_schema"},
     "lary_trainer": {"lary_schema", "lary_worker"},
     "lary_probe": {"lary_schema"},
-    "lary_results": {"lary_schema"},
+    "lary_terminal": {"lary_schema"},
+    "lary_results": {"lary_schema", "lary_terminal"},
     "lary_demo": {"lary_schema"},
     "lary_conformance": {"lary_schema", "lary_demo", "lary_orch"},
-    "lary_slurm": {"lary_schema", "lary_results", "lary_orch"},
-    "lary_study": {"lary_schema", "lary_results", "lary_orch"},
-    "lary_orch": {"lary_schema", "lary_results", "lary_demo"},
+    "lary_slurm": {"lary_schema", "lary_terminal", "lary_results", "lary_orch"},
+    "lary_study": {"lary_schema", "lary_terminal", "lary_results", "lary_orch"},
+    "lary_orch": {"lary_schema", "lary_terminal", "lary_results", "lary_demo"},
 }
 MODEL_IMAGE = {"lary_schema", "lary_worker", "lary_trainer"}
 """What the package of a model image may import of ours."""
@@ -120,7 +121,7 @@ def test_the_rooms_of_the_orchestrator() -> None:
     assert found.most_complex.complexity < 15
 
 
-@pytest.mark.parametrize("name", ["results", "demo", "conformance", "slurm", "study"])
+@pytest.mark.parametrize("name", ["terminal", "results", "demo", "conformance", "slurm", "study"])
 def test_functions_of_what_left_the_orchestrator(name: str) -> None:
     found = measured(REPO / f"shared/{name}/src/lary_{name}")
     assert found.longest.lines < 45

@@ -16,9 +16,9 @@ from lary_orch.cli import COMMANDS, datasets, models, options, plan, report, res
 from lary_orch.plan.files import write_job, write_plan
 from lary_results import leaderboard, scores
 from lary_results.files import read_results
-from lary_results.tables import Table, plain, show, size_text
 from lary_schema.atomic import publish_text
 from lary_schema.base import ContractError
+from lary_terminal.tables import Table, plain, show, size_text
 
 MINE = {"datasets": datasets, "models": models, "plan": plan, "report": report, "results": results, "status": status}
 

@@ -4,12 +4,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from lary_orch.run import progress
-from lary_orch.run.progress import LiveBars, PlainLines, amounts, watching
 from lary_orch.runtimes.base import Observer, Outcome
 from lary_orch.runtimes.devices import Slot
 from lary_orch.runtimes.jobs import Job
 from lary_schema.events import BatchHalved, Failed, Finished, Progress, Split, Started, Warned
+from lary_terminal import progress
+from lary_terminal.progress import LiveBars, PlainLines, amounts, watching
 from rich.console import Console
 
 MakeWork = Callable[..., Job]

@@ -14,8 +14,8 @@ from lary_results.board import Board, boards
 from lary_results.files import read_results
 from lary_results.notes import notes
 from lary_results.scores import Score, collect
-from lary_results.tables import Table, plain
 from lary_schema.results import Interval
+from lary_terminal.tables import Table, plain
 
 Write = Callable[..., Path]
 RECIPE = {"epochs": 15, "lr": 0.1, "seeds": [0]}

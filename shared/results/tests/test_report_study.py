@@ -12,9 +12,9 @@ from lary_results.study.arms import Study
 from lary_results.study.measures import is_collapsed
 from lary_results.study.record import StudyEntry, StudyRecord
 from lary_results.study.tables import study_tables
-from lary_results.tables import plain
 from lary_schema.cards import PairColumns
 from lary_schema.training import Measures, Optimiser, Recipe, TrainData, TrainResult, TrainValues
+from lary_terminal.tables import plain
 
 PIXEL = base64.b64decode(
     "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="

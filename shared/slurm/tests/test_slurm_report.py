@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 from lary_orch.run.failures import report_failures
-from lary_orch.run.progress import JsonLines, PlainLines
-from lary_results.tables import plain
 from lary_schema.events import Failed, Started, Warned, to_line
 from lary_schema.runs import PlanFile
 from lary_slurm.report import cluster_state, cluster_table
+from lary_terminal.progress import JsonLines, PlainLines
+from lary_terminal.tables import plain
 
 
 def _states(rig: Any) -> dict[str, tuple[str, str]]:

@@ -83,7 +83,7 @@ def _outermost(targets: dict[Path, Target]) -> Iterator[Target]:
 
 
 def _confirm(targets: list[Target]) -> None:
-    from lary_results.tables import size_text
+    from lary_terminal.tables import size_text
 
     for target in targets:
         click.echo(f"{target.path} ({size_text(target.size)}): {target.why}")
@@ -91,7 +91,7 @@ def _confirm(targets: list[Target]) -> None:
 
 
 def _remove(targets: list[Target], *, dry_run: bool) -> None:
-    from lary_results.tables import size_text
+    from lary_terminal.tables import size_text
 
     freed = 0
     for target in targets:

@@ -31,7 +31,7 @@ def command(workspace: Workspace, catalog: Catalog, as_json: bool) -> None:
     lary-orch datasets
     lary-orch datasets --catalog ~/my-data --data-dir /mnt/data
     """
-    from lary_results.tables import Table, show
+    from lary_terminal.tables import Table, show
 
     found = [row(card, file, workspace) for file, card in catalog.datasets]
     if as_json:

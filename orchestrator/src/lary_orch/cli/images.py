@@ -30,7 +30,7 @@ def build(catalog: Catalog, names: tuple[str, ...], base_image: str | None, no_c
 
     NAMES without `base` leave the base as it is, unless --base-image is given or it is missing.
     """
-    from lary_results.tables import size_text
+    from lary_terminal.tables import size_text
 
     from lary_orch.runtimes.docker import connect
     from lary_orch.runtimes.image_builder import build as build_one
@@ -64,7 +64,7 @@ def ls(catalog: Catalog, as_json: bool) -> None:
     import sys
     from dataclasses import asdict
 
-    from lary_results.tables import Table, show, size_text
+    from lary_terminal.tables import Table, show, size_text
 
     from lary_orch.runtimes.docker import connect
     from lary_orch.runtimes.image_builder import built

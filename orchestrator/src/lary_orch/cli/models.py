@@ -28,8 +28,8 @@ def command(trained: bool, workspace: Workspace, catalog: Catalog, as_json: bool
     lary-orch models --catalog ~/my-models --json
     lary-orch models --trained
     """
-    from lary_results.tables import Table, show
     from lary_results.trained import trained_rows, trained_table
+    from lary_terminal.tables import Table, show
 
     found = list(trained_rows(workspace.trained) if trained else rows(catalog, workspace))
     if as_json:

@@ -66,7 +66,7 @@ def _document(plan: Plan) -> dict[str, Any]:
 
 
 def _show(plan: Plan) -> None:
-    from lary_results.tables import Table, show, size_text
+    from lary_terminal.tables import Table, show, size_text
 
     finished = len(plan.probes) - sum(probe.result is None for probe in plan.probes)
     whole = sum(not store.missing for store in plan.stores)
@@ -85,7 +85,7 @@ def _show(plan: Plan) -> None:
 
 
 def _cells(planned: Job) -> tuple[str, ...]:
-    from lary_results.tables import size_text
+    from lary_terminal.tables import size_text
 
     job = planned.document
     if isinstance(job, ProbeJob):

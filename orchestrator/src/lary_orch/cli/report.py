@@ -38,10 +38,10 @@ def command(
     from lary_results.report.evidence import gather
     from lary_results.report.page import page
     from lary_results.study.tables import load_studies
-    from lary_results.tables import size_text
     from lary_schema.atomic import publish_bytes
     from lary_schema.base import ContractError
     from lary_schema.printable import printable
+    from lary_terminal.tables import size_text
 
     from lary_orch.catalog.protocol_cards import protocol_titles
 

@@ -129,7 +129,7 @@ def _show(found: "Sequence[Score]", workspace: Workspace, max_failed: float, *, 
 def _pair(found: "Sequence[Score]", models: tuple[str, str], max_failed: float, *, as_json: bool) -> None:
     from lary_results.board import boards
     from lary_results.paired import paired_json, paired_table, pairs
-    from lary_results.tables import show
+    from lary_terminal.tables import show
 
     made = pairs(boards(found, max_failed=max_failed), *models)
     if as_json:
@@ -140,7 +140,7 @@ def _pair(found: "Sequence[Score]", models: tuple[str, str], max_failed: float, 
 
 def _compare(found: "Sequence[Score]", against: Path, tolerance: float, *, as_json: bool) -> None:
     from lary_results.against import compare, comparison_json, comparison_table
-    from lary_results.tables import show
+    from lary_terminal.tables import show
 
     made = compare(found, against, tolerance)
     if as_json:

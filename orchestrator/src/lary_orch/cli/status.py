@@ -30,7 +30,7 @@ def command(run: str | None, workspace: Workspace, failures: bool, as_json: bool
     lary-orch status smoke-1a2b3c4d --failures
     """
     from lary_results.run_state import failed_rows, failure_table, find_plan, run_state, state_tables
-    from lary_results.tables import show
+    from lary_terminal.tables import show
 
     plan = find_plan(workspace.runs, run)
     state = run_state(plan)

@@ -41,7 +41,7 @@ _models = click.argument("models", nargs=-1, metavar="[MODEL]...")
 @json_option
 def ls(models: tuple[str, ...], workspace: Workspace, catalog: Catalog, as_json: bool) -> None:
     """List the files that models need, and where they are looked for."""
-    from lary_results.tables import Table, show
+    from lary_terminal.tables import Table, show
 
     from lary_orch.weights.files import chosen_cards, list_weights
 
@@ -197,7 +197,7 @@ def _record(weight: Weight) -> dict[str, Any]:
 
 
 def _cells(row: dict[str, Any]) -> tuple[str, ...]:
-    from lary_results.tables import size_text
+    from lary_terminal.tables import size_text
 
     absent = "missing" if row["needed"] else "not needed"
     size = absent if row["bytes"] is None else size_text(row["bytes"])

@@ -2,9 +2,9 @@
 
 import shutil
 
-from lary_results.tables import size_text
 from lary_schema.engine_gpu import REMEDY
 from lary_schema.gpus import QUERY, find_gpus
+from lary_terminal.tables import size_text
 
 from lary_orch.doctor.check import Context, Finding
 

@@ -1,6 +1,6 @@
 """Is something lying about that nobody will need?"""
 
-from lary_results.tables import size_text
+from lary_terminal.tables import size_text
 
 from lary_orch.doctor.check import Context, Finding
 from lary_orch.run.cleaning import leftovers

@@ -3,7 +3,7 @@
 import shutil
 from pathlib import Path
 
-from lary_results.tables import size_text
+from lary_terminal.tables import size_text
 
 from lary_orch.doctor.check import Context, Finding
 

@@ -12,6 +12,7 @@ from lary_schema.base import ContractError
 from lary_schema.printable import json_text, printable_lines
 from lary_schema.results import ProbeResult
 from lary_schema.runs import PlanFile
+from lary_terminal.progress import watching
 
 from lary_orch.catalog.cards import Catalog
 from lary_orch.catalog.protocol_cards import protocol_titles
@@ -20,7 +21,6 @@ from lary_orch.plan.jobs import Plan, Request
 from lary_orch.plan.planner import make_plan
 from lary_orch.run.drive import drive
 from lary_orch.run.failures import report_failures, run_code
-from lary_orch.run.progress import watching
 from lary_orch.run.scheduler import one_at_a_time, one_by_one
 from lary_orch.runtimes.base import Opening, Runtime
 from lary_orch.runtimes.choose import needed_images, open_runtime

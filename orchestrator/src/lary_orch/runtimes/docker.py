@@ -18,12 +18,12 @@ from typing import Any
 import docker
 from docker.errors import APIError, DockerException, ImageNotFound, NotFound
 from docker.utils.socket import SocketError
-from lary_results.tables import size_text
 from lary_schema import orphans
 from lary_schema.base import CONTRACT_VERSION, ContractError, ExitCode
 from lary_schema.engine_gpu import REMEDY, GpuAccess, gpu_access
 from lary_schema.events import Failed, Warned, to_line
 from lary_schema.output import BoundedLog, Lines
+from lary_terminal.tables import size_text
 from requests.exceptions import RequestException
 
 from lary_orch.catalog.source import ImageSource

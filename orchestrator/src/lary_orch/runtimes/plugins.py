@@ -10,9 +10,9 @@ from functools import cache
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any, Protocol
 
-from lary_results.tables import Table
 from lary_schema.base import ContractError
 from lary_schema.runs import RunPaths
+from lary_terminal.tables import Table
 
 from lary_orch.runtimes.base import Notify, Runtime
 from lary_orch.runtimes.devices import DeviceChoice

@@ -12,11 +12,11 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 from urllib.parse import urlsplit
 
-from lary_results.tables import size_text
 from lary_schema.atomic import PARTIAL_SUFFIX, sync_dir, sync_file
 from lary_schema.base import ContractError, WeightsError, file_sha256, path_sha256
 from lary_schema.cards import WeightSpec
 from lary_schema.files import damage, visible_files
+from lary_terminal.tables import size_text
 
 Notify = Callable[[str], None]
 DEFAULT_ENDPOINT = "https://huggingface.co"

@@ -10,10 +10,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from lary_results.tables import size_text
 from lary_schema.atomic import PARTIAL_SUFFIX
 from lary_schema.base import ContractError, WeightsError, fingerprint
 from lary_schema.cards import WeightSpec
+from lary_terminal.tables import size_text
 
 from lary_orch.weights.fetch import Notify, check_space, publish, require_https
 

@@ -8,12 +8,12 @@ from typing import Any, Protocol
 
 from lary_schema.base import ContractError, read_json
 from lary_schema.printable import finite
+from lary_terminal.tables import Table
 
 from lary_results.comparing import REASONS
 from lary_results.published import TASKS, published
 from lary_results.recipes import recipe_differences
 from lary_results.scores import Score, newest
-from lary_results.tables import Table
 
 ROUNDING = 1e-9
 """Keeps 0.28 - 0.27 within 0.01."""

@@ -3,11 +3,12 @@
 from collections.abc import Sequence
 from typing import TextIO
 
+from lary_terminal.tables import Table, show
+
 from lary_results.board import MAX_FAILED, NO_TITLES, Board, Line, Reference, Titles, boards
 from lary_results.common_rows import CommonScore
 from lary_results.notes import marks, notes
 from lary_results.scores import ARROWS, Column, Score, interval_text, number, printed_number, title_of
-from lary_results.tables import Table, show
 
 
 def tables(scores: Sequence[Score], titles: Titles = NO_TITLES, max_failed: float = MAX_FAILED) -> list[Table]:

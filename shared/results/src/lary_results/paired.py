@@ -8,11 +8,11 @@ from typing import Any
 from lary_schema.base import ContractError
 from lary_schema.intervals import FEW_GROUPS
 from lary_schema.printable import finite
+from lary_terminal.tables import Table
 
 from lary_results.board import Board
 from lary_results.row_scores import RowScores, paired, read_row_scores
 from lary_results.scores import Score, column_name, is_nuisance, number
-from lary_results.tables import Table
 
 METHOD = (
     "a - b on the rows that both have. [ , ] is its 95 % interval, paired by row, groups drawn for both at once; with "

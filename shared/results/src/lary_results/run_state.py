@@ -10,8 +10,7 @@ from lary_schema.metadata import read_rows
 from lary_schema.results import ProbeResult
 from lary_schema.runs import PlanFile, RunProbe, RunStore
 from lary_schema.store.layout import Failure, Store
-
-from lary_results.tables import Table
+from lary_terminal.tables import Table
 
 
 def find_plan(runs: Path, run: str | None) -> PlanFile:

@@ -6,9 +6,9 @@ from typing import Any
 
 from lary_schema.base import ContractError
 from lary_schema.trained import trained_models
+from lary_terminal.tables import Table
 
 from lary_results.study.measures import last
-from lary_results.tables import Table
 
 SHOWN = ("rec", "copy", "perplexity", "centred_cosine")
 """Measures that a line has room for."""

@@ -19,7 +19,7 @@ def command(catalog: Catalog, names: tuple[str, ...], folder: Path) -> None:
     or `enroot` is on this machine. NAMES are images; without any, all that the catalog has.
     """
     from lary_orch.runtimes.docker import connect
-    from lary_results.tables import size_text
+    from lary_terminal.tables import size_text
 
     from lary_slurm.export import export
 

@@ -7,9 +7,9 @@ import click
 from lary_orch.runtimes.base import Notify, Runtime
 from lary_orch.runtimes.plugins import OwnOption, Plugin, Wanted
 from lary_orch.workspace import Workspace
-from lary_results.tables import Table
 from lary_schema.base import ContractError
 from lary_schema.runs import RunPaths
+from lary_terminal.tables import Table
 
 PROFILE = OwnOption(
     "--profile",

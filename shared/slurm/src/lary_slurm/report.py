@@ -4,9 +4,9 @@ from collections import Counter
 from typing import Any
 
 from lary_orch.run.attempts import FINAL
-from lary_results.tables import Table
 from lary_schema.base import ContractError, ExitCode, explain
 from lary_schema.runs import RunPaths
+from lary_terminal.tables import Table
 
 from lary_slurm.client import RUNNING, Client, QueueEntry
 from lary_slurm.state import Marks, Session, SessionPaths, Submission

@@ -83,7 +83,7 @@ def _show_plan(plan: "Plan", *, as_json: bool) -> int:
         jobs = [job.document.model_dump(mode="json") for job in plan.todo if job.document]
         click.echo(json.dumps({"run": plan.run, "jobs": jobs}, indent=2, ensure_ascii=False))
     else:
-        from lary_results.tables import Table, show
+        from lary_terminal.tables import Table, show
 
         rows: list[tuple[str, ...]] = [(job.id, some(job.needs, most=2) or "-") for job in plan.todo]
         done = sum(job.result is not None for job in (*plan.trainings, *plan.probes))

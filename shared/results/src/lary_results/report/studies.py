@@ -7,12 +7,12 @@ from typing import NamedTuple
 
 from lary_schema.trained import Checkpoint
 from lary_schema.training import TrainResult
+from lary_terminal.tables import Table
 
 from lary_results.report.markup import Child, Html, details, el, slug, table
 from lary_results.study.arms import Study
 from lary_results.study.measures import codes, curve, is_collapsed
 from lary_results.study.tables import study_tables
-from lary_results.tables import Table
 
 WIDTH, HEIGHT = 220, 90
 """Of a chart, in its own units."""

@@ -10,6 +10,7 @@ from typing import Any, TextIO
 from lary_schema.base import ContractError
 from lary_schema.intervals import FEW_GROUPS
 from lary_schema.printable import finite, json_text, printable_lines
+from lary_terminal.tables import Table, show
 
 from lary_results.files import read_results
 from lary_results.study import measures
@@ -24,7 +25,6 @@ from lary_results.study.arms import (
     read_study,
 )
 from lary_results.study.record import find_record, records
-from lary_results.tables import Table, show
 
 NOTHING = "-"
 METHOD = (

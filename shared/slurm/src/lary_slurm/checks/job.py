@@ -11,9 +11,9 @@ from pathlib import Path
 
 from lary_orch.doctor.check import Context, Finding, worst
 from lary_orch.doctor.disk import LITTLE, nearest_existing
-from lary_results.tables import size_text
 from lary_schema.atomic import PARTIAL_SUFFIX
 from lary_schema.base import ContractError
+from lary_terminal.tables import size_text
 
 from lary_slurm.client import client_env, run_apart
 from lary_slurm.profile import Profile, load_profile

@@ -3,7 +3,7 @@
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, TextIO
+from typing import Any, Protocol, TextIO
 
 from lary_schema.events import BatchHalved, Event, Failed, Finished, Progress, Split, Started, Warned
 from lary_schema.printable import json_text, printable, printable_lines
@@ -14,10 +14,6 @@ from rich.progress import Progress as Bars
 from rich.table import Column
 from rich.text import Text
 
-from lary_orch.runtimes.base import Observer, Outcome
-from lary_orch.runtimes.devices import Slot
-from lary_orch.runtimes.jobs import Task
-
 PLAIN_EVERY_S = 10.0
 """At most one line per job in this time where no terminal shows bars."""
 WIDE, BAR, NARROW_BAR = 120, 20, 6
@@ -26,8 +22,55 @@ MARKS = {"done": ("done", "green"), "failed": ("FAILED", "red"), "skipped": ("sk
 STOPPED = ("stopped", "yellow")
 
 
+class Task(Protocol):
+    """A job, as far as it is shown."""
+
+    @property
+    def id(self) -> str: ...
+
+    @property
+    def verb(self) -> str: ...
+
+    @property
+    def title(self) -> str:
+        """What is done to what."""
+
+
+class Device(Protocol):
+    """What a job computes on."""
+
+    @property
+    def name(self) -> str: ...
+
+
+class Slot(Protocol):
+    """Where a job runs."""
+
+    @property
+    def device(self) -> Device: ...
+
+
+class Outcome(Protocol):
+    """How a job ended."""
+
+    @property
+    def task(self) -> Task: ...
+
+    @property
+    def state(self) -> str: ...
+
+    @property
+    def code(self) -> int: ...
+
+    @property
+    def message(self) -> str: ...
+
+    @property
+    def attempts(self) -> int: ...
+
+
 @contextmanager
-def watching(jobs: int, out: TextIO, *, as_json: bool) -> Iterator[Observer]:
+def watching(jobs: int, out: TextIO, *, as_json: bool) -> Iterator["JsonLines | LiveBars | PlainLines"]:
     """The watch that fits `out`; it is closed at the end, and then the terminal is as before."""
     console = Console(file=terminal_of(out), highlight=False)
     if as_json:

@@ -1,0 +1,1 @@
+"""What the LAM bench shows on a terminal: tables at any width, running jobs."""
