@@ -73,10 +73,12 @@ def failed_rows(root: Path) -> int:
 
 
 def scores(root: Path) -> dict[str, Any]:
-    """By result: its values."""
+    """By result (run, model, control): its values."""
     documents = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(root.rglob("result.json"))]
     return {
-        f"{doc['model']}/{doc['control']}": {split: score["value"] for split, score in doc["splits"].items()}
+        f"{doc['run']}/{doc['model']}/{doc['control']}": {
+            split: score["value"] for split, score in doc["splits"].items()
+        }
         for doc in documents
     }
 

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from lary_orch.catalog.protocol_cards import load_protocol
 from lary_orch.plan.jobs import Plan, Probing
 from lary_orch.plan.planner import make_plan
+from lary_orch.runtimes.refusals import TRIES, KilledError
 from lary_schema.base import ContractError, ExitCode, TooManyFailedError, WeightsError
 from lary_schema.events import TRANSIENT, Reason
 from lary_schema.jobs import ExtractJob, ProbeJob
@@ -387,6 +388,23 @@ def test_an_image_that_breaks_the_contract_is_named(world: Any, monkeypatch: pyt
     world.toy()
     monkeypatch.setattr(world.runtime, "query", lambda prepared, *arguments: "hello")
     assert "describe of image lary/baseline:test: the reply is not JSON" in str(world.plan().problems[0])
+
+
+def test_a_killed_query_changes_no_plan(world: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else the run would go on without that model, and the control stand on another one."""
+    world.toy()
+    queries, reply = iter(range(99)), world.runtime.query
+
+    def query(prepared: Any, *arguments: str) -> Any:
+        if next(queries) % TRIES < TRIES - 1:
+            raise KilledError("killed")
+        return reply(prepared, *arguments)
+
+    monkeypatch.setattr(world.runtime, "query", query)
+    plan = world.plan(("frame-diff", "pixels"), control=True)
+    assert plan.problems == ()
+    monkeypatch.undo()
+    assert plan.run == world.plan(("frame-diff", "pixels"), control=True).run
 
 
 def test_generated_sets_are_made_in_the_workspace(world: Any, monkeypatch: pytest.MonkeyPatch) -> None:

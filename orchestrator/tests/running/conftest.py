@@ -25,6 +25,11 @@ from pathlib import Path
 if sys.argv[1] == "describe":
     if os.environ["LARY_IMAGE"] == "broken":
         sys.exit("no such image here")
+    fatal = Path(__file__).with_name("fatal")
+    if fatal.exists():
+        left = int(fatal.read_text()) - 1
+        fatal.unlink() if left == 0 else fatal.write_text(str(left))
+        os.kill(os.getpid(), signal.SIGKILL)
     print(json.dumps({"image": os.environ["LARY_IMAGE"], "gpu": os.environ["CUDA_VISIBLE_DEVICES"]}))
     sys.exit(0)
 

@@ -14,6 +14,7 @@ from lary_orch.runtimes import process
 from lary_orch.runtimes.devices import Device, Slot
 from lary_orch.runtimes.jobs import Job, Prepared
 from lary_orch.runtimes.process import ProcessRuntime, ProcessTask, base_env, task_env
+from lary_orch.runtimes.refusals import TRIES, KilledError, tried_again
 from lary_schema import orphans
 from lary_schema.base import ContractError
 from lary_schema.output import BoundedLog
@@ -147,6 +148,18 @@ def test_ask_says_what_the_image_said_and_what_to_do(runtime: ProcessRuntime, pr
     broken = replace(prepared, source=replace(prepared.source, card=card))
     with pytest.raises(ContractError, match=r"(?s)exit 1.*no such image here.*install it"):
         runtime.query(broken, "describe")
+
+
+def test_a_killed_query_is_tried_again_and_is_no_fault_of_the_image(
+    runtime: ProcessRuntime, prepared: Prepared, tmp_path: Path
+) -> None:
+    fatal = tmp_path / "modules/fatal"
+    fatal.write_text(str(TRIES - 1))
+    assert json.loads(tried_again(lambda: runtime.query(prepared, "describe")))["image"] == "fake"
+    fatal.write_text(str(TRIES))
+    with pytest.raises(KilledError, match=r"describe: killed \(SIGKILL\).*run the same command again$"):
+        tried_again(lambda: runtime.query(prepared, "describe"))
+    assert not fatal.exists()
 
 
 @pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="orphans are found through /proc")

@@ -15,6 +15,7 @@ from lary_schema.training import Recipe
 from lary_orch.cache import remembered
 from lary_orch.runtimes.base import Folder, Runtime
 from lary_orch.runtimes.jobs import Prepared
+from lary_orch.runtimes.refusals import tried_again
 
 
 def describe(runtime: Runtime, prepared: Prepared, key: str, cache: Path) -> ModelCard:
@@ -56,7 +57,7 @@ def _query_recipe(runtime: Runtime, prepared: Prepared, document: str, cache: Pa
     publish_text(file, document)
     folder = Folder(file.absolute(), f"/recipe/{file.name}")
     path = folder.target if runtime.isolates else str(folder.source)
-    return runtime.query(prepared, "describe", "--recipe", path, folders=(folder,))
+    return tried_again(lambda: runtime.query(prepared, "describe", "--recipe", path, folders=(folder,)))
 
 
 def _one_model(card: ImageCard, where: str) -> tuple[ModelCard, dict[str, str] | None]:
@@ -78,7 +79,8 @@ def describe_probe(runtime: Runtime, prepared: Prepared, cache: Path) -> str:
 def _describe(runtime: Runtime, prepared: Prepared, cache: Path, *arguments: str) -> ImageCard:
     where = f"describe of image {prepared.ref}"
     key = [runtime.name, prepared.source.card.name, prepared.identity, *arguments]
-    reply = remembered(cache, "describe", key, lambda: _json(runtime.query(prepared, "describe", *arguments), where))
+    query = partial(runtime.query, prepared, "describe", *arguments)
+    reply = remembered(cache, "describe", key, lambda: _json(tried_again(query), where))
     return ImageCard.parse(reply, where)
 
 

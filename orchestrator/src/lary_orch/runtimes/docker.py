@@ -161,7 +161,7 @@ class DockerRuntime(LocalRuntime):
         with tempfile.TemporaryDirectory() as folder:
             log = Path(folder) / "stderr.log"
             running = self._launch(created, log, what)
-            timer = threading.Timer(limit_s, running.stop)
+            began, timer = time.monotonic(), threading.Timer(limit_s, running.stop)
             timer.start()
             try:
                 reply = "".join(running.lines())
@@ -169,6 +169,8 @@ class DockerRuntime(LocalRuntime):
                 timer.cancel()
                 running.stop(grace_s=0)
                 code = running.wait()
+            if code and time.monotonic() - began >= limit_s:
+                raise ContractError(f"{what}: no reply within {limit_s:.0f} s")
             if code:
                 errors = log.read_text(encoding="utf-8", errors="replace")
                 raise refusal(what, tuple(created["command"]), code, reply, errors, f"{source} makes the image anew")
