@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from lary_lara.alignment import alignment_loss, alignment_measures
+from lary_lara.alignment import RELATIVE, alignment_loss, alignment_measures, policy_rows
 from lary_lara.joint import JointNetwork
 from lary_lara.joint_facts import LaraConfig
 from lary_lara.lara import LaraTrainee
@@ -17,7 +17,6 @@ from lary_lara.policy import flow_times, word_numbers
 from lary_schema.base import ContractError, WeightsError
 from lary_schema.training import Recipe
 from lary_trainer.chance import stream
-from lary_trainer.inputs import label_order
 from lary_trainer.schedule import make_optimiser
 from lary_trainer.steps import Stepper
 from lary_trainer.trainee import Batch, Facts, Outputs
@@ -176,8 +175,14 @@ def test_nothing_frozen_gets_a_gradient(start: Path) -> None:
 
 @pytest.mark.parametrize(
     "config",
-    [{}, {"alignment": "contrastive"}, {"lam": "frozen"}, {"policy": "none", "action_head": "linear"}],
-    ids=["A2", "A2c", "A4", "A5"],
+    [
+        {},
+        {"alignment": "contrastive"},
+        {"alignment": "contrastive", "pairing": "permuted"},
+        {"lam": "frozen"},
+        {"policy": "none", "action_head": "linear"},
+    ],
+    ids=["A2", "A2c", "A3c", "A4", "A5"],
 )
 def test_the_objective_is_the_weighted_sum_whole_and_in_parts(start: Path, config: dict[str, Any]) -> None:
     part, totals, weights = batch(), [], []
@@ -215,16 +220,43 @@ def test_a_frozen_tokenizer_keeps_its_bytes(start: Path) -> None:
     assert all(torch.equal(exported[name], t) for name, t in kept.items())
 
 
-def test_permuted_labels_change_the_pairing_alone() -> None:
-    order = label_order(50, 4)
-    assert sorted(order.tolist()) == list(range(50))
-    assert (order != np.arange(50)).sum() > 40
-    assert np.array_equal(order, label_order(50, 4))
-    assert not np.array_equal(order, label_order(50, 5))
-    assert LaraTrainee.permutes_labels(recipe(actions="permuted"))
-    assert not LaraTrainee.permutes_labels(recipe(actions=True))
-    networks = [built(trainee(actions=actions)).state_dict() for actions in ("true", "permuted")]
-    assert all(torch.equal(networks[0][name], t) for name, t in networks[1].items())
+@pytest.mark.parametrize("alignment", ["cosine", "centred", "contrastive"])
+def test_permuted_pairs_change_the_pairing_alone(start: Path, alignment: str) -> None:
+    """Network, outputs and every other term are equal; the alignment is that of the embeddings with other samples."""
+    made = [trainee(alignment=alignment, pairing=pairing) for pairing in ("own", "permuted")]
+    networks, part = [built(one, {"start": start}) for one in made], batch(step=3)
+    assert all(torch.equal(networks[0].state_dict()[name], t) for name, t in networks[1].state_dict().items())
+    outputs = [one.forward(network, part) for one, network in zip(made, networks, strict=True)]
+    assert outputs[0].keys() == outputs[1].keys()
+    assert all(torch.equal(outputs[1][name], value) for name, value in outputs[0].items())
+    own, permuted = (one.losses(found, part) for one, found in zip(made, outputs, strict=True))
+    assert {name for name, term in own.items() if not torch.equal(permuted[name], term)} == {"alignment"}
+    rows = policy_rows(made[1].config, part, 8, relative=alignment in RELATIVE)
+    aligned, embeddings = outputs[0]["aligned"], outputs[0]["embeddings"].flatten(1)
+    assert torch.equal(permuted["alignment"], alignment_loss(made[1].config, aligned[rows], embeddings))
+    assert torch.equal(own["alignment"], alignment_loss(made[0].config, aligned, embeddings))
+
+
+@pytest.mark.parametrize("relative", [False, True])
+def test_rows_get_the_samples_of_others(relative: bool) -> None:
+    """Each once, by seed and step alone; of itself never, or where rows are compared as often as any other."""
+    config = LaraConfig.model_validate(SIZES | {"pairing": "permuted"})
+    drawn = torch.stack([policy_rows(config, batch(step), 8, relative=relative) for step in range(400)])
+    assert torch.equal(drawn[7], policy_rows(config, batch(7), 8, relative=relative))
+    assert not torch.equal(drawn[7], policy_rows(config, batch(7, seed=1), 8, relative=relative))
+    assert torch.equal(drawn.sort(1).values, torch.arange(8).expand(400, -1))
+    own = (drawn == torch.arange(8)).float().mean().item()
+    assert own == pytest.approx(1 / 8, abs=0.03) if relative else own == 0
+
+
+def test_regression_of_permuted_pairs_reads_the_actions_of_others(start: Path) -> None:
+    made = trainee(policy="none", action_head="linear", pairing="permuted")
+    part = batch()
+    outputs = made.forward(built(made, {"start": start}), part)
+    rows = policy_rows(made.config, part, 8, relative=False)
+    assert part.actions is not None
+    expected = (outputs["regressed"] - part.actions.flatten(1)[rows]).square().mean()
+    torch.testing.assert_close(made.losses(outputs, part)["regression"], expected)
 
 
 def test_supervision_says_which_labels_were_seen() -> None:
@@ -342,7 +374,7 @@ def test_the_policy_learns_and_its_conditions_matter(start: Path) -> None:
         ({"alignment": "cos"}, "alignment"),
         ({"alignment_layer": -6}, "alignment_layer -6 is none of 5 hidden states"),
         ({"policy": "none"}, "needs action_head: linear"),
-        ({"actions": "shuffled"}, "actions"),
+        ({"pairing": "shuffled"}, "pairing"),
         ({"policy_width": 18}, "policy_width 18"),
         ({"losses": {"flow": 1.0, "pixels": 1.0, "quantiser": 1.0}}, "without a weight: alignment"),
     ],

@@ -1,10 +1,16 @@
 """How alike the policy's hidden state and the tokenizer's embedding are: as a loss, and as it is measured."""
 
 import torch
+from lary_trainer.chance import stream
+from lary_trainer.trainee import Batch
 from torch import Tensor
 from torch.nn import functional
 
 from lary_lara.joint_facts import LaraConfig
+from lary_lara.measures import successors
+
+RELATIVE = ("centred", "contrastive")
+"""Alignments that compare a row with the others of its batch."""
 
 
 def alignment_loss(config: LaraConfig, policy: Tensor, latent: Tensor) -> Tensor:
@@ -21,6 +27,18 @@ def alignment_loss(config: LaraConfig, policy: Tensor, latent: Tensor) -> Tensor
     alike = functional.normalize(policy, dim=-1) @ functional.normalize(latent, dim=-1).mT / config.temperature
     own = torch.arange(len(alike), device=alike.device)
     return (functional.cross_entropy(alike, own) + functional.cross_entropy(alike.mT, own)) / 2
+
+
+def policy_rows(config: LaraConfig, batch: Batch, count: int, *, relative: bool) -> Tensor:
+    """(count,) int64: for each embedding the row whose policy sample goes with it, by (seed, step).
+
+    Permuted, a loss of single pairs never gets a row's own. One that is `relative` to the batch has to get it as often
+    as any other: if it never did, "not your own" could be learnt from it, and what is measured would be below chance.
+    """
+    if config.pairing == "own":
+        return torch.arange(count)
+    order = stream(batch.seed, "pairing", batch.step).permutation(count)
+    return torch.from_numpy(order if relative else successors(order))
 
 
 def centred(vectors: Tensor) -> Tensor:

@@ -50,14 +50,14 @@ class JointNetwork(nn.Module):
         return self.policy.condition(features, positions, said.to(frames.device))
 
     def action_outputs(self, batch: Batch, embeddings: Tensor, purpose: str, step: int) -> Outputs:
-        """Squared errors per row, the state that is aligned, and whose actions are known (1 or 0)."""
+        """By row: the policy's squared error, the state that is aligned, actions as the regression reads them from the
+        embedding (B, S * A), and whose actions are known (1 or 0)."""
         if batch.actions is None or batch.labelled is None:
             return {"labelled": torch.zeros(len(batch.frames), device=batch.frames.device)}
         actions = torch.where(batch.labelled[:, None, None], batch.actions, 0.0)
         outputs: Outputs = {"labelled": batch.labelled.float()}
         if self.regression is not None:
-            predicted = self.regression(embeddings.flatten(1))
-            outputs["regression"] = (predicted - actions.flatten(1)).square().mean(1)
+            outputs["regressed"] = self.regression(embeddings.flatten(1))
         if self.policy is not None:
             context, seen = self.condition(batch.frames[:, 0], batch.text)
             outputs |= self.flow(batch, actions, context, seen, purpose, step)

@@ -1,16 +1,12 @@
 """What recipes may say of the joint stage, beside the tokenizer's own settings. Without torch."""
 
-from typing import Annotated, Any, Literal, Self
+from typing import Any, Literal, Self
 
 from lary_schema.base import ContractError
 from lary_schema.training import Recipe
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import Field, model_validator
 
 from lary_lara.facts import LPIPS_TERM, MotoConfig, check_losses
-
-
-def _yaml_true(value: Any) -> Any:
-    return "true" if value is True else value
 
 
 class LaraConfig(MotoConfig):
@@ -27,8 +23,9 @@ class LaraConfig(MotoConfig):
     """Of the list of hidden states: the input, then every block's output."""
     alignment_token: int = -1
     """Of the action tokens."""
-    actions: Annotated[Literal["true", "permuted"], BeforeValidator(_yaml_true)] = "true"
-    """`permuted`: every row has the actions and the instruction of another."""
+    pairing: Literal["own", "permuted"] = "own"
+    """`permuted`, a control: each embedding goes with the policy's sample (frame, instruction, actions) of another row
+    of the batch, anew at every step."""
     lam: Literal["trained", "frozen"] = "trained"
     policy: Literal["flow", "none"] = "flow"
     action_head: Literal["none", "linear"] = "none"

@@ -34,10 +34,11 @@ def measure_actions(network: JointNetwork, batches: Batches) -> dict[str, float]
         embeddings = network.tokenizer.embed(network.tokenizer.features(first), network.tokenizer.features(target))
         outputs = network.action_outputs(batch, embeddings, "held-out flow", 0)
         known = batch.labelled
-        errors: dict[str, Tensor] = {name: outputs[name] for name in ("flow", "regression") if name in outputs}
-        errors["mean_action"] = batch.actions.square().flatten(1).mean(1)
+        errors: dict[str, Tensor] = {"mean_action": batch.actions.square().flatten(1).mean(1)}
+        if network.regression is not None:
+            errors["regression"] = (outputs["regressed"] - batch.actions.flatten(1)).square().mean(1)
         if network.policy is not None:
-            errors |= _of_policy(network, batch)
+            errors |= {"flow": outputs["flow"], **_of_policy(network, batch)}
             aligned.append(outputs["aligned"][known].cpu())
             latents.append(embeddings.flatten(1)[known].cpu())
         for name, values in errors.items():

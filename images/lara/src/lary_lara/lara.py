@@ -48,10 +48,6 @@ class LaraTrainee(MotoTrainee):
         config = cls.read_config(recipe)
         return config.policy == "flow" and config.instruction
 
-    @classmethod
-    def permutes_labels(cls, recipe: Recipe) -> bool:
-        return cls.read_config(recipe).actions == "permuted"
-
     # --- the network ------------------------------------------------------------------------------
 
     def build(self, init: Mapping[str, Path], device: torch.device) -> nn.Module:
@@ -78,20 +74,29 @@ class LaraTrainee(MotoTrainee):
         return outputs | joint.action_outputs(batch, outputs["embeddings"], "flow", batch.step)
 
     def losses(self, outputs: Outputs, batch: Batch) -> dict[str, torch.Tensor]:
-        from lary_lara.alignment import alignment_loss
-
         terms = super().losses(outputs, batch)
-        seen = outputs["labelled"]
-        for name in ("flow", "regression"):
-            if name in outputs:
-                terms[name] = (outputs[name] * seen).sum() / seen.sum().clamp_min(1)
-        if "aligned" in outputs:
-            known = seen > 0
-            terms["alignment"] = alignment_loss(
-                self.config, outputs["aligned"][known], outputs["embeddings"].flatten(1)[known]
-            )
+        known = outputs["labelled"] > 0
+        if known.any():
+            terms |= self._action_losses(outputs, batch, known)
         off = (TERMS & set(self.recipe.losses)) - set(terms)
         return terms | {name: outputs["pixels"].new_zeros(()) for name in off}
+
+    def _action_losses(self, outputs: Outputs, batch: Batch, known: torch.Tensor) -> dict[str, torch.Tensor]:
+        """Over the rows whose actions are known. What joins embedding and policy may be of two rows (`pairing`)."""
+        from lary_lara.alignment import RELATIVE, alignment_loss, policy_rows
+
+        terms, count = {}, int(known.sum())
+        if "flow" in outputs:
+            rows = policy_rows(self.config, batch, count, relative=self.config.alignment in RELATIVE)
+            terms["flow"] = outputs["flow"][known].mean()
+            terms["alignment"] = alignment_loss(
+                self.config, outputs["aligned"][known][rows], outputs["embeddings"].flatten(1)[known]
+            )
+        if "regressed" in outputs and batch.actions is not None:
+            actions = batch.actions[known].flatten(1)
+            actions = actions[policy_rows(self.config, batch, count, relative=False)]
+            terms["regression"] = (outputs["regressed"][known] - actions).square().mean()
+        return terms
 
     def after_step(self, network: nn.Module, outputs: Outputs, batch: Batch) -> None:
         if self.config.lam == "trained":

@@ -39,8 +39,14 @@ def _exp_entropy(amounts: Tensor) -> float:
 
 def other_rows(count: int, purpose: str) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
     """For each of `count` rows another one, the same at every evaluation."""
-    order = stream(0, purpose, count).permutation(count)
-    other = np.empty(count, np.int64)
+    return successors(stream(0, purpose, count).permutation(count))
+
+
+def successors(
+    order: np.ndarray[tuple[int], np.dtype[np.int64]],
+) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
+    """For each row the one that follows it in a permutation, read as a circle: never itself, where there are two."""
+    other = np.empty_like(order)
     other[order] = np.roll(order, 1)
     return other
 

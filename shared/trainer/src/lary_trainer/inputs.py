@@ -13,7 +13,6 @@ from lary_schema.training import TrainData, TrainJob
 from lary_worker.pool import PoolConfig
 from numpy.typing import NDArray
 
-from lary_trainer.chance import stream
 from lary_trainer.frames import PairReader, Pairs
 from lary_trainer.order import Order, Rows, Wanted, part
 from lary_trainer.registry import find_trainee, model_card
@@ -109,11 +108,6 @@ class Inputs:
                 yield self.held_out.batch(self.job.values.seed, step, pairs.rows, frames)
 
 
-def label_order(count: int, seed: int) -> Rows:
-    """For each of `count` rows the place of the one whose labels it gets in the control: by the seed alone."""
-    return stream(seed, "permuted labels").permutation(count)
-
-
 def open_inputs(job: TrainJob, mounts: Mounts, device: torch.device, world: World, beat: Callable[[], None]) -> Inputs:
     """Read the CSVs, draw the labelled share, read its labels. Raises ContractError saying what does not fit."""
     values = job.values
@@ -130,8 +124,7 @@ def open_inputs(job: TrainJob, mounts: Mounts, device: torch.device, world: Worl
         labels = Labels(len(rows), len(groups.names), groups.sha256)
     words = split.texts(rows) if texts else []
     facts = Facts(len(rows), shape, tuple(sorted({word for text in words for word in text.split()})))
-    order = label_order(len(rows), values.seed) if trainee.permutes_labels(values.recipe) else np.arange(len(rows))
-    places = dict(zip(rows.tolist(), order.tolist(), strict=True))
+    places = {row: place for place, row in enumerate(rows.tolist())}
     train = _input(job, split, rows, Targets(places, actions, words), beat)
     held_out = None
     if values.held_out is not None and job.held_out is not None:

@@ -91,11 +91,6 @@ class Trainee(ABC):
         """Whether it reads `Batch.text`."""
         return False
 
-    @classmethod
-    def permutes_labels(cls, recipe: Recipe) -> bool:
-        """Whether each training row gets the actions and text of another one, the same throughout: a control."""
-        return False
-
     # --- training ------------------------------------------------------------------------------
 
     @abstractmethod
