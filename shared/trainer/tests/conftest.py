@@ -57,7 +57,7 @@ from lary_trainer import Trainee
 from lary_worker import Latents, Model
 
 KNOWN = {"width", "nan_at", "nan_gradient_at", "room", "terms", "supervised", "text", "couple", "dropout", "pause",
-         "direct", "kill", "health", "ungrouped", "stall"}
+         "direct", "kill", "health", "ungrouped", "stall", "blind", "latents"}
 
 
 def small(frames):
@@ -86,6 +86,22 @@ class ToyTrainee(Trainee):
     @classmethod
     def reads_text(cls, recipe):
         return bool(recipe.config.get("text"))
+
+    @classmethod
+    def reads_frames(cls, recipe):
+        return not recipe.config.get("blind")
+
+    @classmethod
+    def reads_latents(cls, recipe):
+        return tuple(recipe.config.get("latents", ()))
+
+    def pixels(self, batch):
+        """Of a blind one, actions in their place."""
+        import torch
+
+        if self.config.get("blind"):
+            return torch.nn.functional.pad(batch.actions, (0, 189))
+        return batch.frames.float().flatten(2) / 255
 
     def preprocess(self, frames):
         if self.config.get("kill") and frames[0, 0, 0, 0] % 6 == 0:
@@ -136,7 +152,7 @@ class ToyTrainee(Trainee):
         time.sleep(self.config.get("pause", 0))
         if self.config.get("stall") == batch.step:
             time.sleep(600)
-        x = batch.frames.float().flatten(2) / 255
+        x = self.pixels(batch)
         first, target = x[:, 0], x[:, 1]
         z = torch.tanh(network.encoder(x.flatten(1)))
         z = z + 0.1 * row_noise(batch.seed, "noise", batch.step, batch.rows, (z.shape[1],)).to(z.device)
@@ -181,7 +197,7 @@ class ToyTrainee(Trainee):
         rows = 0
         for batch in batches():
             outputs = self.forward(network, batch)
-            x = batch.frames.float().flatten(2) / 255
+            x = self.pixels(batch)
             totals["rec"] += float(outputs["pixels"].sum())
             totals["copy"] += float((x[:, 0] - x[:, 1]).square().mean(1).sum())
             rows += len(batch.rows)

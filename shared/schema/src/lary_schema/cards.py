@@ -317,6 +317,37 @@ class Actions(Document):
         return self
 
 
+class Latents(Document):
+    """Latent labels of trajectories, as `lary-orch data annotate` writes them: one .npz per episode.
+
+    Of an episode with F steps: `latent_idx` integers (F, K), `latent_z` float32 (F, K, D), `latent_valid` bool (F,),
+    `latent_dt` and `latent_model` one value each.
+    """
+
+    folder: MountPath
+    """Below the data root. `{split}` stands for the split."""
+    column: str = "episode"
+    """The cell names the file below the folder, without `.npz`."""
+    step: str | None = None
+    """Column of a row's step in its episode; None: its place among the episode's rows, in the CSV's order."""
+    steps: int = Field(default=1, ge=1)
+    """Labels of a row: its own step's and those of the steps that follow. Beyond the episode's end: not valid."""
+    dt: int = Field(ge=1)
+    """Steps between the two frames that a label was made of."""
+    tokens: int = Field(ge=1)
+    """K."""
+    width: int = Field(ge=1)
+    """D."""
+    codes: int = Field(ge=2)
+    """Of the codebook: indices are below it."""
+    model: str
+    """Fingerprint of what made them. A file with another `latent_model` is refused."""
+
+    def folder_of(self, split: str) -> str:
+        """The folder of a split's files below the data root."""
+        return self.folder.replace("{split}", split)
+
+
 class Labels(Document):
     """Class labels of a classification set."""
 
@@ -368,6 +399,8 @@ class DatasetCard(_Card):
     """A second target that no training sees: what a latent should not hold, as the motion of a distractor."""
     instruction: str | None = None
     """Column of the text that says what is done."""
+    latents: Latents | None = None
+    """Labels that a latent action model gave, for policies that train on them."""
     group: Annotated[Grouping | None, BeforeValidator(grouping_of)] = None
     """Rows that are not independent of each other; None: rows are taken as independent."""
     generator: Literal["demo_motion", "demo_arm", "demo_arm_long", "demo_arm_still"] | None = None

@@ -7,10 +7,10 @@ A checkpoint is a model: a folder with `model.safetensors`, `config.json`, `card
 
 from typing import Any, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
 from lary_schema.base import Document, fingerprint
-from lary_schema.cards import Actions, Key, ModelCard, PairColumns, VideoColumns, _Card
+from lary_schema.cards import Actions, Key, Latents, ModelCard, PairColumns, VideoColumns, _Card
 from lary_schema.groups import Grouping
 from lary_schema.jobs import Decoder, Precision, Source, WeightFile, _Job
 from lary_schema.locks import LockKind
@@ -23,9 +23,9 @@ STATE_FOLDER = "state"
 KEY_DIGITS = 12
 """Hexadecimal digits of the fingerprint in a trained model's key."""
 
-Supervision = Literal["none", "weak", "joint"]
+Supervision = Literal["none", "weak", "joint", "actions"]
 """Which action labels a model saw: none; a share of them as a target of its latent (`weak`); those of a policy that was
-trained together with it (`joint`)."""
+trained together with it (`joint`); actions are what it is trained on (`actions`: a tokenizer of them, a policy)."""
 
 
 def trained_key(recipe: str, training: str) -> str:
@@ -98,6 +98,16 @@ class TrainData(Document):
     """Given where labels may be seen."""
     instruction: str | None = None
     """Column of the text that goes with a row."""
+    latents: Latents | None = None
+    """Given where the recipe reads latent labels."""
+
+    @model_serializer(mode="wrap")
+    def _as_before_latents(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Sets without latent labels keep the document, and so the fingerprint, of the time before there were any."""
+        document: dict[str, Any] = handler(self)
+        if self.latents is None:
+            document.pop("latents", None)
+        return document
 
 
 class TrainValues(Document):

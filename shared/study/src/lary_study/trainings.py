@@ -214,6 +214,7 @@ class Trainings:
             group=card.group,
             actions=card.actions if labelled else None,
             instruction=card.instruction if labelled else None,
+            latents=card.latents if labelled else None,
         )
 
 

@@ -41,6 +41,18 @@ class Pairs(NamedTuple):
 
 
 @dataclass
+class NoFrames:
+    """In place of a reader where a trainee reads no frames: every row is there, and its frames are empty."""
+
+    failed: dict[int, Failure] = field(default_factory=dict)
+
+    def read(self, plan: Plan) -> Iterator[Pairs]:
+        """The batches of `plan`, with frames (B, 0)."""
+        for wanted in plan():
+            yield Pairs(wanted.step, wanted.rows, np.empty((len(wanted.rows), 0), np.uint8))
+
+
+@dataclass
 class PairReader:
     """Reads the rows of one split. One stream of batches at a time."""
 

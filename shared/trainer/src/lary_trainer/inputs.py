@@ -9,11 +9,11 @@ import torch
 from lary_schema.base import ContractError
 from lary_schema.cards import TensorSpec, VideoColumns
 from lary_schema.mounts import Mounts
-from lary_schema.training import TrainData, TrainJob
+from lary_schema.training import Recipe, TrainData, TrainJob
 from lary_worker.pool import PoolConfig
 from numpy.typing import NDArray
 
-from lary_trainer.frames import PairReader, Pairs
+from lary_trainer.frames import NoFrames, PairReader, Pairs
 from lary_trainer.order import Order, Rows, Wanted, part
 from lary_trainer.registry import find_trainee, model_card
 from lary_trainer.rows import Groups, Split, Standardise, Targets
@@ -35,7 +35,7 @@ class SplitInput:
 
     name: str
     rows: Rows
-    reader: PairReader
+    reader: PairReader | NoFrames
     targets: Targets
     order: Callable[[], Order]
     """A new one: the pool's thread and the loop go through their own."""
@@ -67,6 +67,7 @@ class SplitInput:
             actions=None if actions is None else torch.from_numpy(actions).to(device),
             labelled=None if actions is None else torch.ones(len(rows), dtype=torch.bool, device=device),
             text=self.targets.texts_of(rows),
+            latents={n: torch.from_numpy(values).to(device) for n, values in self.targets.latents_of(rows).items()},
         )
 
 
@@ -111,25 +112,64 @@ class Inputs:
 def open_inputs(job: TrainJob, mounts: Mounts, device: torch.device, world: World, beat: Callable[[], None]) -> Inputs:
     """Read the CSVs, draw the labelled share, read its labels. Raises ContractError saying what does not fit."""
     values = job.values
-    trainee = find_trainee(values.recipe)
-    supervised, texts = trainee.supervision(values.recipe) != "none", trainee.reads_text(values.recipe)
-    _require_names(job, supervised)
-    split = Split(values.data, job.source, mounts)
+    reads = _Reads.of(values.recipe)
+    _require_names(job, reads.actions)
+    split = Split(values.data, job.source, mounts, media=reads.frames)
     rows, groups = (split.rows, Groups(())) if values.labelled is None else split.labelled(values.labelled)
-    labels, shape, standardise, actions = Labels(), None, None, None
-    if supervised:
-        chunks = split.actions(rows)
-        standardise = Standardise(chunks)
-        actions, shape = standardise(chunks), (chunks.shape[1], chunks.shape[2])
-        labels = Labels(len(rows), len(groups.names), groups.sha256)
-    words = split.texts(rows) if texts else []
-    facts = Facts(len(rows), shape, tuple(sorted({word for text in words for word in text.split()})))
-    places = {row: place for place, row in enumerate(rows.tolist())}
-    train = _input(job, split, rows, Targets(places, actions, words), beat)
+    labels = Labels(len(rows), len(groups.names), groups.sha256) if reads.actions else Labels()
+    chunks = split.actions(rows) if reads.actions else None
+    standardise = None if chunks is None else Standardise(chunks)
+    targets = _targets(split, rows, reads, standardise, chunks)
+    facts = Facts(
+        len(rows),
+        None if chunks is None else (chunks.shape[1], chunks.shape[2]),
+        tuple(sorted({word for text in targets.texts for word in text.split()})),
+        None if standardise is None else standardise.facts,
+        values.data.latents if reads.latents else None,
+    )
+    train = _input(job, split, rows, targets, reads, beat)
     held_out = None
     if values.held_out is not None and job.held_out is not None:
-        held_out = _held_out(job, Split(values.held_out, job.held_out, mounts), standardise, texts, beat)
+        other = Split(values.held_out, job.held_out, mounts, media=reads.frames)
+        chunks = None if standardise is None else other.actions(other.rows)
+        targets = _targets(other, other.rows, reads, standardise, chunks)
+        held_out = _input(job, other, other.rows, targets, reads, beat)
     return Inputs(job, train, held_out, facts, labels, device, world)
+
+
+class _Reads(NamedTuple):
+    """What a recipe's trainee reads of the rows."""
+
+    frames: bool
+    actions: bool
+    texts: bool
+    latents: tuple[str, ...]
+
+    @classmethod
+    def of(cls, recipe: Recipe) -> "_Reads":
+        trainee = find_trainee(recipe)
+        return cls(
+            trainee.reads_frames(recipe),
+            trainee.supervision(recipe) != "none",
+            trainee.reads_text(recipe),
+            trainee.reads_latents(recipe),
+        )
+
+
+def _targets(
+    split: Split,
+    rows: Rows,
+    reads: _Reads,
+    standardise: Standardise | None,
+    chunks: NDArray[np.float64] | None,
+) -> Targets:
+    """What goes with the frames of rows."""
+    return Targets(
+        {row: place for place, row in enumerate(rows.tolist())},
+        None if standardise is None or chunks is None else standardise(chunks),
+        split.texts(rows) if reads.texts else (),
+        split.latents(rows, reads.latents) if reads.latents else {},
+    )
 
 
 def _require_names(job: TrainJob, supervised: bool) -> None:
@@ -145,20 +185,15 @@ def _require_names(job: TrainJob, supervised: bool) -> None:
         )
 
 
-def _held_out(
-    job: TrainJob, split: Split, standardise: Standardise | None, texts: bool, beat: Callable[[], None]
+def _input(
+    job: TrainJob, split: Split, rows: Rows, targets: Targets, reads: _Reads, beat: Callable[[], None]
 ) -> SplitInput:
-    rows = split.rows
-    actions = None if standardise is None else standardise(split.actions(rows))
-    places = {row: row for row in rows.tolist()}
-    return _input(job, split, rows, Targets(places, actions, split.texts(rows) if texts else ()), beat)
-
-
-def _input(job: TrainJob, split: Split, rows: Rows, targets: Targets, beat: Callable[[], None]) -> SplitInput:
     recipe, seed = job.values.recipe, job.values.seed
-    pairs = _pairs_of_a_row(job, split.data)
+    pairs = _pairs_of_a_row(job, split.data) if reads.frames else 1
     ram = job.ram_bytes // 2 if job.values.held_out is not None else job.ram_bytes
-    reader = PairReader(split.tasks_of(rows), _pool(job, split.data, len(rows), pairs), ram, beat)
+    reader: PairReader | NoFrames = NoFrames()
+    if reads.frames:
+        reader = PairReader(split.tasks_of(rows), _pool(job, split.data, len(rows), pairs), ram, beat)
     return SplitInput(split.data.split, rows, reader, targets, lambda: Order(seed, rows, recipe.batch_size, pairs))
 
 

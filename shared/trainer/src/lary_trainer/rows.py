@@ -1,12 +1,14 @@
 """The rows of a split: which are trained on, what is read of them, and the actions and texts that go with them."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import NamedTuple, cast
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 from lary_schema.action_statistics import Moments, divisor
 from lary_schema.base import ContractError, fingerprint
+from lary_schema.cards import Latents
 from lary_schema.chunks import read_chunk
 from lary_schema.groups import group_of
 from lary_schema.jobs import ExtractJob, Source
@@ -19,7 +21,9 @@ from lary_worker.rows import Metadata, Task
 from numpy.typing import NDArray
 
 from lary_trainer.chance import stream
+from lary_trainer.latents import read_latents
 from lary_trainer.order import Rows
+from lary_trainer.trainee import ActionFacts
 
 ALL = Labelled(share=1)
 
@@ -45,16 +49,22 @@ class Groups(NamedTuple):
 class Split:
     """One split's CSV, checked: row r of it is row r of the job's copy."""
 
-    def __init__(self, data: TrainData, source: Source, mounts: Mounts) -> None:
-        """Raises ContractError where the CSV is not the planned one, or a column or the media folder is missing."""
+    def __init__(self, data: TrainData, source: Source, mounts: Mounts, *, media: bool = True) -> None:
+        """Raises ContractError where the CSV is not the planned one, or a column or the media folder is missing.
+
+        `media`: whether any will be opened.
+        """
         self.data, self._source, self._mounts = data, source, mounts
         self.path = mounts.job / source.metadata.path
         metadata = Metadata(cast("ExtractJob", _OfSource(source)), mounts)
         metadata.verify()
-        metadata.require_media()
+        if media:
+            metadata.require_media()
         self.tasks: list[Task | Failure] = list(metadata.tasks([range(source.metadata.rows)]))
         columns = [data.group and data.group.column, data.actions and data.actions.column]
+        columns += [data.latents.column, data.latents.step] if data.latents else []
         wanted = [column for column in columns if column]
+        self._in_episodes: list[int] | None = None
         self._rows: list[Row] = list(read_rows(self.path, wanted, [data.instruction] if data.instruction else ()))
 
     @property
@@ -113,6 +123,39 @@ class Split:
         except ContractError as error:
             raise ContractError(f"{self.path}: {error}") from None
 
+    def latents(self, rows: Rows, wanted: Sequence[str]) -> dict[str, NDArray[Any]]:
+        """Latent labels of some rows by name (`Batch.latents`). Raises ContractError naming file and row."""
+        card = self.data.latents
+        if card is None:
+            raise ContractError(
+                f"dataset {self.data.dataset}: the recipe reads latent labels and the dataset card has no latents:; "
+                "make them by `lary-orch data annotate`"
+            )
+        try:
+            places = [(self._cell(row, card.column), self._step(row, card)) for row in rows.tolist()]
+            return read_latents(card, self._mounts.data / card.folder_of(self.data.split), places, wanted)
+        except ContractError as error:
+            raise ContractError(f"{self.path}: {error}") from None
+
+    def _step(self, row: int, card: Latents) -> int:
+        if card.step is None:
+            return self._places_in_episodes(card.column)[row]
+        cell = self._cell(row, card.step)
+        if not cell.strip().isdecimal():
+            raise ContractError(f"row {row}: {card.step} {cell!r} is no number of a step")
+        return int(cell)
+
+    def _places_in_episodes(self, column: str) -> list[int]:
+        """Of every row, how many rows of its episode stand before it."""
+        if self._in_episodes is None:
+            seen: Counter[str] = Counter()
+            self._in_episodes = []
+            for row in range(len(self._rows)):
+                episode = self._cell(row, column)
+                self._in_episodes.append(seen[episode])
+                seen[episode] += 1
+        return self._in_episodes
+
     def _cell(self, row: int, column: str) -> str:
         try:
             return self._rows[row][column]
@@ -129,6 +172,12 @@ class Targets:
     actions: NDArray[np.float32] | None = None
     """(n, stride, dim), standardised."""
     texts: Sequence[str] = ()
+    latents: Mapping[str, NDArray[Any]] = field(default_factory=dict)
+    """By name, (n, ...)."""
+
+    def latents_of(self, rows: Rows) -> dict[str, NDArray[Any]]:
+        places = self._places(rows)
+        return {name: values[places] for name, values in self.latents.items()}
 
     def actions_of(self, rows: Rows) -> NDArray[np.float32] | None:
         return None if self.actions is None else self.actions[self._places(rows)]
@@ -146,6 +195,8 @@ class Standardise:
     def __init__(self, actions: NDArray[np.float64]) -> None:
         moments = Moments.of(actions)
         self._mean, self._std = moments.mean, divisor(moments.std)
+        low, high = np.quantile(actions.reshape(-1, actions.shape[-1]), (0.01, 0.99), axis=0)
+        self.facts = ActionFacts(self._mean, self._std, low, high)
 
     def __call__(self, actions: NDArray[np.float64]) -> NDArray[np.float32]:
         standard: NDArray[np.float32] = ((actions - self._mean) / self._std).astype(np.float32)

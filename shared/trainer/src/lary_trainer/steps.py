@@ -225,6 +225,7 @@ def part(batch: Batch, start: int, stop: int) -> Batch:
         actions=None if batch.actions is None else batch.actions[start:stop],
         labelled=None if batch.labelled is None else batch.labelled[start:stop],
         text=batch.text[start:stop],
+        latents={name: values[start:stop] for name, values in batch.latents.items()},
     )
 
 

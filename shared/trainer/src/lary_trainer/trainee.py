@@ -13,10 +13,11 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
+from lary_schema.cards import Latents as LatentsCard
 from lary_schema.cards import ModelCard
 from lary_schema.training import Recipe, Supervision
 
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import nn
 
+LatentArray = Literal["latent_idx", "latent_z"]
 Outputs = dict[str, "torch.Tensor"]
 """By name, one entry per row: (B, ...)."""
 
@@ -40,13 +42,29 @@ class Batch:
     rows: NDArray[np.int64]
     """(B,) numbers of the rows in the metadata CSV."""
     frames: torch.Tensor
-    """uint8 (B, 2, H, W, 3): the two frames as `preprocess` gave them."""
+    """uint8 (B, 2, H, W, 3): the two frames as `preprocess` gave them. (B, 0): the trainee reads none."""
     actions: torch.Tensor | None = None
     """float32 (B, stride, dim), standardised by mean and deviation of the labelled rows; None: no labels are read."""
     labelled: torch.Tensor | None = None
     """bool (B,): rows whose actions may be looked at. Those of the others are NaN."""
     text: tuple[str, ...] = ()
     """Instructions, where the recipe reads them."""
+    latents: Mapping[str, torch.Tensor] = field(default_factory=dict)
+    """Latent labels, where the recipe reads them: `latent_idx` int64 (B, T, K), `latent_z` float32 (B, T, K, D), and
+    `latent_valid` bool (B, T). Where that is False the others are 0."""
+
+
+@dataclass(frozen=True)
+class ActionFacts:
+    """Of the labelled training rows' actions, over rows and steps: float64 (dim,) each, physical units."""
+
+    mean: NDArray[np.float64]
+    std: NDArray[np.float64]
+    """What `Batch.actions` were divided by: 1 where an action does not move."""
+    low: NDArray[np.float64]
+    """Quantile .01."""
+    high: NDArray[np.float64]
+    """Quantile .99."""
 
 
 @dataclass(frozen=True)
@@ -58,6 +76,10 @@ class Facts:
     """(stride, dim) of an action chunk; None: no labels are read."""
     words: tuple[str, ...] = ()
     """All words of the training rows' instructions, sorted."""
+    actions: ActionFacts | None = None
+    """None: no labels are read."""
+    latents: LatentsCard | None = None
+    """Sizes of the latent labels; None: none are read."""
 
 
 class Trainee(ABC):
@@ -90,6 +112,16 @@ class Trainee(ABC):
     def reads_text(cls, recipe: Recipe) -> bool:
         """Whether it reads `Batch.text`."""
         return False
+
+    @classmethod
+    def reads_frames(cls, recipe: Recipe) -> bool:
+        """Whether it reads `Batch.frames`; else no media are opened, and a row is a pair by itself."""
+        return True
+
+    @classmethod
+    def reads_latents(cls, recipe: Recipe) -> tuple[LatentArray, ...]:
+        """Which of the latent labels it reads; none: sets without them will do."""
+        return ()
 
     # --- training ------------------------------------------------------------------------------
 

@@ -214,4 +214,5 @@ class Training:
 
 
 def _moves(batch: Batch) -> bool:
-    return not torch.equal(batch.frames[:, 0], batch.frames[:, 1])
+    """Whether any pair's frames differ; without frames there is nothing to warn of."""
+    return not batch.frames.numel() or not torch.equal(batch.frames[:, 0], batch.frames[:, 1])
