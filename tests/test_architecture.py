@@ -16,6 +16,7 @@ OURS = {
     "lary_schema": set(),
     "lary_worker": {"lary_schema"},
     "lary_trainer": {"lary_schema", "lary_worker"},
+    "lary_parts": {"lary_schema", "lary_worker", "lary_trainer"},
     "lary_probe": {"lary_schema"},
     "lary_terminal": {"lary_schema"},
     "lary_results": {"lary_schema", "lary_terminal"},
@@ -25,7 +26,7 @@ OURS = {
     "lary_study": {"lary_schema", "lary_terminal", "lary_results", "lary_orch"},
     "lary_orch": {"lary_schema", "lary_terminal", "lary_results", "lary_demo"},
 }
-MODEL_IMAGE = {"lary_schema", "lary_worker", "lary_trainer"}
+MODEL_IMAGE = {"lary_schema", "lary_worker", "lary_trainer", "lary_parts"}
 """What the package of a model image may import of ours."""
 UNSAFE = ("allow_pickle=True", "weights_only=False", "pickle.load", "pickle.Unpickler")
 CONVERTER = "shared/worker/src/lary_worker/convert.py"

@@ -13,7 +13,8 @@ from lary_lara.joint import JointNetwork
 from lary_lara.joint_facts import LaraConfig
 from lary_lara.lara import LaraTrainee
 from lary_lara.moto import MotoTrainee
-from lary_lara.policy import flow_times, word_numbers
+from lary_parts.flow import flow_times
+from lary_parts.words import word_numbers
 from lary_schema.base import ContractError, WeightsError
 from lary_schema.training import Recipe
 from lary_trainer.chance import stream

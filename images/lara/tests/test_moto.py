@@ -9,12 +9,13 @@ import numpy as np
 import pytest
 import torch
 from lary_lara import checkpoint, measures
-from lary_lara.encoders import MaeEncoder, make_encoder
 from lary_lara.extract import Moto
-from lary_lara.facts import MotoConfig, Quantiser
+from lary_lara.facts import MotoConfig
 from lary_lara.moto import MotoTrainee
 from lary_lara.network import Tokenizer, make_tokenizer
-from lary_lara.quantiser import UNUSED_STEPS, VectorQuantiser, quantiser_loss
+from lary_parts.encoders import MaeEncoder, make_encoder
+from lary_parts.quantiser import UNUSED_STEPS, VectorQuantiser, quantiser_loss
+from lary_parts.settings import Quantiser
 from lary_schema.base import ContractError, WeightsError
 from lary_schema.cards import ModelCard
 from lary_schema.training import Recipe, TrainedCard

@@ -28,7 +28,8 @@ Calls = list[list[str]]
 @pytest.fixture
 def checkout(tmp_path: Path) -> Checkout:
     root = tmp_path / "my bench"
-    for folder in ("shared/schema", "shared/worker", "shared/trainer", "images/base", "images/toy", "images/scorer"):
+    shared = ("shared/schema", "shared/worker", "shared/trainer", "shared/parts")
+    for folder in (*shared, "images/base", "images/toy", "images/scorer"):
         (root / folder / "src").mkdir(parents=True)
         (root / folder / "pyproject.toml").write_text(f"[project]\nname = '{folder}'\n")
     (root / "images/base/constraints.txt").write_text("torch==2.13.0\n")
@@ -68,6 +69,8 @@ def test_what_a_model_image_installs(checkout: Checkout, image: Kind) -> None:
             "-e",
             f"{root}/shared/trainer",
             "-e",
+            f"{root}/shared/parts",
+            "-e",
             f"{root}/images/toy",
         ),
     )
@@ -89,12 +92,13 @@ def test_the_name_changes_with_what_is_installed(checkout: Checkout, image: Kind
         "images/toy/pyproject.toml",
         "shared/worker/pyproject.toml",
         "shared/trainer/pyproject.toml",
+        "shared/parts/pyproject.toml",
         "images/base/constraints.txt",
     ):
         with (checkout.root / file).open("a") as opened:
             opened.write("# changed\n")
         names.append(make_recipe(image(), checkout, "cpu").name)
-    assert len(set(names)) == 6
+    assert len(set(names)) == 7
     assert all(name.startswith("toy-") for name in names)
     assert make_recipe(image(), checkout, "cpu").name == names[-1]
 

@@ -106,6 +106,32 @@ def test_the_source_hash_follows_imports(tmp_path: Path, monkeypatch: pytest.Mon
         code_sha256("lary_hashed.nothing")
 
 
+def test_shared_parts_count_where_they_are_imported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    parts, root = tmp_path / "parts", tmp_path / "lary_using"
+    for folder in (parts, root):
+        folder.mkdir()
+        (folder / "__init__.py").write_text("")
+    for name in ("layers", "scale", "unused"):
+        (parts / f"{name}.py").write_text("")
+    (parts / "layers.py").write_text("from lary_parts.scale import sines\n")
+    (root / "models.py").write_text("from lary_parts.layers import Stack\n")
+    (root / "alone.py").write_text("import lary_trainer\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    folder_of = sources._package_folder
+    monkeypatch.setattr(sources, "_package_folder", lambda top: parts if top == "lary_parts" else folder_of(top))
+    modules = ("lary_using.models", "lary_using.alone")
+    before = [code_sha256(module) for module in modules]
+    changed = {}
+    for file in sorted(parts.glob("*.py")):
+        text = file.read_text()
+        file.write_text(text + "# changed\n")
+        changed[file.stem] = [code_sha256(module) != old for module, old in zip(modules, before, strict=True)]
+        file.write_text(text)
+    assert changed == {
+        "__init__": [True, False], "layers": [True, False], "scale": [True, False], "unused": [False, False]
+    }  # fmt: skip
+
+
 def test_selftest_checks_cards(toy_registry: None) -> None:
     out = io.StringIO()
     selftest("mean", "cpu", out)

@@ -1,13 +1,13 @@
 """How alike the policy's hidden state and the tokenizer's embedding are: as a loss, and as it is measured."""
 
 import torch
+from lary_parts.measures import successors
 from lary_trainer.chance import stream
 from lary_trainer.trainee import Batch
 from torch import Tensor
 from torch.nn import functional
 
 from lary_lara.joint_facts import LaraConfig
-from lary_lara.measures import successors
 
 RELATIVE = ("centred", "contrastive")
 """Alignments that compare a row with the others of its batch."""

@@ -7,22 +7,19 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from lary_parts.quantiser import VectorQuantiser
+from lary_parts.settings import PIXELS
 from lary_schema.base import ContractError, Document, WeightsError
 from lary_schema.training import CONFIG_FILE, MODEL_FILE, Recipe
 from lary_worker.checkpoints import State, load_strict, read_config, read_state
 
 from lary_lara.facts import MotoConfig
 from lary_lara.network import FROZEN, Tokenizer
-from lary_lara.quantiser import VectorQuantiser
 
 SKIPPABLE = (r"loss_fn_lpips\.", r"policy\.", r"alignment\.", r"regression\.")
 """What a file may hold beyond the tokenizer and its frozen encoder: a policy that was trained with it."""
 RELEASED_PREFIX = "action_head.latent_motion_tokenizer."
 """Of the tokenizer's tensors inside the shards of a released policy."""
-PIXELS = {
-    "imagenet": {"mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225]},
-    "unit": {"mean": [0.0, 0.0, 0.0], "std": [1.0, 1.0, 1.0]},
-}
 _FREE = {"latent", "initial"}
 """Of the config: what may differ between a training and the one that it goes on from."""
 _FREE_QUANTISER = {"order", "beta", "start", "continuous_steps", "restart", "decay"}

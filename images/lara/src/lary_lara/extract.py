@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from lary_parts.frames import resize_area
 from lary_schema.base import WeightsError
 from lary_schema.trained import CHECKPOINT
 from lary_trainer.trained import TrainedModel
 from lary_worker import Latents, Weights
 
 from lary_lara.facts import MotoConfig, preprocessing_id
-from lary_lara.frames import resize_area
 
 if TYPE_CHECKING:
     import numpy as np
@@ -35,8 +35,9 @@ class Moto(TrainedModel):
     def load(self, weights: Weights, device: torch.device, dtype: torch.dtype, seed: int) -> None:
         if CHECKPOINT not in weights:
             raise WeightsError(f"model {self.card.key} needs the folder of its training, as weights {CHECKPOINT!r}")
+        from lary_parts.encoders import make_encoder
+
         from lary_lara.checkpoint import load_tokenizer, read_checkpoint_config
-        from lary_lara.encoders import make_encoder
 
         config = read_checkpoint_config(weights[CHECKPOINT])
         self._check(config.tokenizer)
@@ -54,7 +55,7 @@ class Moto(TrainedModel):
 
     def random_weights(self, device: torch.device, dtype: torch.dtype, seed: int) -> None:
         """A small network of the shapes of the family's example."""
-        from lary_lara.encoders import make_encoder
+        from lary_parts.encoders import make_encoder
 
         self._place(self._make(TINY, make_encoder(TINY, None)), 1, device, dtype)
 

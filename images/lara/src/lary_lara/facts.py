@@ -2,15 +2,12 @@
 
 from typing import Any, Literal, Self
 
-from lary_schema.base import ContractError, Document
+from lary_parts.settings import ENCODER_WEIGHTS, Convention, EncoderKey, Quantiser, check_encoder
+from lary_schema.base import Document
 from lary_schema.cards import Mode, ModelCard, ModeSpec, TensorSpec, WeightSpec
 from lary_schema.trained import CHECKPOINT
 from lary_schema.training import Recipe
 from pydantic import Field, model_validator
-
-Convention = Literal["imagenet", "unit"]
-"""How pixels are fed: [0, 1] less ImageNet's mean over its deviation, or [0, 1] as they are."""
-EncoderKey = Literal["pixel", "random-vit", "mae-l", "dinov2-b-reg"]
 
 VARIANTS = ("embed", "codebook", "onehot")
 """Of the read-out: before the quantiser (the default), the nearest code's vector, its number as a one-hot vector."""
@@ -18,25 +15,6 @@ CLIP_FRAMES = 9
 """Sampled frames of a clip in `video` mode."""
 LPIPS_TERM = "lpips"
 
-ENCODER_WEIGHTS = {
-    "mae-l": WeightSpec(
-        name="encoder",
-        path="vit-mae-large",
-        env="MAE_L_CKPT_PATH",
-        repo="facebook/vit-mae-large",
-        files=("config.json", "model.safetensors"),
-        license="Apache-2.0",
-    ),
-    "dinov2-b-reg": WeightSpec(
-        name="encoder",
-        path="dinov2-with-registers-base",
-        env="DINO_V2_REG_CKPT_PATH",
-        repo="facebook/dinov2-with-registers-base",
-        files=("config.json", "model.safetensors"),
-        license="Apache-2.0",
-    ),
-}
-"""Of frozen encoders that are downloaded."""
 LPIPS_WEIGHTS = WeightSpec(
     name=LPIPS_TERM,
     path="lpips_vgg.safetensors",
@@ -46,30 +24,6 @@ LPIPS_WEIGHTS = WeightSpec(
     note="save lpips.LPIPS(net='vgg').state_dict(); training alone reads it",
 )
 """Optional, since extraction does without; a training whose recipe names the term refuses to start without it."""
-
-
-class Quantiser(Document):
-    """The codebook, shared by all queries."""
-
-    kind: Literal["gradient", "ema"] = "gradient"
-    """`gradient`: the codebook is a parameter; `ema`: it follows the running means of what was assigned to it."""
-    order: Literal["legacy", "standard"] = "standard"
-    """Where `beta` stands: on the codebook's term, as in the release, or on the commitment."""
-    beta: float = Field(default=0.25, ge=0)
-    start: Literal["uniform", "data"] = "uniform"
-    """First codes: uniform in +-1/codes, or embeddings of the batch after which quantising begins."""
-    continuous_steps: int = Field(default=0, ge=0)
-    """Steps before quantising begins: the decoder reads the embedding itself."""
-    restart: bool = False
-    """Codes unused for 50 steps start again from embeddings of the batch."""
-    decay: float = Field(default=0.99, gt=0, lt=1)
-    """Of the running means (`ema`)."""
-
-    @model_validator(mode="after")
-    def _data_need_a_batch(self) -> Self:
-        if self.start == "data" and self.continuous_steps == 0:
-            raise ValueError("start: data takes the codes from a batch, so continuous_steps must be 1 or more")
-        return self
 
 
 class MotoConfig(Document):
@@ -107,35 +61,17 @@ class MotoConfig(Document):
 
     @model_validator(mode="after")
     def _sizes_divide(self) -> Self:
-        if self.size % self.patch:
-            raise ValueError(f"patch {self.patch} does not divide size {self.size}")
+        check_encoder(self)
         if self.width % self.heads:
             raise ValueError(f"heads {self.heads} do not divide width {self.width}")
         if self.width % 4:
             raise ValueError(f"width {self.width} is not a multiple of 4")
-        if self.encoder == "mae-l" and self.size != 224:
-            raise ValueError("encoder mae-l reads frames of size 224")
-        if self.encoder == "dinov2-b-reg" and self.size % 14:
-            raise ValueError("encoder dinov2-b-reg needs a size that 14 divides")
-        if self.encoder in ENCODER_WEIGHTS and self.pixel_convention != "imagenet":
-            raise ValueError(f"encoder {self.encoder} was trained with pixel_convention imagenet")
         return self
 
 
 def parse_config(config: dict[str, Any], where: str) -> MotoConfig:
     """The tokenizer's part of a recipe. Raises ContractError naming unknown keys and values that do not fit."""
     return MotoConfig.parse(config, where)
-
-
-def check_losses(recipe: Recipe, needed: set[str], optional: set[str]) -> None:
-    """Raises ContractError where the recipe's terms are not those that this trainee computes."""
-    named = set(recipe.losses)
-    problems = [f"without a weight: {', '.join(sorted(needed - named))}"] if needed - named else []
-    if unknown := named - needed - optional:
-        problems.append(f"unknown: {', '.join(sorted(unknown))}")
-    if problems:
-        known = ", ".join(sorted(needed | optional))
-        raise ContractError(f"recipe {recipe.key}: losses: {'; '.join(problems)}; it computes {known}")
 
 
 def preprocessing_id(config: MotoConfig) -> str:

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import torch
+from lary_parts.encoders import draw_weights
+from lary_parts.flow import draw_flow
+from lary_parts.layers import sines
+from lary_parts.words import word_numbers
 from lary_trainer.trainee import Batch, Facts, Outputs
 from torch import Tensor, nn
 
-from lary_lara.encoders import draw_weights
 from lary_lara.joint_facts import LaraConfig
-from lary_lara.layers import sines
 from lary_lara.network import Tokenizer
-from lary_lara.policy import FlowPolicy, draw_flow, word_numbers
+from lary_lara.policy import FlowPolicy
 
 
 class JointNetwork(nn.Module):

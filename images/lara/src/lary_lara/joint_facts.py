@@ -2,11 +2,12 @@
 
 from typing import Any, Literal, Self
 
+from lary_parts.settings import check_losses
 from lary_schema.base import ContractError
 from lary_schema.training import Recipe
 from pydantic import Field, model_validator
 
-from lary_lara.facts import LPIPS_TERM, MotoConfig, check_losses
+from lary_lara.facts import LPIPS_TERM, MotoConfig
 
 
 class LaraConfig(MotoConfig):

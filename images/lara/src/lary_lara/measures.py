@@ -2,53 +2,17 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
-import numpy as np
 import torch
-from lary_trainer.chance import stream
+from lary_parts.measures import effective_rank, other_rows, perplexity, squares
 from lary_trainer.trainee import Batch
 from torch import Tensor
 
 from lary_lara.network import Tokenizer
 
 Batches = Callable[[], Iterable[Batch]]
-
-
-def effective_rank(vectors: Tensor) -> float:
-    """Of (N, D): exp of the entropy of the covariance's eigenvalues (Roy and Vetterli, 2007, on variances).
-
-    NaN where the rows are all equal.
-    """
-    centred = vectors.double() - vectors.double().mean(0)
-    variances = torch.linalg.svdvals(centred).square()
-    return _exp_entropy(variances)
-
-
-def perplexity(indices: Tensor, codes: int) -> float:
-    """exp of the entropy of code use: `codes` where all are used alike, 1 where one is used alone."""
-    return _exp_entropy(torch.bincount(indices.flatten(), minlength=codes).double())
-
-
-def _exp_entropy(amounts: Tensor) -> float:
-    shares = amounts / amounts.sum()
-    return math.exp(-torch.special.xlogy(shares, shares).sum().item()) if amounts.sum() > 0 else math.nan
-
-
-def other_rows(count: int, purpose: str) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
-    """For each of `count` rows another one, the same at every evaluation."""
-    return successors(stream(0, purpose, count).permutation(count))
-
-
-def successors(
-    order: np.ndarray[tuple[int], np.dtype[np.int64]],
-) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
-    """For each row the one that follows it in a permutation, read as a circle: never itself, where there are two."""
-    other = np.empty_like(order)
-    other[order] = np.roll(order, 1)
-    return other
 
 
 @dataclass
@@ -91,8 +55,8 @@ def _read(network: Tokenizer, batch: Batch, read: Read) -> None:
     first, target = network.pixels(batch.frames).unbind(1)
     latent = network.latent(network.features(first), network.features(target))
     carried = network.carried(latent)
-    read.squares["rec"] += _squares(network.decode(first, carried), target)
-    read.squares["copy"] += _squares(first, target)
+    read.squares["rec"] += squares(network.decode(first, carried), target)
+    read.squares["copy"] += squares(first, target)
     read.rows += len(first)
     read.values += target.numel()
     for kept, part in (
@@ -108,10 +72,6 @@ def _shuffled(network: Tokenizer, batches: Batches, carried: Tensor) -> float:
     for batch in batches():
         first, target = network.pixels(batch.frames).unbind(1)
         codes = carried[other[done : done + len(first)]].to(first.device)
-        total += _squares(network.decode(first, codes), target)
+        total += squares(network.decode(first, codes), target)
         done += len(first)
     return total
-
-
-def _squares(predicted: Tensor, target: Tensor) -> float:
-    return (predicted.float() - target.float()).square().sum().item()

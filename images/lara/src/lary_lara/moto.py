@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from lary_parts.frames import resize_area
+from lary_parts.settings import check_losses
 from lary_schema.base import ContractError, WeightsError
 from lary_trainer.trainee import Batch, Facts, Outputs, Trainee
 
-from lary_lara.facts import LPIPS_TERM, MotoConfig, check_losses, model_card, parse_config
-from lary_lara.frames import resize_area
+from lary_lara.facts import LPIPS_TERM, MotoConfig, model_card, parse_config
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -62,8 +63,9 @@ class MotoTrainee(Trainee):
 
     def build_tokenizer(self, config: MotoConfig, init: Mapping[str, Path]) -> Tokenizer:
         """On the CPU: as it is drawn from the seed, or from the checkpoint `start`."""
+        from lary_parts.encoders import make_encoder
+
         from lary_lara.checkpoint import load_tokenizer
-        from lary_lara.encoders import make_encoder
         from lary_lara.network import make_tokenizer
 
         network = make_tokenizer(config, make_encoder(config, init.get("encoder")), self.seed)
@@ -105,7 +107,7 @@ class MotoTrainee(Trainee):
         return outputs
 
     def losses(self, outputs: Outputs, batch: Batch) -> dict[str, torch.Tensor]:
-        from lary_lara.quantiser import quantiser_loss
+        from lary_parts.quantiser import quantiser_loss
 
         terms = {"pixels": outputs["pixels"].mean()}
         if "embeddings" in outputs:

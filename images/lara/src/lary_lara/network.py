@@ -9,14 +9,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
+from lary_parts.encoders import FrameEncoder, draw_weights
+from lary_parts.layers import EPS, Stack, sines
+from lary_parts.quantiser import VectorQuantiser
 from lary_trainer.chance import stream
 from lary_worker.preprocessing import imagenet_normalised, unit_range
 from torch import Tensor, nn
 
-from lary_lara.encoders import FrameEncoder, draw_weights
 from lary_lara.facts import MotoConfig
-from lary_lara.layers import EPS, Stack, sines
-from lary_lara.quantiser import VectorQuantiser
 
 RESIDUAL_START = 0.1
 """Factor of the last layer's first weights where the decoder gives what changes."""

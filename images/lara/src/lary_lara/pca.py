@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Self
 
+from lary_parts.frames import resize_area
 from lary_schema.base import ContractError, Document, WeightsError
 from lary_schema.cards import Mode, ModelCard, ModeSpec, TensorSpec, WeightSpec
 from lary_schema.trained import CHECKPOINT
@@ -15,8 +16,6 @@ from lary_trainer.trained import TrainedModel
 from lary_trainer.trainee import Batch, Facts, Outputs, Trainee
 from lary_worker import Latents, Weights
 from pydantic import Field, model_validator
-
-from lary_lara.frames import resize_area
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping

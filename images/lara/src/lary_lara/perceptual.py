@@ -8,12 +8,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
+from lary_parts.settings import Convention
 from lary_worker.checkpoints import load_strict, read_state
 from lary_worker.preprocessing import imagenet_normalised
 from torch import Tensor, nn
 from torch.nn import functional
-
-from lary_lara.facts import Convention
 
 STAGES = ((0, 2), (5, 7), (10, 12, 14), (17, 19, 21), (24, 26, 28))
 """Numbers of VGG16's convolutions; a pooling by 2 stands before all stages but the first."""

@@ -50,13 +50,17 @@ class Checkout:
         return self.root / "shared" / "trainer"
 
     @property
+    def parts(self) -> Path:
+        return self.root / "shared" / "parts"
+
+    @property
     def demo(self) -> Path:
         return self.root / "shared" / "demo"
 
     @property
     def common(self) -> tuple[Path, ...]:
         """What the environments of model images share."""
-        return self.schema, self.worker, self.trainer
+        return self.schema, self.worker, self.trainer, self.parts
 
     @property
     def constraints(self) -> Path:
@@ -166,8 +170,9 @@ def tool_recipe(name: str, folder: Path, extra: str, checkout: Checkout) -> Reci
 
 
 def editable_arguments(folder: Path, image: ImageSource, checkout: Checkout) -> list[str]:
-    """`-e` for the packages of an image: the schema, worker and trainer (not for probes), its own folder."""
-    loops = [] if image.card.kind == "probe" else ["-e", str(checkout.worker), "-e", str(checkout.trainer)]
+    """`-e` for the packages of an image: the schema, worker, trainer and its parts (not for probes), its own folder."""
+    shared = () if image.card.kind == "probe" else (checkout.worker, checkout.trainer, checkout.parts)
+    loops = [word for folder in shared for word in ("-e", str(folder))]
     return ["-e", f"{checkout.schema}[store]", *loops, "-e", str(folder)]
 
 

@@ -28,16 +28,18 @@ _SHARED = (
 _SAME_VALUES = {"137110831c051270df14b59f4e3d5f86f9049c6d53f031dbc3911579a5354e4d"}
 """Hashes (`shared_sha256`) of sources whose values are bit for bit those of the first release. When one of the files
 changes and the values do not (tests/golden, kill tests), its hash is added; until then stores are made anew."""
+PARTS = "lary_parts"
+"""The package of network parts that several images share: what a model imports of it counts as its own."""
 _NO_DATA = ("image.yaml", "py.typed")
 
 
 def code_sha256(module: str) -> str:
     """Hash of a module's source and of all modules of its top package that it imports, transitively.
 
-    The packages they lie in count too, since importing a module runs its package's `__init__`, and so
-    do the worker's modules that make pixels, the package's data files, and the code that all models share where it
-    is not known to give the values of before. Hashed are names and bytes, so a comment counts; `image.yaml` and other
-    packages do not. What is left out and why: `docs/fingerprint.md`.
+    Modules of `lary_parts` count likewise. The packages they lie in count too, since importing a module runs its
+    package's `__init__`, and so do the worker's modules that make pixels, the package's data files, and the code that
+    all models share where it is not known to give the values of before. Hashed are names and bytes, so a comment
+    counts; `image.yaml` and other packages do not. What is left out and why: `docs/fingerprint.md`.
     """
     top = module.partition(".")[0]
     root = _package_folder(top)
@@ -47,12 +49,14 @@ def code_sha256(module: str) -> str:
     waiting = [module]
     while waiting:
         name = waiting.pop()
-        path = _worker_file(name) if name == PREPROCESSING else _source(root, name)
+        path = _worker_file(name) if name == PREPROCESSING else _source(_root_of(name, root), name)
         if name in hashes or path is None:
             continue
         hashes[name] = file_sha256(path)
         if name != PREPROCESSING:
-            waiting.extend(n for n in _imported(path, name) if n == PREPROCESSING or n.partition(".")[0] == top)
+            waiting.extend(
+                n for n in _imported(path, name) if n == PREPROCESSING or n.partition(".")[0] in (top, PARTS)
+            )
             waiting.append(name.rpartition(".")[0] or name)
     if module not in hashes:
         raise ContractError(f"module {module} of a model has no source file in {root}")
@@ -93,6 +97,10 @@ def _package_folder(top: str) -> Path:
     if spec is None or not spec.submodule_search_locations:
         raise ContractError(f"{top}: no such package; a model's module must lie in a package with an image.yaml")
     return Path(next(iter(spec.submodule_search_locations)))
+
+
+def _root_of(name: str, own: Path) -> Path:
+    return _package_folder(PARTS) if name.partition(".")[0] == PARTS else own
 
 
 def _source(root: Path, name: str) -> Path | None:

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from lary_lara.facts import Quantiser
+from lary_parts.settings import Quantiser
 
 UNUSED_STEPS = 50
 """A code that nothing was assigned to for so many steps is dead.

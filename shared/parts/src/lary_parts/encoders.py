@@ -11,8 +11,8 @@ from lary_trainer.chance import stream
 from lary_worker.checkpoints import load_pretrained
 from torch import Tensor, nn
 
-from lary_lara.facts import MotoConfig
-from lary_lara.layers import EPS, Stack, sines
+from lary_parts.layers import EPS, Stack, sines
+from lary_parts.settings import EncoderSettings
 
 MAE = {"hidden_size": 1024, "num_hidden_layers": 24, "num_attention_heads": 16, "intermediate_size": 4096}
 DINO = {"hidden_size": 768, "num_hidden_layers": 12, "num_attention_heads": 12}
@@ -20,7 +20,7 @@ RANDOM_WIDTH, RANDOM_DEPTH, RANDOM_HEADS = 128, 4, 4
 
 
 class FrameEncoder(nn.Module):
-    """Frames (B, 3, S, S) in the tokenizer's pixel convention -> features (B, tokens, width), without gradient."""
+    """Frames (B, 3, S, S) in the pixel convention of the settings -> features (B, tokens, width), without gradient."""
 
     tokens: int
     width: int
@@ -33,10 +33,11 @@ class PixelEncoder(FrameEncoder):
 
     positions = True
 
-    def __init__(self, config: MotoConfig) -> None:
+    def __init__(self, config: EncoderSettings) -> None:
         super().__init__()
         self.patch = config.patch
-        self.tokens, self.width = config.side**2, 3 * config.patch**2
+        self.side = config.size // config.patch
+        self.tokens, self.width = self.side**2, 3 * config.patch**2
 
     def forward(self, frames: Tensor) -> Tensor:
         return nn.functional.pixel_unshuffle(frames, self.patch).flatten(2).mT
@@ -45,10 +46,10 @@ class PixelEncoder(FrameEncoder):
 class RandomVit(FrameEncoder):
     """A transformer that is never trained: its weights are the same for every seed, on every machine."""
 
-    def __init__(self, config: MotoConfig) -> None:
+    def __init__(self, config: EncoderSettings) -> None:
         super().__init__()
         self.pixels = PixelEncoder(config)
-        self.side, self.tokens, self.width = config.side, config.side**2, RANDOM_WIDTH
+        self.side, self.tokens, self.width = self.pixels.side, self.pixels.tokens, RANDOM_WIDTH
         self.projection = nn.Linear(self.pixels.width, RANDOM_WIDTH)
         self.encoder = Stack(RANDOM_WIDTH, RANDOM_HEADS, RANDOM_DEPTH)
         self.layernorm = nn.LayerNorm(RANDOM_WIDTH, EPS)
@@ -92,7 +93,7 @@ class DinoEncoder(FrameEncoder):
         return features[:, self.special :]
 
 
-def make_encoder(config: MotoConfig, weights: Path | None, *, untrained: bool = False) -> FrameEncoder:
+def make_encoder(config: EncoderSettings, weights: Path | None, *, untrained: bool = False) -> FrameEncoder:
     """The frozen encoder of `config.encoder`, in evaluation mode.
 
     `weights` is the hub folder of those that have one; `untrained` takes random ones instead (self tests, shapes).
@@ -110,7 +111,7 @@ def make_encoder(config: MotoConfig, weights: Path | None, *, untrained: bool = 
     return encoder.requires_grad_(False).eval()
 
 
-def _pretrained(config: MotoConfig, folder: Path | None) -> FrameEncoder:
+def _pretrained(config: EncoderSettings, folder: Path | None) -> FrameEncoder:
     import transformers
 
     networks: Any = transformers

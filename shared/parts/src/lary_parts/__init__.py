@@ -1,0 +1,1 @@
+"""Network parts that several trainees share. Their sources count into the hash of every model that uses them."""
