@@ -51,6 +51,7 @@ def test_services_are_cut_off(services: dict[str, dict[str, Any]]) -> None:
             "probe": {"/out"},
             "data": {"/latents", "/out"},
             "lara": {"/latents", "/out"},
+            "latentvla": {"/latents", "/out"},
         }.get(name, {"/latents"})
 
 
@@ -60,7 +61,8 @@ def test_the_models_that_need_a_gpu_reserve_one(services: dict[str, dict[str, An
         for name, service in services.items()
         if "deploy" in service
     }
-    assert reserved == {name: ["gpu"] for name in set(services) - {"base", "baseline", "lara", "probe", "data"}}
+    without = {"base", "baseline", "lara", "latentvla", "probe", "data"}
+    assert reserved == {name: ["gpu"] for name in set(services) - without}
 
 
 def test_the_version_stands_in_one_file(services: dict[str, dict[str, Any]]) -> None:
