@@ -306,6 +306,9 @@ def test_transient_failures_are_tried_again_by_themselves(world: Any, reason: Re
     (job,) = world.plan(max_failed=0).extracts
     assert isinstance(job.document, ExtractJob)
     assert job.document.shards == job.reopen == (2,)
+    kept = world.plan(max_failed=0.5, retry_failed=False)
+    assert not kept.extracts
+    assert kept.stores[0].failed == 1
 
 
 def test_a_finished_store_with_too_many_failures_stays_a_fault(world: Any) -> None:

@@ -183,7 +183,12 @@ _EXTRACTION = together(
             "--stall-timeout", type=click.FloatRange(0, min_open=True), default=600.0, help="Seconds without progress."
         ),
         option("--max-failed", type=click.FloatRange(0, 1), default=0.01, help="Tolerated share of failed rows."),
-        option("--retry-failed", is_flag=True, help="Extract the shards with failed rows again."),
+        option(
+            "--retry-failed/--keep-failed",
+            default=None,
+            help="Extract the shards with failed rows again, or none of them [where a row was killed, took too long, "
+            "or memory or the volume failed].",
+        ),
         option("--mixed", is_flag=True, help="Go on with stores that another image, libraries or device began."),
         option("--shard-rows", type=click.IntRange(1), help="Rows per shard of new stores [by size]."),
     ]

@@ -53,8 +53,8 @@ class Request:
     row_timeout_s: float = 60
     stall_timeout_s: float = 600
     max_failed: float = 0.01
-    retry_failed: bool = False
-    """Write the shards that hold failed rows again."""
+    retry_failed: bool | None = None
+    """Whether shards with failed rows are written again; None: those whose cause was not the rows' own."""
     mixed: bool = False
     """Go on with stores that another image, other libraries or another device began."""
     device: Literal["cpu", "cuda"] = "cpu"

@@ -11,7 +11,7 @@ REMEDIES = {
     "bad_indices": FIX_CSV,
     "decode_error": FIX_FILE,
     "preprocess_error": FIX_MODEL,
-    "timeout": "the next run tries it again; --row-timeout gives more time",
+    "timeout": "the next run tries it again; --row-timeout gives more time, --keep-failed goes on without it",
     "killed": "the next run tries it again",
     "out_of_memory": "the next run tries it again; fewer --workers need less memory",
     "io_error": "check the volume; the next run tries it again",

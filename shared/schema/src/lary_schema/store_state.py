@@ -9,7 +9,7 @@ from pathlib import Path
 from lary_schema.base import ContractError, TooManyFailedError
 from lary_schema.jobs import ArrayLayout, StoreLocation, Values
 from lary_schema.presence import SplitSource
-from lary_schema.store.layout import Store, row_bytes, store_path
+from lary_schema.store.layout import ShardRecord, Store, row_bytes, store_path
 from lary_schema.values import earlier_values, new_layout, why_anew
 
 
@@ -43,9 +43,16 @@ class StoreState:
 
 
 def plan_store(
-    values: Values, source: SplitSource, latents: Path, rows_per_shard: int | None = None, *, retry_failed: bool = False
+    values: Values,
+    source: SplitSource,
+    latents: Path,
+    rows_per_shard: int | None = None,
+    *,
+    retry_failed: bool | None = None,
 ) -> StoreState:
     """Compare what shall be there with what is. An existing store keeps its own shard size.
+
+    `retry_failed`: whether shards with failed rows are written again; None: where a row's cause was not its own.
 
     Raises ContractError where something else lies at the store's path.
     """
@@ -60,10 +67,14 @@ def plan_store(
     layout = _existing_layout(store, path, values, rows)
     store.check()
     records = store.records()
-    reopen = {r.shard for r in records if store.damage(r) or r.transient or (retry_failed and r.failures)}
+    reopen = {r.shard for r in records if store.damage(r) or _is_retried(r, retry_failed)}
     missing = set(range(layout.shards)) - {record.shard for record in records} | reopen
     failed = sum(len(record.failures) for record in records if record.shard not in reopen)
     return StoreState(values, layout, source, tuple(sorted(missing)), tuple(sorted(reopen)), failed)
+
+
+def _is_retried(record: ShardRecord, retry_failed: bool | None) -> bool:
+    return record.transient if retry_failed is None else retry_failed and bool(record.failures)
 
 
 def check_alike(plans: Sequence[StoreState]) -> None:
