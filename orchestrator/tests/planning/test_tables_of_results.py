@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 from lary_orch.catalog.protocol_cards import load_protocol, protocol_titles
-from lary_orch.cli import COMMANDS, datasets, models, options, plan, report, results, status
+from lary_orch.cli import COMMANDS, datasets, models, options, plan, report, results, runs, status
 from lary_orch.plan.files import write_job, write_plan
 from lary_results import leaderboard, scores
 from lary_results.files import read_results
@@ -20,7 +20,15 @@ from lary_schema.atomic import publish_text
 from lary_schema.base import ContractError
 from lary_terminal.tables import Table, plain, show, size_text
 
-MINE = {"datasets": datasets, "models": models, "plan": plan, "report": report, "results": results, "status": status}
+MINE = {
+    "datasets": datasets,
+    "models": models,
+    "plan": plan,
+    "report": report,
+    "results": results,
+    "runs": runs,
+    "status": status,
+}
 
 
 def board(world: Any) -> str:
@@ -310,3 +318,36 @@ def test_a_terminal_gets_a_drawing() -> None:
 )
 def test_sizes_are_readable(count: int, text: str) -> None:
     assert size_text(count) == text
+
+
+# --- all about one, and at eighty columns -----------------------------------------------------
+
+
+def test_all_about_one_model(world: Any) -> None:
+    text = invoke(models, world, "vjepa2")
+    for said in ("V-JEPA 2 ViT-L/16", "MIT", "cv2-linear-256-crop-224", "vitl.pt", "lary-orch run -m vjepa2"):
+        assert said in text
+    assert json.loads(invoke(models, world, "dinov3-cs8_sl16_dim32_lr1e-4", "--json"))["key"] == "dinov3-cs"
+    with pytest.raises(ContractError, match=r"no model 'vjepa'.*did you mean vjepa2") as caught:
+        invoke(models, world, "vjepa")
+    assert "\\d" not in str(caught.value), "no regular expressions of families"
+
+
+def test_all_about_one_dataset(world: Any) -> None:
+    world.dataset()
+    world.csv("train", 7)
+    text = invoke(datasets, world, "toy", "--catalog", str(world.cards))
+    for said in ("classification", "split train (trains)", "no CSV:", "toy.yaml", "lary-orch run -m MODEL -d toy"):
+        assert said in text
+    assert json.loads(invoke(datasets, world, "demo_arm", "--json"))["target"].startswith("column action: chunks of")
+
+
+def test_runs_say_their_names(world: Any) -> None:
+    assert "no run there yet" in invoke(runs, world)
+    world.toy()
+    made = world.plan()
+    write_plan(made, world.workspace)
+    (record,) = json.loads(invoke(runs, world, "--json"))
+    assert (record["run"], record["state"], record["models"]) == (made.run, "not complete", ["frame-diff"])
+    assert made.run in invoke(runs, world)
+    assert json.loads(invoke(status, world, "--json"))["running"] is False

@@ -55,8 +55,7 @@ class Catalog:
         """
         serving = [(card.pattern is not None, source) for source, card in self.models() if card.serves(model)]
         if not serving:
-            known = [card.key if card.pattern is None else card.pattern for _, card in self.models()]
-            raise unknown_key("model", model, known)
+            raise unknown_key("model", model, [shown_key(card) for _, card in self.models()])
         return min(serving, key=lambda pair: pair[0])[1]
 
     def model_card(self, model: str) -> ModelCard:
@@ -93,6 +92,11 @@ class Catalog:
             files = ", ".join(str(path) for path, _ in found) or "none"
             raise ContractError(f"the catalog needs exactly one image of kind {kind}; found: {files}")
         return found[0][1]
+
+
+def shown_key(card: ModelCard) -> str:
+    """A model's key as people read it: `moto-...` for a family of keys."""
+    return card.key if card.pattern is None else f"{card.key.removesuffix('-')}-..."
 
 
 def repository(env: Mapping[str, str] = os.environ) -> Path:

@@ -9,6 +9,7 @@ COMMANDS = {
     "study": "Train, extract and probe all arms of a study, then print its table.",
     "plan": "Show the jobs that `run` would launch, and their JSON.",
     "status": "Show how far a run is.",
+    "runs": "List the runs, newest first.",
     "cancel": "Take a run of the slurm runtime off the cluster.",
     "results": "Print the table of results.",
     "report": "Write one HTML page of all results.",

@@ -18,34 +18,36 @@ if TYPE_CHECKING:
 
 
 @click.command()
+@click.argument("key", required=False)
 @workspace_options
 @catalog_options
 @json_option
-def command(workspace: Workspace, catalog: Catalog, as_json: bool) -> None:
+def command(key: str | None, workspace: Workspace, catalog: Catalog, as_json: bool) -> None:
     """List the datasets and what is on this disk.
 
-    A split is complete when its CSV can be used, the first rows' media and actions are there, and so are the
-    statistics that its card names; `lary-orch data check` opens every file. Demo sets are made at first use.
+    With KEY, all about that one. A split is complete when its CSV can be used, the first rows' media and actions
+    are there, and so are the statistics that its card names; `lary-orch data check` opens every file. Demo sets
+    are made at first use.
 
     \b
     lary-orch datasets
+    lary-orch datasets calvin
     lary-orch datasets --catalog ~/my-data --data-dir /mnt/data
     """
-    from lary_terminal.tables import Table, show
+    from lary_results.listings import dataset_page, datasets_table
+    from lary_terminal.tables import show
 
-    found = [row(card, file, workspace) for file, card in catalog.datasets]
+    wanted = None if key is None else catalog.dataset(key)
+    found = [row(card, file, workspace) for file, card in catalog.datasets if wanted in (None, card)]
     if as_json:
-        click.echo(json_text(found, indent=2))
-        return
-    cells = [line for record in found for line in _cells(record)]
-    show(
-        Table("datasets", ("key", "task", "input", "split", "rows", "on this disk"), cells, frozenset({4})), sys.stdout
-    )
+        click.echo(json_text(found if wanted is None else found[0], indent=2))
+    else:
+        show(datasets_table(found) if wanted is None else dataset_page(found[0]), sys.stdout)
 
 
 def row(card: DatasetCard, file: Path, workspace: Workspace) -> dict[str, Any]:
     """One record per dataset card."""
-    from lary_orch.catalog.splits import csv_path
+    from lary_orch.catalog.splits import csv_path, data_root
 
     return {
         "key": card.key,
@@ -54,6 +56,11 @@ def row(card: DatasetCard, file: Path, workspace: Workspace) -> dict[str, Any]:
         "input": card.columns.input,
         "card": str(file),
         "license": card.license,
+        "source": card.source,
+        "columns": card.columns.model_dump(exclude={"input", "implied_folder"}),
+        "target": _target(card),
+        "group": None if card.group is None else card.group.column,
+        "media": str(data_root(card, workspace) / card.media),
         "splits": [
             {
                 "split": split,
@@ -92,11 +99,8 @@ def _missing(card: DatasetCard, source: "SplitSource") -> str | None:
     return None
 
 
-def _cells(record: dict[str, Any]) -> list[tuple[str, ...]]:
-    lines: list[tuple[str, ...]] = []
-    for split in record["splits"]:
-        role = f"{split['split']} (trains)" if split["trains"] else split["split"]
-        rows = "-" if split["rows"] is None else str(split["rows"])
-        state = split["problem"] or f"complete: {split['csv']}"
-        lines.append((record["key"], record["task"], record["input"], role, rows, state))
-    return lines
+def _target(card: DatasetCard) -> str:
+    if (actions := card.actions) is not None:
+        return f"column {actions.column}: chunks of {actions.stride} x {actions.dim} ({', '.join(actions.names)})"
+    assert card.labels is not None
+    return f"column {card.labels.column}: " + (f"{card.labels.classes} classes" if card.labels.classes else "classes")

@@ -23,26 +23,32 @@ if TYPE_CHECKING:
 def command(run: str | None, workspace: Workspace, failures: bool, as_json: bool) -> None:
     """Show how far a run is.
 
-    RUN is a run's name; without it, the latest one. A run that is under way has one, too.
+    RUN is a run's name; without it, the latest one. What runs just now is shown with its rate and the time that
+    is left, whoever started it, here or on another host that shares the workspace.
 
     \b
+    lary-orch runs                      their names
     lary-orch status
     lary-orch status smoke-1a2b3c4d --failures
     """
     from lary_results.run_state import failed_rows, failure_table, find_plan, run_state, state_tables
+    from lary_results.running import is_worked_on, running_jobs, running_table
     from lary_terminal.tables import show
 
     plan = find_plan(workspace.runs, run)
     state = run_state(plan)
+    paths = workspace.run(plan.run)
+    state |= {"running": is_worked_on(paths), "jobs": running_jobs(paths)}
     rows = list(failed_rows(plan)) if failures else []
-    detached = list(_detached(workspace.run(plan.run)))
+    detached = list(_detached(paths))
     for known, found in detached:
         state[known.key] = found
     if as_json:
         listed = {"failures": rows} if failures else {}
         click.echo(json_text(state | listed, indent=2))
         return
-    for table in [*state_tables(state), *([failure_table(rows)] if failures else [])]:
+    running = [running_table(state["jobs"])] if state["jobs"] else []
+    for table in [*running, *state_tables(state), *([failure_table(rows)] if failures else [])]:
         show(table, sys.stdout)
         click.echo()
     for known, found in detached:

@@ -41,6 +41,7 @@ _models = click.argument("models", nargs=-1, metavar="[MODEL]...")
 @json_option
 def ls(models: tuple[str, ...], workspace: Workspace, catalog: Catalog, as_json: bool) -> None:
     """List the files that models need, and where they are looked for."""
+    from lary_results.listings import weight_cells
     from lary_terminal.tables import Table, show
 
     from lary_orch.weights.files import chosen_cards, list_weights
@@ -50,7 +51,10 @@ def ls(models: tuple[str, ...], workspace: Workspace, catalog: Catalog, as_json:
         click.echo(json_text(found, indent=2))
         return
     columns = ("models", "weight", "path", "size", "licence", "how to get it")
-    show(Table(f"weights ({workspace.weights})", columns, [_cells(row) for row in found], frozenset({3})), sys.stdout)
+    show(
+        Table(f"weights ({workspace.weights})", columns, [weight_cells(row) for row in found], frozenset({3})),
+        sys.stdout,
+    )
 
 
 @command.command()
@@ -194,13 +198,3 @@ def _record(weight: Weight) -> dict[str, Any]:
         "gated": spec.gated,
         "how": weight.how,
     }
-
-
-def _cells(row: dict[str, Any]) -> tuple[str, ...]:
-    from lary_terminal.tables import size_text
-
-    absent = "missing" if row["needed"] else "not needed"
-    size = absent if row["bytes"] is None else size_text(row["bytes"])
-    models = row["models"]
-    shown = ", ".join(models[:3]) + (f" and {len(models) - 3} more" if len(models) > 3 else "")
-    return (shown, row["name"], row["path"], size, row["license"], "-" if row["found"] else row["how"])

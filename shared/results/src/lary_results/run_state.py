@@ -100,12 +100,14 @@ def state_tables(state: dict[str, Any]) -> list[Table]:
         ("dataset", "split", "model", "variant", "shards", "ok", "failed", "clamped", "of rows", "reasons"),
         [_store_cells(store) for store in state["stores"]],
         right=frozenset(range(4, 9)),
+        keys=frozenset(range(4)),
         notes=tuple(f"not planned: {problem}" for problem in state["problems"]),
     )
     probes = Table(
         "probes",
         ("dataset", "model", "variant", "control", "state", "scores"),
         [_probe_cells(probe) for probe in state["probes"]],
+        keys=frozenset(range(4)),
     )
     return [*([trainings] if trainings.rows else []), stores, probes]
 
@@ -128,7 +130,7 @@ def failure_table(rows: list[dict[str, Any]]) -> Table:
     """`failed_rows`, a line each."""
     columns = ("dataset", "split", "model", "variant", "row", "reason", "file", "detail")
     cells = [tuple(str(row[column]) for column in columns) for row in rows]
-    return Table(f"{len(rows)} failed rows", columns, cells, right=frozenset({4}))
+    return Table(f"{len(rows)} failed rows", columns, cells, right=frozenset({4}), keys=frozenset(range(5)))
 
 
 def superseded(plan: PlanFile, runs: Path) -> Iterator[str]:

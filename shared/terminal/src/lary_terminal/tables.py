@@ -1,12 +1,13 @@
-"""Tables for people: drawn on a terminal, aligned plain text elsewhere. Text of others is shown, never acted on."""
+"""Tables for people: drawn to a terminal's width, plain text elsewhere. Text of others is shown, never acted on."""
 
-import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TextIO
 
 from lary_schema.printable import printable, printable_lines
 from lary_schema.terminal import terminal_of
+
+from lary_terminal.widths import padded, width_of
 
 
 @dataclass(frozen=True)
@@ -23,24 +24,32 @@ class Table:
     notes: tuple[str, ...] = ()
     alarming: frozenset[int] = frozenset()
     """Rows that a terminal shows in red."""
+    keys: frozenset[int] = frozenset({0})
+    """Columns that say which row it is: a narrow terminal repeats them, and never wraps them in a table."""
+    details: frozenset[int] = frozenset()
+    """Columns that a terminal leaves out where not all fit; a note should say where they are found."""
 
 
 def show(table: Table, out: TextIO) -> None:
-    """Print a table in the way that fits `out`."""
+    """Print a table in the way that fits `out`: a terminal's width, or all columns as aligned text."""
     if not out.isatty():
         out.write(plain(table))
         return
     from rich.console import Console
+    from rich.text import Text
 
-    safe = _safe(table)
-    Console(file=terminal_of(out), highlight=False).print(_drawn(safe), *map(_literal, safe.notes), sep="\n")
+    from lary_terminal.fitting import fitted
+
+    console = Console(file=terminal_of(out), highlight=False)
+    for line in fitted(_safe(table), console.width):
+        console.print(Text(line.text, line.style), soft_wrap=True)
 
 
 def plain(table: Table) -> str:
     """Aligned text with a trailing newline."""
     table = _safe(table)
     lines = [table.columns, *table.rows]
-    widths = [max(_width(line[i]) for line in lines) for i in range(len(table.columns))]
+    widths = [max(width_of(line[i]) for line in lines) for i in range(len(table.columns))]
     rule = "  ".join("-" * width for width in widths)
     texts = [_line(table, line, widths) for line in lines]
     body = [text for i, row in enumerate(texts[1:]) for text in ([row, rule] if i in table.sections else [row])]
@@ -57,43 +66,9 @@ def _safe(table: Table) -> Table:
     )
 
 
-def _width(text: str) -> int:
-    """Columns of a terminal: East Asian wide characters take two, combining marks and joiners none."""
-    if text.isascii():
-        return len(text)
-    return sum(_character_width(character) for character in text)
-
-
-def _character_width(character: str) -> int:
-    if unicodedata.category(character) in ("Mn", "Me", "Cf"):
-        return 0
-    return 2 if unicodedata.east_asian_width(character) in ("W", "F") else 1
-
-
 def _line(table: Table, cells: tuple[str, ...], widths: list[int]) -> str:
-    aligned = []
-    for i, (cell, width) in enumerate(zip(cells, widths, strict=True)):
-        space = " " * (width - _width(cell))
-        aligned.append(space + cell if i in table.right else cell + space)
+    aligned = (padded(cell, widths[i], right=i in table.right) for i, cell in enumerate(cells))
     return "  ".join(aligned).rstrip()
-
-
-def _literal(text: str) -> object:
-    from rich.text import Text
-
-    return Text(text)
-
-
-def _drawn(table: Table) -> object:
-    from rich.table import Table as Drawing
-
-    drawing = Drawing(title=table.title, title_justify="left")
-    for i, name in enumerate(table.columns):
-        drawing.add_column(name, justify="right" if i in table.right else "left")
-    for i, row in enumerate(table.rows):
-        style = "red" if i in table.alarming else None
-        drawing.add_row(*map(_literal, row), style=style, end_section=i in table.sections)  # type: ignore[arg-type]
-    return drawing
 
 
 def size_text(count: float) -> str:
