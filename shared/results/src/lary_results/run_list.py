@@ -59,6 +59,7 @@ def run_table(records: list[dict[str, Any]], runs: Path) -> Table:
         ("run", "state", "done", "models", "datasets", "failed rows", "planned"),
         [_cells(record) for record in well],
         right=frozenset({2, 5}),
+        details=frozenset({6}),
         notes=tuple(f"{record['run']}: {record['error']}" for record in records if "error" in record),
     )
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
-from lary_terminal.tables import Table
+from lary_terminal.table import Table
 from lary_terminal.widths import longest_word, padded, width_of, wrap
 
 GAP = 2

@@ -1,33 +1,13 @@
 """Tables for people: drawn to a terminal's width, plain text elsewhere. Text of others is shown, never acted on."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TextIO
 
 from lary_schema.printable import printable, printable_lines
 from lary_schema.terminal import terminal_of
 
+from lary_terminal.table import Table as Table
 from lary_terminal.widths import padded, width_of
-
-
-@dataclass(frozen=True)
-class Table:
-    """Text cells under headers."""
-
-    title: str
-    columns: tuple[str, ...]
-    rows: Sequence[tuple[str, ...]]
-    right: frozenset[int] = frozenset()
-    """Columns of numbers."""
-    sections: frozenset[int] = frozenset()
-    """Rows after which a line is drawn."""
-    notes: tuple[str, ...] = ()
-    alarming: frozenset[int] = frozenset()
-    """Rows that a terminal shows in red."""
-    keys: frozenset[int] = frozenset({0})
-    """Columns that say which row it is: a narrow terminal repeats them, and never wraps them in a table."""
-    details: frozenset[int] = frozenset()
-    """Columns that a terminal leaves out where not all fit; a note should say where they are found."""
 
 
 def show(table: Table, out: TextIO) -> None:
