@@ -195,14 +195,13 @@ def _of_piece(table: Table, piece: Sequence[_Column]) -> Table:
     """Without the rows that say nothing in these columns."""
     own = [column.at for column in piece if not column.key]
     kept = [i for i, row in enumerate(table.rows) if any(row[at] not in ("", "-") for at in own)]
-    moved = {i: to for to, i in enumerate(kept)}
     # A line is drawn below the last row that stayed of each section.
-    ends = (max((i for i in kept if i <= end), default=None) for end in table.sections)
+    before = [sum(i <= end for i in kept) for end in table.sections]
     return replace(
         table,
         rows=[table.rows[i] for i in kept],
-        sections=frozenset(moved[end] for end in ends if end is not None),
-        alarming=frozenset(moved[i] for i in kept if i in table.alarming),
+        sections=frozenset(count - 1 for count in before if count),
+        alarming=frozenset(to for to, i in enumerate(kept) if i in table.alarming),
     )
 
 
