@@ -57,7 +57,7 @@ from lary_trainer import Trainee
 from lary_worker import Latents, Model
 
 KNOWN = {"width", "nan_at", "nan_gradient_at", "room", "terms", "supervised", "text", "couple", "dropout", "pause",
-         "direct", "kill", "health", "ungrouped", "stall", "blind", "latents"}
+         "direct", "label_share", "kill", "health", "ungrouped", "stall", "blind", "latents"}
 
 
 def small(frames):
@@ -82,6 +82,10 @@ class ToyTrainee(Trainee):
     @classmethod
     def supervision(cls, recipe):
         return "joint" if recipe.config.get("supervised") else "none"
+
+    @classmethod
+    def label_share(cls, recipe):
+        return recipe.config.get("label_share")
 
     @classmethod
     def reads_text(cls, recipe):
@@ -165,7 +169,8 @@ class ToyTrainee(Trainee):
         if self.config.get("nan_gradient_at") == batch.step:
             outputs["pixels"] = outputs["pixels"] + (network.scale * 0).sqrt()
         if batch.actions is not None:
-            outputs["action"] = (network.action(z) - batch.actions.flatten(1)).square().mean(1)
+            known = torch.where(batch.labelled[:, None, None], batch.actions, 0.0).flatten(1)
+            outputs["action"] = (network.action(z) - known).square().mean(1) * batch.labelled
         self.network = network
         return outputs
 

@@ -86,3 +86,19 @@ def test_labels_are_those_of_whole_groups(bench: Any) -> None:
     assert [(r.rows, r.labelled_rows, r.labelled_groups) for r in results.values()] == [(12, 12, 3), (24, 24, 6)]
     assert results[0.5].supervision == "joint"
     assert results[0.5].labelled_sha256 != results[1.0].labelled_sha256
+
+
+def test_a_share_of_labels_among_all_rows(bench: Any) -> None:
+    config = {"supervised": True, "label_share": 0.34}
+    chosen = bench.recipe(config=config, losses={"pixels": 1.0, "action": 0.1})
+    done = bench.train(bench.job(values={"recipe": chosen, "labelled": Labelled(share=1)}))
+    assert done.code == 0, done.events[-1]
+    result = bench.result()
+    assert (result.rows, result.labelled_rows, result.labelled_groups) == (24, 8, 2)
+    last = [m for m in result.measured if m.split == "train"][-1]
+    assert last.values["action"] is not None
+    assert last.values["action"] > 0
+
+    done = bench.train(bench.job(values={"recipe": chosen, "labelled": Labelled(share=0.2)}), out="less")
+    assert done.code == 2
+    assert "labels of 0.34 of all groups, and the job allows 0.2" in done.events[-1].message

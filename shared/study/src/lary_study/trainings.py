@@ -213,7 +213,7 @@ class Trainings:
             frames=source.frames,
             group=card.group,
             actions=card.actions if labelled else None,
-            instruction=card.instruction if labelled else None,
+            instruction=card.instruction,
             latents=card.latents if labelled else None,
         )
 

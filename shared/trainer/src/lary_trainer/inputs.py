@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from lary_trainer.frames import NoFrames, PairReader, Pairs
 from lary_trainer.order import Order, Rows, Wanted, part
 from lary_trainer.registry import find_trainee, model_card
-from lary_trainer.rows import Groups, Split, Standardise, Targets
+from lary_trainer.rows import Split, Standardise, Targets
 from lary_trainer.trainee import Batch, Facts
 from lary_trainer.world import World
 
@@ -65,7 +65,7 @@ class SplitInput:
             rows=rows,
             frames=frames,
             actions=None if actions is None else torch.from_numpy(actions).to(device),
-            labelled=None if actions is None else torch.ones(len(rows), dtype=torch.bool, device=device),
+            labelled=None if actions is None else torch.from_numpy(np.isfinite(actions).all((1, 2))).to(device),
             text=self.targets.texts_of(rows),
             latents={n: torch.from_numpy(values).to(device) for n, values in self.targets.latents_of(rows).items()},
         )
@@ -115,10 +115,10 @@ def open_inputs(job: TrainJob, mounts: Mounts, device: torch.device, world: Worl
     reads = _Reads.of(values.recipe)
     _require_names(job, reads.actions)
     split = Split(values.data, job.source, mounts, media=reads.frames)
-    rows, groups = (split.rows, Groups(())) if values.labelled is None else split.labelled(values.labelled)
-    labels = Labels(len(rows), len(groups.names), groups.sha256) if reads.actions else Labels()
-    chunks = split.actions(rows) if reads.actions else None
-    standardise = None if chunks is None else Standardise(chunks)
+    rows, known, labels = _labelled(job, split, reads)
+    seen = split.actions(known) if reads.actions else None
+    standardise = None if seen is None else Standardise(seen)
+    chunks = None if seen is None else _among(rows, known, seen)
     targets = _targets(split, rows, reads, standardise, chunks)
     facts = Facts(
         len(rows),
@@ -135,6 +135,31 @@ def open_inputs(job: TrainJob, mounts: Mounts, device: torch.device, world: Worl
         targets = _targets(other, other.rows, reads, standardise, chunks)
         held_out = _input(job, other, other.rows, targets, reads, beat)
     return Inputs(job, train, held_out, facts, labels, device, world)
+
+
+def _labelled(job: TrainJob, split: Split, reads: "_Reads") -> tuple[Rows, Rows, Labels]:
+    """The rows that are trained on, those whose labels may be seen, and how many these are."""
+    labelled = job.values.labelled
+    if labelled is None:
+        return split.rows, split.rows, Labels()
+    share = find_trainee(job.values.recipe).label_share(job.values.recipe) if reads.actions else None
+    if share is not None and share > labelled.share:
+        raise ContractError(
+            f"recipe {job.values.recipe.key}: sees the labels of {share:g} of all groups, and the job allows "
+            f"{labelled.share:g}; give a labelled share of {share:g} or more"
+        )
+    known, groups = split.labelled(labelled if share is None else labelled.model_copy(update={"share": share}))
+    labels = Labels(len(known), len(groups.names), groups.sha256) if reads.actions else Labels()
+    return known if share is None else split.rows, known, labels
+
+
+def _among(rows: Rows, known: Rows, chunks: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Action chunks of `rows`: those of `known`, NaN elsewhere."""
+    if len(rows) == len(known):
+        return chunks
+    result = np.full((len(rows), *chunks.shape[1:]), np.nan)
+    result[np.searchsorted(rows, known)] = chunks
+    return result
 
 
 class _Reads(NamedTuple):

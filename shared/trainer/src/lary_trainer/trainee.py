@@ -46,7 +46,8 @@ class Batch:
     actions: torch.Tensor | None = None
     """float32 (B, stride, dim), standardised by mean and deviation of the labelled rows; None: no labels are read."""
     labelled: torch.Tensor | None = None
-    """bool (B,): rows whose actions may be looked at. Those of the others are NaN."""
+    """bool (B,): rows whose actions may be looked at. Those of the others are NaN: replace them before a loss is taken,
+    since a NaN that is masked afterwards still makes gradients NaN."""
     text: tuple[str, ...] = ()
     """Instructions, where the recipe reads them."""
     latents: Mapping[str, torch.Tensor] = field(default_factory=dict)
@@ -112,6 +113,14 @@ class Trainee(ABC):
     def reads_text(cls, recipe: Recipe) -> bool:
         """Whether it reads `Batch.text`."""
         return False
+
+    @classmethod
+    def label_share(cls, recipe: Recipe) -> float | None:
+        """The share of all groups whose actions it sees while it trains on every row: part of the job's labelled share.
+
+        None: it trains on the rows of the job's labelled share alone, and sees the actions of all of them.
+        """
+        return None
 
     @classmethod
     def reads_frames(cls, recipe: Recipe) -> bool:
