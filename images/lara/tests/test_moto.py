@@ -14,6 +14,7 @@ from lary_lara.facts import MotoConfig
 from lary_lara.moto import MotoTrainee
 from lary_lara.network import Tokenizer, make_tokenizer
 from lary_parts.encoders import MaeEncoder, make_encoder
+from lary_parts.layers import Stack
 from lary_parts.quantiser import UNUSED_STEPS, VectorQuantiser, quantiser_loss
 from lary_parts.settings import Quantiser
 from lary_schema.base import ContractError, WeightsError
@@ -140,6 +141,18 @@ def released(
         for place, shape in zip((0, 2), shapes, strict=True):
             named |= {f"{name}.{place}.weight": shape, f"{name}.{place}.bias": shape[:1]}
     return named
+
+
+@pytest.mark.parametrize("depth", [0, 1, 3])
+def test_the_first_tokens_alone_are_those_of_all(depth: int) -> None:
+    generator = torch.Generator().manual_seed(depth)
+    stack = Stack(16, 2, depth)
+    x = torch.randn(3, 7, 16, generator=generator, requires_grad=True)
+    whole, part = stack(x)[:, :4], stack(x, 4)
+    torch.testing.assert_close(part, whole)
+    gradients = [torch.autograd.grad(found.square().sum(), x)[0] for found in (whole, part)]
+    torch.testing.assert_close(*gradients)
+    assert gradients[0][:, 4:].abs().sum() > 0 or depth == 0
 
 
 LARGE = MotoConfig(size=224, patch=16, width=768, heads=12, encoder_layers=4, decoder_layers=12, encoder="mae-l")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Sequence
 
 import torch
 from lary_trainer.chance import row_noise
@@ -18,8 +19,8 @@ LARGEST = 4096
 
 
 @torch.no_grad()
-def measure_actions(network: JointNetwork, batches: Batches) -> dict[str, float]:
-    """Mean squared errors of standardised actions, and the alignment's measures.
+def measure_actions(network: JointNetwork, batches: Batches, embedded: Sequence[Tensor]) -> dict[str, float]:
+    """Mean squared errors of standardised actions, and the alignment's measures. `embedded` (B, Q * D) by batch.
 
     `flow`: of the velocity; `flow_permuted`: with frames and words of the row half a batch away; `euler`: of sampled
     actions; `mean_action`: of their mean; `regression`: of the linear layer.
@@ -27,12 +28,10 @@ def measure_actions(network: JointNetwork, batches: Batches) -> dict[str, float]
     sums: dict[str, float] = defaultdict(float)
     aligned: list[Tensor] = []
     latents: list[Tensor] = []
-    for batch in batches():
+    for batch, flat in zip(batches(), embedded, strict=True):
         if batch.actions is None or batch.labelled is None:
             continue
-        first, target = network.tokenizer.pixels(batch.frames).unbind(1)
-        embeddings = network.tokenizer.embed(network.tokenizer.features(first), network.tokenizer.features(target))
-        outputs = network.action_outputs(batch, embeddings, "held-out flow", 0)
+        outputs = network.action_outputs(batch, flat.to(batch.frames.device), "held-out flow", 0)
         known = batch.labelled
         errors: dict[str, Tensor] = {"mean_action": batch.actions.square().flatten(1).mean(1)}
         if network.regression is not None:
@@ -40,7 +39,7 @@ def measure_actions(network: JointNetwork, batches: Batches) -> dict[str, float]
         if network.policy is not None:
             errors |= {"flow": outputs["flow"], **_of_policy(network, batch)}
             aligned.append(outputs["aligned"][known].cpu())
-            latents.append(embeddings.flatten(1)[known].cpu())
+            latents.append(flat[known.cpu()])
         for name, values in errors.items():
             sums[name] += values[known].sum().item()
         sums["rows"] += known.sum().item()

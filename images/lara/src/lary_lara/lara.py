@@ -106,9 +106,11 @@ class LaraTrainee(MotoTrainee):
 
     def evaluate(self, network: nn.Module, batches: Callable[[], Iterable[Batch]]) -> dict[str, float]:
         from lary_lara.joint_measures import measure_actions
+        from lary_lara.measures import measures_of, read_held_out
 
         joint = _joint(network)
-        return super().evaluate(joint.tokenizer, batches) | measure_actions(joint, batches)
+        read = read_held_out(joint.tokenizer, batches)
+        return measures_of(joint.tokenizer, batches, read) | measure_actions(joint, batches, read.embeddings)
 
     def health(self, measured: Mapping[str, float]) -> list[str]:
         found = super().health(measured)

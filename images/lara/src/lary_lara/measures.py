@@ -27,16 +27,27 @@ class Read:
     indices: list[Tensor] = field(default_factory=list)
 
 
-@torch.no_grad()
 def measure_tokenizer(network: Tokenizer, batches: Batches) -> dict[str, float]:
+    """`measures_of` what is read in a first pass."""
+    return measures_of(network, batches, read_held_out(network, batches))
+
+
+@torch.no_grad()
+def read_held_out(network: Tokenizer, batches: Batches) -> Read:
+    """One pass over the rows."""
+    read = Read()
+    for batch in batches():
+        _read(network, batch, read)
+    return read
+
+
+@torch.no_grad()
+def measures_of(network: Tokenizer, batches: Batches, read: Read) -> dict[str, float]:
     """Squared errors per pixel value, in the network's pixel convention, and how the codes are used.
 
     `rec`: of the prediction with the row's own code. `copy`: of the first frame in the second's stead. `shuffled`:
     with another row's code. `perplexity`, `codes_used`: of the codebook; `effective_rank`: of the embeddings, flat.
     """
-    read = Read()
-    for batch in batches():
-        _read(network, batch, read)
     if not read.rows:
         return {}
     measured = {name: total / read.values for name, total in read.squares.items()}

@@ -66,7 +66,7 @@ class MFormer(nn.Module):
         queries, separator = (t.expand(len(first), -1, -1) for t in (parts.latent_motion_token, parts.sep_token))
         x = torch.cat((queries, frames[0], separator, frames[1]), dim=1)
         x = x + parts.position_embeddings + parts.token_type_embeddings[0]
-        result: Tensor = self.layernorm(self.encoder(x)[:, : self.queries])
+        result: Tensor = self.layernorm(self.encoder(x, self.queries))
         return result
 
 

@@ -19,7 +19,8 @@ from lary_probe.selection import Track
 from lary_probe.session import Session
 
 SAMPLES = 4
-"""Pictures of each split: rows at even ranks of the error, from the best to the worst."""
+"""Pictures of each split: rows at even ranks of the error, from the best to the worst. A linear read-out has none: it
+is done for hundreds of models, and drawing took as long as all the rest of it."""
 
 
 def write_outputs(
@@ -40,7 +41,8 @@ def write_outputs(
     for split in evaluated:
         truth, predicted = _chunks(split, tracks[split.name][0], actions)
         outputs.array(f"predictions_{split.name}.npy", np.stack([truth, predicted], axis=1))
-        _draw(session, outputs, split, truth, predicted, actions)
+        if session.job.protocol.regress.head != "linear":
+            _draw(session, outputs, split, truth, predicted, actions)
 
 
 def _chunks(split: Evaluated, track: Track, actions: Actions) -> tuple[NDArray[Any], NDArray[Any]]:

@@ -33,9 +33,9 @@ class Attention(nn.Module):
         self.attention = _Projections(width)
         self.output = _Dense(width, width)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """(B, N, W) -> (B, N, W)."""
-        parts = (self.attention.query(x), self.attention.key(x), self.attention.value(x))
+    def forward(self, x: Tensor, first: int | None = None) -> Tensor:
+        """(B, N, W) -> (B, N, W), or of the first tokens alone (B, first, W)."""
+        parts = (self.attention.query(x[:, :first]), self.attention.key(x), self.attention.value(x))
         q, k, v = (part.unflatten(-1, (self.heads, -1)).transpose(1, 2) for part in parts)
         mixed = functional.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)
         attended: Tensor = self.output.dense(mixed)
@@ -53,9 +53,9 @@ class Layer(nn.Module):
         self.layernorm_before = nn.LayerNorm(width, EPS)
         self.layernorm_after = nn.LayerNorm(width, EPS)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """(B, N, W) -> (B, N, W)."""
-        x = x + self.attention(self.layernorm_before(x))
+    def forward(self, x: Tensor, first: int | None = None) -> Tensor:
+        """(B, N, W) -> (B, N, W), or of the first tokens alone (B, first, W)."""
+        x = x[:, :first] + self.attention(self.layernorm_before(x), first)
         hidden = functional.gelu(self.intermediate.dense(self.layernorm_after(x)))
         result: Tensor = x + self.output.dense(hidden)
         return result
@@ -68,11 +68,14 @@ class Stack(nn.Module):
         super().__init__()
         self.layer = nn.ModuleList(Layer(width, heads) for _ in range(depth))
 
-    def forward(self, x: Tensor) -> Tensor:
-        """(B, N, W) -> (B, N, W)."""
-        for layer in self.layer:
-            x = layer(x)
-        return x
+    def forward(self, x: Tensor, first: int | None = None) -> Tensor:
+        """(B, N, W) -> (B, N, W), or of the first tokens alone (B, first, W): in the last layer the others are only
+        attended to.
+        """
+        last = len(self.layer) - 1
+        for number, layer in enumerate(self.layer):
+            x = layer(x, first if number == last else None)
+        return x if len(self.layer) else x[:, :first]
 
 
 def sines(side: int, width: int, like: Tensor) -> Tensor:

@@ -2,9 +2,11 @@
 
 import math
 import struct
+from functools import lru_cache
+from io import BytesIO
 from pathlib import Path
 from tokenize import TokenError
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.lib import format as npy
@@ -42,6 +44,8 @@ def read_chunk(path: Path, stride: int, dim: int, name: str | None = None) -> ND
 
 _NO_ARRAY = (ValueError, EOFError, TypeError, OverflowError, SyntaxError, RecursionError, TokenError, struct.error)
 """What numpy raises on bytes that are no array."""
+_HEADER_MAX = 1 << 16
+"""Bytes; numpy parses no more than 10,000."""
 
 
 def _read_array(path: Path) -> NDArray[Any]:
@@ -51,9 +55,7 @@ def _read_array(path: Path) -> NDArray[Any]:
     if is_lfs_pointer(path):
         raise ValueError(pointer_fault(path))
     with path.open("rb") as file:
-        version = npy.read_magic(file)
-        read = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0
-        shape, fortran, dtype = read(file)
+        shape, fortran, dtype = _parsed(_header(file))
         if dtype.hasobject:
             raise ValueError("it holds pickled objects, which can run code when they are read")
         content = file.read()
@@ -62,3 +64,19 @@ def _read_array(path: Path) -> NDArray[Any]:
         raise ValueError(f"its header promises {promised} bytes of values, {len(content)} are there")
     values = np.frombuffer(content, dtype)
     return values.reshape(shape[::-1]).T if fortran else values.reshape(shape)
+
+
+def _header(file: BinaryIO) -> bytes:
+    """From the magic to the end of what describes the array, or what there is of it."""
+    begin = file.read(npy.MAGIC_LEN)
+    length = file.read(2 if begin[-2:-1] == b"\x01" else 4)
+    return begin + length + file.read(min(int.from_bytes(length, "little"), _HEADER_MAX))
+
+
+@lru_cache(maxsize=64)
+def _parsed(header: bytes) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
+    """Numpy parses it as a Python literal, which takes longer than the rest; the chunks of a set have the same one."""
+    file = BytesIO(header)
+    read = npy.read_array_header_1_0 if npy.read_magic(file) == (1, 0) else npy.read_array_header_2_0
+    parsed: tuple[tuple[int, ...], bool, np.dtype[Any]] = read(file)
+    return parsed

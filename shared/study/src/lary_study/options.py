@@ -4,7 +4,7 @@ import functools
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import click
 from lary_orch.catalog.cards import Catalog
@@ -12,7 +12,7 @@ from lary_orch.cli.options import FOLDER, option, together
 from lary_orch.runtimes.devices import Slot
 from lary_orch.runtimes.signals import exit_at_sigterm
 
-from lary_study.trainings import Settings
+from lary_study.trainings import WORKERS, Settings
 
 Function = Callable[..., Any]
 
@@ -20,7 +20,7 @@ _SETTINGS = together(
     [
         option("--precision", type=click.Choice(["fp32", "bf16"]), default="fp32", help="Of the arithmetic."),
         option("--decoder", type=click.Choice(["pyav", "decord"]), default="pyav", help="Video reader."),
-        option("--workers", type=click.IntRange(1), default=2, help="Decode processes per training."),
+        option("--workers", type=click.IntRange(1), help="Decode processes per training [2, where it has 2 cores]."),
         option("--row-timeout", type=click.FloatRange(0, min_open=True), default=60.0, help="Seconds for one row."),
         option(
             "--stall-timeout", type=click.FloatRange(0, min_open=True), default=600.0, help="Seconds without progress."
@@ -40,11 +40,11 @@ def settings_options(function: Function) -> Function:
     """Hands over `settings: Settings`; device and threads are `on_slots`'. SIGTERM ends the command in order."""
 
     @functools.wraps(function)
-    def decided(*args: Any, row_timeout: float, stall_timeout: float, **given: Any) -> Any:
+    def decided(*args: Any, row_timeout: float, stall_timeout: float, workers: int | None, **given: Any) -> Any:
         exit_at_sigterm()
         names = (set(Settings.__dataclass_fields__) - {"device", "threads"}) & given.keys()
         taken = {name: given.pop(name) for name in names}
-        settings = Settings(row_timeout_s=row_timeout, stall_timeout_s=stall_timeout, **taken)
+        settings = Settings(row_timeout_s=row_timeout, stall_timeout_s=stall_timeout, workers=workers, **taken)
         return function(*args, settings=settings, **given)
 
     return _SETTINGS(decided)
@@ -52,7 +52,11 @@ def settings_options(function: Function) -> Function:
 
 def on_slots(settings: Settings, slots: list[Slot]) -> Settings:
     """The same for what these slots have."""
-    return replace(settings, device="cuda" if slots[0].device.kind == "cuda" else "cpu", threads=slots[0].cpus)
+    cpus = slots[0].cpus
+    # Each decode process takes as long to start as it takes for hundreds of pairs.
+    workers = settings.workers or (WORKERS if cpus is None else min(cpus, WORKERS))
+    device: Literal["cpu", "cuda"] = "cuda" if slots[0].device.kind == "cuda" else "cpu"
+    return replace(settings, device=device, threads=cpus, workers=workers)
 
 
 def folders_options(function: Function) -> Function:

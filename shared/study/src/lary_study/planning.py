@@ -20,7 +20,7 @@ from lary_schema.cards import ProtocolCard, Reads
 from lary_study.card import StudyCard
 from lary_study.expand import Expanded, Expansion
 from lary_study.recipes import load_recipe
-from lary_study.trainings import Trainings, image_of
+from lary_study.trainings import WORKERS, Trainings, image_of
 
 
 @dataclass(frozen=True)
@@ -64,6 +64,7 @@ class Study:
         # One target of each block, also where the protocol has two: a study compares one number.
         probing = Probing(reads=self._targets(), target=protocol.regress.target)
         request = Request((), (self.card.data.train,), protocol, control=False, probing=probing)
+        request = replace(request, workers=trainings.settings.workers or WORKERS)
         models = {training.key: training.model for training in planned}
         parts = [Part(trainings=tuple(training.job for training in planned))]
         for variants, wanted in {**self._read_out(asked), (): self._catalog_models()}.items():

@@ -26,6 +26,8 @@ from lary_schema.revision import code_revision
 from lary_schema.trained import START, Checkpoint
 from lary_schema.training import TRAINING_FILE, Labelled, Recipe, TrainData, TrainJob, TrainValues, trained_key
 
+WORKERS = 2
+
 
 @dataclass(frozen=True)
 class Settings:
@@ -35,7 +37,8 @@ class Settings:
     decoder: Decoder = "pyav"
     device: Literal["cpu", "cuda"] = "cpu"
     threads: int | None = None
-    workers: int = 2
+    workers: int | None = None
+    """Decode processes of a training, or of an extraction of a study; None: WORKERS."""
     row_timeout_s: float = 60
     stall_timeout_s: float = 600
     max_failed: float = 0.01
@@ -172,7 +175,7 @@ class Trainings:
             evaluate_every=settings.evaluate_every,
             micro_batch=settings.micro_batch,
             processes=settings.processes,
-            workers=settings.workers,
+            workers=settings.workers or WORKERS,
             row_timeout_s=settings.row_timeout_s,
             max_failed=settings.max_failed,
             keep_states=settings.keep_states,
