@@ -289,6 +289,27 @@ def test_a_changed_action_file_shows_in_the_result(toy_actions: Any, with_protoc
     assert toy_actions.run(job).targets_sha256 != first
 
 
+@pytest.mark.parametrize("kind", ["classify", "regress"])
+def test_hashes_of_rows_do_not_depend_on_which_rows_failed(bench: Any, kind: str) -> None:
+    rng = np.random.default_rng(0)
+    for name, count, failed in (("train", 12, (4,)), ("val", 6, ()), ("other", 6, (0, 3))):
+        cells = [bench.action(f"{i}.npy", rng.normal(size=(2, 3))) for i in range(count)]
+        cells = cells if kind == "regress" else ["push" if i % 2 else "pull" for i in range(count)]
+        bench.split(name, rng.normal(size=(count, 1, 2, 4)), cells, failed=failed)
+    recipe = {"epochs": 1, "batch_size": 16}
+    protocol = bench.protocol(
+        select_on="evaluated",
+        classify=bench.protocol().classify.model_copy(update=recipe),
+        regress=bench.protocol().regress.model_copy(update=recipe),
+    )
+    bench.run(bench.job(kind, protocol=protocol))
+    whole, part = (dict(np.load(bench.mounts.out / f"row_scores_{name}.npz")) for name in ("val", "other"))
+    assert part["row"].tolist() == [1, 2, 4, 5]
+    assert part["target"].tolist() == whole["target"][part["row"]].tolist()
+    assert len(set(whole["target"].tolist())) == (2 if kind == "classify" else 6)
+    assert part["train_target"] == whole["train_target"]
+
+
 def test_the_hash_sees_order_shape_and_split() -> None:
     one, two = np.arange(6.0).reshape(1, 2, 3), np.ones((1, 2, 3))
     hashes = {

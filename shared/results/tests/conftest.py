@@ -119,8 +119,18 @@ def write(workspace: Workspace) -> Write:
     return written
 
 
-def write_rows(folder: Path, split: str, scores: Any, rows: Any = None, groups: Sequence[str] | None = None) -> None:
-    """`row_scores_SPLIT.npz` as probes write it, and the result's value to fit; scores (seeds, n) or (n,)."""
+def write_rows(
+    folder: Path,
+    split: str,
+    scores: Any,
+    rows: Any = None,
+    groups: Sequence[str] | None = None,
+    **hashes: Any,
+) -> None:
+    """`row_scores_SPLIT.npz` as probes write it, and the result's value to fit; scores (seeds, n) or (n,).
+
+    `hashes` are `target` and `train_target`, which older probes did not write.
+    """
     import json
 
     import numpy as np
@@ -135,6 +145,7 @@ def write_rows(folder: Path, split: str, scores: Any, rows: Any = None, groups: 
         group_names=names.astype(np.str_),
         seed=np.arange(len(values)),
         score=values,
+        **hashes,
     )
     path, stat = folder / "result.json", (folder / "result.json").stat()
     document = json.loads(path.read_text())

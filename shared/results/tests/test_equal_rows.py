@@ -215,6 +215,11 @@ def broken(folder: Path, how: str) -> None:
             "nan": {"score": np.where(arrays["row"] == 1, np.nan, arrays["score"])},
             "pickled": {"group_names": np.array([{"a": 1}], dtype=object)},
             "code": {"group": arrays["group"] + 1000},
+            "half of the hashes": {"target": arrays["row"].astype(np.uint64)},
+            "hashes of other rows": {
+                "target": arrays["row"][1:].astype(np.uint64),
+                "train_target": np.array([1], np.uint64),
+            },
         }[how]
         if how == "no member":
             del arrays["score"]
@@ -238,6 +243,8 @@ def broken(folder: Path, how: str) -> None:
         ("nan", "no scores of rows as a probe writes them"),
         ("pickled", "cannot be read"),
         ("code", "no scores of rows as a probe writes them"),
+        ("half of the hashes", "no scores of rows as a probe writes them"),
+        ("hashes of other rows", "no scores of rows as a probe writes them"),
     ],
 )
 def test_what_cannot_be_paired_is_said_and_never_guessed(workspace: Workspace, how: str, says: str) -> None:
@@ -279,6 +286,57 @@ def test_other_rows_targets_or_groups_are_not_paired(
     write_rows(write("b", "toy", {"val": 0.5}, rows={"val": N}, **fields), "val", EASY, groups=groups)
     (made,) = json.loads(invoke(workspace, "--paired", "a", "b", "--json").stdout)
     assert says in made["reason"]
+
+
+def hashes(failed: int, *, changed: int | None = None, train: int = 7) -> dict[str, Any]:
+    """Of the targets of all rows but the first `failed`; row `changed` has another one."""
+    targets = np.arange(N, dtype=np.uint64) + np.uint64(100)
+    if changed is not None:
+        targets[changed] = 0
+    return {"target": targets[failed:], "train_target": np.array([train], np.uint64)}
+
+
+@pytest.mark.parametrize(
+    ("of_b", "says"),
+    [
+        (hashes(2), None),
+        (hashes(2, changed=0), None),
+        (hashes(2, changed=9), "labels or actions differ under the same CSV in 1 rows (first: row 9)"),
+        (hashes(2, train=8), "that they were trained on differ"),
+        ({}, "labels or actions differ under the same CSV"),
+    ],
+)
+def test_failures_are_no_other_targets(
+    workspace: Workspace, write: Write, write_rows: Rows, of_b: dict[str, Any], says: str | None
+) -> None:
+    """A result's hash is of the rows with a latent, so models that failed on different rows differ in it."""
+    for model, failed, of in (("a", 0, hashes(0)), ("b", 2, of_b)):
+        folder = write(model, "toy", {"val": 0.5}, rows={"val": N}, failed=failed, targets_sha256=f"of {model}")
+        write_rows(folder, "val", HARD[failed:], np.arange(failed, N), **of)
+    (made,) = json.loads(invoke(workspace, "--paired", "a", "b", "--json").stdout)
+    if says is None:
+        assert (made["reason"], made["rows"], made["difference"]) == (None, N - 2, 0)
+    else:
+        assert says in made["reason"]
+
+
+@pytest.mark.parametrize("groups", [None, EPISODES])
+def test_one_common_group_has_no_interval_and_no_verdict(
+    workspace: Workspace, write: Write, write_rows: Rows, groups: list[str] | None
+) -> None:
+    for model, rows in (("a", np.arange(30)), ("b", np.arange(29, N))):
+        folder = write(model, "toy", {"val": 0.5}, rows={"val": N}, failed=N - len(rows))
+        write_rows(folder, "val", HARD[rows], rows, groups and [groups[n] for n in rows])
+    (made,) = json.loads(invoke(workspace, "--paired", "a", "b", "--json").stdout)
+    assert (made["rows"], made["difference"], made["reason"]) == (1, 0, None)
+    assert (made["low"], made["high"], made["excludes_zero"]) == (None, None, None)
+    assert made["null_because"] == "one group: no interval can be given"
+    shown = invoke(workspace, "--paired", "a", "b").stdout
+    assert "no clear difference" not in shown
+    assert "fewer than 30: the interval may be too narrow" in shown
+    entries = json.loads(invoke(workspace, "--json", "--max-failed", "1").stdout)
+    assert [entry["common_low"] for entry in entries] == [None, None]
+    assert all("the common rows are of one group" in entry["null_because"] for entry in entries)
 
 
 def test_groups_that_one_result_names_hold_for_both(workspace: Workspace, write: Write, write_rows: Rows) -> None:

@@ -26,7 +26,7 @@ from lary_probe.scoring import confusion, macro_recall
 from lary_probe.selection import EVALUATED, Track, chosen_note, head_name, selector_of, split_score
 from lary_probe.session import Session
 from lary_probe.streams import Streams
-from lary_probe.targets import targets_sha256
+from lary_probe.targets import target_codes, targets_sha256
 from lary_probe.trackers import epoch_scalars, open_log
 from lary_probe.training import EpochOutput, Head, Part, Plan, cosine, make_head, train, weights_of
 
@@ -73,8 +73,9 @@ def classify(session: Session, data: ProbeData, outputs: Outputs) -> Classificat
         for split in evaluated
     }
     if session.accelerator.is_main_process:
+        train_codes = target_codes([row.get(job.labels.column) for row in data.train_metadata.rows])
         for split in evaluated:
-            save_row_scores(outputs, split, job.protocol.seeds, hits[split.name])
+            save_row_scores(outputs, split, job.protocol.seeds, hits[split.name], train_codes)
         write_outputs(session, outputs, evaluated, {name: seeds[0] for name, seeds in tracks.items()}, classes)
         outputs.weights(weights[0], {"classes": classes, "recipe": job.protocol.classify.model_dump(mode="json")})
     return Classification(classes, splits, labels_sha256, all(learned), holdout)
@@ -247,7 +248,7 @@ def _read_targets(
         data.evaluated, data.evaluated_groups, labels[1:], ids[1:], strict=True
     ):
         _warn_of_shifted(session, latents.name, own, numbers, classes)
-        evaluated.append(Evaluated(latents, metadata, groups, numbers))
+        evaluated.append(Evaluated(latents, metadata, groups, numbers, target_codes(own)))
     return ids[0], evaluated, targets_sha256(labels)
 
 

@@ -18,6 +18,7 @@ from lary_probe.outputs import Outputs
 from lary_probe.sampling import FEW_GROUPS, FEW_ROWS
 from lary_probe.selection import EVALUATED, HOLDOUT
 from lary_probe.session import Session
+from lary_probe.targets import Codes, target_codes
 from lary_probe.training import Part
 
 
@@ -47,6 +48,8 @@ class Evaluated:
     groups: Groups
     targets: NDArray[Any]
     """(n,) class ids, or (n, out) float32."""
+    codes: Codes
+    """Of the targets as read."""
 
     @property
     def name(self) -> str:
@@ -110,13 +113,14 @@ def check_holdout(session: Session, held: NDArray[np.bool_] | None, groups: Grou
 
 
 def save_row_scores(
-    outputs: Outputs, split: Evaluated, seeds: Sequence[int], per_row: Sequence[NDArray[np.float64]]
+    outputs: Outputs, split: Evaluated, seeds: Sequence[int], per_row: Sequence[NDArray[np.float64]], train: Codes
 ) -> None:
     """`row_scores_SPLIT.npz`: what a paired comparison with another result of the same rows needs.
 
     `row` (n,) int64 in the CSV; `group` (n,) int64 codes, the row where rows are taken as independent; `group_names`
     (groups,) by code; `seed` (s,) int64; `score` (s, n) float64, hits or squared errors (mean over the row's values)
-    at the epoch and head that `result.json` reports.
+    at the epoch and head that `result.json` reports; `target` (n,) uint64 and `train_target` (1,) uint64, hashes of the
+    rows' targets and of those of train's whole CSV.
     """
     groups = split.groups
     outputs.arrays(
@@ -126,6 +130,8 @@ def save_row_scores(
         group_names=np.array(groups.names or (), dtype=np.str_),
         seed=np.array(seeds, np.int64),
         score=np.stack(per_row).astype(np.float64),
+        target=split.codes,
+        train_target=target_codes(train[None]),
     )
 
 

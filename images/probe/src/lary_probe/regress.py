@@ -55,7 +55,8 @@ def regress(session: Session, data: ProbeData, outputs: Outputs) -> Regression:
     splits = {s.name: _score(session, s, tracks[s.name], errors[s.name], targets.mean) for s in targets.evaluated}
     if session.accelerator.is_main_process:
         for split in targets.evaluated:
-            save_row_scores(outputs, split, job.protocol.seeds, [each.mean(axis=1) for each in errors[split.name]])
+            per_row = [each.mean(axis=1) for each in errors[split.name]]
+            save_row_scores(outputs, split, job.protocol.seeds, per_row, targets.codes)
         write_outputs(session, outputs, targets.evaluated, tracks, job.actions)
         facts = {job.reads: job.actions.model_dump(mode="json"), "recipe": job.protocol.regress.model_dump(mode="json")}
         outputs.weights(weights[0], facts | {"shape": targets.shape, "scales": targets.scales.document()})

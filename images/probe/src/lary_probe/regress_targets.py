@@ -15,7 +15,7 @@ from lary_probe.metadata import SplitMetadata
 from lary_probe.regress_heads import Shape
 from lary_probe.scales import Scales, make_scales, robot_types
 from lary_probe.session import Session
-from lary_probe.targets import targets_sha256
+from lary_probe.targets import Codes, target_codes, targets_sha256
 
 
 @dataclass(frozen=True)
@@ -37,6 +37,8 @@ class Targets:
     evaluated: list[Target]
     shape: Shape
     scales: Scales
+    codes: Codes
+    """Of the chunks of train's whole CSV."""
     sha256: str
     """Of the chunks as read, whatever is made of them."""
 
@@ -66,9 +68,9 @@ def read_targets(session: Session, data: ProbeData, actions: Actions) -> Targets
     whole, *others = (standardised(s, scales.of(t)) for s, t in zip(steps, types, strict=True))
     known = [name in scales.by_type or session.job.allow_unknown_robot for name in types[0]]
     evaluated = [
-        Target(latents, metadata, groups, values, counts)
-        for (latents, metadata), groups, values, counts in zip(
-            data.evaluated, data.evaluated_groups, others, unknown[1:], strict=True
+        Target(latents, metadata, groups, values, target_codes(read), counts)
+        for (latents, metadata), groups, values, read, counts in zip(
+            data.evaluated, data.evaluated_groups, others, chunks[1:], unknown[1:], strict=True
         )
     ]
     return Targets(
@@ -77,6 +79,7 @@ def read_targets(session: Session, data: ProbeData, actions: Actions) -> Targets
         evaluated=evaluated,
         shape=Shape(steps[0].shape[1], actions.dim),
         scales=scales,
+        codes=target_codes(chunks[0]),
         sha256=targets_sha256([chunks[0][used], *chunks[1:]]),
     )
 

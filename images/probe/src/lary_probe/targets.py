@@ -8,6 +8,19 @@ import numpy as np
 from lary_schema.base import canonical_json
 from numpy.typing import NDArray
 
+Codes = NDArray[np.uint64]
+"""(n,) a hash of each row's target."""
+
+
+def target_codes(targets: NDArray[Any] | Sequence[str | None]) -> Codes:
+    """Equal where a row's target is equal, whichever other rows there are: models may fail on different ones."""
+    if isinstance(targets, np.ndarray):
+        rows: Iterable[bytes] = (np.ascontiguousarray(row).tobytes() for row in targets)
+    else:
+        rows = (canonical_json(label) for label in targets)
+    digests = b"".join(hashlib.blake2b(row, digest_size=8).digest() for row in rows)
+    return np.frombuffer(digests, "<u8").astype(np.uint64)
+
 
 def targets_sha256(splits: Iterable[NDArray[Any] | Sequence[str]]) -> str:
     """sha256 (hex) of each split's targets in row order, train first.

@@ -31,6 +31,8 @@ def as_json(scores: Sequence[Score], max_failed: float = MAX_FAILED) -> list[dic
 def _entry(score: Score, common: CommonScore | None, *, refused: bool) -> dict[str, Any]:
     on_common = dict.fromkeys(COMMON) if common is None else dict(zip(COMMON, common, strict=True))
     reasons = [text for name, text in _reasons(score) if not math.isfinite(getattr(score, name) or 0.0)]
+    if common is not None and math.isnan(common.low):
+        reasons.append("the common rows are of one group: no interval can be given")
     more = {"recipe_sha256": score.recipe_sha256, "refused": refused, REASON: "; ".join(dict.fromkeys(reasons)) or None}
     entry: dict[str, Any] = finite(asdict(score) | on_common | more)
     return entry

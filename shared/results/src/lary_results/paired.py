@@ -11,6 +11,7 @@ from lary_schema.printable import finite
 from lary_terminal.tables import Table
 
 from lary_results.board import Board
+from lary_results.export import REASON
 from lary_results.row_scores import RowScores, paired, read_row_scores
 from lary_results.scores import Score, column_name, is_nuisance, number
 
@@ -19,6 +20,7 @@ METHOD = (
     "several seeds it holds their spread too."
 )
 UNCLEAR = "no clear difference"
+ONE_GROUP = "one group: no interval"
 HEADER = ("difference", "95 % interval", "", "rows", "drawn")
 
 
@@ -40,6 +42,8 @@ class Difference:
 
     @property
     def verdict(self) -> str:
+        if math.isnan(self.low):
+            return ONE_GROUP
         if not (self.low > 0 or self.high < 0):
             return UNCLEAR
         better = "a" if (self.value > 0) == (self.a.metric == "top1") else "b"
@@ -47,20 +51,16 @@ class Difference:
 
     @property
     def drawn(self) -> str:
-        if not self.grouped:
-            return "rows taken as independent"
         few = f", fewer than {FEW_GROUPS}: the interval may be too narrow" if self.groups < FEW_GROUPS else ""
-        return f"{self.groups} groups{few}"
+        return f"{f'{self.groups} groups' if self.grouped else 'rows taken as independent'}{few}"
 
 
 def compare_rows(a: Score, b: Score) -> Difference:
     """The difference of two scores of one column."""
     if a.metadata != b.metadata:
         return Difference(a, b, reason="they are of other CSVs, so their rows are not the same")
-    if a.targets != b.targets:
-        return Difference(a, b, reason="their labels or actions differ under the same CSV")
     try:
-        (value, low, high, groups), rows, grouped = paired(_rows_of(a), _rows_of(b), a.metric)
+        (value, low, high, groups), rows, grouped = paired(_rows_of(a), _rows_of(b), a.metric, a.targets == b.targets)
     except ContractError as error:
         return Difference(a, b, reason=str(error))
     return Difference(a, b, value, low, high, rows, groups, grouped)
@@ -182,7 +182,7 @@ def _entry(board: Board, made: Difference) -> dict[str, Any]:
         "difference": made.value if compared else None,
         "low": made.low if compared else None,
         "high": made.high if compared else None,
-        "excludes_zero": (made.low > 0 or made.high < 0) if compared else None,
+        "excludes_zero": (made.low > 0 or made.high < 0) if compared and not math.isnan(made.low) else None,
         "rows": made.rows if compared else None,
         "groups": made.groups if compared and made.grouped else None,
     }
@@ -190,4 +190,5 @@ def _entry(board: Board, made: Difference) -> dict[str, Any]:
     column = {"protocol": board.protocol, "dataset": dataset, "split": split, "metric": metric, "probe": probe}
     names = {"a": "/".join(made.a.line), "b": "/".join(made.b.line), "recipe_sha256": made.a.recipe_sha256}
     entry: dict[str, Any] = finite(column | names | numbers | {"verdict": made.verdict if compared else None})
-    return entry | {"reason": made.reason}
+    no_interval = compared and math.isnan(made.low)
+    return entry | {"reason": made.reason, REASON: f"{ONE_GROUP} can be given" if no_interval else made.reason}

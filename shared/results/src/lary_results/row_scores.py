@@ -41,6 +41,10 @@ class RowScores:
     """By code; empty where rows are taken as independent."""
     scores: NDArray[np.float64]
     """(seeds, n)"""
+    targets: NDArray[np.uint64] | None = None
+    """(n,) hashes of the rows' labels or actions; None: made by a probe that did not say."""
+    train_target: int | None = None
+    """Hash of those of train's whole CSV."""
 
     @property
     def grouped(self) -> bool:
@@ -51,7 +55,8 @@ class RowScores:
         import numpy as np
 
         found = np.searchsorted(self.rows, rows)
-        return RowScores(rows, self.groups[found], self.names, self.scores[:, found])
+        targets = None if self.targets is None else self.targets[found]
+        return RowScores(rows, self.groups[found], self.names, self.scores[:, found], targets, self.train_target)
 
     def group_names(self) -> list[str]:
         """(n,) each row's."""
@@ -85,6 +90,10 @@ def read_row_scores(score: Score) -> RowScores:
     return found
 
 
+_NEEDED = ("row", "group", "group_names", "score")
+_TARGETS = ("target", "train_target")
+
+
 def _arrays(path: Path) -> dict[str, Any]:
     import zlib
     from zipfile import BadZipFile
@@ -94,7 +103,7 @@ def _arrays(path: Path) -> dict[str, Any]:
     try:
         # numpy leaves a file open that it cannot read.
         with path.open("rb") as opened, np.load(opened, allow_pickle=False) as file:
-            return {name: file[name] for name in ("row", "group", "group_names", "score")}
+            return {name: file[name] for name in (*_NEEDED, *(each for each in _TARGETS if each in file))}
     except (OSError, ValueError, KeyError, EOFError, BadZipFile, zlib.error, TypeError, NotImplementedError) as error:
         raise ContractError(f"{path}: cannot be read: {error}") from None
 
@@ -114,10 +123,23 @@ def _checked(path: Path, arrays: dict[str, Any]) -> RowScores:
         and bool((np.diff(rows) > 0).all())
         and (names.size == 0 or (groups.min() >= 0 and groups.max() < names.size))
         and math.isfinite(float(scores.sum()))
+        and _well_hashed(arrays, len(rows))
     )
     if not well:
         raise ContractError(f"{path}: no scores of rows as a probe writes them")
-    return RowScores(rows, groups, names, scores)
+    if "target" not in arrays:
+        return RowScores(rows, groups, names, scores)
+    return RowScores(rows, groups, names, scores, arrays["target"], int(arrays["train_target"][0]))
+
+
+def _well_hashed(arrays: dict[str, Any], rows: int) -> bool:
+    """Both hashes or none, of the right sizes."""
+    sizes = {"target": rows, "train_target": 1}
+    hashes = {name: arrays[name] for name in _TARGETS if name in arrays}
+    return not hashes or (
+        len(hashes) == len(_TARGETS)
+        and all(each.dtype.kind == "u" and each.shape == (sizes[name],) for name, each in hashes.items())
+    )
 
 
 class Paired(NamedTuple):
@@ -129,14 +151,18 @@ class Paired(NamedTuple):
     """Whether groups of the dataset were drawn; otherwise rows were taken as independent."""
 
 
-def paired(a: RowScores, b: RowScores, metric: str) -> Paired:
-    """Raises ContractError where no row is common, or both name groups and differ in them."""
+def paired(a: RowScores, b: RowScores, metric: str, same_targets: bool = True) -> Paired:
+    """`same_targets` is what the results say; where both files hold hashes of the targets, those of common rows count.
+
+    Raises ContractError where no row is common, targets differ, or both name groups and differ in them.
+    """
     import numpy as np
 
     rows = np.intersect1d(a.rows, b.rows, assume_unique=True)
     if not len(rows):
         raise ContractError("they have no row in common")
     a, b = a.at(rows), b.at(rows)
+    _check_targets(a, b, same_targets)
     if a.grouped and b.grouped and a.group_names() != b.group_names():
         raise ContractError("their groups differ: the dataset card's group: changed between them")
     # A set whose card got its groups later: they hold for the result before, too, since the rows are the same.
@@ -144,3 +170,18 @@ def paired(a: RowScores, b: RowScores, metric: str) -> Paired:
     bounds = (-1.0, 1.0) if metric == "top1" else None
     made = difference(a.scores, b.scores, groups, resamples=resamples(groups), seed=SEED, bounds=bounds)
     return Paired(made, len(rows), a.grouped or b.grouped)
+
+
+def _check_targets(a: RowScores, b: RowScores, same: bool) -> None:
+    """Of the same rows. Models that failed on different rows have results of different targets, and equal rows."""
+    if a.targets is None or b.targets is None:
+        if not same:
+            raise ContractError("their labels or actions differ under the same CSV")
+        return
+    if a.train_target != b.train_target:
+        raise ContractError("the labels or actions that they were trained on differ under the same CSV")
+    different = a.rows[a.targets != b.targets]
+    if len(different):
+        raise ContractError(
+            f"their labels or actions differ under the same CSV in {len(different)} rows (first: row {different[0]})"
+        )
