@@ -123,23 +123,24 @@ def _checked(path: Path, arrays: dict[str, Any]) -> RowScores:
         and bool((np.diff(rows) > 0).all())
         and (names.size == 0 or (groups.min() >= 0 and groups.max() < names.size))
         and math.isfinite(float(scores.sum()))
-        and _well_hashed(arrays, len(rows))
     )
     if not well:
-        raise ContractError(f"{path}: no scores of rows as a probe writes them")
-    if "target" not in arrays:
-        return RowScores(rows, groups, names, scores)
-    return RowScores(rows, groups, names, scores, arrays["target"], int(arrays["train_target"][0]))
+        raise ContractError(f"{path}: {_UNFIT}")
+    return RowScores(rows, groups, names, scores, *_hashes(path, arrays))
 
 
-def _well_hashed(arrays: dict[str, Any], rows: int) -> bool:
-    """Both hashes or none, of the right sizes."""
-    sizes = {"target": rows, "train_target": 1}
-    hashes = {name: arrays[name] for name in _TARGETS if name in arrays}
-    return not hashes or (
-        len(hashes) == len(_TARGETS)
-        and all(each.dtype.kind == "u" and each.shape == (sizes[name],) for name, each in hashes.items())
-    )
+_UNFIT = "no scores of rows as a probe writes them"
+
+
+def _hashes(path: Path, arrays: dict[str, Any]) -> tuple[NDArray[np.uint64] | None, int | None]:
+    """Both of them, or none: older probes wrote none."""
+    if not any(name in arrays for name in _TARGETS):
+        return None, None
+    found = [arrays.get(name) for name in _TARGETS]
+    shapes = [arrays["row"].shape, (1,)]
+    if any(h is None or h.dtype.kind != "u" or h.shape != shape for h, shape in zip(found, shapes, strict=True)):
+        raise ContractError(f"{path}: {_UNFIT}")
+    return arrays["target"], int(arrays["train_target"][0])
 
 
 class Paired(NamedTuple):
