@@ -26,6 +26,8 @@ from lary_trainer.order import Rows
 from lary_trainer.trainee import ActionFacts
 
 ALL = Labelled(share=1)
+SAMPLED = 2048
+"""Chunks, at most, of `ActionFacts.sample`."""
 
 
 @dataclass(frozen=True)
@@ -196,7 +198,8 @@ class Standardise:
         moments = Moments.of(actions)
         self._mean, self._std = moments.mean, divisor(moments.std)
         low, high = np.quantile(actions.reshape(-1, actions.shape[-1]), (0.01, 0.99), axis=0)
-        self.facts = ActionFacts(self._mean, self._std, low, high)
+        sample = actions[:: -(-len(actions) // SAMPLED)]
+        self.facts = ActionFacts(self._mean, self._std, low, high, sample)
 
     def __call__(self, actions: NDArray[np.float64]) -> NDArray[np.float32]:
         standard: NDArray[np.float32] = ((actions - self._mean) / self._std).astype(np.float32)

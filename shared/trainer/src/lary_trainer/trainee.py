@@ -66,6 +66,8 @@ class ActionFacts:
     """Quantile .01."""
     high: NDArray[np.float64]
     """Quantile .99."""
+    sample: NDArray[np.float64]
+    """(n, stride, dim): some of the chunks, at equal distances among the rows; for baselines that are fitted."""
 
 
 @dataclass(frozen=True)
