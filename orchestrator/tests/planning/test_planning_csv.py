@@ -109,6 +109,38 @@ def test_the_column_of_the_groups_is_looked_for_and_given_to_the_probe(world: An
     assert {planned.document.group.column for planned in probes} == {"src_img"}
 
 
+@pytest.mark.parametrize("split", ["train", "val"])
+@pytest.mark.parametrize(
+    ("group", "cells", "said"),
+    [
+        ("episode", ["e1", "e2", "", "e3"], "row 2: no group: column 'episode' is empty"),
+        ("episode", ["e1", "e2", "  ", "e3"], "row 2: no group: column 'episode' is empty"),
+        ({"column": "episode", "pattern": "(?P<group>[0-9]+)"}, ["e1", "x", "e2", "e3"], "finds none"),
+        ({"column": "src_img", "pattern": "(?P<group>[A-Z]+)"}, ["", "", "", ""], "row 0: no group: column 'src_img'"),
+    ],
+)
+def test_a_row_without_a_group_is_found_before_anything_is_extracted(
+    world: Any, split: str, group: Any, cells: list[str], said: str
+) -> None:
+    world.toy()
+    for name in ("train", "val"):
+        header, *rows = world.csv(name).read_text().splitlines()
+        own = [cells[at] if at < 4 and name == split else f"e{at}" for at in range(len(rows))]
+        lines = [f"{header},episode", *(f"{row},{cell}" for row, cell in zip(rows, own, strict=True))]
+        world.csv(name).write_text("\n".join(lines) + "\n")
+    world.dataset(group=group)
+    error = str(world.only_problem())
+    assert said in error
+    assert f"{split if isinstance(group, str) or group['column'] == 'episode' else 'train'}.csv" in error
+
+
+def test_one_group_cannot_be_held_out(world: Any) -> None:
+    world.toy()
+    world.dataset(group={"column": "src_img", "pattern": "(?P<group>png)"})
+    assert "all rows are of one group" in str(world.only_problem(protocol=load_protocol("clean")))
+    assert world.plan(protocol=load_protocol("lary-v1")).probes
+
+
 def test_an_edit_that_keeps_size_and_time_is_noticed(world: Any) -> None:
     world.toy()
     path = world.csv("train")

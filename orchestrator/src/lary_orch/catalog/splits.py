@@ -5,6 +5,7 @@ from pathlib import Path
 from lary_schema.base import ContractError, file_sha256
 from lary_schema.cards import DatasetCard
 from lary_schema.files import file_state
+from lary_schema.groups import Grouping, count_groups
 from lary_schema.jobs import MetadataFile, Source
 from lary_schema.labels import SplitLabels, read_labels
 from lary_schema.metadata import count_rows
@@ -61,6 +62,12 @@ def split_labels(split: SplitSource, column: str, cache: Path) -> SplitLabels:
     """The class labels of a split's CSV; remembered by its state."""
     key = [*file_state(split.csv), column]
     return SplitLabels(split.csv, **remembered(cache, "labels", key, lambda: read_labels(split.csv, column)))
+
+
+def split_groups(split: SplitSource, grouping: Grouping, cache: Path) -> int:
+    """How many groups a split's rows have; remembered by its state. Raises ContractError for a row without one."""
+    key = [*file_state(split.csv), grouping.column, grouping.pattern]
+    return int(remembered(cache, "groups", key, lambda: {"groups": count_groups(split.csv, grouping)})["groups"])
 
 
 def wanted_splits(card: DatasetCard, chosen: tuple[str, ...]) -> tuple[str, ...]:

@@ -29,7 +29,7 @@ from lary_schema.values import make_values
 
 from lary_orch.catalog.cards import Catalog, repository
 from lary_orch.catalog.source import ImageSource
-from lary_orch.catalog.splits import find_split, split_labels, wanted_splits
+from lary_orch.catalog.splits import find_split, split_groups, split_labels, wanted_splits
 from lary_orch.plan.imported import ImportedModel, imported_store
 from lary_orch.plan.jobs import Plan, Problem, Request
 from lary_orch.plan.trained import KnownModel, trained_model
@@ -225,6 +225,7 @@ class _Planner:
                 make_generated(card, self._workspace, self._notify)
                 splits = tuple(find_split(card, name, self._workspace) for name in names)
                 self._check_labels(card, splits)
+                self._check_groups(card, splits)
                 yield _PlannedDataset(card, splits)
 
     def _check_labels(self, card: DatasetCard, splits: Sequence[SplitSource]) -> None:
@@ -232,6 +233,16 @@ class _Planner:
             train, *evaluated = (split_labels(split, card.labels.column, self._workspace.cache) for split in splits)
             from_train = self._request.protocol.class_ids == "train"
             check_labels(card.labels.column, train, evaluated, card.labels.classes, ids_from_train=from_train)
+
+    def _check_groups(self, card: DatasetCard, splits: Sequence[SplitSource]) -> None:
+        """What a probe would refuse, before anything is extracted."""
+        if card.group is not None:
+            train, *_ = (split_groups(split, card.group, self._workspace.cache) for split in splits)
+            if train < 2 and self._request.protocol.holds_out("regress" if card.labels is None else "classify"):
+                raise ContractError(
+                    f"{splits[0].csv}: all rows are of one group, so none can be held out; correct group: in the "
+                    "dataset card, or take a protocol with select_on: evaluated"
+                )
 
     def cells(self, models: list[_Model], datasets: list[_PlannedDataset]) -> Iterator[_Cell]:
         """Every model on every dataset that both allow."""

@@ -1,12 +1,13 @@
 """Groups: rows that are not independent of each other, such as those of one episode or one video."""
 
 import re
+from pathlib import Path
 from typing import Any
 
 from pydantic import field_validator
 
 from lary_schema.base import ContractError, Document
-from lary_schema.metadata import Row, RowError
+from lary_schema.metadata import Row, RowError, read_cells
 
 PART = "group"
 """Name of the part of a pattern that is the group: `(?P<group>...)`."""
@@ -65,6 +66,18 @@ def group_of(row: Row, grouping: Grouping, where: str = "metadata") -> str:
             f"{grouping.pattern!r} finds none; {_REMEDY}"
         )
     return group
+
+
+def count_groups(csv: Path, grouping: Grouping) -> int:
+    """How many groups a CSV's rows have. A row of the wrong length fails alone, elsewhere.
+
+    Raises ContractError naming file and row of a row without a group.
+    """
+    table = read_cells(csv, [grouping.column])
+    header = next(table)
+    whole = ((row, cells) for row, cells in enumerate(table) if len(cells) == len(header))
+    rows = (Row(row, dict(zip(header, cells, strict=True))) for row, cells in whole)
+    return len({group_of(row, grouping, str(csv)) for row in rows})
 
 
 _REMEDY = "fill in the cell, or correct group: in the dataset card"
