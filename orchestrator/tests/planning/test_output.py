@@ -3,6 +3,7 @@
 import json
 import os
 import pty
+import re
 import signal
 import subprocess
 import sys
@@ -15,6 +16,7 @@ from lary_schema.atomic import publish_text
 EVIL = "\x1b]0;owned\x07\u202e\x9b31m"
 ESCAPED = "\\x1b]0;owned\\x07\\u202e\\x9b31m"
 CLI = [sys.executable, "-m", "lary_orch"]
+REPO = Path(__file__).parents[3]
 FULL = Path("/dev/full")
 
 
@@ -63,6 +65,19 @@ def test_hostile_names_are_shown(workspace: Path, arguments: tuple[str, ...]) ->
         assert EVIL in entry["file"], "programs read the name as it is"
     elif "--csv" in arguments:
         assert ESCAPED in done.stdout.decode()
+
+
+def test_all_json_of_commands_is_made_by_one_function() -> None:
+    """Output is escaped for terminals: JSON with a control character in it would be invalid then."""
+    packages = (
+        "orchestrator",
+        *(f"shared/{name}" for name in ("study", "results", "conformance", "slurm", "terminal")),
+    )
+    sources = (path for package in packages for path in (REPO / package / "src").rglob("*.py"))
+    lines = (line.strip() for path in sources for line in path.read_text(encoding="utf-8").splitlines())
+    printed = [line for line in lines if re.search(r"echo\(|\bout\.write\(", line)]
+    assert sum("json_text(" in line for line in printed) >= 10, "the pattern finds them"
+    assert [line for line in printed if re.search(r"json\.dumps|to_json\(", line)] == []
 
 
 def test_errors_and_the_report_are_safe(workspace: Path) -> None:

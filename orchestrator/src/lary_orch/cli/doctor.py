@@ -1,11 +1,11 @@
 """`lary-orch doctor`: is this machine ready?"""
 
-import json
 import sys
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 import click
+from lary_schema.printable import json_text
 
 from lary_orch.catalog.cards import Catalog
 from lary_orch.cli.options import catalog_options, json_option, option, runtime_name_options, workspace_options
@@ -46,7 +46,7 @@ def command(
 
     findings = list(examine(Context(workspace, catalog, models, datasets, wanted.runtime, wanted.own)))
     if as_json:
-        click.echo(json.dumps([{"check": name, **asdict(finding)} for name, finding in findings], indent=2))
+        click.echo(json_text([{"check": name, **asdict(finding)} for name, finding in findings], indent=2))
     else:
         _show(findings)
     if any(finding.status == "fail" for _, finding in findings):

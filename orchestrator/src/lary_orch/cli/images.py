@@ -60,10 +60,10 @@ def _nothing(line: str) -> None:
 @json_option
 def ls(catalog: Catalog, as_json: bool) -> None:
     """List our images on this engine, and whether they are what the sources say."""
-    import json
     import sys
     from dataclasses import asdict
 
+    from lary_schema.printable import json_text
     from lary_terminal.tables import Table, show, size_text
 
     from lary_orch.runtimes.docker import connect
@@ -73,7 +73,7 @@ def ls(catalog: Catalog, as_json: bool) -> None:
     sources = sources_of(catalog, Recipes(repository()))
     found = [(image, state(image, sources)) for image in ordered(built(connect()))]
     if as_json:
-        click.echo(json.dumps([asdict(image) | {"state": text} for image, text in found]))
+        click.echo(json_text([asdict(image) | {"state": text} for image, text in found]))
         return
     rows = [(i.tags[0] if i.tags else f"({i.name})", i.id[7:19], size_text(i.size), text) for i, text in found]
     show(Table("Images", ("image", "id", "size", "state"), rows, right=frozenset({2})), sys.stdout)

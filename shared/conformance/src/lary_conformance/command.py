@@ -1,6 +1,5 @@
 """`lary-orch conformance`: is this image what the bench expects?"""
 
-import json
 import sys
 from dataclasses import asdict
 from functools import partial
@@ -11,6 +10,7 @@ import click
 from lary_orch.catalog.cards import Catalog
 from lary_orch.cli.options import catalog_options, json_option, option, workspace_options
 from lary_orch.workspace import Workspace
+from lary_schema.printable import json_text
 
 if TYPE_CHECKING:
     from lary_orch.catalog.source import ImageSource
@@ -67,7 +67,7 @@ def command(
             if not as_json:
                 _show(verdict)
     if as_json:
-        click.echo(json.dumps([asdict(verdict) for verdict in verdicts], indent=2))
+        click.echo(json_text([asdict(verdict) for verdict in verdicts], indent=2))
     else:
         click.echo(_summary(verdicts))
     sys.exit(any(verdict.state == "failed" for verdict in verdicts))

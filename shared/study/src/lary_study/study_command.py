@@ -1,6 +1,5 @@
 """`lary-orch study`: arms x seeds of trainings, extracted and probed, as one run."""
 
-import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,6 +10,7 @@ from lary_orch.catalog.cards import Catalog
 from lary_orch.cli.options import attempts_option, json_option, option, runtime_options, workspace_options
 from lary_orch.runtimes.plugins import Wanted
 from lary_orch.workspace import Workspace
+from lary_schema.printable import json_text
 
 from lary_study.options import folders_options, on_slots, settings_options
 from lary_study.trainings import Settings
@@ -81,7 +81,7 @@ def _show_plan(plan: "Plan", *, as_json: bool) -> int:
 
     if as_json:
         jobs = [job.document.model_dump(mode="json") for job in plan.todo if job.document]
-        click.echo(json.dumps({"run": plan.run, "jobs": jobs}, indent=2, ensure_ascii=False))
+        click.echo(json_text({"run": plan.run, "jobs": jobs}, indent=2))
     else:
         from lary_terminal.tables import Table, show
 

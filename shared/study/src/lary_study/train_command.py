@@ -1,6 +1,5 @@
 """`lary-orch train`: one checkpoint."""
 
-import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,6 +11,7 @@ from lary_orch.cli.options import attempts_option, json_option, option, runtime_
 from lary_orch.runtimes.plugins import Wanted
 from lary_orch.workspace import Workspace
 from lary_schema.base import ContractError
+from lary_schema.printable import json_text
 from lary_schema.yaml_files import parse_yaml
 
 from lary_study.options import folders_options, on_slots, settings_options
@@ -77,7 +77,7 @@ def command(
     training = trainings.plan(chosen, seed, _labelled(labelled, labelled_seed), begun)
     if only_plan:
         assert training.job.document is not None
-        click.echo(training.job.document.to_json(), nl=False)
+        click.echo(json_text(training.job.document.model_dump(mode="json"), indent=2))
         return
     sys.exit(_carry_out(training, workspace, runtime, slots, attempts, as_json=as_json))
 
@@ -94,7 +94,7 @@ def _carry_out(
     code = carry_out(plan, workspace, runtime, slots, attempts=attempts, as_json=as_json, out=out)
     if code == 0:
         done = {"event": "trained", "key": training.key, "checkpoint": str(training.folder)}
-        click.echo(json.dumps(done) if as_json else training.key)
+        click.echo(json_text(done) if as_json else training.key)
     return code
 
 
