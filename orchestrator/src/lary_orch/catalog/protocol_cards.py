@@ -1,5 +1,6 @@
 """Protocols: how probes are trained and scored. Built in by name, others by the path of a YAML file."""
 
+import difflib
 from pathlib import Path
 
 from lary_schema.base import ContractError
@@ -19,7 +20,9 @@ def load_protocol(name: str) -> ProtocolCard:
         return ProtocolCard.load(built_in)
     path = Path(name)
     if not path.is_file():
-        raise ContractError(f"no protocol {name!r}; there are {', '.join(protocol_names())}, or give a YAML file")
+        near = difflib.get_close_matches(name, protocol_names(), n=1)
+        hint = f" (did you mean {near[0]}?)" if near else ""
+        raise ContractError(f"no protocol {name!r}; there are {', '.join(protocol_names())}, or give a YAML file{hint}")
     card = ProtocolCard.load(path)
     if card.key in protocol_names():
         raise ContractError(f"{path}: key {card.key!r} is a built-in protocol's, and results are distinguished by it")

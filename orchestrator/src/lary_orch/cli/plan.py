@@ -33,9 +33,11 @@ def command(request: Request, catalog: Catalog, workspace: Workspace, wanted: Wa
     lary-orch plan -m vjepa2 -d calvin --runtime docker --json
     lary-orch plan -m vjepa2 -d calvin --runtime slurm        with the scripts for sbatch
     """
+    from lary_orch.plan.names import check_request
     from lary_orch.plan.planner import make_plan
     from lary_orch.runtimes.choose import needed_images, open_runtime
 
+    check_request(request, catalog, workspace, _notify)
     images = needed_images(catalog, request.models if request.extracts else ())
     runtime, slots = open_runtime(wanted, workspace, images, _notify)
     plan = make_plan(request.on(slots), workspace, catalog, runtime, _notify)

@@ -32,13 +32,14 @@ from lary_orch.catalog.source import ImageSource
 from lary_orch.catalog.splits import find_split, split_groups, split_labels, wanted_splits
 from lary_orch.plan.imported import ImportedModel, imported_store
 from lary_orch.plan.jobs import Plan, Problem, Request
+from lary_orch.plan.names import check_variants, variants_of
 from lary_orch.plan.trained import KnownModel, trained_model
 from lary_orch.plan.verbs import EXTRACT, VERBS, Verb, probe_kind, store_group
 from lary_orch.runtimes.base import Notify, Runtime
 from lary_orch.runtimes.describe import describe_model, describe_probe
 from lary_orch.runtimes.generated import make_generated
 from lary_orch.runtimes.jobs import Job, Prepared, link
-from lary_orch.weights.index import find_weights
+from lary_orch.weights.index import check_present, find_weights
 from lary_orch.workspace import Workspace
 
 Control = Literal["none", "shuffled"]
@@ -189,8 +190,8 @@ class _Planner:
         for key in keys if self._request.extracts else ():
             with self._noting(f"model {key}"):
                 known = self._planned.get(key) or self._known(key)
-                self._check_variants(known.card, key)
-                for variant in self._variants(known.card):
+                check_variants(self._request, known.card, key)
+                for variant in variants_of(self._request, known.card):
                     yield _PlannedModel(key, variant, known)
 
     def _known(self, key: str) -> KnownModel:
@@ -200,21 +201,11 @@ class _Planner:
             prepared = self._prepare(self._catalog.image(checkpoint.card.image))
             return trained_model(checkpoint.folder, checkpoint.result.values, self._runtime, prepared, workspace)
         image = self._catalog.image_for(key)
-        self._check_variants(self._catalog.model_card(key), key)
+        check_variants(self._request, self._catalog.model_card(key), key)
+        check_present(self._catalog.model_card(key), workspace.weights)
         prepared = self._prepare(image)
         card, libraries = describe_model(self._runtime, prepared, key, workspace.cache)
         return KnownModel(card, prepared, find_weights(card, workspace.weights, workspace.cache), libraries)
-
-    def _variants(self, card: ModelCard) -> tuple[str, ...]:
-        wanted = dict.fromkeys(variant for variant in self._request.variants if variant != IMPORTED)
-        return tuple(wanted) or card.variants[:1]
-
-    def _check_variants(self, card: ModelCard, key: str) -> None:
-        unknown = [variant for variant in self._variants(card) if variant not in card.variants]
-        if unknown:
-            raise ContractError(
-                f"model {key} has no variant {', '.join(map(repr, unknown))}; it has {', '.join(card.variants)}"
-            )
 
     def datasets(self) -> Iterator[_PlannedDataset]:
         """The requested datasets whose every split is there."""

@@ -18,6 +18,7 @@ from lary_orch.catalog.cards import Catalog
 from lary_orch.catalog.protocol_cards import protocol_titles
 from lary_orch.plan.files import write_job, write_plan
 from lary_orch.plan.jobs import Plan, Request
+from lary_orch.plan.names import check_request
 from lary_orch.plan.planner import make_plan
 from lary_orch.run.drive import drive
 from lary_orch.run.failures import report_failures, run_code
@@ -48,6 +49,7 @@ def run(
     if detach and wanted.runtime not in detachable():
         names = " or ".join(detachable()) or "RUNTIME (none is installed that can)"
         raise ContractError(f"--detach goes with --runtime {names} alone: elsewhere a run's jobs end with it")
+    check_request(request, catalog, workspace, notify)
     images = needed_images(catalog, request.models if request.extracts else ())
     runtime, slots = open_runtime(wanted, workspace, images, notify)
     for line in runtime.sweep():

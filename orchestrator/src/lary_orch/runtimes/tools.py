@@ -2,6 +2,7 @@
 
 import os
 import subprocess
+import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,13 +10,15 @@ from pathlib import Path
 from lary_schema.datasets import DATASETS_VARIABLE, DatasetFiles, Datasets
 from lary_schema.mounts import Mounts
 
-from lary_orch.catalog.cards import Catalog
+from lary_orch.catalog.cards import Catalog, repository
 from lary_orch.catalog.splits import csv_path, data_root
 from lary_orch.runtimes.base import Notify
 from lary_orch.runtimes.choose import interpreters
 from lary_orch.runtimes.process import base_env
 from lary_orch.runtimes.signals import exit_at_sigterm
 from lary_orch.workspace import Workspace
+
+HELP = {"--help", "-h"}
 
 
 def run_tool(catalog: Catalog, workspace: Workspace, environment: str, arguments: Sequence[str], notify: Notify) -> int:
@@ -24,6 +27,11 @@ def run_tool(catalog: Catalog, workspace: Workspace, environment: str, arguments
     Raises ContractError where its environment cannot be made. Relative paths in `arguments` are the caller's.
     """
     image = catalog.tools()
+    if image.folder is not None and (not arguments or set(arguments) & HELP):
+        # What a tool does is read from its source: nothing is made for it.
+        sources = [image.folder / "src", *(repository() / "shared" / name / "src" for name in ("schema", "worker"))]
+        env = os.environ | {"PYTHONPATH": os.pathsep.join(map(str, sources))}
+        return subprocess.run([sys.executable, "-m", image.card.module, *arguments], env=env, check=False).returncode
     found = interpreters(workspace, environment)
     python = found.python(found.prepare(image, notify))
     exit_at_sigterm()

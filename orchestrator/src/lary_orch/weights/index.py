@@ -91,6 +91,13 @@ def find_weights(
     return WeightSet(linked_folder(linked, cache), files)
 
 
+def check_present(card: ModelCard, root: Path, env: Mapping[str, str] = os.environ) -> None:
+    """Raises WeightsError for the first needed weight that is missing; of a family of keys nothing is known."""
+    for spec in card.weights if card.pattern is None else ():
+        if is_needed(spec, env):
+            _existing(card, spec, weight_path(spec, root, env))
+
+
 def _below(name: str, path: Path, file: Path) -> str:
     """Where a file of the weight at `path` lies in the mount."""
     return name if file == path else f"{name}/{file.relative_to(path).as_posix()}"

@@ -3,6 +3,7 @@
 The only module here that needs click: a package with a command line brings it.
 """
 
+import difflib
 import importlib
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -32,6 +33,21 @@ class LazyGroup(click.Group):
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         return self._load(cmd_name) if cmd_name in self._lazy else None
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """As click does, and with the nearest names of an unknown command."""
+        if (
+            args
+            and not args[0].startswith("-")
+            and args[0] not in self.list_commands(ctx)
+            and not ctx.resilient_parsing
+        ):
+            near = difflib.get_close_matches(args[0], self.list_commands(ctx))
+            hint = f" Did you mean {' or '.join(near)}?" if near else ""
+            ctx.fail(f"No such command {args[0]!r}.{hint}")
+        return super().resolve_command(ctx, args)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section(self._heading):

@@ -1,6 +1,7 @@
 """`check`: read every file of datasets to its end."""
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 from lary_schema.atomic import publish_text
@@ -8,10 +9,12 @@ from lary_schema.base import ContractError
 from lary_schema.printable import printable
 
 from lary_data.datasets import find_dataset, known_datasets
-from lary_data.integrity import Checker, SplitReport, check_splits
 from lary_data.options import timeout_option, workers_option
 from lary_data.progress import notify
 from lary_data.row_facts import DatasetReport
+
+if TYPE_CHECKING:
+    from lary_data.integrity import SplitReport
 
 SHOWN = 10
 """Bad files and rows of a split that are named on the terminal; the JSON report has all."""
@@ -47,6 +50,8 @@ def command(
     lary-orch data check -d calvin --json calvin.check.json
     lary-orch data check --sample 500
     """
+    from lary_data.integrity import Checker, check_splits
+
     wanted = [
         (files, split)
         for files in (map(find_dataset, keys) if keys else known_datasets())
@@ -82,7 +87,7 @@ def _say_without_csv(splits: tuple[str, ...]) -> None:
         notify(f"{len(names)} splits have no CSV here and are not looked at: {', '.join(names)}")
 
 
-def summary(split: SplitReport) -> list[str]:
+def summary(split: "SplitReport") -> list[str]:
     """What the terminal shows of a split."""
     name = f"{split.dataset}/{split.split}"
     if split.state == "no csv":

@@ -2,14 +2,16 @@
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 from lary_schema.base import TooManyFailedError
 
 from lary_data.options import max_failed_option, timeout_option, workers_option
 from lary_data.progress import notify
-from lary_data.sampling import Method
+
+if TYPE_CHECKING:
+    from lary_data.sampling import Method
 
 _folder = click.Path(path_type=Path, file_okay=False)
 
@@ -48,7 +50,7 @@ def command() -> None:
 @max_failed_option
 def folder(
     clips: Path, key: str, out: Path, title: str | None, licence: str, val: float, seed: int, frames: int,
-    method: Method, pattern: str | None, workers: int, timeout: float, max_failed: float,
+    method: "Method", pattern: str | None, workers: int, timeout: float, max_failed: float,
 ) -> None:  # fmt: skip
     """Classification, from a folder with a folder of clips per class.
 

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 from lary_schema.base import ContractError, TooManyFailedError
@@ -11,7 +12,9 @@ from lary_schema.media import CellFiles
 from lary_data.datasets import find_dataset
 from lary_data.options import max_failed_option, timeout_option, workers_option
 from lary_data.progress import notify
-from lary_data.sampling import Method
+
+if TYPE_CHECKING:
+    from lary_data.sampling import Method
 
 FRAMES = 9
 """Of a clip, as in LARYBench."""
@@ -33,7 +36,7 @@ FRAMES = 9
 @max_failed_option
 def command(
     source: Path | None, out: Path, media: Path | None, dataset: str | None, split: str | None, column: str,
-    frames: int | None, method: Method, workers: int, timeout: float, max_failed: float,
+    frames: int | None, method: "Method", workers: int, timeout: float, max_failed: float,
 ) -> None:  # fmt: skip
     """Choose the frames of every clip that a CSV names.
 
