@@ -96,9 +96,7 @@ class UnivlaConfig(Document):
         if self.stage == 2 and self.text != "none":
             raise ValueError(f"text: {self.text}: stage 2 reads no text; leave it out")
         if self.stage == 2 and "codebook" not in self.taken and "all" not in self.taken:
-            raise ValueError(
-                f"taken: {list(self.taken)}: the frozen codebook of stage 2 is that of stage 1; add codebook"
-            )
+            raise ValueError(f"taken: {list(self.taken)}: stage 2 needs the codebook of stage 1; add codebook")
         if self.text != "none" and not self.text_to:
             raise ValueError("text_to: nothing reads the text; write text: none, or name encoder, decoder or both")
         if self.text_states == "encoded" and "encoder" not in self.text_to:
