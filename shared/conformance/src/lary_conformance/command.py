@@ -15,6 +15,7 @@ from lary_schema.printable import json_text
 if TYPE_CHECKING:
     from lary_orch.catalog.source import ImageSource
     from lary_orch.runtimes.base import LocalRuntime
+    from lary_schema.training import Recipe
 
     from lary_conformance.case import Verdict
 
@@ -22,6 +23,14 @@ if TYPE_CHECKING:
 @click.command()
 @click.argument("image")
 @option("-m", "--model", "models", multiple=True, help="This model alone; repeatable [all of the image].")
+@option(
+    "-r",
+    "--recipe",
+    "recipes",
+    multiple=True,
+    type=click.Path(path_type=Path, exists=True, dir_okay=False),
+    help="FILE of what it is to train; repeatable [those in the image's folder `recipes`].",
+)
 @option("--runtime", help="[process for a folder, else docker]")
 @option("--env", "environment", type=click.Choice(["own", "current"]), default="own", help="Of the process runtime.")
 @option("--device", type=click.Choice(["cpu", "cuda"]), default="cpu", help="What jobs compute on.")
@@ -31,6 +40,7 @@ if TYPE_CHECKING:
 def command(
     image: str,
     models: tuple[str, ...],
+    recipes: tuple[Path, ...],
     runtime: str | None,
     environment: str,
     device: str,
@@ -42,7 +52,8 @@ def command(
 
     IMAGE is an image of the catalog, a container reference, or the folder an image is made from. It gets
     tiny clips and images made on the spot. Models whose weights are not on this disk are skipped, saying so.
-    Exits with 1 where a check fails.
+    An image that trains is given recipes of seconds: each is trained about five times. Exits with 1 where a check
+    fails.
 
     \b
     lary-orch conformance baseline
@@ -58,9 +69,14 @@ def command(
 
     chosen = runtime or ("process" if Path(image).is_dir() else "docker")
     ours, unknown_user = _runtimes(chosen, environment, workspace)
-    options = {"unknown_user": unknown_user, "chosen": models, "device": Device(device), "python": _python(workspace)}
-    with tempfile.TemporaryDirectory(prefix="lary-conformance-") as folder:
-        subject = open_subject(ours, _find(image, catalog), Path(folder), workspace.weights, **options)
+    found = _find(image, catalog)
+    options = {
+        "unknown_user": unknown_user, "chosen": models, "device": Device(device), "python": _python(workspace),
+        "recipes": _recipes(recipes, found),
+    }  # fmt: skip
+    # What an unknown user has written in a container may not be ours to remove.
+    with tempfile.TemporaryDirectory(prefix="lary-conformance-", ignore_cleanup_errors=True) as folder:
+        subject = open_subject(ours, found, Path(folder), workspace.weights, **options)
         verdicts = []
         for verdict in examine(subject):
             verdicts.append(verdict)
@@ -91,6 +107,15 @@ def _find(image: str, catalog: Catalog) -> "ImageSource | str":
         if image in (source.card.name, reference(source.card)) or source.folder == folder:
             return source
     return image
+
+
+def _recipes(files: tuple[Path, ...], image: "ImageSource | str") -> "tuple[Recipe, ...]":
+    """Those that were given, else those in the folder of an image, in the order of their names."""
+    from lary_schema.training import Recipe
+
+    if not files and not isinstance(image, str) and image.folder is not None:
+        files = tuple(sorted(path for path in image.folder.glob("recipes/*") if path.suffix in (".yaml", ".yml")))
+    return tuple(Recipe.load(file) for file in files)
 
 
 def _runtimes(name: str, environment: str, workspace: Workspace) -> "tuple[LocalRuntime, LocalRuntime | None]":

@@ -38,8 +38,13 @@ def _job(subject: Subject, feed: Feed, *, corrupt: bool = False, max_failed: flo
 
 
 def _whole(subject: Subject, feed: Feed) -> str:
-    job, volume = _job(subject, feed), subject.volume()
-    ran = subject.extract(feed, job, volume)
+    return check_extraction(subject, feed, _job(subject, feed))
+
+
+def check_extraction(subject: Subject, feed: Feed, job: ExtractJob, weights: Path | None = None) -> str:
+    """Run a job; `weights`: a mount other than the feed's. Raises ContractError where the store is not whole."""
+    volume = subject.volume()
+    ran = subject.extract(feed, job, volume, weights=weights)
     _check_done(ran, job, volume)
     expect(not ran.strays, f"stdout holds lines that are no events: {ran.strays[:3]}")
     kinds = [type(event) for event in ran.events]

@@ -14,30 +14,34 @@ from lary_conformance.subject import Feed, Ran, Subject
 
 
 def cases(subject: Subject) -> Iterator[Case]:
+    for verb in _verbs(subject):
+        of = "" if verb != "train" else verb
+        yield Case("bad job", of, partial(_bad_json, subject, verb), _REMEDY_JSON)
+        yield Case("other version", of, partial(_other_version, subject, verb), _REMEDY_VERSION)
     made: list[tuple[str, Callable[[Subject], str], str]] = [
-        ("bad job", _bad_json, "end with 2 and an `error` event when the job is not JSON"),
-        ("other version", _other_version, "look at `version` before anything else in the job"),
+        ("missing weights", _missing_weights, "check the job's weights before the first row"),
+        ("too many failed", _too_many_failed, "compare the share of failed rows with max_failed"),
     ]
-    if subject.card.kind == "model":
-        made += [
-            ("missing weights", _missing_weights, "check the job's weights before the first row"),
-            ("too many failed", _too_many_failed, "compare the share of failed rows with max_failed"),
-        ]
-    for check, run, remedy in made:
+    for check, run, remedy in made if subject.card.kind == "model" else ():
         yield Case(check, "", partial(run, subject), remedy)
 
 
-def _verb(subject: Subject) -> str:
-    return "extract" if subject.card.kind == "model" else "classify"
+_REMEDY_JSON = "end with 2 and an `error` event when the job is not JSON"
+_REMEDY_VERSION = "look at `version` before anything else in the job"
 
 
-def _bad_json(subject: Subject) -> str:
-    return _refused(subject.launch(_verb(subject), '{"version": 1, ', subject.volume()), ExitCode.BAD_JOB)
+def _verbs(subject: Subject) -> tuple[str, ...]:
+    main = "extract" if subject.card.kind == "model" else "classify"
+    return (main, "train") if subject.recipes else (main,)
 
 
-def _other_version(subject: Subject) -> str:
-    text = json.dumps({"version": CONTRACT_VERSION + 98, "kind": _verb(subject)})
-    return _refused(subject.launch(_verb(subject), text, subject.volume()), ExitCode.BAD_JOB)
+def _bad_json(subject: Subject, verb: str) -> str:
+    return refused(subject.launch(verb, '{"version": 1, ', subject.volume()), ExitCode.BAD_JOB)
+
+
+def _other_version(subject: Subject, verb: str) -> str:
+    text = json.dumps({"version": CONTRACT_VERSION + 98, "kind": verb})
+    return refused(subject.launch(verb, text, subject.volume()), ExitCode.BAD_JOB)
 
 
 def _missing_weights(subject: Subject) -> str:
@@ -47,13 +51,13 @@ def _missing_weights(subject: Subject) -> str:
     files = tuple(WeightFile(name=w.name, path="nowhere", sha256="0" * 64) for w in feed.card.weights)
     job, empty = subject.job(feed, WeightSet(subject.folder, files)), subject.volume()
     ran = subject.extract(feed, job, subject.volume(), weights=empty)
-    return _refused(ran, ExitCode.WEIGHTS)
+    return refused(ran, ExitCode.WEIGHTS)
 
 
 def _too_many_failed(subject: Subject) -> str:
     feed = _usable(subject)
     job = subject.job(feed, subject.weights_of(feed), corrupt=True)
-    return _refused(subject.extract(feed, job, subject.volume()), ExitCode.TOO_MANY_FAILED)
+    return refused(subject.extract(feed, job, subject.volume()), ExitCode.TOO_MANY_FAILED)
 
 
 def _usable(subject: Subject) -> Feed:
@@ -67,7 +71,8 @@ def _usable(subject: Subject) -> Feed:
     raise Skipped("needs weights of one model; --weights-dir names them")
 
 
-def _refused(ran: Ran, code: ExitCode) -> str:
+def refused(ran: Ran, code: ExitCode) -> str:
+    """What a job said that ended with this code. Raises ContractError where it did not, or said nothing."""
     expect(ran.code == code, f"exit {ran.code}, {int(code)} expected: {ran.error}")
     last = ran.events[-1] if ran.events else None
     expect(isinstance(last, Failed), f"exit {ran.code} without an `error` event as the last line")

@@ -23,6 +23,7 @@ from lary_schema.jobs import ExtractJob
 from lary_schema.linked import linked_folder
 from lary_schema.mounts import Mounts
 from lary_schema.presence import SplitSource
+from lary_schema.training import Recipe
 from lary_schema.values import ExtractionSettings, make_values, new_layout
 
 from lary_conformance.fixture import METADATA, SHARD_ROWS, make_rows
@@ -85,10 +86,14 @@ class Subject:
     """The same runtime under another user; None where the runtime cannot."""
     chosen: tuple[str, ...] = ()
     """Model keys; empty: all of the image."""
+    recipes: tuple[Recipe, ...] = ()
+    """What it is to train."""
     device: Device = field(default_factory=Device)
     python: Path = Path(sys.executable)
     """Draws the rows (see `fixture.make_rows`)."""
     _rows: dict[tuple[Mode, int, bool], SplitSource] = field(default_factory=dict)
+    training_rows: dict[tuple[Mode, int, bool], tuple[SplitSource, SplitSource]] = field(default_factory=dict)
+    """With labels, as `trainings.Trial` makes them."""
 
     @cached_property
     def models(self) -> dict[str, ModelCard]:
@@ -156,7 +161,7 @@ class Subject:
 
     def launch(self, verb: str, text: str, volume: Path) -> Ran:
         """Run a command with this text as its job file, whatever the text is."""
-        return _follow(*self._start(verb, text, volume))
+        return follow(*self._start(verb, text, volume))
 
     def extract(
         self, feed: Feed, job: ExtractJob, volume: Path, stop_at: StopAt | None = None, weights: Path | None = None
@@ -166,18 +171,24 @@ class Subject:
         folder = self.weights_of(feed).root if weights is None else weights
         store = (Output("latents", job.store.path, job.store.fingerprint, job.shards),)
         started = self._start("extract", job.to_json(), volume, rows, folder, store)
-        return _follow(*started, stop_at)
+        return follow(*started, stop_at)
+
+    def job_folder(self, text: str, *splits: SplitSource) -> Path:
+        """A job mount with this text as its document, and the CSVs of what it reads. Any user may read it."""
+        folder = Path(tempfile.mkdtemp(prefix="job-", dir=self.folder))
+        folder.chmod(0o755)
+        (folder / METADATA).parent.mkdir()
+        (folder / JOB_FILE).write_text(text, encoding="utf-8")
+        for split in splits:
+            shutil.copy(split.csv, folder / split.source.metadata.path)
+        return folder
 
     def _start(
         self, verb: str, text: str, volume: Path, rows: SplitSource | None = None, weights: Path | None = None,
         outputs: tuple[Output, ...] = NO_STORE,
     ) -> tuple[Callable[[], Running], Path]:  # fmt: skip
-        folder = Path(tempfile.mkdtemp(prefix="job-", dir=self.folder))
-        (folder / METADATA).parent.mkdir()
+        folder = self.job_folder(text, *([] if rows is None else [rows]))
         (folder / "out").mkdir()
-        (folder / JOB_FILE).write_text(text, encoding="utf-8")
-        if rows is not None:
-            shutil.copy(rows.csv, folder / METADATA)
         data = rows.data if rows is not None else folder
         seen = weights or linked_folder({}, self.folder / "cache")
         mounts = Mounts(data=data, weights=seen, latents=volume, job=folder, out=folder / "out")
@@ -188,14 +199,15 @@ class Subject:
             mounts=mounts,
             image=self.prepared,
             run=RUN,
-            reads=("data", "weights") if verb == "extract" else ("data", "latents"),
+            reads=("data", "latents") if verb == "classify" else ("data", "weights"),
             writes="latents" if verb == "extract" else "out",
             outputs=outputs if verb == "extract" else (),
         )
         return partial(self.runtime.start, job, Slot(self.device, 1), folder / "stderr.log"), folder / "stderr.log"
 
 
-def _follow(start: Callable[[], Running], log: Path, stop_at: StopAt | None = None) -> Ran:
+def follow(start: Callable[[], Running], log: Path, stop_at: StopAt | None = None) -> Ran:
+    """Run a job to its end, or to SIGKILL at the first event that `stop_at` picks."""
     running = start()
     limit = threading.Timer(LIMIT_S, running.stop)
     limit.start()

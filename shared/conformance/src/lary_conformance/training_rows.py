@@ -1,0 +1,74 @@
+"""The rows of `fixture` as a set that can be trained on: with actions, an instruction, and the episode of each."""
+
+import csv
+import struct
+from pathlib import Path
+
+from lary_schema.base import file_sha256
+from lary_schema.cards import Actions, Normalisation, PairColumns
+from lary_schema.groups import Grouping
+from lary_schema.jobs import MetadataFile, Source
+from lary_schema.presence import SplitSource
+from lary_schema.training import TrainData
+
+from lary_conformance.fixture import ROWS
+
+TRAIN, HELD_OUT = "train", "held-out"
+"""Two splits of the same rows."""
+STEPS, NAMES = 4, ("x", "y", "grip")
+"""Of an action chunk, and its dimensions."""
+ACTIONS = Actions(folder=".", stride=STEPS, dim=len(NAMES), names=NAMES, normalisation=Normalisation(kind="train"))
+EPISODE, INSTRUCTION = "episode", "instruction"
+WORDS = ("push left", "pull right")
+
+
+def with_labels(made: SplitSource, split: str) -> SplitSource:
+    """A split of a fixture's rows, labelled. The CSV and the actions are written next to the media."""
+    with made.csv.open(newline="", encoding="utf-8") as file:
+        names, *rows = csv.reader(file)
+    for row in range(ROWS):
+        (made.data / f"{row}.npy").write_bytes(_npy(row))
+    further = [[f"{row}.npy", f"episode{row // 2}", WORDS[row % 2]] for row in range(ROWS)]
+    target = made.data / f"{split}.csv"
+    with target.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow([*names, ACTIONS.column, EPISODE, INSTRUCTION])
+        writer.writerows([*row, *more] for row, more in zip(rows, further, strict=True))
+    metadata = MetadataFile(path=f"metadata/{split}.csv", sha256=file_sha256(target), rows=ROWS)
+    return SplitSource(split, made.data, target, made.source.model_copy(update={"metadata": metadata}))
+
+
+def _npy(row: int) -> bytes:
+    """A chunk of (STEPS, dimensions) float32, another in each row, in NumPy's format 1.0."""
+    values = [((row + 1) * (at + 3)) % 7 - 3.0 for at in range(STEPS * len(NAMES))]
+    shape = f"({STEPS}, {len(NAMES)})"
+    header = f"{{'descr': '<f4', 'fortran_order': False, 'shape': {shape}, }}"
+    header += " " * (-(len(header) + 11) % 64) + "\n"
+    start = b"\x93NUMPY\x01\x00" + struct.pack("<H", len(header))
+    return start + header.encode() + struct.pack(f"<{len(values)}f", *values)
+
+
+def train_data(split: SplitSource, *, labels: bool) -> TrainData:
+    """What a training's values say of a split."""
+    source: Source = split.source
+    return TrainData(
+        dataset="conformance",
+        split=split.split,
+        metadata_sha256=source.metadata.sha256,
+        columns=source.columns,
+        media=source.media,
+        frames=source.frames,
+        group=Grouping(column=EPISODE),
+        actions=ACTIONS if labels else None,
+        instruction=INSTRUCTION if labels else None,
+    )
+
+
+def is_pairs(split: SplitSource) -> bool:
+    return isinstance(split.source.columns, PairColumns)
+
+
+def files(folder: Path) -> dict[str, str]:
+    """sha256 of every file below a folder, but for hidden ones; links are files."""
+    found = (p for p in sorted(folder.rglob("*")) if p.is_file() and not p.name.startswith("."))
+    return {p.relative_to(folder).as_posix(): file_sha256(p) for p in found}
