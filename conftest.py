@@ -1,8 +1,11 @@
 """What all tests share: which of them may run side by side, and things that are made once per test run."""
 
 import os
+import shutil
+import subprocess
 import sys
-from collections.abc import Callable
+import tempfile
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +16,7 @@ from xdist.scheduler import LoadScopeScheduling
 TOGETHER = ("tests/docker/", "tests/slurm/")
 """Folders whose tests share one thing, an engine or a cluster: they run in one process, in their order."""
 TESTS = Path(__file__).parent / "tests"
+WARM = Path(__file__).parent / "scripts" / "warm_python.py"
 
 # Tests start hundreds of Python processes. Where nothing compiled may be kept, each of them compiles what it imports:
 # importing torch takes 5.3 s of processor time instead of 1.7.
@@ -79,3 +83,24 @@ def seed_workspace(once: Once) -> Callable[[Path], Path]:
         return workspace
 
     return seed
+
+
+@pytest.fixture(scope="session")
+def warm_python() -> Iterator[Path]:
+    """A Python for commands of images (`-m lary_...`): each is a fork of one process that has imported torch.
+
+    As `sys.executable` it stands in for Python wherever our code starts a process. See scripts/warm_python.py.
+    """
+    if not hasattr(os, "pidfd_open"):
+        yield Path(sys.executable)
+        return
+    folder = Path(tempfile.mkdtemp(prefix="lary-"))
+    env = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONHASHSEED": "0", "HF_HUB_OFFLINE": "1"}
+    command = [sys.executable, str(WARM), str(folder)]
+    with subprocess.Popen(command, env=env, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as server:
+        assert server.stdout is not None
+        assert server.stdin is not None
+        assert server.stdout.readline() == b"ready\n"
+        yield folder / "python"
+        server.stdin.close()
+    shutil.rmtree(folder)

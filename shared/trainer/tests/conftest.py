@@ -259,8 +259,9 @@ def toy_image(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def toy_registry(toy_image: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """The toy image as that of this very process and of those it starts."""
+def toy_registry(toy_image: Path, warm_python: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """The toy image as that of this very process and of those it starts, which are forks."""
+    monkeypatch.setattr(sys, "executable", str(warm_python))
     monkeypatch.syspath_prepend(str(toy_image))
     monkeypatch.setenv("PYTHONPATH", str(toy_image))
     monkeypatch.setenv("LARY_IMAGE", "toy")

@@ -1,13 +1,9 @@
 """Killed at any moment, the same command ends in the same bytes."""
 
-import os
 import random
 import shutil
 import signal
-import subprocess
-import sys
 import time
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -23,83 +19,29 @@ def slow(bench: Any) -> Any:
     return bench.job(held=True, values={"recipe": chosen}, save_every=7, evaluate_every=9)
 
 
-SERVER = """
-import os, sys
-import lary_trainer.training
-from lary_trainer.__main__ import main
-for line in sys.stdin:
-    pid = os.fork()
-    if pid == 0:
-        os._exit(main(["train", "--job", line.strip()]))
-    print("pid", pid, flush=True)
-    print("ended", os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), flush=True)
-"""
-"""Attempts as forks of one process that has imported torch: an import for each would be most of the test."""
-
-
-class Attempts:
-    """The command again and again, each attempt killed somewhere or left alone."""
-
-    def __init__(self, bench: Any, job: Any) -> None:
-        self.path = bench.root / "job/attempts.json"
-        self.path.write_text(job.to_json())
-        self.server = subprocess.Popen(
-            [sys.executable, "-c", SERVER], text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE
-        )
-
-    def start(self) -> int:
-        """Begin one; its process id."""
-        assert self.server.stdin is not None
-        self.server.stdin.write(f"{self.path}\n")
-        self.server.stdin.flush()
-        return int(self.wait_for("pid ").split()[1])
-
-    def wait_for(self, mark: str) -> str:
-        """The next line with a mark, or that of the end."""
-        assert self.server.stdout is not None
-        return next(line for line in self.server.stdout if mark in line or line.startswith("ended"))
-
-    def end(self) -> int:
-        """Of the one that was begun; its exit code."""
-        return int(self.wait_for("ended").split()[1])
-
-    def close(self) -> None:
-        assert self.server.stdin is not None
-        assert self.server.stdout is not None
-        self.server.stdin.close()
-        self.server.stdout.close()
-        self.server.wait()
-
-
-def kill(pid: int) -> None:
-    with suppress(ProcessLookupError):
-        os.kill(pid, signal.SIGKILL)
-
-
-MARKS = ("saved", "measured", "started", "saved", "pid")
+MARKS = ("saved", "measured", "started", "saved", "")
 
 
 def test_killed_at_random_moments(bench: Any, slow: Any) -> None:
     """Wherever it was: at the start, in a step, in a state, in the checkpoint."""
     assert bench.train(slow, out="whole").code == 0
     rng = random.Random(0)
-    attempts = Attempts(bench, slow)
-    try:
-        kills = 0
-        while kills < 10:
-            pid = attempts.start()
-            mark = MARKS[kills % len(MARKS)]
-            if mark == "pid" or not attempts.wait_for(f'"event": "{mark}"').startswith("ended"):
-                time.sleep(rng.random() * 0.1)
-                kill(pid)
-                kills += attempts.end() == -signal.SIGKILL
-            else:
-                # It was through: once more from the beginning.
-                shutil.rmtree(bench.out)
-        attempts.start()
-        assert attempts.end() == 0
-    finally:
-        attempts.close()
+    kills = 0
+    while kills < 10:
+        process = bench.start(slow)
+        mark = MARKS[kills % len(MARKS)]
+        if not mark or any(f'"event": "{mark}"' in line for line in process.stdout):
+            time.sleep(rng.random() * 0.1)
+            process.kill()
+        # Until the pipe ends, and with it all that was started.
+        process.communicate(timeout=240)
+        if process.returncode == -signal.SIGKILL:
+            kills += 1
+        else:
+            # It was through: once more from the beginning.
+            assert process.returncode == 0
+            shutil.rmtree(bench.out)
+    assert bench.run(slow).code == 0
     assert bench.model() == bench.model("whole")
     assert bench.result().measured == bench.result("whole").measured
     assert list(bench.out.rglob("*.partial")) == []

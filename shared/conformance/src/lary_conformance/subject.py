@@ -16,13 +16,14 @@ from lary_orch.runtimes.describe import describe, parse_card
 from lary_orch.runtimes.devices import Device, Slot
 from lary_orch.runtimes.jobs import JOB_FILE, Job, Output, Prepared
 from lary_orch.weights.index import WeightSet, find_weights
-from lary_schema.base import ContractError
+from lary_schema.base import ContractError, WeightsError
 from lary_schema.cards import ImageCard, Mode, ModelCard
 from lary_schema.events import Event, Failed, from_line
 from lary_schema.jobs import ExtractJob
 from lary_schema.linked import linked_folder
 from lary_schema.mounts import Mounts
 from lary_schema.presence import SplitSource
+from lary_schema.trained import CHECKPOINT
 from lary_schema.training import Recipe
 from lary_schema.values import ExtractionSettings, make_values, new_layout
 
@@ -130,6 +131,8 @@ class Subject:
 
     def weights_of(self, feed: Feed) -> WeightSet:
         """Raises WeightsError where they are not on this disk."""
+        if any(spec.name == CHECKPOINT for spec in feed.card.weights):
+            raise WeightsError(f"{feed.key} is read from what a training leaves: see `trained model`")
         return find_weights(feed.card, self.weights, self.folder / "cache")
 
     def volume(self) -> Path:

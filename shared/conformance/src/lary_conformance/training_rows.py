@@ -15,7 +15,7 @@ from lary_conformance.fixture import ROWS
 
 TRAIN, HELD_OUT = "train", "held-out"
 """Two splits of the same rows."""
-STEPS, NAMES = 4, ("x", "y", "grip")
+STEPS, NAMES = 2, ("x", "y", "grip")
 """Of an action chunk, and its dimensions."""
 ACTIONS = Actions(folder=".", stride=STEPS, dim=len(NAMES), names=NAMES, normalisation=Normalisation(kind="train"))
 EPISODE, INSTRUCTION = "episode", "instruction"
