@@ -16,7 +16,8 @@ from lary_conformance.extraction import check_extraction
 from lary_conformance.fixture import BAD_ROW, ROWS
 from lary_conformance.refusals import refused
 from lary_conformance.subject import Feed, Ran, Subject
-from lary_conformance.trainings import Trial, check_whole, files, refuse_unserved, start_of
+from lary_conformance.training_rows import files
+from lary_conformance.trainings import Trial, check_whole, refuse_unserved, start_of
 
 UNKNOWN = "conformance-knows-no-such-name"
 TOO_FAST = 1e30
