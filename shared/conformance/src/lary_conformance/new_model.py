@@ -98,6 +98,7 @@ def trainable_texts(model: ModelName, template: Path) -> dict[str, str]:
         '    "lary-worker",\n', '    "lary-trainer",\n    "lary-worker",\n    "safetensors>=0.5",\n'
     )
     package = f"src/{model.package}"
+    common["Dockerfile"] += 'ENTRYPOINT ["python", "-m", "lary_trainer"]\n'
     texts = common | {"pyproject.toml": project, f"{package}/__init__.py": f'"""The model {model.key}."""\n'}
     texts |= {f"{package}/py.typed": "", f"recipes/{model.key}-small.yaml": _trainable("recipe.yaml", model)}
     texts |= {f"{package}/{name}": _trainable(name, model) for name in TRAINABLE_FILES}
