@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from lary_schema.training import Recipe
 
     from lary_conformance.case import Verdict
+    from lary_conformance.subject import Subject
 
 
 @click.command()
@@ -64,7 +65,6 @@ def command(
 
     from lary_orch.runtimes.devices import Device
 
-    from lary_conformance import examine
     from lary_conformance.subject import open_subject
 
     chosen = runtime or ("process" if Path(image).is_dir() else "docker")
@@ -76,17 +76,21 @@ def command(
     }  # fmt: skip
     # What an unknown user has written in a container may not be ours to remove.
     with tempfile.TemporaryDirectory(prefix="lary-conformance-", ignore_cleanup_errors=True) as folder:
-        subject = open_subject(ours, found, Path(folder), workspace.weights, **options)
-        verdicts = []
-        for verdict in examine(subject):
-            verdicts.append(verdict)
-            if not as_json:
-                _show(verdict)
-    if as_json:
-        click.echo(json_text([asdict(verdict) for verdict in verdicts], indent=2))
-    else:
-        click.echo(_summary(verdicts))
+        verdicts = _shown(open_subject(ours, found, Path(folder), workspace.weights, **options), as_json)
     sys.exit(any(verdict.state == "failed" for verdict in verdicts))
+
+
+def _shown(subject: "Subject", as_json: bool) -> "list[Verdict]":
+    """Examine an image, and print each verdict as it comes, or all at the end."""
+    from lary_conformance import examine
+
+    verdicts = []
+    for verdict in examine(subject):
+        verdicts.append(verdict)
+        if not as_json:
+            _show(verdict)
+    click.echo(json_text([asdict(verdict) for verdict in verdicts], indent=2) if as_json else _summary(verdicts))
+    return verdicts
 
 
 def _python(workspace: Workspace) -> Path:
