@@ -1,7 +1,8 @@
 """From files to frames, exactly: what a full sequential decode gives, or an error that costs the row.
 
 Clips are decoded in order, because seeking readers return wrong frames on open-GOP, edit-list and AVI
-files without an error. Only the wanted frames are converted, and reading stops after the last of them.
+files without an error. Only the wanted frames are converted, and reading stops after the last of them. Where a clip
+shows that it gives the same frames, pictures that they do not depend on are not decoded (`needed`).
 
 Strict about damage before the last wanted frame: a container whose structure is broken there, a packet that
 the demuxer marks or the decoder rejects, a packet that gives no picture, or any frame marked as corrupt, also one that
@@ -10,6 +11,7 @@ is not wanted, since later frames are predicted from it. Damage behind the last 
 """
 
 import errno
+import threading
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
@@ -20,6 +22,7 @@ import cv2
 import numpy as np
 from av.sidedata.sidedata import Type as SideData
 from av.stream import Disposition
+from av.video.reformatter import VideoReformatter
 from lary_schema.files import is_lfs_pointer
 from lary_schema.jobs import Decoder
 from numpy.typing import NDArray
@@ -29,6 +32,7 @@ from lary_worker.media.binary import DamagedError
 from lary_worker.media.still import check_image
 from lary_worker.media.strict import decode, make_strict
 from lary_worker.media.whole import Ledger, Promise, check_container, require_readable
+from lary_worker.needed import UnfitError, may_leave_out, needed_frames
 from lary_worker.orientation import UnfitMatrixError, oriented
 
 Frames = NDArray[np.uint8]
@@ -39,6 +43,16 @@ Frames = NDArray[np.uint8]
 _DECODER_THREADS = 1
 
 
+class _Local(threading.local):
+    """libswscale's context is made once, and not for threads: by default it starts one for each core."""
+
+    def __init__(self) -> None:
+        self.reformatter = VideoReformatter()
+
+
+_LOCAL = _Local()
+
+
 def read_clip(path: Path, name: str, indices: Sequence[int], decoder: Decoder) -> tuple[Frames, bool]:
     """The frames of a clip at `indices` (any order, repeats allowed).
 
@@ -47,8 +61,7 @@ def read_clip(path: Path, name: str, indices: Sequence[int], decoder: Decoder) -
     Raises RowFaultError.
     """
     read = _read_in_order if decoder == "pyav" else _read_decord
-    frames, clamped = read(path, name, indices)
-    return _stack(frames, name), clamped
+    return read(path, name, indices)
 
 
 def read_images(paths: Sequence[Path], names: Sequence[str]) -> Frames:
@@ -62,6 +75,16 @@ def decode_in_order(path: Path, name: str) -> Generator[av.VideoFrame, None, Non
     Of several streams it is the one that is marked as default, or the first; cover pictures are none. Raises
     RowFaultError on reaching damage, and at the end where something that the container promises did not come.
     """
+    with closing(_decode(path, name, None)) as frames:
+        for _, frame in frames:
+            yield frame
+
+
+def _decode(path: Path, name: str, wanted: frozenset[int] | None) -> Generator[tuple[int, av.VideoFrame], None, None]:
+    """Position and frame of every frame; with `wanted`, where that is possible, of those and what they depend on.
+
+    Raises RowFaultError; UnfitError with `wanted` alone, for a clip that has to be read without it.
+    """
     _require_content(path, name)
     position, promise, end = -1, None, ""
     try:
@@ -71,13 +94,15 @@ def decode_in_order(path: Path, name: str) -> Generator[av.VideoFrame, None, Non
             stream.codec_context.thread_count = _DECODER_THREADS
             make_strict(stream)
             ledger = Ledger(promise, stream)
-            for frame in _frames(container, stream, ledger):
-                position += 1
+            if wanted is not None and may_leave_out(container, stream, promise, max(wanted)):
+                yield from needed_frames(stream, ledger, wanted)
+                return
+            for position, frame in enumerate(_frames(container, stream, ledger)):
                 if frame.is_corrupt:
                     raise RowFaultError("decode_error", f"{name}: frame {position} is corrupt")
                 ledger.frame(frame)
                 end = _end(container, frame)
-                yield frame
+                yield position, frame
             ledger.end()
             if position < 0:
                 raise RowFaultError("decode_error", f"{name}: no frame in it")
@@ -126,7 +151,8 @@ def _fault(error: Exception, path: Path, name: str, promise: Promise | None, whe
 def upright(frame: av.VideoFrame, name: str) -> Frames:
     """A decoded frame as uint8 (H, W, 3) RGB, turned and flipped as its display matrix says. Raises RowFaultError."""
     try:
-        array: Frames = frame.to_ndarray(format="rgb24")
+        rgb = _LOCAL.reformatter.reformat(frame, format="rgb24", threads=1)
+        array: Frames = np.asarray(rgb.to_ndarray(), np.uint8)
     except (av.FFmpegError, ValueError) as error:
         raise RowFaultError("decode_error", f"{name}: a frame is no RGB picture: {_reason(error)}") from None
     matrix = frame.side_data.get(SideData.DISPLAYMATRIX)
@@ -158,21 +184,52 @@ def _frames(
         yield from decode(packet, codec)
 
 
-def _read_in_order(path: Path, name: str, indices: Sequence[int]) -> tuple[list[Frames], bool]:
-    wanted, last = set(indices), max(indices)
-    found: dict[int, Frames] = {}
-    with closing(decode_in_order(path, name)) as frames:
-        for position, frame in enumerate(frames):
-            if position in wanted:
-                found[position] = upright(frame, name)
+def _read_in_order(path: Path, name: str, indices: Sequence[int]) -> tuple[Frames, bool]:
+    try:
+        return _collected(_decode(path, name, frozenset(indices)), name, indices)
+    except UnfitError:
+        return _collected(_decode(path, name, None), name, indices)
+
+
+def _collected(
+    frames: Generator[tuple[int, av.VideoFrame], None, None], name: str, indices: Sequence[int]
+) -> tuple[Frames, bool]:
+    rows: dict[int, list[int]] = {}
+    for row, index in enumerate(indices):
+        rows.setdefault(index, []).append(row)
+    clip, last, position = _Clip(len(indices)), max(indices), -1
+    with closing(frames):
+        for position, frame in frames:
+            if position in rows:
+                clip.put(rows.pop(position), upright(frame, name))
             if position == last:
                 break
     if position < last:
-        found[position] = upright(frame, name)
-    return [found[min(index, position)] for index in indices], position < last
+        clip.put([row for behind in rows.values() for row in behind], upright(frame, name))
+    return clip.whole(name), position < last
 
 
-def _read_decord(path: Path, name: str, indices: Sequence[int]) -> tuple[list[Frames], bool]:
+class _Clip:
+    """Frames of one size, each written where it belongs: no copy of all of them at the end."""
+
+    def __init__(self, frames: int) -> None:
+        self._count, self._array = frames, np.empty(0, np.uint8)
+        self._sizes = set[tuple[int, ...]]()
+
+    def put(self, rows: Sequence[int], frame: Frames) -> None:
+        if not self._sizes:
+            self._array = np.empty((self._count, *frame.shape), np.uint8)
+        self._sizes.add(frame.shape[:2])
+        if len(self._sizes) == 1:
+            for row in rows:
+                self._array[row] = frame
+
+    def whole(self, name: str) -> Frames:
+        _require_one_size(self._sizes, name)
+        return self._array
+
+
+def _read_decord(path: Path, name: str, indices: Sequence[int]) -> tuple[Frames, bool]:
     """Faster where it is right: for data that was checked. It is silent about wrong frames."""
     import decord
 
@@ -188,7 +245,7 @@ def _read_decord(path: Path, name: str, indices: Sequence[int]) -> tuple[list[Fr
     damage = _promise_of(path, name).damage
     if damage is not None:
         raise RowFaultError("decode_error", f"{name}: {damage}")
-    return list(frames), max(indices) > last
+    return np.asarray(frames, np.uint8), max(indices) > last
 
 
 def _promise_of(path: Path, name: str) -> Promise:
@@ -244,8 +301,11 @@ def _require_content(path: Path, name: str) -> None:
 
 
 def _stack(frames: Sequence[Frames], name: str) -> Frames:
-    sizes = {frame.shape[:2] for frame in frames}
+    _require_one_size({frame.shape[:2] for frame in frames}, name)
+    return np.stack(frames)
+
+
+def _require_one_size(sizes: set[tuple[int, ...]], name: str) -> None:
     if len(sizes) > 1:
         listed = ", ".join(f"{w}x{h}" for h, w in sorted(sizes))
         raise RowFaultError("decode_error", f"{name}: frames of several sizes ({listed})")
-    return np.stack(frames)

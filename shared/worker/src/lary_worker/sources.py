@@ -11,12 +11,11 @@ from lary_schema.files import visible_files
 DECODE = "lary_worker.decode"
 PREPROCESSING = "lary_worker.preprocessing"
 """The modules of the worker that make pixels: the one for every model, the other for those that use it."""
-_FRAMES = (DECODE, "lary_worker.orientation")
+_FRAMES = (DECODE, "lary_worker.needed", "lary_worker.orientation")
 """What chooses frames and makes their pixels. `lary_worker.media` is not among it: that only refuses."""
+_FIRST_FRAMES = "7ccb06a505e3ccb67201a5bcac934bd1f00368576173d5e53df03c5258a0b017"
 _SAME_FRAMES = {
-    "bf02089f779e4f9b0f46b0f47cdaa122d8d9d9c4d718ffc50726af9eaa84764b": (
-        "7ccb06a505e3ccb67201a5bcac934bd1f00368576173d5e53df03c5258a0b017"
-    ),
+    "756b79cccd976b224bbea7cc8ffd9001c09c8aef758b1d8d411ba16cd773be6f": _FIRST_FRAMES,
 }
 """Sources (`_FRAMES`) whose frames of whole, upright clips are bit for bit those of older ones -> what the older ones
 have in fingerprints, so that stores from then are found. Of other sources nothing is said, and stores are made anew."""

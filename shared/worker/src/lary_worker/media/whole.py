@@ -102,6 +102,14 @@ class Ledger:
 
     def packet(self, packet: av.Packet) -> None:
         """Take note of a packet before it is decoded. Raises DamagedError."""
+        data = self.inspect(packet)
+        if not packet.is_discard and not _hidden(self._codec, data):
+            self._due += 1
+            if self._timed and packet.pts is not None:
+                self._waiting.add(packet.pts)
+
+    def inspect(self, packet: av.Packet) -> bytes:
+        """The bytes of a packet that was read, decoded or not. Raises DamagedError for what they show by themselves."""
         if self._damage is not None and (packet.pos is None or packet.pos + packet.size > self._damage.at):
             raise self._damage
         if packet.is_corrupt and not self._joined:
@@ -115,10 +123,7 @@ class Ledger:
                 # Streams one after the other: times begin anew.
                 self._counts = False
             self._dts = packet.dts
-        if not packet.is_discard and not _hidden(self._codec, data):
-            self._due += 1
-            if self._timed and packet.pts is not None:
-                self._waiting.add(packet.pts)
+        return data
 
     def frame(self, frame: av.VideoFrame) -> None:
         """Take note of a picture. Raises DamagedError where one that was due before it did not come."""
