@@ -1,5 +1,7 @@
 """Paths are made plain once, where they enter: by option, by variable, relative, with `..`, `~` and links."""
 
+import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -47,3 +49,11 @@ def test_dots_after_a_link_lead_where_the_system_says(here: Path) -> None:
 def test_a_home_that_is_not_known_is_refused(here: Path) -> None:
     with pytest.raises(ContractError, match=r"^~nobody-of-this-name/x: cannot be used as a folder"):
         normalised(Path("~nobody-of-this-name/x"))
+
+
+@pytest.mark.parametrize("variable", ["LARY_HOME", "DATA_DIR", "LARY_LA_DIR", "MODEL_DIR"])
+@pytest.mark.parametrize("make", [Path.touch, os.mkfifo, lambda path: path.symlink_to(os.devnull)])
+def test_what_is_no_folder_is_refused(here: Path, make: Callable[[Path], object], variable: str) -> None:
+    make(here / "a/ws")
+    with pytest.raises(ContractError, match=r"a/ws: cannot be used as a folder: something else stands there"):
+        Workspace.locate(env={variable: str(here / "a/ws")})

@@ -215,6 +215,20 @@ def varying(path: Path, codec: str) -> Path:
     return path
 
 
+def long_last(path: Path, codec: str) -> Path:
+    """The last picture is shown for 5 s: the container's duration promises no more pictures by that."""
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream(codec, rate=25)
+        stream.height, stream.width, stream.pix_fmt = 48, 64, "yuv420p"
+        packets = [p for each in pictures(24) for p in stream.encode(av.VideoFrame.from_ndarray(each, format="rgb24"))]
+        packets += stream.encode()
+        last = max(packets, key=lambda packet: packet.pts or 0)
+        last.duration = round(5 / last.time_base)
+        for packet in packets:
+            container.mux(packet)
+    return path
+
+
 def with_sound(path: Path, codec: str, sound: str, seconds: float) -> Path:
     with av.open(str(path), "w") as container:
         stream, audio = container.add_stream(codec, rate=25), container.add_stream(sound, rate=48000)
@@ -268,6 +282,9 @@ WHOLE: dict[str, tuple[str, Callable[[Path, Path], Any], int | None]] = {
     "variable.mkv": ("mkv", lambda p, _: varying(p, "libx264"), 14),
     "variable.webm": ("webm", lambda p, _: varying(p, "libvpx"), 14),
     "variable.ts": ("ts", lambda p, _: varying(p, "libx264"), 14),
+    "long-last.mkv": ("mkv", lambda p, _: long_last(p, "libx264"), 24),
+    "long-last.webm": ("webm", lambda p, _: long_last(p, "libvpx"), 24),
+    "long-last.flv": ("flv", lambda p, _: long_last(p, "libx264"), 24),
     "long-sound.mp4": ("mp4", lambda p, _: with_sound(p, "libx264", "aac", 3), 24),
     "short-sound.mkv": ("mkv", lambda p, _: with_sound(p, "libx264", "aac", 0.2), 24),
     "long-sound.ts": ("ts", lambda p, _: with_sound(p, "libx264", "aac", 3), 24),
