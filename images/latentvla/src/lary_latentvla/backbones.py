@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -76,7 +77,8 @@ def make_backbone(config: VlaConfig, vocabulary: Vocabulary, base: int, folder: 
     rows = made.get_input_embeddings().num_embeddings
     if len(vocabulary) > rows:
         made.resize_token_embeddings(len(vocabulary), mean_resizing=folder is not None)
-    return _adapted(made, config.lora, vocabulary.added) if config.lora else made
+    backbone: nn.Module = _adapted(made, config.lora, vocabulary.added) if config.lora else made
+    return backbone
 
 
 def _require_width(made: Any, config: VlaConfig, folder: Path) -> None:
@@ -100,8 +102,10 @@ def _adapted(made: Any, lora: Lora, added: list[int]) -> Any:
         init_lora_weights="gaussian",
         trainable_token_indices={names[0]: added},
     )
-    adapted: Any = get_peft_model(made, settings).base_model.model
-    return adapted
+    with warnings.catch_warnings():
+        # peft 0.21 asks for a property that transformers 5.23 has under another name by now.
+        warnings.simplefilter("ignore", FutureWarning)
+        return get_peft_model(made, settings).base_model.model
 
 
 def image_tokens(family: str, backbone: Any, size: int) -> int:

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import torch
 from lary_schema.base import ContractError, Document, WeightsError
 from lary_schema.training import CONFIG_FILE, MODEL_FILE
-from lary_worker.checkpoints import load_strict, read_config, read_state
+from lary_worker.checkpoints import State, load_strict, read_config, read_state
 
 from lary_latentvla.action_range import ActionRange
 from lary_latentvla.backbones import make_backbone
@@ -79,7 +79,21 @@ def load_network(folder: Path, backbone: Path | None) -> VlaNetwork:
         raise WeightsError(str(error)) from None
     with torch.random.fork_rng(devices=[]):
         network = make_network(document.vla, document.parts, backbone)
-    kept = network.kept_state()
-    frozen = {name: tensor for name, tensor in network.state_dict().items() if name not in kept}
-    load_strict(network, read_state(folder / MODEL_FILE) | frozen, folder / MODEL_FILE)
+    state = read_state(folder / MODEL_FILE)
+    load_strict(network, _with_shared(network, state), folder / MODEL_FILE)
     return network
+
+
+def _with_shared(network: VlaNetwork, state: State) -> State:
+    """A file's tensors, also under the further names of shared ones, and those that no file has: frozen ones."""
+    kept = network.kept_state()
+    own = network.state_dict(keep_vars=True)
+    first = {id(own[name]): name for name in kept}
+    for name, tensor in own.items():
+        if name in kept:
+            continue
+        if (other := first.get(id(tensor))) is None:
+            state[name] = tensor.detach()
+        elif other in state:
+            state[name] = state[other]
+    return state

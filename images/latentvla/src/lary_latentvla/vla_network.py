@@ -93,8 +93,12 @@ class VlaNetwork(nn.Module):
         )  # fmt: skip
 
     def kept_state(self) -> dict[str, Tensor]:
-        """What a checkpoint holds: all that is trained, each tensor once (a head may share the embeddings)."""
-        frozen = {id(p) for p in self.parameters() if not p.requires_grad}
+        """What a checkpoint holds: all that is trained, each tensor once (a head may share the embeddings).
+
+        Of a backbone that is drawn and not downloaded also what is frozen: nothing else has it.
+        """
+        downloaded = self.config.facts.weights is not None
+        frozen = {id(p) for p in self.parameters() if downloaded and not p.requires_grad}
         kept: dict[str, Tensor] = {}
         seen: set[int] = set()
         for name, tensor in self.state_dict(keep_vars=True).items():
