@@ -8,7 +8,7 @@ import pytest
 import torch
 from lary_latentvla.action_range import ActionRange
 from lary_latentvla.action_tokenizer import ActionTokenizerTrainee, ActionTokens
-from lary_latentvla.tokenizer_checkpoint import load_tokenizer
+from lary_latentvla.tokenizer_checkpoint import load_released, load_tokenizer
 from lary_latentvla.tokenizer_facts import RELEASED, TokenizerConfig
 from lary_latentvla.tokenizer_measures import Simple, jerk, kmeans, levels, uniform, usage
 from lary_latentvla.tokenizer_network import ActionTokenizer, Codebook
@@ -271,6 +271,27 @@ def test_names_and_shapes_are_those_of_the_release() -> None:
     assert shapes["vq.embedding"] == shapes["vq.ema_w"] == (256, 128)
     assert shapes["decoder.net.0.weight"] == (256, 128)
     assert shapes["decoder.net.2.weight"] == (7, 256)
+
+
+def test_a_released_file_loads_strictly_through_the_converter(tmp_path: Path) -> None:
+    from lary_worker.convert import convert
+
+    torch.manual_seed(0)
+    made = ActionTokenizer(TokenizerConfig(), 7)
+    made.vq.draw(np.random.default_rng(0))
+    nested: dict[str, dict[str, torch.Tensor]] = {"encoder": {}, "vq": {}, "decoder": {}}
+    for name, tensor in made.kept_state().items():
+        part, _, rest = name.partition(".")
+        nested[part][rest] = tensor
+    torch.save(nested, tmp_path / "tokenizer_step_9.pt")
+    for part in nested:
+        convert(tmp_path / "tokenizer_step_9.pt", tmp_path / f"{part}.safetensors", part, trusted=True)
+    read = ActionTokenizer(TokenizerConfig(), 7)
+    load_released(read, tmp_path)
+    assert read.vq.quantises
+    assert all(torch.equal(tensor, made.state_dict()[name]) for name, tensor in read.kept_state().items())
+    with pytest.raises(WeightsError, match=r"encoder\.in_proj"):
+        load_released(ActionTokenizer(TokenizerConfig(), 6), tmp_path)
 
 
 @pytest.fixture

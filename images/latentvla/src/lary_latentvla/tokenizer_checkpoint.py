@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from lary_schema.base import ContractError, Document, WeightsError
 from lary_schema.training import CONFIG_FILE, MODEL_FILE
-from lary_worker.checkpoints import load_strict, read_config, read_state
+from lary_worker.checkpoints import State, load_strict, read_config, read_state
 
 from lary_latentvla.action_range import ActionRange
 from lary_latentvla.tokenizer_facts import TokenizerConfig
@@ -64,6 +64,17 @@ def load_state(network: ActionTokenizer, path: Path) -> None:
     counters = {n: t for n, t in network.state_dict().items() if n not in network.kept_state()}
     counters["vq.started"] = torch.ones_like(counters["vq.started"])
     load_strict(network, read_state(path) | counters, path)
+
+
+def load_released(network: ActionTokenizer, folder: Path) -> None:
+    """The released file's three parts, converted each by itself (`--entry encoder`, `vq`, `decoder`) into
+    `encoder.safetensors`, `vq.safetensors` and `decoder.safetensors` of a folder. Strictly; raises WeightsError."""
+    state: State = {}
+    for part in ("encoder", "vq", "decoder"):
+        state |= {f"{part}.{name}": tensor for name, tensor in read_state(folder / f"{part}.safetensors").items()}
+    counters = {n: t for n, t in network.state_dict().items() if n not in network.kept_state()}
+    counters["vq.started"] = torch.ones_like(counters["vq.started"])
+    load_strict(network, state | counters, folder)
 
 
 def load_start(network: ActionTokenizer, actions: ActionRange, folder: Path) -> None:

@@ -37,6 +37,8 @@ class Arm(Document):
     title: str = ""
     of: Key
     changes: Changes = Field(default_factory=dict, alias="with")
+    probe: bool = True
+    """False: its held-out measures alone are of interest."""
 
 
 class Baseline(Document):

@@ -40,12 +40,11 @@ class Expansion:
         ]
 
     def _expanded(self, name: str, arm: Arm | Baseline, stage: str, seeds: Sequence[int]) -> Iterator[Expanded]:
-        probe = arm.probe if isinstance(arm, Baseline) else True
         if isinstance(arm, Baseline) and arm.once:
-            yield Expanded(name, None, self._training(stage, arm.changes, self.card.seeds[0]), probe)
+            yield Expanded(name, None, self._training(stage, arm.changes, self.card.seeds[0]), arm.probe)
             return
         for seed in seeds:
-            yield Expanded(name, seed, self._training(stage, arm.changes, seed), probe)
+            yield Expanded(name, seed, self._training(stage, arm.changes, seed), arm.probe)
 
     def _training(self, stage: str, changes: Changes, seed: int) -> Training:
         wanted = self.card.stages[stage]
