@@ -13,6 +13,7 @@ from lary_lara.extract import Moto
 from lary_lara.facts import MotoConfig
 from lary_lara.moto import MotoTrainee
 from lary_lara.network import Tokenizer, make_tokenizer
+from lary_lara.pictures import GAP, SIDE
 from lary_parts.encoders import MaeEncoder, make_encoder
 from lary_parts.layers import Stack
 from lary_parts.quantiser import UNUSED_STEPS, VectorQuantiser, quantiser_loss
@@ -153,6 +154,21 @@ def test_the_first_tokens_alone_are_those_of_all(depth: int) -> None:
     gradients = [torch.autograd.grad(found.square().sum(), x)[0] for found in (whole, part)]
     torch.testing.assert_close(*gradients)
     assert gradients[0][:, 4:].abs().sum() > 0 or depth == 0
+
+
+@pytest.mark.parametrize(("config", "rows"), [({}, 4), ({"pixel_convention": "unit"}, 4), ({"latent": "none"}, 3)])
+def test_a_picture_shows_pairs_and_what_is_made_of_them(config: dict[str, Any], rows: int) -> None:
+    made = trainee(**config)
+    parts = [batch(rows=np.arange(at, at + 2)) for at in range(3)]
+    picture = made.picture(made.build({}, CPU), lambda: parts)
+    assert picture is not None
+    assert (picture.dtype, picture.shape) == (np.uint8, (rows * (SIDE + GAP), 3 * (SIDE + GAP), 3))
+    for at, part in enumerate(parts):  # first and second frame, as they are
+        for below in range(2):
+            found = picture[below * (SIDE + GAP) + GAP :, at * (SIDE + GAP) + GAP :][:SIDE, :SIDE]
+            frame = part.frames[0, below].numpy()
+            assert np.array_equal(found[:: SIDE // len(frame), :: SIDE // len(frame)], frame)
+    assert made.picture(made.build({}, CPU), lambda: []) is None
 
 
 LARGE = MotoConfig(size=224, patch=16, width=768, heads=12, encoder_layers=4, decoder_layers=12, encoder="mae-l")

@@ -57,7 +57,7 @@ from lary_trainer import Trainee
 from lary_worker import Latents, Model
 
 KNOWN = {"width", "nan_at", "nan_gradient_at", "room", "terms", "supervised", "text", "couple", "dropout", "pause",
-         "direct", "label_share", "kill", "health", "ungrouped", "stall", "blind", "latents"}
+         "direct", "label_share", "kill", "health", "picture", "ungrouped", "stall", "blind", "latents"}
 
 
 def small(frames):
@@ -208,6 +208,12 @@ class ToyTrainee(Trainee):
             rows += len(batch.rows)
         assert sum(len(b.rows) for b in batches()) == rows
         return {name: total / rows for name, total in totals.items()} | {"odd": float("inf")}
+
+    def picture(self, network, batches):
+        if self.config.get("picture") == "broken":
+            raise ValueError("no such colour")
+        frames = next(iter(batches())).frames
+        return frames[0, 0].numpy() if self.config.get("picture") else None
 
     def health(self, measured):
         return ["the codebook has collapsed"] if self.config.get("health") else []

@@ -2,8 +2,9 @@
 
 from typing import Any
 
+import cv2
 import pytest
-from lary_schema.training import Labelled, TrainedCard
+from lary_schema.training import PICTURE_FILE, Labelled, TrainedCard
 from safetensors.torch import load_file
 
 
@@ -28,6 +29,30 @@ def test_a_training_from_beginning_to_end(bench: Any) -> None:
     card = TrainedCard.read(bench.out / "card.json")
     assert (card.image, card.card.key, card.supervision) == ("toy", job.values.key, "none")
     assert [spec.name for spec in card.card.weights] == ["checkpoint"]
+
+
+def test_a_network_that_is_not_trained_is_measured_and_not_blamed(bench: Any) -> None:
+    recipe = bench.recipe(steps=0, config={"health": True})
+    done = bench.train(bench.job(held=True, values={"recipe": recipe}, strict_health=True))
+    assert done.code == 0, done.events[-1]
+    (measured,) = done.of("measured")
+    assert (measured.step, measured.split, done.of("warning")) == (0, "val", [])
+    assert bench.result().measured[0].values["rec"] == measured.values["rec"] > 0
+
+
+@pytest.mark.parametrize(("picture", "warnings"), [("drawn", 0), ("broken", 1)])
+def test_a_picture_is_left_where_it_can_be_drawn(bench: Any, picture: str, warnings: int) -> None:
+    recipe = bench.recipe(steps=1, config={"picture": picture})
+    done = bench.train(bench.job(held=True, values={"recipe": recipe}))
+    assert done.code == 0, done.events[-1]
+    assert len(done.of("warning")) == len(bench.result().warnings) == warnings
+    file = bench.out / PICTURE_FILE
+    if warnings:
+        assert "ValueError: no such colour" in bench.result().warnings[0]
+        assert not file.exists()
+    else:
+        assert cv2.imread(str(file)).shape == (8, 8, 3)
+    assert PICTURE_FILE not in bench.result().files
 
 
 def test_again_it_does_nothing(bench: Any) -> None:

@@ -15,9 +15,11 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
     from pathlib import Path
 
+    import numpy as np
     import torch
     from lary_schema.cards import ModelCard
     from lary_schema.training import Recipe, Supervision
+    from numpy.typing import NDArray
     from torch import nn
 
     from lary_lara.joint import JointNetwork
@@ -111,6 +113,9 @@ class LaraTrainee(MotoTrainee):
         joint = _joint(network)
         read = read_held_out(joint.tokenizer, batches)
         return measures_of(joint.tokenizer, batches, read) | measure_actions(joint, batches, read.embeddings)
+
+    def picture(self, network: nn.Module, batches: Callable[[], Iterable[Batch]]) -> NDArray[np.uint8] | None:
+        return super().picture(_joint(network).tokenizer, batches)
 
     def health(self, measured: Mapping[str, float]) -> list[str]:
         found = super().health(measured)

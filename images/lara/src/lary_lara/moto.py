@@ -133,6 +133,11 @@ class MotoTrainee(Trainee):
 
         return measure_tokenizer(_tokenizer(network), batches)
 
+    def picture(self, network: nn.Module, batches: Callable[[], Iterable[Batch]]) -> NDArray[np.uint8] | None:
+        from lary_lara.pictures import draw_pairs
+
+        return draw_pairs(_tokenizer(network), batches)
+
     def health(self, measured: Mapping[str, float]) -> list[str]:
         found = []
         if measured.get("copy", 1.0) < STATIC:

@@ -18,6 +18,8 @@ from lary_schema.mounts import MountPath
 
 MODEL_FILE, CONFIG_FILE, CARD_FILE, TRAINING_FILE = "model.safetensors", "config.json", "card.json", "training.json"
 """The files of a checkpoint."""
+PICTURE_FILE = "reconstructions.png"
+"""Of a checkpoint, where its trainee draws one: for people, not among its hashed files."""
 STATE_FOLDER = "state"
 """Below the checkpoint's folder: what a killed training goes on from."""
 KEY_DIGITS = 12

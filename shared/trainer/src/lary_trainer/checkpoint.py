@@ -17,6 +17,7 @@ from lary_schema.training import (
     CARD_FILE,
     CONFIG_FILE,
     MODEL_FILE,
+    PICTURE_FILE,
     STATE_FOLDER,
     TRAINING_FILE,
     TrainedCard,
@@ -25,7 +26,9 @@ from lary_schema.training import (
 )
 
 if TYPE_CHECKING:
+    import numpy as np
     import torch
+    from numpy.typing import NDArray
 
 LOCK_FILE = ".lock"
 
@@ -76,8 +79,12 @@ def publish(
     config: dict[str, Any],
     card: TrainedCard,
     result: Callable[[dict[str, str]], TrainResult],
+    picture: NDArray[np.uint8] | None = None,
 ) -> None:
-    """Write the checkpoint's files, `training.json` last; `result` makes it of the hashes of the others."""
+    """Write the checkpoint's files, `training.json` last; `result` makes it of the hashes of the others.
+
+    `picture` (RGB) is for people: nothing is refused where its file is gone.
+    """
     from safetensors.torch import save
 
     contents = {
@@ -89,9 +96,19 @@ def publish(
         (out / TRAINING_FILE).unlink(missing_ok=True)
         for name, content in contents.items():
             publish_bytes(out / name, content)
+        if picture is not None:
+            publish_bytes(out / PICTURE_FILE, _png(picture))
         publish_text(out / TRAINING_FILE, result({name: file_sha256(out / name) for name in contents}).to_json())
     except OSError as error:
         raise cannot_write(out, error, "the last state is kept") from error
+
+
+def _png(picture: NDArray[np.uint8]) -> bytes:
+    import cv2
+
+    done, encoded = cv2.imencode(".png", picture[..., ::-1])
+    assert done
+    return encoded.tobytes()
 
 
 def remove_states(out: Path) -> None:

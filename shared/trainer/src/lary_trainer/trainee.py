@@ -175,6 +175,11 @@ class Trainee(ABC):
     def evaluate(self, network: nn.Module, batches: Callable[[], Iterable[Batch]]) -> dict[str, float]:
         """Held-out measures, controls of its kind among them. `batches()` may be called more than once."""
 
+    def picture(self, network: nn.Module, batches: Callable[[], Iterable[Batch]]) -> NDArray[np.uint8] | None:
+        """What the finished network makes of some held-out rows, for people: RGB (height, width, 3). Default: none."""
+        del network, batches
+        return None
+
     def health(self, measured: Mapping[str, float]) -> list[str]:
         """What is wrong with these measures, in words (a collapsed codebook); each becomes a warning."""
         return []

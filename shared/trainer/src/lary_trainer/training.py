@@ -2,7 +2,9 @@
 
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 
+import numpy as np
 import torch
 from lary_schema.base import DivergedError
 from lary_schema.events import Emit
@@ -12,6 +14,7 @@ from lary_schema.watchdog import Watchdog
 from lary_worker import registry
 from lary_worker.device import device_name
 from lary_worker.weights import verified_files
+from numpy.typing import NDArray
 
 from lary_trainer.checkpoint import publish, remove_states
 from lary_trainer.frames import Pairs
@@ -60,6 +63,8 @@ class Training:
         done = self._resume()
         self.journal.started(done)
         self._warn_of_few_rows()
+        if not steps:
+            self._measure(0)
         for at, pairs in enumerate(self.train_pairs(done), 1):
             self.step(pairs)
             now, last = done + at, done + at == steps
@@ -110,7 +115,7 @@ class Training:
         """Means of training since the last time, and the held-out measures, by the first process alone."""
         if self.journal.means.count:
             self.journal.add(Measures(step=step, split="train", values=self.journal.means.take()))
-        if not self.journal.moved:
+        if step and not self.journal.moved:
             self.journal.warn(
                 "the two frames of every pair seen so far are the same: copying the first frame is perfect, and "
                 "nothing can be learnt"
@@ -120,7 +125,8 @@ class Training:
             return
         values = self._evaluate(step, held_out)
         self.journal.add(Measures(step=step, split=held_out.name, values=finite_or_none(values)))
-        problems = [f"step {step}: {text}" for text in self._trainee.health(values)]
+        # Nothing is wrong with a network that is not to be trained.
+        problems = [f"step {step}: {text}" for text in self._trainee.health(values)] if step else []
         for problem in problems:
             self.journal.warn(problem)
         if problems and self.job.strict_health:
@@ -128,18 +134,35 @@ class Training:
 
     def _evaluate(self, step: int, held_out: SplitInput) -> dict[str, float]:
         def batches() -> Iterator[Batch]:
-            for batch in self._inputs.held_out_batches(step):
-                self._watchdog.beat("evaluating")
-                yield batch
+            yield from self._held_out(step)
             # Here, before the trainee divides by the number of rows.
             self.journal.unreadable(held_out, together=False)
 
+        with self._evaluating(step):
+            return self._trainee.evaluate(self._network, batches)
+
+    def _held_out(self, step: int) -> Iterator[Batch]:
+        for batch in self._inputs.held_out_batches(step):
+            self._watchdog.beat("evaluating")
+            yield batch
+
+    @contextmanager
+    def _evaluating(self, step: int) -> Iterator[None]:
         self._network.eval()
         seed_torch(self.job.values.seed, "evaluate", step, 0)
         with torch.no_grad(), torch.autocast(self._device.type, torch.bfloat16, enabled=self._bf16):
-            values = self._trainee.evaluate(self._network, batches)
+            yield
         self._network.train()
-        return values
+
+    def _picture(self) -> NDArray[np.uint8] | None:
+        if self._inputs.held_out is None:
+            return None
+        try:
+            with self._evaluating(self._recipe.steps):
+                return self._trainee.picture(self._network, lambda: self._held_out(self._recipe.steps))
+        except Exception as error:  # noqa: BLE001 - a trainee's code may raise anything, and the weights are done
+            self.journal.warn(f"the picture could not be drawn ({type(error).__name__}: {error}); nothing else is lost")
+            return None
 
     # --- states -----------------------------------------------------------------------------------
 
@@ -180,7 +203,7 @@ class Training:
                 card=trained_card(self.job.values),
                 supervision=self._trainee.supervision(self._recipe),
             )
-            publish(self._out, tensors, config, card, self._result)
+            publish(self._out, tensors, config, card, self._result, self._picture())
             if not self.job.keep_states:
                 remove_states(self._out)
         self.journal.finished(done, self._stepper.micro_batch)

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from lary_schema.trained import Checkpoint
-from lary_schema.training import TrainResult
+from lary_schema.training import PICTURE_FILE, TrainResult
 from lary_terminal.tables import Table
 
 from lary_results.report.markup import Child, Html, details, el, slug, table
@@ -16,8 +16,6 @@ from lary_results.study.tables import study_tables
 
 WIDTH, HEIGHT = 220, 90
 """Of a chart, in its own units."""
-PICTURE = "reconstructions.png"
-"""File of a checkpoint's folder, where its trainee draws one."""
 PICTURE_BYTES = 1 << 20
 """A larger one is left out: the page is mailed."""
 
@@ -167,7 +165,7 @@ def _picture_of(name: str, result: TrainResult, data: str) -> Html:
 
 
 def _picture(trained: Path, result: TrainResult) -> str | None:
-    path = Checkpoint.of(trained, result.key).folder / PICTURE
+    path = Checkpoint.of(trained, result.key).folder / PICTURE_FILE
     if not path.is_file() or path.stat().st_size > PICTURE_BYTES:
         return None
     return base64.b64encode(path.read_bytes()).decode()
