@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import av
+import cv2
 import numpy as np
 import pyarrow
 import pyarrow.parquet
@@ -21,6 +22,8 @@ KINDS = {
     "lary_worker.child": "decode process",
     "spawn_main": "process of a data tool",
     "lary_worker extract": "worker",
+    "lary_trainer.child": "decode process",
+    "lary_trainer train": "training",
     "describe": "describe",
     "lary_data": "data tool",
     "lary_demo": "demo set",
@@ -29,9 +32,22 @@ KINDS = {
     "lary_orch": "orchestrator",
 }
 """A part of a process's command line -> what it is."""
-NO_RESULTS = ("lock", ".lock", ".answers", ".pyc")
-"""How files end that are no part of a result: locks, and the tools' notes on what is done."""
+NO_RESULTS = ("lock", ".lock", ".answers", ".pyc", "/training.json")
+"""How files end that are no part of a result: locks, the tools' notes on what is done, and what says how often and how
+long was trained; of that the measures are compared (`scores`)."""
 EPISODES, FRAMES, FPS = 16, 40, 10
+RECIPE = Path(__file__).parents[1] / "images/lara/recipes/moto-tiny.yaml"
+SQUARES = """
+key: squares
+title: a square that moves
+task: regression
+columns: {input: image}
+metadata: squares/{split}.csv
+media: squares/{split}
+actions: {folder: "squares/{split}", stride: 1, dim: 1, names: [speed], normalisation: {kind: train}}
+license: MIT
+source: benchmarks
+"""
 
 
 @dataclass(frozen=True)
@@ -57,7 +73,7 @@ def files(root: Path, folders: tuple[str, ...]) -> dict[str, str]:
     """sha256 of every file below the folders; where a link leads to."""
     found = {}
     for path in (path for folder in folders for path in (root / folder).rglob("*")):
-        if path.name.endswith(NO_RESULTS):
+        if str(path).endswith(NO_RESULTS):
             continue
         if path.is_symlink():
             found[str(path.relative_to(root))] = str(path.readlink())
@@ -176,11 +192,43 @@ def _environments(_: Path, out: Path) -> list[list[str]]:
     ]
 
 
+def _train(runtime: str, *options: str) -> Callable[[Path, Path], list[list[str]]]:
+    def commands(inputs: Path, out: Path) -> list[list[str]]:
+        data = ["-d", "squares", "--catalog", str(inputs), "--data-dir", str(inputs)]
+        often = ["--set", "steps=400", "--save-every", "25", "--evaluate-every", "50", "--workers", "2"]
+        runs = ["--runtime", runtime, *options, "--workspace", str(out)]
+        return [[*ORCHESTRATOR, "train", "-r", str(RECIPE), *data, *often, *runs]]
+
+    return commands
+
+
+def _make_pairs(inputs: Path) -> None:
+    """PNG pairs of a square that moves over noise, in a set of their own."""
+    for split, rows in (("train", 48), ("val", 16)):
+        (inputs / "squares" / split).mkdir(parents=True)
+        lines = ["src_img,tgt_img,action"]
+        for row in range(rows):
+            rng = np.random.default_rng([rows, row])
+            frame = cv2.resize(rng.integers(0, 128, (6, 6, 3), np.uint8), (48, 48))
+            for at in range(2):
+                left = 4 + row % 16 + at * (row % 7)
+                moved = frame.copy()
+                moved[16:28, left : left + 12] = 255
+                cv2.imwrite(str(inputs / f"squares/{split}/{row}-{at}.png"), moved)
+            np.save(inputs / f"squares/{split}/{row}.npy", np.full((1, 1), row % 7, np.float32))
+            lines.append(f"{row}-0.png,{row}-1.png,{row}.npy")
+        (inputs / f"squares/{split}.csv").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    (inputs / "squares.yaml").write_text(SQUARES, encoding="utf-8")
+
+
 PARTS = {
     "processes": Part(_run("process", "--env", "current"), ("latents",)),
     "containers": Part(_run("docker"), ("latents",), containers=True),
     "tools": Part(_tools, ("robot", "clips", "sampled", "npz", "latents"), _make_inputs),
+    "training": Part(_train("process", "--env", "current"), ("trained",), _make_pairs),
+    "training-containers": Part(_train("docker"), ("trained",), _make_pairs, containers=True),
     "environments": Part(_environments, ("envs", "generated")),
 }
-"""`containers` needs an engine and the built images `base`, `baseline` and `probe`; `environments` takes packages from
+"""`containers` needs an engine and the built images `base`, `baseline` and `probe`, `training-containers` `base` and
+`lara`; `environments` takes packages from
 uv's cache, or else from the registry."""
