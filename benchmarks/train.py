@@ -6,15 +6,19 @@ On a CPU the processor's time of one thread counts, on a GPU the clock.
 
 `state`: seconds to publish a state (copy, hash, fsync).
 
-`data`: rows per second out of the decode processes, rows not kept, and out of a plain DataLoader with as many workers
-over the same files, for PNG pairs and for H.264 clips; and the share of a step that the loop waits for rows while a
-training runs, its rows decoded each time (`streamed`) and kept (`kept`).
+`data`: rows per second of processor time out of the decode processes, rows not kept, and out of a plain DataLoader with
+as many workers over the same files, for PNG pairs and for H.264 clips: of this process and its children, one after the
+other, each for one batch and for all rows, so that a row's cost and that of starting are told apart (a DataLoader forks
+this process, the decode processes are fresh interpreters). And the share of a step that the loop waits for rows while
+a training runs, its rows decoded each time (`streamed`) and kept (`kept`).
 """
 
+import os
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +39,7 @@ from lary_trainer.world import World
 from lary_worker.decode import read_clip
 from lary_worker.device import device_name, prepare_torch
 from torch import nn
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, Subset
 
 FRAMES, DT, SIDE = 9, 4, 64
 
@@ -178,24 +182,37 @@ class Files(Dataset[tuple[torch.Tensor]]):
         return torch.from_numpy(np.stack(small))
 
 
+def processor_time() -> float:
+    """Seconds of this process and of all children that have ended."""
+    spent = os.times()
+    return spent.user + spent.system + spent.children_user + spent.children_system
+
+
 def measure_data(bench: Bench, kind: str, rounds: int) -> dict[str, Any]:
-    """Rows per second of both ways over all rows, once each, processes started included."""
+    """Both ways' cost of a row and of starting, in processor time."""
     training = bench.training(kind, ram_bytes=0)
     split = training._inputs.train
-    steps = bench.rows // bench.recipe.batch_size
+    batch = bench.recipe.batch_size
     files = Files(bench.root / "data", kind, split.reader.config.spec.shape[2], bench.rows)
+    steps = bench.rows // batch
 
-    def loop() -> None:
+    def loop(steps: int) -> None:
         for _ in split.batches(0, steps, 0, 1):
             pass
 
-    def loader() -> None:
-        for _ in DataLoader(files, bench.recipe.batch_size, shuffle=True, drop_last=True, num_workers=bench.workers):
+    def loader(steps: int) -> None:
+        some = Subset(files, range(steps * batch))
+        for _ in DataLoader(some, batch, shuffle=True, drop_last=True, num_workers=bench.workers):
             pass
 
-    found = summary(alternate({"loader": loader, "loop": loop}, rounds))
-    rows = steps * bench.recipe.batch_size
-    return {f"{name}_rows_per_s": round(rows / found[name]["median_s"], 1) for name in ("loop", "loader")}
+    ways = {f"{name} {n}": partial(way, n) for n in (1, steps) for name, way in (("loader", loader), ("loop", loop))}
+    found = summary(alternate(ways, rounds, processor_time))
+    figures = {}
+    for name in ("loop", "loader"):
+        one, all_rows = (found[f"{name} {n}"]["median_s"] for n in (1, steps))
+        row = (all_rows - one) / ((steps - 1) * batch)
+        figures |= {f"{name}_rows_per_processor_s": round(1 / row, 1), f"{name}_start_s": round(one - batch * row, 3)}
+    return figures
 
 
 def shares(bench: Bench, kind: str, steps: int) -> Iterator[tuple[str, float]]:
