@@ -136,6 +136,15 @@ def test_a_set_without_labels_is_refused_by_recipes_that_read_them_alone(bench: 
     assert (done.code, "lary-orch data annotate" in done.message) == (2, True)
 
 
+def test_other_recipes_do_not_look_for_the_columns_of_labels(bench: Any) -> None:
+    card = CARD.model_copy(update={"column": "absent", "step": "absent too"})
+    data, _ = bench.data("train", latents=card)
+    assert bench.train(bench.job(values={"recipe": bench.recipe(steps=1), "data": data})).code == 0
+    chosen = bench.recipe(config={"latents": ["latent_z"]})
+    done = bench.train(bench.job(values={"recipe": chosen, "data": data}), out="other")
+    assert (done.code, "absent" in done.message) == (2, True)
+
+
 def test_sets_without_labels_keep_their_fingerprint(bench: Any) -> None:
     """What was trained before there were latent labels is found again."""
     values = bench.job(held=True).values

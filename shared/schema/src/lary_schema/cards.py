@@ -185,7 +185,7 @@ class ModelCard(_Card):
             raise ContractError(f"model {self.key} has no variant {variant!r}; it has {', '.join(self.variants)}")
         found = self.variant_modes.get(variant, {}).get(mode) or self.modes.get(mode)
         if found is None:
-            raise ContractError(f"model {self.key} has no mode {mode!r}; it has {', '.join(self.modes)}")
+            raise ContractError(f"model {self.key} has no mode {mode!r}; it has {', '.join(self.modes) or 'none'}")
         return found
 
 

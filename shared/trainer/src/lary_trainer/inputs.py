@@ -114,7 +114,7 @@ def open_inputs(job: TrainJob, mounts: Mounts, device: torch.device, world: Worl
     values = job.values
     reads = _Reads.of(values.recipe)
     _require_names(job, reads.actions)
-    split = Split(values.data, job.source, mounts, media=reads.frames)
+    split = Split(values.data, job.source, mounts, media=reads.frames, latents=bool(reads.latents))
     rows, known, labels = _labelled(job, split, reads)
     seen = split.actions(known) if reads.actions else None
     standardise = None if seen is None else Standardise(seen)
@@ -130,7 +130,7 @@ def open_inputs(job: TrainJob, mounts: Mounts, device: torch.device, world: Worl
     train = _input(job, split, rows, targets, reads, beat)
     held_out = None
     if values.held_out is not None and job.held_out is not None:
-        other = Split(values.held_out, job.held_out, mounts, media=reads.frames)
+        other = Split(values.held_out, job.held_out, mounts, media=reads.frames, latents=bool(reads.latents))
         chunks = None if standardise is None else other.actions(other.rows)
         targets = _targets(other, other.rows, reads, standardise, chunks)
         held_out = _input(job, other, other.rows, targets, reads, beat)

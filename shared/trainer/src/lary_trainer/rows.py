@@ -51,10 +51,12 @@ class Groups(NamedTuple):
 class Split:
     """One split's CSV, checked: row r of it is row r of the job's copy."""
 
-    def __init__(self, data: TrainData, source: Source, mounts: Mounts, *, media: bool = True) -> None:
+    def __init__(
+        self, data: TrainData, source: Source, mounts: Mounts, *, media: bool = True, latents: bool = False
+    ) -> None:
         """Raises ContractError where the CSV is not the planned one, or a column or the media folder is missing.
 
-        `media`: whether any will be opened.
+        `media`: whether any will be opened; `latents`: whether labels will be read.
         """
         self.data, self._source, self._mounts = data, source, mounts
         self.path = mounts.job / source.metadata.path
@@ -64,7 +66,7 @@ class Split:
             metadata.require_media()
         self.tasks: list[Task | Failure] = list(metadata.tasks([range(source.metadata.rows)]))
         columns = [data.group and data.group.column, data.actions and data.actions.column]
-        columns += [data.latents.column, data.latents.step] if data.latents else []
+        columns += [data.latents.column, data.latents.step] if data.latents and latents else []
         wanted = [column for column in columns if column]
         self._in_episodes: list[int] | None = None
         self._rows: list[Row] = list(read_rows(self.path, wanted, [data.instruction] if data.instruction else ()))
