@@ -1,0 +1,1 @@
+"""Vision backbones from folders of the Hugging Face hub."""
