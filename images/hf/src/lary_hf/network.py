@@ -32,7 +32,7 @@ class Features(nn.Module):
         if self.backbone.kind.layout == "tubelets":
             return self._of_clips(pixels)
         tokens = self._of_images(pixels.flatten(0, 1).contiguous())
-        return tokens.unflatten(0, frames.shape[:2])
+        return tokens.reshape(*frames.shape[:2], *tokens.shape[1:])
 
     def _pixels(self, frames: Tensor) -> Tensor:
         values = unit_range(frames)
@@ -58,7 +58,7 @@ class Features(nn.Module):
         """(B, T, 3, H, W) -> (B, steps, patches, width)."""
         steps = self.backbone.steps(pixels.shape[1])
         found: Tensor = self.network(pixels[:, : steps * self.backbone.tubelet]).last_hidden_state
-        return found.unflatten(1, (steps, -1))
+        return found.reshape(len(found), steps, -1, found.shape[-1])
 
 
 def load(folder: Path, backbone: Backbone, frames: int, device: torch.device, dtype: torch.dtype) -> Features:

@@ -37,7 +37,7 @@ def command(key: str | None, trained: bool, workspace: Workspace, catalog: Catal
     from lary_terminal.tables import show
 
     if key is not None:
-        found: Any = _record(catalog.image_for(key), catalog.model_card(key), workspace)
+        found: Any = _record(catalog.image_for(key), catalog.model_card(key), workspace, key)
     else:
         found = list(trained_rows(workspace.trained) if trained else rows(catalog, workspace))
     if as_json:
@@ -50,18 +50,24 @@ def command(key: str | None, trained: bool, workspace: Workspace, catalog: Catal
 
 def rows(catalog: Catalog, workspace: Workspace) -> Iterator[dict[str, Any]]:
     """One record per model card."""
-    yield from (_record(source, card, workspace) for source, card in catalog.models())
+    from lary_orch.weights.index import keys_found
+
+    for source, card in catalog.models():
+        yield _record(source, card, workspace)
+        yield from (_record(source, card, workspace, key) for key in keys_found(card, workspace.weights))
 
 
-def _record(source: ImageSource, card: ModelCard, workspace: Workspace) -> dict[str, Any]:
+def _record(source: ImageSource, card: ModelCard, workspace: Workspace, key: str | None = None) -> dict[str, Any]:
+    """`key` is one of a family."""
     from lary_results.published import published_scores
 
-    from lary_orch.weights.index import how_to_get, is_needed, weight_path
+    from lary_orch.weights.index import how_to_get, is_needed, weight_path, weights_at, without_own
 
-    paths = [(spec, weight_path(spec, workspace.weights)) for spec in card.weights]
+    specs = without_own(card).weights if key is None else weights_at(card, key) or card.weights
+    paths = [(spec, weight_path(spec, workspace.weights)) for spec in specs]
     return {
         "key": card.key,
-        "name": shown_key(card),
+        "name": shown_key(card) if key is None else key,
         "example": card.example,
         "image": source.card.name,
         "title": card.title,

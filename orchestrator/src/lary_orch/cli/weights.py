@@ -88,11 +88,17 @@ def verify(models: tuple[str, ...], workspace: Workspace, catalog: Catalog, as_j
 @command.command()
 @_models
 @option("--all", "everything", is_flag=True, help="The weights of all models.")
+@option("--repo", metavar="OWNER/NAME", help="Repository of one model's folder, where its card names none (hf-NAME).")
 @option("--revision", help="Commit, tag or branch of the repository [the card's, else its newest commit].")
 @workspace_options
 @catalog_options
 def fetch(
-    models: tuple[str, ...], everything: bool, revision: str | None, workspace: Workspace, catalog: Catalog
+    models: tuple[str, ...],
+    everything: bool,
+    repo: str | None,
+    revision: str | None,
+    workspace: Workspace,
+    catalog: Catalog,
 ) -> None:
     """Fetch missing weights: from the hub, at one commit, or from a plain address.
 
@@ -100,19 +106,19 @@ def fetch(
     into, HF_ENDPOINT names a mirror. An interrupted download goes on by the same command. Exits with 4 where
     one could not be had; the others are fetched all the same.
     """
-    from lary_orch.weights.files import chosen_cards, fetchable, list_weights
+    from lary_orch.weights.files import chosen_cards, fetchable, from_repo, list_weights
 
-    if bool(models) == everything:
-        raise click.UsageError("name the models, or say --all")
-    weights = list_weights(chosen_cards(catalog, models), workspace.weights)
+    if bool(models) == everything or (repo and len(models) != 1):
+        raise click.UsageError("name the models, or say --all; with --repo, name one")
+    weights = from_repo(list_weights(chosen_cards(catalog, models), workspace.weights), repo)
     wanted = fetchable(weights)
     problems = [f"{w.path}: {w.how}" for w in weights if w.needed and not w.found and w not in wanted]
     for weight in wanted:
         problems += _fetch_one(weight, revision)
     for problem in problems:
         click.echo(f"error: {problem}", err=True)
-    counted = [weight for weight in weights if weight.found or weight.needed]
-    click.echo(f"{sum(w.found for w in counted)} of {len(counted)} weights are here")
+    counted = [weight.found for weight in weights if weight.found or weight.needed]
+    click.echo(f"{sum(counted)} of {len(counted)} weights are here")
     if problems:
         sys.exit(ExitCode.WEIGHTS)
 

@@ -70,7 +70,7 @@ def check_variants(request: Request, card: ModelCard, key: str) -> None:
 def _model(request: Request, catalog: Catalog, workspace: Workspace, key: str) -> ModelCard:
     card = catalog.model_card(key)
     check_variants(request, card, key)
-    check_present(card, workspace.weights)
+    check_present(card, key, workspace.weights)
     return card
 
 

@@ -39,7 +39,7 @@ from lary_orch.runtimes.base import Notify, Runtime
 from lary_orch.runtimes.describe import describe_model, describe_probe
 from lary_orch.runtimes.generated import make_generated
 from lary_orch.runtimes.jobs import Job, Prepared, link
-from lary_orch.weights.index import check_present, find_weights
+from lary_orch.weights.index import check_present, find_weights, weight_path, weights_at
 from lary_orch.workspace import Workspace
 
 Control = Literal["none", "shuffled"]
@@ -201,10 +201,14 @@ class _Planner:
             prepared = self._prepare(self._catalog.image(checkpoint.card.image))
             return trained_model(checkpoint.folder, checkpoint.result.values, self._runtime, prepared, workspace)
         image = self._catalog.image_for(key)
-        check_variants(self._request, self._catalog.model_card(key), key)
-        check_present(self._catalog.model_card(key), workspace.weights)
+        declared = self._catalog.model_card(key)
+        check_variants(self._request, declared, key)
+        check_present(declared, key, workspace.weights)
         prepared = self._prepare(image)
-        card, libraries = describe_model(self._runtime, prepared, key, workspace.cache)
+        # The facts of a family's key may lie in its weights.
+        own = weights_at(declared, key) if declared.pattern is not None else ()
+        folder = weight_path(own[0], workspace.weights) if own else None
+        card, libraries = describe_model(self._runtime, prepared, key, workspace.cache, folder)
         return KnownModel(card, prepared, find_weights(card, workspace.weights, workspace.cache), libraries)
 
     def datasets(self) -> Iterator[_PlannedDataset]:

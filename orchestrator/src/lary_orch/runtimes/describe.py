@@ -8,6 +8,7 @@ from typing import Any
 from lary_schema.atomic import publish_text
 from lary_schema.base import ContractError, fingerprint
 from lary_schema.cards import ImageCard, ModelCard
+from lary_schema.files import file_state, visible_files
 from lary_schema.jobs import minor_versions
 from lary_schema.trained import CHECKPOINT
 from lary_schema.training import Recipe
@@ -24,10 +25,13 @@ def describe(runtime: Runtime, prepared: Prepared, key: str, cache: Path) -> Mod
 
 
 def describe_model(
-    runtime: Runtime, prepared: Prepared, key: str, cache: Path
+    runtime: Runtime, prepared: Prepared, key: str, cache: Path, weights: Path | None = None
 ) -> tuple[ModelCard, dict[str, str] | None]:
-    """As `describe`, and the versions that are part of the fingerprint; None where the image names none."""
-    card = _describe(runtime, prepared, cache, "--model", key)
+    """As `describe`, and the versions that are part of the fingerprint; None where the image names none.
+
+    `weights` is the folder of a model whose facts lie in it: the image gets to see it.
+    """
+    card = _describe(runtime, prepared, cache, "--model", key, weights=weights)
     return _one_model(card, f"describe --model {key} of image {prepared.ref}")
 
 
@@ -76,10 +80,17 @@ def describe_probe(runtime: Runtime, prepared: Prepared, cache: Path) -> str:
     return code
 
 
-def _describe(runtime: Runtime, prepared: Prepared, cache: Path, *arguments: str) -> ImageCard:
+def _describe(
+    runtime: Runtime, prepared: Prepared, cache: Path, *arguments: str, weights: Path | None = None
+) -> ImageCard:
     where = f"describe of image {prepared.ref}"
-    key = [runtime.name, prepared.source.card.name, prepared.identity, *arguments]
+    key: list[Any] = [runtime.name, prepared.source.card.name, prepared.identity, *arguments]
     query = partial(runtime.query, prepared, "describe", *arguments)
+    if weights is not None:
+        folder = Folder(weights.resolve(), f"/weights/{weights.name}")
+        root = "/weights" if runtime.isolates else str(weights.parent)
+        query = partial(runtime.query, prepared, "describe", *arguments, "--weights", root, folders=(folder,))
+        key += [file_state(file) for file in visible_files(weights)]
     reply = remembered(cache, "describe", key, lambda: _json(tried_again(query), where))
     return ImageCard.parse(reply, where)
 

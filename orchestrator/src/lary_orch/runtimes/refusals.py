@@ -39,6 +39,7 @@ def refusal(what: str, arguments: Sequence[str], code: int, stdout: str, stderr:
         return KilledError(f"{what}: {explain(code)}; run the same command again")
     last = next(reversed(stdout.splitlines()), "")
     event = from_line(last)
-    if isinstance(event, Failed) and (arguments[:1] != ("describe",) or "--recipe" in arguments):
+    given = {"--recipe", "--weights"} & set(arguments)
+    if isinstance(event, Failed) and (arguments[:1] != ("describe",) or given):
         return _ERRORS.get(event.code, ContractError)(event.message)
     return ContractError(f"{what}: exit {code}\n{stderr.strip()[-SHOWN:]}\n{hint}".rstrip())

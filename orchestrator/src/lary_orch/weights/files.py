@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -11,7 +11,15 @@ from lary_schema.cards import ModelCard, WeightSpec
 from lary_schema.files import damage, visible_files
 
 from lary_orch.catalog.cards import Catalog
-from lary_orch.weights.index import expected_sha256, how_to_get, is_needed, weight_path, weight_sha256
+from lary_orch.weights.index import (
+    expected_sha256,
+    how_to_get,
+    is_needed,
+    weight_path,
+    weight_sha256,
+    weights_at,
+    without_own,
+)
 
 State = Literal["ok", "unknown", "missing", "bad"]
 """`unknown`: whole as far as can be seen, and no hash to compare with is known."""
@@ -48,11 +56,13 @@ def chosen_cards(catalog: Catalog, models: Sequence[str]) -> dict[str, ModelCard
     way that only its image knows.
     """
     if not models:
-        return {card.key: card for _, card in catalog.models()}
+        return {card.key: without_own(card) for _, card in catalog.models()}
     cards = {key: catalog.model_card(key) for key in models}
-    family = next((key for key, card in cards.items() if key != card.key), None)
-    if family is not None:
-        raise ContractError(f"{family}: its image knows its files; `lary-orch plan -m {family} -d ...` names them")
+    for key, card in cards.items():
+        if key != card.key:
+            if not (own := weights_at(card, key)):
+                raise ContractError(f"{key}: its image knows its files; `lary-orch plan -m {key} -d ...` names them")
+            cards[key] = card.model_copy(update={"key": key, "pattern": None, "weights": own})
     return cards
 
 
@@ -98,6 +108,18 @@ def problems(weight: Weight) -> Iterator[str]:
         problem = damage(file)
         if problem:
             yield f"{file.name}: {problem}"
+
+
+def from_repo(weights: list[Weight], repo: str | None) -> list[Weight]:
+    """The same weights from a repository of the caller's. Raises ContractError where a card names another source."""
+    named = next(
+        (weight.spec.repo or weight.spec.url for weight in weights if weight.spec.repo or weight.spec.url), None
+    )
+    if repo is None:
+        return weights
+    if named is not None:
+        raise ContractError(f"the card says where these weights come from ({named}); leave out --repo")
+    return [replace(one, spec=one.spec.model_copy(update={"repo": repo, "files": ()})) for one in weights]
 
 
 def fetchable(weights: Sequence[Weight]) -> list[Weight]:

@@ -18,6 +18,9 @@ from lary_schema.linked import linked_folder
 
 from lary_orch.cache import remembered
 
+AT_KEY = "{key}"
+"""In the path of a family's weight: the key of the model."""
+
 
 @dataclass(frozen=True)
 class WeightSet:
@@ -91,9 +94,29 @@ def find_weights(
     return WeightSet(linked_folder(linked, cache), files)
 
 
-def check_present(card: ModelCard, root: Path, env: Mapping[str, str] = os.environ) -> None:
-    """Raises WeightsError for the first needed weight that is missing; of a family of keys nothing is known."""
-    for spec in card.weights if card.pattern is None else ():
+def weights_at(card: ModelCard, key: str) -> tuple[WeightSpec, ...]:
+    """The weights of one key as its card alone knows them: of a family, those whose path has the key in it."""
+    if card.pattern is None:
+        return card.weights
+    own = [spec for spec in card.weights if AT_KEY in spec.path]
+    return tuple(spec.model_copy(update={"path": spec.path.replace(AT_KEY, key)}) for spec in own)
+
+
+def without_own(card: ModelCard) -> ModelCard:
+    """The card without weights that each key of its family has for itself."""
+    return card.model_copy(update={"weights": tuple(spec for spec in card.weights if AT_KEY not in spec.path)})
+
+
+def keys_found(card: ModelCard, root: Path) -> list[str]:
+    """The keys of a family that have a folder below the weights root."""
+    if not any(spec.path == AT_KEY for spec in card.weights) or not root.is_dir():
+        return []
+    return sorted(path.name for path in root.iterdir() if path.is_dir() and card.serves(path.name))
+
+
+def check_present(card: ModelCard, key: str, root: Path, env: Mapping[str, str] = os.environ) -> None:
+    """Raises WeightsError for the first needed weight that is missing, as far as the card alone knows."""
+    for spec in weights_at(card, key):
         if is_needed(spec, env):
             _existing(card, spec, weight_path(spec, root, env))
 

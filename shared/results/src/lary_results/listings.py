@@ -58,7 +58,7 @@ def model_page(row: Mapping[str, Any]) -> Table:
 def _about_model(row: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     yield "what it is", row["title"]
     if row["example"] is not None:
-        yield "keys", f"a family of keys, like {row['example']}"
+        yield "keys", f"a family of keys, like {row['example']}; tokens, input and preprocessing below are of that one"
     yield "kind", row["paradigm"]
     yield "image", row["image"]
     yield "tokens", f"{_tokens(row)} (time steps x tokens per step x width)"
@@ -75,7 +75,7 @@ def _about_model(row: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     yield "source", row["source"]
     yield "published", _published(row) and f"{_published(row)} (top-1 in percent, MSE)"
     yield "card", row["card"]
-    yield "use", f"lary-orch run -m {row['example'] or row['key']} -d DATASET"
+    yield "use", f"lary-orch run -m {row['name']} -d DATASET"
 
 
 def datasets_table(records: Sequence[Mapping[str, Any]]) -> Table:

@@ -14,12 +14,16 @@ from lary_schema.command import run_command, run_job
 from lary_schema.events import Emit, _Event, to_line
 from lary_schema.jobs import ExtractJob
 
+WEIGHTS_VARIABLE = "LARY_MOUNT_WEIGHTS"
+"""Names the weights mount, as `Mounts.from_env` reads it."""
+
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="lary_worker", description="Latent action models behind one contract.")
     verbs = parser.add_subparsers(dest="verb", required=True)
     describe = verbs.add_parser("describe", help="print this image's card as JSON")
     describe.add_argument("--model", metavar="KEY", help="one model alone, resolved where a family serves it")
+    describe.add_argument("--weights", metavar="FOLDER", help="weights root of a model whose facts lie in its weights")
     extract = verbs.add_parser("extract", help="fill a job's part of one latent store")
     extract.add_argument("--job", type=Path, required=True, metavar="FILE")
     selftest = verbs.add_parser("selftest", help="check with random weights what the cards declare")
@@ -44,6 +48,8 @@ def main(arguments: list[str] | None = None) -> int:
         return _reply(lambda out: _selftest(options.model, options.device, out))
     if options.verb == "convert":
         return _reply(lambda out: _convert(options, out))
+    if options.weights is not None:
+        os.environ[WEIGHTS_VARIABLE] = options.weights
     return _reply(lambda out: _describe(options.model, out))
 
 
