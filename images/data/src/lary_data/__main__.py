@@ -18,6 +18,7 @@ TOOLS: dict[str, str] = {
     "split": "Split a metadata CSV into train and val.",
     "latents-import": "Take LARYBench's latents into stores.",
     "latents-export": "Write stores as LARYBench's latents.",
+    "annotate": "Write latents into trajectories.",
 }
 """Tool -> the line of help it has in its own module, `lary_data.tools.NAME`."""
 

@@ -25,6 +25,7 @@ from lary_data.lerobot_files import (
     write_data_rows,
     write_video_frames,
 )
+from lary_data.lerobot_latents import STEP, annotated, write_latents
 from lary_data.lerobot_steps import Faults, Steps, read_steps
 from lary_data.manifest import TRAIN, VAL, SetFacts, held_out, metadata_name, retract, write_card, write_splits
 from lary_data.pool import run_tasks
@@ -91,12 +92,15 @@ def write_pair_manifest(out: Path, dataset: LeRobot, facts: SetFacts, pairs: Pai
         notify(f"{len(dataset.episodes) - len(used)} episodes are not longer than the stride and give no pair")
     val = held_out([episode.number for episode in used], facts.val, facts.seed)
     rows: dict[str, list[list[str]]] = {TRAIN: [], VAL: []}
-    for episode in used:
-        if episode.number not in faults:
-            rows[VAL if episode.number in val else TRAIN] += _rows(facts.key, dataset, episode, pairs)
-    write_splits(out, facts.key, HEADER, rows)
-    has_texts = _has_texts([episode for episode in used if episode.number not in faults])
-    return write_card(out, _card(dataset, facts, pairs, has_texts)), len(dataset.episodes), len(faults)
+    good = [episode for episode in used if episode.number not in faults]
+    latents = annotated(dataset, pairs.stride)
+    if latents is not None:
+        write_latents(out, latents, good)
+    for episode in good:
+        rows[VAL if episode.number in val else TRAIN] += _rows(facts.key, dataset, episode, pairs, latents is not None)
+    write_splits(out, facts.key, HEADER if latents is None else (*HEADER, STEP), rows)
+    card = _card(dataset, facts, pairs, _has_texts(good)).model_copy(update={"latents": latents})
+    return write_card(out, card), len(dataset.episodes), len(faults)
 
 
 def _has_texts(episodes: Sequence[Episode]) -> bool:
@@ -230,11 +234,12 @@ def _frames(out: Path, episode: Episode, pairs: Pairs, steps: Steps) -> list[Fra
     return [Frame(float(times[n]), episode.number, n, str(out / image_name(episode.number, n))) for n in numbers]
 
 
-def _rows(key: str, dataset: LeRobot, episode: Episode, pairs: Pairs) -> list[list[str]]:
+def _rows(key: str, dataset: LeRobot, episode: Episode, pairs: Pairs, steps: bool) -> list[list[str]]:
+    """`steps`: whether a row says at which step it begins."""
     facts = [key, dataset.robot_type, str(episode.number), episode.task]
     return [
         [*facts, image_name(episode.number, start), image_name(episode.number, start + pairs.stride),
-         action_name(episode.number, start, pairs.stride)]
+         action_name(episode.number, start, pairs.stride), *([str(start)] if steps else [])]
         for start in pairs.starts(episode)
     ]  # fmt: skip
 
