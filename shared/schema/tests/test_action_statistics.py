@@ -5,6 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from lary_schema.action_statistics import Moments, divisor
+from lary_schema.base import ContractError
 
 
 @given(
@@ -39,3 +40,15 @@ def test_a_dimension_that_does_not_move_is_divided_by_one() -> None:
     values = np.array([[1.0, 5.0], [3.0, 5.0]])
     assert divisor(Moments.of(values).std).tolist() == [1.0, 1.0]
     assert Moments.of(values * 2).as_json() == {"count": 2, "mean": [4.0, 10.0], "std": [2.0, 1.0]}
+
+
+@pytest.mark.parametrize("parts", [1, 2])
+@pytest.mark.parametrize("large", [1e200, -1e200, 1.5e308])
+def test_actions_beyond_squares_are_refused(parts: int, large: float) -> None:
+    """No `Infinity` in a file of statistics, which would be no JSON, and no scores of targets that are all 0."""
+    total = None
+    for part in np.split(np.array([[0.0, 1.0], [large, 2.0], [0.0, 3.0], [large, 4.0]]), parts):
+        total = Moments.of(part) if total is None else total + Moments.of(part)
+    assert total is not None
+    with pytest.raises(ContractError, match="too large for a standard deviation"):
+        total.as_json()

@@ -6,6 +6,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from lary_schema.base import ContractError
+
 STD_MIN = 1e-6
 """A dimension that moves less counts as constant: its standard deviation is taken as 1 (LARYBench)."""
 NO_ROBOT = "nan"
@@ -32,19 +34,26 @@ class Moments:
     def of(cls, steps: Values) -> "Moments":
         """Of all rows of an array (..., dim); mean and `std` are numpy's, bit for bit."""
         axes = tuple(range(steps.ndim - 1))
-        mean = steps.mean(axis=axes)
-        return cls(steps.size // steps.shape[-1], mean, np.square(steps - mean).sum(axis=axes))
+        with np.errstate(over="ignore", invalid="ignore"):
+            mean = steps.mean(axis=axes)
+            return cls(steps.size // steps.shape[-1], mean, np.square(steps - mean).sum(axis=axes))
 
     def __add__(self, other: "Moments") -> "Moments":
         """Of both samples together (Chan, Golub and LeVeque, 1979)."""
         count = self.count + other.count
-        delta = other.mean - self.mean
-        mean = self.mean + delta * (other.count / count)
-        return Moments(count, mean, self.m2 + other.m2 + np.square(delta) * (self.count * other.count / count))
+        with np.errstate(over="ignore", invalid="ignore"):
+            delta = other.mean - self.mean
+            mean = self.mean + delta * (other.count / count)
+            return Moments(count, mean, self.m2 + other.m2 + np.square(delta) * (self.count * other.count / count))
 
     @property
     def std(self) -> Values:
-        """The population's standard deviation (dim,)."""
+        """The population's standard deviation (dim,).
+
+        Raises ContractError where squares are beyond float64: values above 1e154 are no actions.
+        """
+        if not (np.isfinite(self.mean).all() and np.isfinite(self.m2).all()):
+            raise ContractError("actions are too large for a standard deviation: their squares are no finite numbers")
         root: Values = np.sqrt(self.m2 / self.count)
         return root
 
