@@ -70,6 +70,7 @@ class Bench:
         clamped: Sequence[int] = (),
         shard_rows: int = 16,
         columns: dict[str, Sequence[str]] | None = None,
+        dtype: str = "float32",
     ) -> ProbeSplit:
         """Write a CSV and a store of `tokens` (n, T, N, D); `targets` fill the column `action`."""
         csv = self.mounts.job / "metadata" / f"{name}.csv"
@@ -79,7 +80,7 @@ class Bench:
         csv.parent.mkdir(exist_ok=True)
         csv.write_text("\n".join(lines) + "\n", encoding="utf-8")
         metadata = MetadataFile(path=f"metadata/{name}.csv", sha256=file_sha256(csv), rows=len(targets))
-        store = self._store(name, tokens, metadata.sha256, failed, clamped, shard_rows)
+        store = self._store(name, tokens, metadata.sha256, failed, clamped, shard_rows, dtype)
         source = Source(metadata=metadata, columns=PairColumns(), media="images", frames=9)
         self.splits[name] = ProbeSplit(name=name, store=store, source=source)
         return self.splits[name]
@@ -92,17 +93,18 @@ class Bench:
         failed: Sequence[int],
         clamped: Sequence[int],
         shard_rows: int,
+        dtype: str,
     ) -> StoreLocation:
         shape = (int(tokens.shape[1]), int(tokens.shape[2]), int(tokens.shape[3]))
         values = Values(
             model="toy", variant="corrected", mode="image", spec=ModeSpec(input=TensorSpec(shape=(1,)), tokens=shape),
             preprocessing="none", revision=1, code_sha256="c" * 64, weights={"w": "0" * 64}, dataset="toys",
             split=split, metadata_sha256=sha256, columns=VideoColumns(), media=".", frames=9, decoder="pyav",
-            precision="fp32", dtype="float32", seed=0,
+            precision="fp32", dtype=dtype, seed=0,
         )  # fmt: skip
         layout = ArrayLayout(
             path=store_path(values), fingerprint=values.fingerprint, rows=len(tokens),
-            shard_rows=min(shard_rows, len(tokens)), dtype="float32", tokens=shape,
+            shard_rows=min(shard_rows, len(tokens)), dtype=dtype, tokens=shape,
         )  # fmt: skip
         provenance = Provenance(
             layout=layout, values=values, image="toy", image_digest=None, code_revision=None, libraries={}
@@ -111,7 +113,7 @@ class Bench:
         for shard in range(layout.shards):
             rows = layout.shard_range(shard)
             lost = [r for r in failed if r in rows]
-            block = tokens[rows.start : rows.stop].astype("float32")
+            block = tokens[rows.start : rows.stop].astype(dtype)
             status = np.full(len(rows), Status.OK, "uint8")
             for row in lost:
                 block[row - rows.start], status[row - rows.start] = np.nan, Status.FAILED

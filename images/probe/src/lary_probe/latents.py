@@ -1,10 +1,10 @@
 """A split's latents as a probe reads them: from memory as far as they fit, the others batch by batch."""
 
+import math
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -15,6 +15,8 @@ from lary_schema.store.reader import LatentReader
 from numpy.typing import NDArray
 from torch import Tensor
 
+from lary_probe.buffers import borrowed
+
 Positions = NDArray[np.int64]
 """Places in a split's successful rows, 0 .. len - 1; never row numbers of the CSV."""
 
@@ -22,6 +24,8 @@ LOAD_BYTES = 64 << 20
 """Read at once while a split is loaded."""
 READ_AHEAD = 2
 """Batches, each by a thread of its own: while one waits for the disk another is converted."""
+LARGE_ROW = 1 << 15
+"""Values. Rows from here on are copied one by one: gathering first would move each of them twice."""
 
 
 class Latents:
@@ -38,7 +42,7 @@ class Latents:
             used=len(self.rows), failed=len(store.failures), clamped=int(np.isin(store.clamped, self.rows).sum())
         )
         self._store = store
-        self._memory = np.empty((0, *store.shape), store.provenance.layout.dtype)
+        self._memory = self._empty(0)
         if not len(self.rows):
             raise ContractError(
                 f"{store.root}: no row of split {name!r} has a latent; see its failures and extract again"
@@ -50,7 +54,16 @@ class Latents:
     @property
     def row_bytes(self) -> int:
         """Of one row in memory."""
-        return int(np.prod(self._store.shape)) * self._memory.dtype.itemsize
+        return self._row_size * self._memory.element_size()
+
+    @property
+    def _row_size(self) -> int:
+        """Values of one row."""
+        return int(np.prod(self._store.shape))
+
+    def _empty(self, count: int) -> Tensor:
+        """(count, *shape) in the store's dtype, whatever it holds."""
+        return torch.from_numpy(np.empty((count, *self.shape), self._store.provenance.layout.dtype))
 
     @property
     def held(self) -> int:
@@ -59,10 +72,10 @@ class Latents:
 
     def load(self, count: int, tick: Callable[[], None]) -> None:
         """Keep the first `count` rows in memory, in the store's dtype. `tick` is called now and then."""
-        memory = np.empty((count, *self._store.shape), self._memory.dtype)
+        memory = self._empty(count)
         step = max(1, LOAD_BYTES // self.row_bytes)
         for start in range(0, count, step):
-            memory[start : start + step] = self._read(np.arange(start, min(start + step, count)))
+            self._read(np.arange(start, min(start + step, count)), memory[start : start + step])
             tick()
         self._memory = memory
 
@@ -71,26 +84,28 @@ class Latents:
 
         Raises ContractError for a value that is not finite.
         """
-        return torch.from_numpy(self._values(positions).reshape(len(positions), *self.shape))
+        return self._fill(self._empty(len(positions)), positions)
 
     def batches(self, parts: Sequence[Positions], device: torch.device) -> Iterator[Tensor]:
-        """float32 `batch` of each part on `device`; the next ones are read while the caller computes."""
+        """float32 `batch` of each part on `device`; the next ones are read while the caller computes.
 
-        def read(positions: Positions) -> Tensor:
-            batch = self.batch(positions)
-            return batch.pin_memory() if device.type == "cuda" else batch.float()
-
-        def on_device(batch: Tensor) -> Tensor:
-            # float16 travels as it is: half the bytes.
-            return batch.to(device, non_blocking=True).float()
-
-        with ThreadPoolExecutor(READ_AHEAD) as readers:
-            ahead = deque(readers.submit(read, part) for part in parts[:READ_AHEAD])
-            for following in parts[READ_AHEAD:]:
-                ahead.append(readers.submit(read, following))
-                yield on_device(ahead.popleft().result())
-            for last in ahead:
-                yield on_device(last.result())
+        On the CPU a batch is overwritten as soon as the caller goes on to the next one.
+        """
+        cuda = device.type == "cuda"
+        # To a GPU float16 travels as it is: half the bytes.
+        dtype, size = self._memory.dtype if cuda else torch.float32, self._row_size * max(map(len, parts), default=0)
+        buffers = borrowed(READ_AHEAD + 1, size, dtype, pinned=cuda)
+        with buffers as free, ThreadPoolExecutor(READ_AHEAD) as readers:
+            unused, ahead = deque(free), deque[tuple[Tensor, Future[Tensor]]]()
+            for at in range(-READ_AHEAD, len(parts)):
+                if at + READ_AHEAD < len(parts):
+                    part, flat = parts[at + READ_AHEAD], unused.popleft()
+                    rows = flat[: len(part) * self._row_size].view(len(part), *self.shape)
+                    ahead.append((flat, readers.submit(self._fill, rows, part)))
+                if at >= 0:
+                    flat, filled = ahead.popleft()
+                    yield from _on_device(filled.result(), device)
+                    unused.append(flat)
 
     def trace(self, path: str) -> StoreTrace:
         """Where these latents come from; `path` is the store's below the latents mount."""
@@ -110,27 +125,43 @@ class Latents:
             mixed=tuple(self._store.mixed),
         )
 
-    def _values(self, positions: Positions) -> NDArray[Any]:
-        """A new array of these rows, in the store's dtype."""
+    def _fill(self, out: Tensor, positions: Positions) -> Tensor:
+        """`out` (len(positions), *shape) with these rows, converted to its dtype."""
         held = positions < self.held
-        if held.all():
-            return self._memory[positions]
-        if not held.any():
-            return self._read(positions)
-        values = np.empty((len(positions), *self._store.shape), self._memory.dtype)
-        values[held], values[~held] = self._memory[positions[held]], self._read(positions[~held])
-        return values
+        if held.all() and self._row_size < LARGE_ROW:
+            return out.copy_(self._memory[torch.from_numpy(positions)])
+        for place in np.flatnonzero(held).tolist():
+            out[place].copy_(self._memory[positions[place]])
+        if not held.all():
+            self._read(positions[~held], out, np.flatnonzero(~held) if held.any() else None)
+        return out
 
-    def _read(self, positions: Positions) -> NDArray[Any]:
-        values = self._store.tokens(self.rows[positions])
-        finite = np.isfinite(values).all(axis=(1, 2, 3))
+    def _read(self, positions: Positions, out: Tensor, places: Positions | None = None) -> None:
+        """Read rows from the files into `out`, or its `places`. Raises ContractError for one that is not finite."""
+        self._store.tokens_into(self.rows[positions], out.view(len(out), *self._store.shape).numpy(), places)
+        if math.isfinite(float(out.sum(dtype=torch.float32))):
+            return
+        # A sum of finite values may overflow.
+        read = out if places is None else out[torch.from_numpy(places)]
+        finite = torch.isfinite(read).flatten(1).all(dim=1).numpy()
         if not finite.all():
             row = int(self.rows[positions[np.flatnonzero(~finite)[0]]])
             raise ContractError(
                 f"{self._store.root}: row {row} is marked ok and holds values that are not finite; "
                 f"delete {self._store.root} and run its extraction again"
             )
-        return values
+
+
+def _on_device(batch: Tensor, device: torch.device) -> Iterator[Tensor]:
+    """The batch in float32; when the caller goes on, its memory on the CPU may be written again."""
+    if device.type != "cuda":
+        yield batch
+        return
+    moved = batch.to(device, non_blocking=True)
+    copied = torch.cuda.Event()
+    copied.record()
+    yield moved.float()
+    copied.synchronize()
 
 
 def open_latents(split: ProbeSplit, root: Path, *, time_axis: bool) -> Latents:

@@ -1,5 +1,6 @@
 """Reading a latent store where speed counts, by tensorstore. Needs `lary-schema[store]`."""
 
+from collections.abc import Callable
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Self
@@ -90,6 +91,12 @@ class LatentReader:
         """(len(rows), T, N, D) in the store's dtype, rows in any order; NaN for failed rows."""
         return self._read("tokens", rows)
 
+    def tokens_into(self, rows: NDArray[np.int64], out: NDArray[Any], places: NDArray[np.int64] | None = None) -> None:
+        """`tokens` written to `out` (len(rows), T, N, D), converted to its dtype; to its rows `places` where given."""
+        target = ts.array(out, copy=False)
+        target = target if places is None else target[places]
+        self._guard("tokens", lambda: target.write(ts.cast(self._array("tokens"), out.dtype)[rows]).result())
+
     def indices(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
         """(len(rows), T, L) code indices. Raises ContractError for a model without codes."""
         if self.provenance.layout.indices is None:
@@ -101,6 +108,9 @@ class LatentReader:
         return {}
 
     def _read(self, name: str, rows: Any) -> NDArray[Any]:
+        return np.asarray(self._guard(name, lambda: self._array(name)[rows].read().result()))
+
+    def _array(self, name: str) -> Any:
         if name not in self._arrays:
             spec = {
                 "driver": "zarr3",
@@ -108,8 +118,12 @@ class LatentReader:
                 "fill_missing_data_reads": False,
             }
             self._arrays[name] = ts.open(spec, open=True, read=True).result()
+        return self._arrays[name]
+
+    def _guard(self, name: str, read: Callable[[], Any]) -> Any:
+        """Raises ContractError for damage that `read` meets."""
         try:
-            return np.asarray(self._arrays[name][rows].read().result())
+            return read()
         except ValueError as error:
             raise ContractError(
                 f"{self.root}/{name}: damaged: {str(error).splitlines()[0]}. Delete the shard's marker in "
