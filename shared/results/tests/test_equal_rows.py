@@ -129,6 +129,28 @@ def test_above_a_share_of_failures_nothing_is_compared(
     assert "¶" in invoke(workspace).stdout
 
 
+@pytest.mark.parametrize(
+    ("older", "newer", "said"),
+    [
+        ({"csv": "d6"}, {}, "from another CSV than"),
+        ({"targets_sha256": "x"}, {"targets_sha256": "y"}, "of other labels or actions under the same CSV than"),
+        ({"targets_sha256": "x"}, {"targets_sha256": "x"}, None),
+        ({}, {"targets_sha256": "y"}, None),
+        ({"targets_sha256": "x", "failed": 1}, {"targets_sha256": "y"}, None),
+        ({"targets_sha256": "x"}, {"targets_sha256": "y", "train_rows": {"used": 99, "failed": 1}}, None),
+    ],
+)
+def test_files_that_changed_are_marked(
+    workspace: Workspace, write: Write, older: dict[str, Any], newer: dict[str, Any], said: str | None
+) -> None:
+    """By the hash of the targets, which also differs where models failed on different rows."""
+    write("a", "toy", {"val": 0.9}, **older)
+    write("b", "toy", {"val": 0.5}, **newer)
+    shown = text(workspace)
+    assert (f"† a (lary-v1) on toy/val: {said}" in shown) == (said is not None)
+    assert ("†" in shown) == (said is not None)
+
+
 # --- paired -----------------------------------------------------------------------------------
 
 

@@ -127,8 +127,15 @@ class Board:
         return [(score, common) for score in self.ours if (common := self.on_common_rows(score)) is not None]
 
     def other_rows(self, score: Score) -> bool:
-        """Whether a score is from another CSV than the newest one of its column."""
-        return score.metadata != self._newest[score.column].metadata
+        """Whether a score is from another CSV than the newest one of its column, or of other labels or actions."""
+        newest = self._newest[score.column]
+        return score.metadata != newest.metadata or self.other_targets(score)
+
+    def other_targets(self, score: Score) -> bool:
+        """Whether a score's files changed under the CSV. Not seen where rows failed: `--paired` compares row by row."""
+        newest = self._newest[score.column]
+        whole = not any(s.failed or s.train_failed or s.targets is None for s in (score, newest))
+        return whole and score.metadata == newest.metadata and score.targets != newest.targets
 
     @cached_property
     def _newest(self) -> dict[Column, Score]:

@@ -73,7 +73,8 @@ def _rows(board: Board) -> Iterator[str]:
             yield f"{model} ({variant}) on {column_name(column)}: not on common rows: {why}"
     for score in board.kept:
         if board.other_rows(score):
-            yield f"{OTHER_ROWS} {score.named}: from another CSV than the newest result of this column; do not compare"
+            what = "of other labels or actions under the same CSV" if board.other_targets(score) else "from another CSV"
+            yield f"{OTHER_ROWS} {score.named}: {what} than the newest result of this column; do not compare"
 
 
 def _doubts(board: Board) -> Iterator[str]:
