@@ -73,7 +73,7 @@ def classify(session: Session, data: ProbeData, outputs: Outputs) -> Classificat
         for split in evaluated
     }
     if session.accelerator.is_main_process:
-        train_codes = target_codes([row.get(job.labels.column) for row in data.train_metadata.rows])
+        train_codes = target_codes([row.get(job.labels.column) for row in data.train_metadata])
         for split in evaluated:
             save_row_scores(outputs, split, job.protocol.seeds, hits[split.name], train_codes)
         write_outputs(session, outputs, evaluated, {name: seeds[0] for name, seeds in tracks.items()}, classes)

@@ -1,6 +1,6 @@
 """The files of a classification, named as LARYBench names them."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -72,12 +72,17 @@ def stats_document(matrix: NDArray[np.int64], classes: Sequence[str]) -> dict[st
     return {"top1": top1, "macro_recall": macro_recall(matrix), "per_class": per_class}
 
 
+def _predictions(split: Evaluated, track: Track, classes: Sequence[str]) -> Iterator[tuple[int, str, str, str]]:
+    ids = zip(split.latents.rows, split.metadata.media(split.latents), split.targets, track.predicted, strict=True)
+    return ((int(row), path, classes[truth], classes[guess]) for row, path, truth, guess in ids)
+
+
 def _write_rows(outputs: Outputs, folder: str, split: Evaluated, track: Track, classes: Sequence[str]) -> None:
-    paths = split.metadata.media(split.latents)
-    truth, predicted = ([classes[i] for i in ids.tolist()] for ids in (split.targets, track.predicted))
-    rows = list(zip(split.latents.rows.tolist(), paths, truth, predicted, strict=True))
-    outputs.table(f"{folder}predictions.csv", ("row", "path", "truth", "predicted"), rows)
-    outputs.text(f"{folder}case.txt", "".join(f"{path}\t{guess}\t{true}\n" for _, path, true, guess in rows))
+    outputs.table(
+        f"{folder}predictions.csv", ("row", "path", "truth", "predicted"), _predictions(split, track, classes)
+    )
+    cases = (f"{path}\t{guess}\t{true}\n" for _, path, true, guess in _predictions(split, track, classes))
+    outputs.lines(f"{folder}case.txt", cases)
     epochs = zip(track.scores, track.train, strict=True)
     log = [(s.epoch, train, s.value, s.selection, s.optimiser) for s, train in epochs]
     outputs.table(f"{folder}log_r0.csv", ("epoch", "train_acc", "val_acc", "selection", "head"), log)

@@ -65,7 +65,7 @@ def open_data(job: ProbeJob, mounts: Mounts, tick: Callable[[], None]) -> ProbeD
     """
     splits = (job.train, *job.evaluate)
     latents = [open_latents(split, mounts.latents, time_axis=job.time_axis) for split in splits]
-    metadata = [SplitMetadata(split, mounts.job, _columns(job)) for split in splits]
+    metadata = [SplitMetadata(split, mounts.job, _columns(job), _robot_columns(job)) for split in splits]
     groups = [groups_of(own, opened, job.group) for own, opened in zip(metadata, latents, strict=True)]
     load_within(latents, job.ram_bytes // local_processes(), tick)
     return ProbeData(
@@ -139,3 +139,8 @@ def _columns(job: ProbeJob) -> tuple[str, ...]:
     target = job.labels or job.actions
     assert target is not None
     return (target.column,) if job.group is None else (target.column, job.group.column)
+
+
+def _robot_columns(job: ProbeJob) -> set[str]:
+    """Needed where statistics are by robot type, which says so itself."""
+    return set() if job.actions is None else {n.robot_column for n in (job.actions.normalisation, job.actions.relative)}

@@ -33,6 +33,10 @@ def groups_of(metadata: SplitMetadata, latents: Latents, grouping: Grouping | No
     """Raises ContractError naming file and row of a row without a group."""
     if grouping is None:
         return Groups(np.arange(len(latents)), None)
-    cells = [group_of(metadata.row(row), grouping, str(metadata.path)) for row in latents.rows.tolist()]
-    names, codes = np.unique(np.array(cells), return_inverse=True)
-    return Groups(codes.astype(np.int64), tuple(names.tolist()))
+    found: dict[str, int] = {}
+    cells = (group_of(metadata.row(row), grouping, str(metadata.path)) for row in latents.rows.tolist())
+    codes = np.fromiter((found.setdefault(cell, len(found)) for cell in cells), np.int64, len(latents))
+    names = sorted(found)
+    ranks = np.empty(len(names), np.int64)
+    ranks[[found[name] for name in names]] = np.arange(len(names))
+    return Groups(ranks[codes], tuple(names))

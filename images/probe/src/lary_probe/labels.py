@@ -30,12 +30,14 @@ def class_names(train: SplitMetadata, labels: Labels) -> tuple[str, ...]:
 
 def labels_of(metadata: SplitMetadata, latents: Latents, column: str) -> list[str]:
     """The label of each row with a latent. Raises ContractError naming file and row of an empty one."""
-    return [metadata.cell(row, column) for row in latents.rows.tolist()]
+    once: dict[str, str] = {}
+    cells = (metadata.cell(row, column) for row in latents.rows.tolist())
+    return [once.setdefault(cell, cell) for cell in cells]
 
 
 def own_names(metadata: SplitMetadata, column: str) -> list[str]:
     """Sorted labels of this CSV alone: LARYBench numbers each split by its own."""
-    return sorted({label for row in metadata.rows if (label := row.get(column)) is not None})
+    return sorted({label for row in metadata if (label := row.get(column)) is not None})
 
 
 def most_frequent(train: SplitMetadata, column: str) -> str:
@@ -43,7 +45,7 @@ def most_frequent(train: SplitMetadata, column: str) -> str:
 
     Rows without a latent count too, or models that fail on other rows would be compared with other baselines.
     """
-    counts = Counter(label for row in train.rows if (label := row.get(column)) is not None)
+    counts = Counter(label for row in train if (label := row.get(column)) is not None)
     return min(counts, key=lambda label: (-counts[label], label))
 
 

@@ -158,7 +158,7 @@ def _on_device(batch: Tensor, device: torch.device) -> Iterator[Tensor]:
         yield batch
         return
     moved = batch.to(device, non_blocking=True)
-    copied = torch.cuda.Event()
+    copied = torch.Event(device)
     copied.record()
     yield moved.float()
     copied.synchronize()

@@ -1,7 +1,6 @@
 """The files of the out mount. Each is whole or absent; `result.json` appears last."""
 
 import csv
-import io
 import json
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -42,11 +41,15 @@ class Outputs:
 
     def table(self, name: str, header: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
         """A UTF-8 CSV with Unix line ends."""
-        buffer = io.StringIO()
-        writer = csv.writer(buffer, lineterminator="\n")
-        writer.writerow(header)
-        writer.writerows(rows)
-        self.text(name, buffer.getvalue())
+        with self.file(name) as path, path.open("x", encoding="utf-8", newline="") as file:
+            writer = csv.writer(file, lineterminator="\n")
+            writer.writerow(header)
+            writer.writerows(rows)
+
+    def lines(self, name: str, lines: Iterable[str]) -> None:
+        """Text whose lines are made as they are written."""
+        with self.file(name) as path, path.open("x", encoding="utf-8", newline="") as file:
+            file.writelines(lines)
 
     def array(self, name: str, values: NDArray[Any]) -> None:
         with self.file(name) as path, path.open("wb") as file:

@@ -1,6 +1,6 @@
 """The files of a regression: scores per seed, predictions, and pictures of a few rows."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -37,7 +37,7 @@ def write_outputs(
     log = [row for split in evaluated for track in tracks[split.name] for row in _log(split, track)]
     outputs.table("log_r0.csv", ("split", "seed", "epoch", "train_mse", "val_mse", "r2", "selection"), log)
     header = ("split", "row", "path", "mse", *(f"mse_{name}" for name in actions.names))
-    outputs.table("predictions.csv", header, [r for s in evaluated for r in _rows(s, tracks[s.name][0], actions)])
+    outputs.table("predictions.csv", header, (r for s in evaluated for r in _rows(s, tracks[s.name][0], actions)))
     for split in evaluated:
         truth, predicted = _chunks(split, tracks[split.name][0], actions)
         outputs.array(f"predictions_{split.name}.npy", np.stack([truth, predicted], axis=1))
@@ -68,11 +68,11 @@ def _log(split: Evaluated, track: Track) -> list[tuple[Any, ...]]:
     return [(split.name, track.seed, s.epoch, train, s.value, s.r2, s.selection) for s, train in epochs]
 
 
-def _rows(split: Evaluated, track: Track, actions: Actions) -> list[tuple[Any, ...]]:
+def _rows(split: Evaluated, track: Track, actions: Actions) -> Iterator[tuple[Any, ...]]:
     errors = _errors(split, track, actions)
     paths = split.metadata.media(split.latents)
     facts = zip(split.latents.rows.tolist(), paths, errors, strict=True)
-    return [(split.name, row, path, f"{e.mean():.6g}", *(f"{x:.6g}" for x in e)) for row, path, e in facts]
+    return ((split.name, row, path, f"{e.mean():.6g}", *(f"{x:.6g}" for x in e)) for row, path, e in facts)
 
 
 def _draw(
@@ -125,7 +125,7 @@ def _frames(split: Evaluated, row: int, mounts: Mounts) -> list[NDArray[Any]]:
     frames = []
     for column in (source.columns.source, source.columns.target):
         try:
-            path = files.find(split.metadata.rows[row].get(column) or "")
+            path = files.find(split.metadata.row(row).get(column) or "")
         except ContractError:
             return []
         frame = read_frame(path)

@@ -53,7 +53,7 @@ def read_targets(session: Session, data: ProbeData, actions: Actions) -> Targets
     if relative and actions.stride < 2:
         raise ContractError(f"dataset {session.job.dataset}: chunks of one step have no relative target")
     normalisation = actions.relative if relative else actions.normalisation
-    splits = [(data.train_metadata, np.arange(len(data.train_metadata.rows)))]
+    splits = [(data.train_metadata, np.arange(len(data.train_metadata)))]
     splits += [(metadata, latents.rows) for latents, metadata in data.evaluated]
     chunks = [
         read_chunks(metadata, rows, actions, session.mounts, lambda: session.alive("reading action files"))

@@ -46,7 +46,9 @@ def robot_types(normalisation: Normalisation, metadata: SplitMetadata, rows: NDA
     """
     if normalisation.kind != "per-robot":
         return [ANY] * len(rows)
-    return [_robot_type(metadata, row, normalisation.robot_column) for row in rows.tolist()]
+    once: dict[str, str] = {}
+    types = (_robot_type(metadata, row, normalisation.robot_column) for row in rows.tolist())
+    return [once.setdefault(name, name) for name in types]
 
 
 def _robot_type(metadata: SplitMetadata, row: int, column: str) -> str:

@@ -15,11 +15,15 @@ Codes = NDArray[np.uint64]
 def target_codes(targets: NDArray[Any] | Sequence[str | None]) -> Codes:
     """Equal where a row's target is equal, whichever other rows there are: models may fail on different ones."""
     if isinstance(targets, np.ndarray):
-        rows: Iterable[bytes] = (np.ascontiguousarray(row).tobytes() for row in targets)
+        codes = (_code(np.ascontiguousarray(row).tobytes()) for row in targets)
     else:
-        rows = (canonical_json(label) for label in targets)
-    digests = b"".join(hashlib.blake2b(row, digest_size=8).digest() for row in rows)
-    return np.frombuffer(digests, "<u8").astype(np.uint64)
+        of = {label: _code(canonical_json(label)) for label in set(targets)}
+        codes = (of[label] for label in targets)
+    return np.fromiter(codes, np.uint64, len(targets))
+
+
+def _code(value: bytes) -> int:
+    return int.from_bytes(hashlib.blake2b(value, digest_size=8).digest(), "little")
 
 
 def targets_sha256(splits: Iterable[NDArray[Any] | Sequence[str]]) -> str:
