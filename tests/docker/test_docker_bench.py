@@ -173,3 +173,17 @@ def test_an_image_that_needs_weights_keeps_the_contract(bench: Any, image: str) 
     assert "failed" not in states.values(), verdicts
     assert {c for (c, _), state in states.items() if state == "ok"} >= {"describe", "selftest", "isolation", "bad job"}
     assert states["missing weights", ""] == "ok"
+
+
+def test_an_image_that_trains_keeps_the_contract(bench: Any) -> None:
+    """Trained, killed and gone on with, read, refused, and isolated; labels by a recipe that reads them."""
+    recipe = REPOSITORY / "images/lara/recipes/lara-tiny.yaml"
+    example = ("-m", "moto-demo-000000000000")
+    verdicts = json.loads(bench("conformance", "lara", "-r", recipe, *example, "--json"))
+    states = {(v["check"], v["of"]): v["state"] for v in verdicts}
+    assert "failed" not in states.values(), verdicts
+    done = {check for (check, _), state in states.items() if state == "ok"}
+    assert done >= {"describe", "isolation", "bad job", "other version", "train", "train again", "train resume"}
+    assert done >= {"trained model", "unknown config", "loss terms", "other code", "wrong start", "unreadable row"}
+    assert done >= {"divergence", "train isolation", "missing labels"}
+    assert {states["bad job", "train"], states["other version", "train"]} == {"ok"}

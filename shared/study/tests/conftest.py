@@ -155,8 +155,10 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def bench(made: Path, request: pytest.FixtureRequest) -> Iterator[Bench]:
+def bench(made: Path, warm_python: Path, request: pytest.FixtureRequest) -> Iterator[Bench]:
+    """Commands of images are forks of one process."""
     with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "executable", str(warm_python))
         for name in ("LARY_HOME", "DATA_DIR", "LARY_LA_DIR", "MODEL_DIR", "LARY_CATALOG", "LARY_REPO", "LARY_ROOT"):
             patch.delenv(name, raising=False)
         patch.setenv("PYTHONPATH", str(made / "cards" / "toy" / "src"))

@@ -3,7 +3,6 @@
 import json
 import os
 import subprocess
-import sys
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -36,9 +35,9 @@ def test_nothing_of_the_template_is_left(folder: Path) -> None:
         assert "baseline" not in path.read_text(), path
 
 
-def test_its_self_test_passes(folder: Path) -> None:
+def test_its_self_test_passes(folder: Path, warm_python: Path) -> None:
     env = {**os.environ, "PYTHONPATH": str(folder / "src"), "LARY_IMAGE": "my-lam", "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-m", "lary_trainer", "selftest"]
+    command = [str(warm_python), "-m", "lary_trainer", "selftest"]
     done = subprocess.run(command, env=env, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr + done.stdout
     assert json.loads(done.stdout)["ok"] is True

@@ -9,6 +9,7 @@ import pytest
 from lary_schema.base import file_sha256
 from lary_schema.jobs import WeightFile
 from lary_schema.training import Labelled, Optimiser
+from lary_trainer.steps import Stepper
 from safetensors.torch import load_file, save_file
 
 SUPERVISED = {"config": {"supervised": True}, "losses": {"pixels": 1.0, "action": 1.0}}
@@ -116,6 +117,29 @@ def test_rows_that_cannot_be_read(bench: Any) -> None:
         assert bench.result(f"out{at}").failed == {"train": 2}
         made.append(bench.model(f"out{at}"))
     assert made[0] == made[1]
+
+
+@pytest.mark.parametrize("clips", [False, True])
+def test_the_others_keep_their_order(bench: Any, monkeypatch: pytest.MonkeyPatch, clips: bool) -> None:
+    """Every step trains on the rows that it trains on where all can be read, less those that cannot."""
+    seen: list[list[int]] = []
+    step = Stepper.step
+
+    def recorded(stepper: Stepper, batch: Any, counts: list[int]) -> Any:
+        seen.append(batch.rows.tolist())
+        return step(stepper, batch, counts)
+
+    monkeypatch.setattr(Stepper, "step", recorded)
+    job = bench.job(clips=clips, max_failed=0.2, values={"recipe": bench.recipe(steps=9, dt=2 if clips else None)})
+    assert bench.train(job, out="whole").code == 0
+    whole, seen[:] = list(seen), []
+    media = _own_media(bench)
+    for row in (0, 7, 19):
+        (media / f"train/{row}{'.mp4' if clips else '_1.png'}").write_bytes(b"cut")
+    assert bench.train(job).code == 0
+    assert len(whole) == 9
+    assert seen == [[row for row in rows if row not in (0, 7, 19)] for rows in whole]
+    assert seen != whole
 
 
 def test_too_many_rows_that_cannot_be_read(bench: Any) -> None:
