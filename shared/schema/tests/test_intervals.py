@@ -11,6 +11,7 @@ from lary_schema.intervals import (
     FEW_GROUPS,
     Estimate,
     Part,
+    _pooled,
     _reach,
     difference,
     estimate,
@@ -125,7 +126,7 @@ def test_seeds_that_differ_widen_the_interval() -> None:
     assert wide.high - wide.low > 2 * 4.3 / math.sqrt(3) * 0.9
 
 
-@pytest.mark.parametrize(("seeds", "lowest", "highest"), [(2, 0.915, 0.975), (3, 0.935, 0.97), (5, 0.94, 0.965)])
+@pytest.mark.parametrize(("seeds", "lowest", "highest"), [(2, 0.925, 0.97), (3, 0.94, 0.97), (5, 0.94, 0.965)])
 @pytest.mark.parametrize("share", [0.0, 0.1, 0.3, 0.5, 0.7, 0.9, 1.0])
 def test_groups_and_seeds_together_cover_what_they_say(seeds: int, lowest: float, highest: float, share: float) -> None:
     """Two normal causes, whose variances are drawn with their degrees of freedom and whose sum is integrated over."""
@@ -133,15 +134,15 @@ def test_groups_and_seeds_together_cover_what_they_say(seeds: int, lowest: float
     covered = []
     for groups, between in zip(rng.chisquare(29, 1500) / 29, rng.chisquare(seeds - 1, 1500) / (seeds - 1), strict=True):
         half = t_quantile(29) * math.sqrt((1 - share) * groups)
-        reach = _reach(half, 29, Part(share * between, seeds - 1))
+        reach = _reach(half, 29, Part(share * between, seeds - 1, 0.0))
         covered.append(math.erf(reach / math.sqrt(2)))
     assert lowest <= np.mean(covered) <= highest
 
 
 def test_one_cause_alone_has_its_own_interval() -> None:
-    assert _reach(3.0, 29, Part(0.0, math.inf)) == pytest.approx(3.0)
-    assert _reach(0.0, 29, Part(4.0, 2)) == pytest.approx(2 * t_quantile(2))
-    assert _reach(0.0, 29, Part(0.0, math.inf)) == 0
+    assert _reach(3.0, 29, Part(0.0, math.inf, 0.0)) == pytest.approx(3.0)
+    assert _reach(0.0, 29, Part(4.0, 2, 0.0)) == pytest.approx(2 * t_quantile(2))
+    assert _reach(0.0, 29, Part(0.0, math.inf, 0.0)) == 0
 
 
 def test_crossed_causes_are_each_counted_once() -> None:
@@ -157,11 +158,45 @@ def test_crossed_causes_are_each_counted_once() -> None:
     assert 2.02**2 * known < np.mean(widths) < 1.15 * 2.26**2 * known
 
 
-def test_what_rows_alone_make_of_the_seeds_means_is_not_counted_twice() -> None:
+@pytest.mark.parametrize("seeds", [2, 3, 5])
+def test_what_groups_and_seeds_make_together_is_counted_once(seeds: int) -> None:
+    """Independent scores: groups alone and seeds alone do nothing, and the known variance is 1 / n / seeds."""
     rng = np.random.default_rng(0)
-    variances = [seed_part(rng.standard_normal((4, 200)), np.arange(200)).variance for _ in range(200)]
-    # Without the subtraction the mean would be 1 / 200 / 4; clipping at 0 leaves less than half of it.
-    assert np.mean(variances) < 0.5 / 200 / 4
+    known = 1 / 200 / seeds
+    parts = [seed_part(rng.standard_normal((seeds, 200)), np.arange(200)) for _ in range(300)]
+    assert np.mean([part.variance for part in parts]) == pytest.approx(known, rel=0.3)
+    assert np.mean([part.shared for part in parts]) == pytest.approx(known, rel=0.05)
+    widths = [
+        ((found.high - found.low) / 2) ** 2
+        for trial in range(100)
+        for found in [estimate(rng.standard_normal((seeds, 200)), np.arange(200), resamples=100, seed=trial)]
+    ]
+    assert np.mean(widths) < 1.3 * known * t_quantile(seeds - 1) ** 2
+
+
+@pytest.mark.parametrize("seeds", [2, 3, 5])
+@pytest.mark.parametrize("other", [1.0, 0.3, 0.05, 0.0])
+def test_two_models_seeds_together_cover_what_they_say(seeds: int, other: float) -> None:
+    """Seeds' means alone, of two models whose variances differ: estimates are drawn, the scores integrated over."""
+    rng = np.random.default_rng(0)
+    shares, covered = np.array([1, other]) / (1 + other), []
+    for drawn in rng.chisquare(seeds - 1, (1000, 2)) / (seeds - 1):
+        pooled = _pooled([Part(variance, seeds - 1, 0.0) for variance in shares * drawn])
+        assert seeds - 1 <= pooled.freedom + 1e-9
+        reach = t_quantile(round(pooled.freedom, 1)) * math.sqrt(pooled.variance)
+        covered.append(math.erf(reach / math.sqrt(2)))
+    # The least: two seeds, and one model's spread far above the other's (0.911 at a ratio of 50, see decision 0023).
+    assert (0.9 if seeds == 2 else 0.92) <= np.mean(covered) <= 0.97
+
+
+@pytest.mark.parametrize("seeds", [2, 3, 5])
+def test_seeds_that_agree_by_chance_do_not_take_the_width_away(seeds: int) -> None:
+    rng = np.random.default_rng(0)
+    scores = rng.standard_normal((seeds, 300))
+    scores -= scores.mean(axis=1, keepdims=True)
+    found = estimate(scores, np.arange(300), resamples=200, seed=0)
+    alone = estimate(scores.mean(axis=0, keepdims=True), np.arange(300), resamples=200, seed=0)
+    assert 0.499 <= (found.high - found.low) / (alone.high - alone.low) <= 1
 
 
 def test_a_difference_is_paired() -> None:
