@@ -403,12 +403,12 @@ class Bench:
         } | changes  # fmt: skip
         return ExtractJob(**fields)
 
-    def start(self, job: ExtractJob, name: str = "job.json") -> "subprocess.Popen[str]":
+    def start(self, job: ExtractJob, name: str = "job.json", stdin: int | None = None) -> "subprocess.Popen[str]":
         """The worker as a process."""
         path = self.root / "job" / name
         path.write_text(job.to_json(), encoding="utf-8")
         command = [sys.executable, "-m", "lary_worker", "extract", "--job", str(path)]
-        return subprocess.Popen(command, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        return subprocess.Popen(command, text=True, stdin=stdin, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
 
     def finish(self, process: "subprocess.Popen[str]") -> Done:
         out, err = process.communicate(timeout=280)

@@ -1,6 +1,8 @@
 """Jobs from start to end: what lands in the store, and what costs a row, a batch or the job."""
 
+import json
 import os
+import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 from lary_schema.base import ExitCode, file_sha256
+from lary_schema.events import from_line
 from lary_schema.store.layout import Status
 
 ROWS = 10
@@ -361,3 +364,30 @@ def test_a_read_only_volume(bench: Any, media: Any, request: pytest.FixtureReque
     message = refused(bench, bench.job())
     assert "latents.zarr: cannot be written" in message
     assert "writable" in message
+
+
+def test_jobs_one_after_the_other_in_a_process(bench: Any, media: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The second and third find their model loaded; stores are byte for byte those of processes of their own."""
+    bench.clips([*media.colours, media.red])
+    jobs = [bench.job("noisy", id=f"job{n}", store=f"{n}.zarr") for n in range(2)]
+    jobs += [bench.job("mean", id="job2", store="2.zarr"), bench.job("raises", id="job3", store="3.zarr")]
+    monkeypatch.setenv("LARY_MORE_JOBS", "1")
+    worker = bench.start(jobs[0], "job0.json", stdin=subprocess.PIPE)
+    messages = []
+    for number, job in list(enumerate(jobs))[1:]:
+        path = bench.root / "job" / f"job{number}.json"
+        path.write_text(job.to_json())
+        messages.append(json.dumps({"job": str(path), "env": {"LARY_MORE_JOBS": "1"}}))
+    out, err = worker.communicate("\n".join(messages) + "\n", timeout=280)
+    events = [from_line(line) for line in out.splitlines()]
+    assert worker.returncode == 0, err
+    assert [e.job for e in events if e.event == "idle"] == ["job0", "job1", "job2", "job3"]
+    assert len({e.pid for e in events if e.event == "started"}) == 1
+    # Once for the two jobs of `noisy`, which says so when it is loaded.
+    assert err.count("library chatter") == 1
+    monkeypatch.delenv("LARY_MORE_JOBS")
+    for number, job in enumerate(jobs):
+        together = bench.tree(f"{number}.zarr")
+        shutil.rmtree(bench.root / "latents" / f"{number}.zarr")
+        bench.extract(job)
+        assert bench.tree(f"{number}.zarr") == together

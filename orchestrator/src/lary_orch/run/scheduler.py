@@ -53,6 +53,7 @@ class Scheduler:
         jobs: Sequence[Job],
         attempts: int = ATTEMPTS,
         stall_margin_s: float = STALL_MARGIN_S,
+        at_end: Callable[[], None] = lambda: None,
     ) -> None:
         wide = [job.id for job in jobs if job.slots > len(slots)]
         if wide:
@@ -61,7 +62,7 @@ class Scheduler:
         self._free = list(slots)
         self._paths = paths
         self._jobs = {job.id: job for job in jobs}
-        self._stall_margin_s = stall_margin_s
+        self._stall_margin_s, self._at_end = stall_margin_s, at_end
         self._attempts = Attempts({job.id: job.needs for job in jobs}, attempts)
         self._running: dict[str, _Attempt] = {}
         self._outcomes: dict[str, Outcome] = {}
@@ -90,7 +91,10 @@ class Scheduler:
             # Whatever broke (stdout's reader went away, say): nothing is left running.
             for attempt in self._running.values():
                 attempt.running.stop(grace_s=0)
+            self._at_end()
             raise
+        if self._attempts.is_over:
+            self._at_end()
         return self._attempts.is_over
 
     def handed_over(self) -> bool:
@@ -203,9 +207,9 @@ def _stop(attempt: _Attempt, grace_s: float = 10) -> None:
     threading.Thread(target=attempt.running.stop, args=(grace_s,), daemon=True).start()
 
 
-def one_by_one(opening: Opening, start: Start) -> Scheduler:
+def one_by_one(opening: Opening, start: Start, at_end: Callable[[], None] = lambda: None) -> Scheduler:
     """The execution of a runtime that starts jobs one by one."""
-    return Scheduler(start, opening.slots, opening.paths, opening.make_jobs(), opening.attempts)
+    return Scheduler(start, opening.slots, opening.paths, opening.make_jobs(), opening.attempts, at_end=at_end)
 
 
 @contextmanager

@@ -143,8 +143,9 @@ class Opening:
     make_jobs: Callable[[], list[Job]]
     """Writes the jobs' folders. Not called where the run is under way already."""
     notify: Notify
-    one_by_one: Callable[["Opening", Start], Execution]
-    """The local scheduler, for a runtime that starts jobs one by one."""
+    one_by_one: Callable[..., Execution]
+    """The local scheduler, for a runtime that starts jobs one by one: `one_by_one(opening, start)`. A third argument is
+    called without arguments when nothing more will be started."""
 
 
 class Runtime(Protocol):

@@ -6,19 +6,34 @@ job is given is the same: the job's JSON, the mounts' variables, and nothing of 
 
 import contextlib
 import os
+import select
 import signal
 import subprocess
 import threading
+import time
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Protocol
 
-from lary_schema import orphans
+from lary_schema import more_jobs, orphans
 from lary_schema.base import ContractError
+from lary_schema.jobs import ExtractJob
+from lary_schema.more_jobs import VARIABLE, OneAfterTheOther
 from lary_schema.output import BoundedLog
 
 from lary_orch.catalog.source import ImageSource
-from lary_orch.runtimes.base import JOB_ENVIRONMENT, QUERY_TIMEOUT_S, Folder, LocalRuntime, Notify, thread_environment
+from lary_orch.runtimes.base import (
+    JOB_ENVIRONMENT,
+    QUERY_TIMEOUT_S,
+    Execution,
+    Folder,
+    LocalRuntime,
+    Notify,
+    Opening,
+    Running,
+    thread_environment,
+)
 from lary_orch.runtimes.devices import Slot
 from lary_orch.runtimes.jobs import JOB_FILE, Job, Prepared
 from lary_orch.runtimes.refusals import refusal
@@ -82,11 +97,30 @@ class ProcessRuntime(LocalRuntime):
             raise refusal(" ".join(command), arguments, done.returncode, done.stdout, done.stderr, hint)
         return done.stdout
 
+    def open(self, opening: Opening) -> Execution:
+        """Extractions of one model follow each other in a process (decision 0035)."""
+        kept = OneAfterTheOther(len(opening.slots))
+
+        def start(job: Job, slot: Slot, stderr: Path) -> Running:
+            document, env = job.document, self._env(job.image) | {VARIABLE: "1"}
+            if not isinstance(document, ExtractJob):
+                return self.start(job, slot, stderr)
+            whole = task_env(env, job, slot, self._owner)
+            own = job.mounts.to_env()
+            shared = tuple(sorted(whole.items() - own.items()))
+            spawn = partial(self._spawn, job, whole, stderr, subprocess.PIPE)
+            key, uuids = (job.image, document.values.model, shared), frozenset(slot.device.uuids)
+            return kept.start(more_jobs.Start(key, uuids, job.mounts.job / JOB_FILE, own, stderr, spawn))
+
+        return opening.one_by_one(opening, start, kept.rest)
+
     def start(self, job: Job, slot: Slot, stderr: Path) -> "ProcessTask":
+        return self._spawn(job, task_env(self._env(job.image), job, slot, self._owner), stderr)
+
+    def _spawn(self, job: Job, env: Mapping[str, str], stderr: Path, stdin: int = subprocess.DEVNULL) -> "ProcessTask":
         command = [*self._command(job.image), job.verb, "--job", str(job.mounts.job / JOB_FILE)]
-        env = task_env(self._env(job.image), job, slot, self._owner)
         try:
-            return _spawn(command, env, stderr)
+            return _spawn(command, env, stderr, stdin)
         except OSError as error:
             raise ContractError(
                 f"{command[0]}: cannot be started: {error}. {self._interpreters.hint(job.image)}"
@@ -125,14 +159,14 @@ def task_env(base: Mapping[str, str], job: Job, slot: Slot, owner: str) -> dict[
     return env | thread_environment(slot.cpus) | dict(job.env)
 
 
-def _spawn(command: list[str], env: Mapping[str, str], stderr: Path) -> "ProcessTask":
+def _spawn(command: list[str], env: Mapping[str, str], stderr: Path, stdin: int) -> "ProcessTask":
     log = BoundedLog(stderr)
     read, write = os.pipe()
     try:
         child = subprocess.Popen(
             command,
             env=env,
-            stdin=subprocess.DEVNULL,
+            stdin=stdin,
             stdout=subprocess.PIPE,
             stderr=write,
             text=True,
@@ -151,30 +185,69 @@ def _spawn(command: list[str], env: Mapping[str, str], stderr: Path) -> "Process
     return ProcessTask(child, read, log)
 
 
-def _keep(read: int, log: BoundedLog) -> None:
-    """Copy a stream to its log until it closes. A log that cannot be written costs the log, not the job."""
-    with open(read, "rb", buffering=0) as stream, contextlib.closing(log):
-        while piece := stream.read(PIECE_BYTES):
-            with contextlib.suppress(OSError):
-                log.write(piece)
-
-
 class ProcessTask:
     """A running child and everything in its process group."""
 
     def __init__(self, child: subprocess.Popen[str], stderr: int, log: BoundedLog) -> None:
         self._child = child
-        self._keeper = threading.Thread(target=_keep, args=(stderr, log), name=f"stderr-{child.pid}", daemon=True)
+        self._stderr = os.fdopen(stderr, "rb", buffering=0)
+        self._log, self._logging = log, threading.Lock()
+        self._keeper = threading.Thread(target=self._keep, name=f"stderr-{child.pid}", daemon=True)
         self._keeper.start()
         self._lock = threading.Lock()
         self._ended = threading.Event()
         threading.Thread(target=self._reap, name=f"reap-{child.pid}", daemon=True).start()
 
+    def _keep(self) -> None:
+        """Copy stderr to its log until it closes. A log that cannot be written costs the log, not the job."""
+        piece = b"-"
+        while piece:
+            select.select([self._stderr], [], [])
+            # Read and written at once: `settle` sees either all of it in the pipe or all of it in the log.
+            with self._logging, contextlib.suppress(OSError, ValueError):
+                piece = self._stderr.read(PIECE_BYTES)
+                self._log.write(piece)
+        with self._logging:
+            self._stderr.close()
+            self._log.close()
+
     def lines(self) -> Iterator[str]:
         stdout = self._child.stdout
         assert stdout is not None
-        with stdout:
-            yield from stdout
+        yield from iter(stdout.readline, "")
+        stdout.close()
+
+    def settle(self) -> None:
+        """Wait until all that the child wrote to stderr so far is in the log."""
+        while True:
+            with self._logging:
+                if self._stderr.closed or not select.select([self._stderr], [], [], 0)[0]:
+                    return
+            time.sleep(0.001)
+
+    def hand_over(self, message: str, stderr: Path) -> bool:
+        stdin = self._child.stdin
+        assert stdin is not None
+        with self._logging:
+            if self._stderr.closed:
+                return False
+            self._log.close()
+            try:
+                self._log = BoundedLog(stderr)
+                stdin.write(message)
+                stdin.flush()
+            except (OSError, ValueError):
+                self._log.close()
+                return False
+        return True
+
+    def dismiss(self) -> None:
+        """End a child that waits for a job."""
+        self.stop(grace_s=1)
+        for stream in (self._child.stdin, self._child.stdout):
+            assert stream is not None
+            with contextlib.suppress(OSError):
+                stream.close()
 
     def wait(self) -> int:
         self._ended.wait()
@@ -214,3 +287,6 @@ class ProcessTask:
             orphans.wait_for_group(self._child.pid)
             self._child.wait()
             self._ended.set()
+        if self._child.stdin is not None:
+            with contextlib.suppress(OSError):
+                self._child.stdin.close()

@@ -5,11 +5,12 @@ import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 from lary_schema.base import ContractError, ExitCode, read_json
 from lary_schema.events import Emit, Failed, _Event, to_line
 from lary_schema.jobs import ExtractJob, ProbeJob, check_version
+from lary_schema.more_jobs import next_job
 from lary_schema.training import TrainJob
 
 AnyJob = TypeVar("AnyJob", ExtractJob, ProbeJob, TrainJob)
@@ -62,10 +63,29 @@ def run_command(function: Callable[[], None], emit: Emit, job: str = "") -> int:
 
 def run_job(path: Path, kind: type[AnyJob], function: Callable[[AnyJob, Emit], None]) -> int:
     """Claim stdout, read the job and do `function(job, emit)` under `run_command`; the exit code."""
-    emit = claim_stdout()
+    return _run_job(path, kind, function, claim_stdout()).code
+
+
+def run_jobs(path: Path, kind: type[AnyJob], function: Callable[[AnyJob, Emit], None]) -> int:
+    """The same for one job after the other, as long as each ends well and another one comes (`more_jobs`)."""
+    emit, following = claim_stdout(), path
+    while True:
+        done = _run_job(following, kind, function, emit)
+        found = next_job(done.job, emit) if done.code == ExitCode.DONE else None
+        if found is None:
+            return done.code
+        following = found
+
+
+class _Done(NamedTuple):
+    code: int
+    job: str = ""
+
+
+def _run_job(path: Path, kind: type[AnyJob], function: Callable[[AnyJob, Emit], None], emit: Emit) -> _Done:
     loaded: list[AnyJob] = []
     code = run_command(lambda: loaded.append(load_job(path, kind)), emit)
     if not loaded:
-        return code
+        return _Done(code)
     job = loaded[0]
-    return run_command(lambda: function(job, emit), emit, job.id)
+    return _Done(run_command(lambda: function(job, emit), emit, job.id), job.id)

@@ -125,6 +125,12 @@ class Finished(_Event):
     """Of the accelerator."""
 
 
+class Idle(_Event):
+    """The job is done, exit code 0, and the process waits for another one (`more_jobs`)."""
+
+    event: Literal["idle"] = "idle"
+
+
 class Failed(_Event):
     """The last line of a command that exits non-zero by its own decision."""
 
@@ -134,7 +140,7 @@ class Failed(_Event):
 
 
 Event = Annotated[
-    Started | Progress | RowFailed | ShardDone | BatchHalved | Measured | Saved | Warned | Finished | Failed,
+    Started | Progress | RowFailed | ShardDone | BatchHalved | Measured | Saved | Warned | Finished | Idle | Failed,
     Field(discriminator="event"),
 ]
 EVENT: TypeAdapter[Event] = TypeAdapter(Event)

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TextIO
 
-from lary_schema.command import run_command, run_job
+from lary_schema.command import run_command, run_jobs
 from lary_schema.events import Emit, _Event, to_line
 from lary_schema.jobs import ExtractJob
 
@@ -63,7 +63,7 @@ def _extract(path: Path) -> int:
 
         extract(job, emit)
 
-    return run_job(path, ExtractJob, body)
+    return run_jobs(path, ExtractJob, body)
 
 
 def _describe(key: str | None, out: TextIO) -> None:

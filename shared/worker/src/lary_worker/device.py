@@ -28,6 +28,9 @@ def prepare_torch(job: ExtractJob | TrainJob) -> torch.device:
     torch.set_deterministic_debug_mode("warn")
     # It would fill all new memory with NaN first, to show faults: 4 to 7 % of a small model's time on a CPU.
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
+    if job.device == "cuda":
+        # Not of a job before in this process.
+        torch.cuda.reset_peak_memory_stats()
     torch.backends.cudnn.benchmark = False
     torch.backends.cuda.matmul.allow_tf32 = False
     torch.backends.cudnn.allow_tf32 = False

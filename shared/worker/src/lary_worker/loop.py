@@ -3,9 +3,11 @@
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import torch
+from lary_schema import more_jobs
 from lary_schema.base import ContractError
 from lary_schema.events import Emit
 from lary_schema.jobs import ExtractJob
@@ -15,6 +17,7 @@ from lary_schema.watchdog import Watchdog
 
 from lary_worker.device import device_name, peak_memory, prepare_torch
 from lary_worker.encode import Batch, Encoder, Launched
+from lary_worker.model import Model
 from lary_worker.pool import Decoded, DecodePool
 from lary_worker.registry import make_model
 from lary_worker.report import Report, started
@@ -118,6 +121,32 @@ class Loop:
         self._flying = []
 
 
+@dataclass(frozen=True)
+class _Loaded:
+    """The model of the job before in this process: equal bytes, loaded in the same way, are not loaded again.
+
+    Whether a shard is the first or a later one of a process changes no latent, so neither does which job's it is.
+    """
+
+    key: tuple[object, ...]
+    model: Model
+    last: ClassVar["_Loaded | None"] = None
+
+    @classmethod
+    def of(cls, job: ExtractJob) -> "_Loaded | None":
+        """What can be used for a job; else the memory of the one before is given back."""
+        if cls.last is not None and cls.last.key != cls.key_of(job):
+            cls.last = None
+        return cls.last
+
+    @staticmethod
+    def key_of(job: ExtractJob) -> tuple[object, ...]:
+        """All that `load` and a model's constructor depend on; files are verified for each job."""
+        values = job.values
+        names = (values.model, values.mode, values.variant, values.precision, values.seed, job.device, job.threads)
+        return (*names, values.code_sha256, tuple((file.name, file.path, file.sha256) for file in job.weights))
+
+
 class Extraction:
     """A job's model on its device, and the shards that it fills."""
 
@@ -130,12 +159,16 @@ class Extraction:
         """
         values, self._device = job.values, prepare_torch(job)
         self._job, self._store, self._emit, self._watchdog = job, store, emit, watchdog
-        model = make_model(values.model, values.mode, values.variant)
+        loaded = _Loaded.of(job)
+        model = loaded.model if loaded else make_model(values.model, values.mode, values.variant)
         weights = find_weights(job, model.card, weights_root, watchdog.beat)
         emit(started(job, rows, device_name(self._device)))
-        watchdog.beat("loading the model")
-        dtype = torch.bfloat16 if values.precision == "bf16" else torch.float32
-        model.load(weights, self._device, dtype, values.seed)
+        if loaded is None:
+            watchdog.beat("loading the model")
+            dtype = torch.bfloat16 if values.precision == "bf16" else torch.float32
+            model.load(weights, self._device, dtype, values.seed)
+            if more_jobs.may_follow():
+                _Loaded.last = _Loaded(_Loaded.key_of(job), model)
         self._encoder = Encoder(model, job, self._device, emit)
         self._report = Report(job.id, 0, emit)
 
