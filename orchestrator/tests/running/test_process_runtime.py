@@ -10,13 +10,13 @@ from functools import partial
 from pathlib import Path
 
 import pytest
-from lary_orch.runtimes import process
 from lary_orch.runtimes.devices import Device, Slot
 from lary_orch.runtimes.jobs import Job, Prepared
-from lary_orch.runtimes.process import ProcessRuntime, ProcessTask, base_env, task_env
+from lary_orch.runtimes.process import ProcessRuntime, base_env, task_env
 from lary_orch.runtimes.refusals import TRIES, KilledError, tried_again
-from lary_schema import orphans
+from lary_schema import child_process, orphans
 from lary_schema.base import ContractError
+from lary_schema.child_process import ProcessTask
 from lary_schema.output import BoundedLog
 
 MakeWork = Callable[..., Job]
@@ -121,13 +121,13 @@ def test_stderr_is_bounded(
     runtime: ProcessRuntime, make_work: MakeWork, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The end of what a job says is kept, which shows what it died of."""
-    monkeypatch.setattr(process, "BoundedLog", partial(BoundedLog, limit=5_000))
+    monkeypatch.setattr(child_process, "BoundedLog", partial(BoundedLog, limit=5_000))
     work = make_work("a", ["complain 100000", "exit 3"])
     task = _start(runtime, work, tmp_path)
     list(task.lines())
     assert task.wait() == 3
     kept = [tmp_path / "logs" / name for name in ("stderr.log.1", "stderr.log")]
-    assert sum(path.stat().st_size for path in kept) <= 2 * process.PIECE_BYTES + 10_000
+    assert sum(path.stat().st_size for path in kept) <= 2 * child_process.PIECE_BYTES + 10_000
     assert b"".join(path.read_bytes() for path in kept).endswith(b"99999\n")
 
 
