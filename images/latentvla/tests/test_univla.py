@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from lary_latentvla import released
 from lary_latentvla import univla_checkpoint as checkpoints
 from lary_latentvla.univla import UnivlaTrainee
 from lary_latentvla.univla_checkpoint import load_released, take
@@ -331,6 +332,74 @@ def test_released_names_load_strictly(stage: int, policy: bool) -> None:
     with pytest.raises(WeightsError, match="unexpected"):
         load_released(network, state | {"lam.more": torch.zeros(1)}, "file")
     assert all(not p.requires_grad for p in network.vq.parameters()) or stage == 1
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> dict[int, Path]:
+    """Files of stage 1 (with text) and stage 2: tensors of other sizes under the released names."""
+    found = {}
+    for stage in (1, 2):
+        config = UnivlaConfig.model_validate(SIZES | {"stage": stage, "width": 64, "heads": 1, "residual": False})
+        encoder, text = released._Frames(16), released._Text() if stage == 1 else None
+        network = make_univla(config, encoder, 3, text)
+        state = {f"lam.{n}".replace(".embedding.", ".codebook."): t for n, t in network.kept_state().items()}
+        found[stage] = tmp_path / f"stage{stage}.safetensors"
+        save_file(state | {"lam.dino_encoder.cls_token": torch.zeros(1)}, found[stage])
+    return found
+
+
+def test_the_converter_asks_what_stage_one_means(files: dict[int, Path], tmp_path: Path) -> None:
+    with pytest.raises(WeightsError, match="say --text-states encoded"):
+        released.write_released(files[1], None, tmp_path / "none")
+    prints = {states: released.write_released(files[1], states, tmp_path / states) for states in ("text", "encoded")}
+    assert prints["text"] != prints["encoded"], "equal tensors of another meaning"
+    assert (tmp_path / "text/model.safetensors").read_bytes() == (tmp_path / "encoded/model.safetensors").read_bytes()
+    for states in prints:
+        config = checkpoints.read_checkpoint_config(tmp_path / states).univla
+        assert (config.text, config.text_states, config.stage, config.width) == ("t5-base", states, 1, 64)
+    with pytest.raises(WeightsError, match="reads no text"):
+        released.write_released(files[2], "text", tmp_path / "two")
+    assert released.write_released(files[2], None, tmp_path / "two")
+    released.main([str(files[2]), "--to", str(tmp_path / "three")])
+    assert (tmp_path / "three/config.json").read_bytes() == (tmp_path / "two/config.json").read_bytes()
+    with pytest.raises(SystemExit) as ended:
+        released.main([str(files[1]), "--to", str(tmp_path / "four")])
+    assert ended.value.code == 4
+    save_file({"other": torch.zeros(1)}, tmp_path / "other.safetensors")
+    with pytest.raises(WeightsError, match="no latent action model of UniVLA"):
+        released.read_released(tmp_path / "other.safetensors", None)
+
+
+# --- resume -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("stage", [1, 2])
+def test_all_that_lasts_lies_in_the_networks_state(stage_one: Path, stage: int) -> None:
+    """A training whose network and optimiser go through their states after every step ends in the same bits."""
+    options = {"text": "words", "quantiser": EMA} if stage == 1 else {"stage": 2, "quantiser": EMA}
+    one = trainee(**options)
+    init = {"start": stage_one} if stage == 2 else {}
+
+    def run(interrupted: bool) -> dict[str, torch.Tensor]:
+        network = one.build(init, CPU)
+        optimiser = torch.optim.Adam([p for p in network.parameters() if p.requires_grad], lr=3e-3)
+        for step in range(8):
+            if interrupted:
+                states = network.state_dict(), optimiser.state_dict()
+                network = trainee(seed=9, **options).build(init, CPU)
+                network.load_state_dict({name: tensor.clone() for name, tensor in states[0].items()})
+                optimiser = torch.optim.Adam([p for p in network.parameters() if p.requires_grad], lr=3e-3)
+                optimiser.load_state_dict(states[1])
+            now = batch(step)
+            outputs = one.forward(network, now)
+            optimiser.zero_grad()
+            torch.stack(list(one.losses(outputs, now).values())).sum().backward()
+            optimiser.step()
+            one.after_step(network, {name: t.detach() for name, t in outputs.items()}, now)
+        return network.state_dict()
+
+    straight, broken = run(False), run(True)
+    assert all(torch.equal(tensor, broken[name]) for name, tensor in straight.items())
 
 
 def test_the_self_test_has_the_shapes_of_the_card() -> None:

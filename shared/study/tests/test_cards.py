@@ -23,8 +23,16 @@ def test_built_in_recipes_are_those_of_their_trainee(name: str) -> None:
     assert found[recipe.trainee].load().card(recipe).key == name
 
 
-def test_every_arm_of_the_built_in_study_is_a_recipe_of_its_trainee() -> None:
-    card = load(StudyCard, "study", "lara-demo", [], {})
+@pytest.mark.parametrize(
+    ("key", "arms", "seeds"),
+    [
+        ("lara-demo", ["A0", "A1", "A2", "A2c", "A3", "A3c", "A4", "A5"], 5),
+        ("p2t-demo", ["S1", "S1t", "S1te", "S2", "S2t", "S2t-10", "S2t-100"], 3),
+        ("p2t-small", ["S1", "S1t", "S1te", "S2", "S2t", "S2t-10", "S2t-100"], 3),
+    ],
+)
+def test_every_arm_of_the_built_in_studies_is_a_recipe_of_its_trainee(key: str, arms: list[str], seeds: int) -> None:
+    card = load(StudyCard, "study", key, [], {})
     found = {point.name: point for point in entry_points(group="lary.trainees")}
     for arm in (*card.arms.values(), *card.baselines.values()):
         if arm.of is None:
@@ -34,8 +42,15 @@ def test_every_arm_of_the_built_in_study_is_a_recipe_of_its_trainee() -> None:
         if recipe.trainee not in found:
             pytest.skip(f"trainee {recipe.trainee} is not installed")
         found[recipe.trainee].load().card(recipe)
-    assert list(card.arms) == ["A0", "A1", "A2", "A2c", "A3", "A3c", "A4", "A5"]
-    assert len(card.seeds) == 5
+    assert list(card.arms) == arms
+    assert len(card.seeds) == seeds
+
+
+def test_the_second_stage_has_the_sizes_of_the_first() -> None:
+    for size in ("demo", "small", "b"):
+        one, two = (load_recipe(f"univla-lam-{size}-{stage}", [], {}).config for stage in ("one", "two"))
+        own = {"stage", "text", "text_to", "taken"}
+        assert {k: v for k, v in one.items() if k not in own} == {k: v for k, v in two.items() if k not in own}
 
 
 def test_the_stage_that_goes_on_has_the_tokenizer_of_its_start() -> None:
