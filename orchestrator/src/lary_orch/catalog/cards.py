@@ -174,7 +174,9 @@ def _read_loose(file: Path) -> Found:
     content: Any = read_yaml(file)
     fields = content if isinstance(content, dict) else {}
     if "task" in fields:
-        return file, _with_evaluated(DatasetCard.parse(content, str(file)), file)
+        found = _with_evaluated(DatasetCard.parse(content, str(file)), file)
+        own = None if found.root is None else str(normalised(file.parent / Path(found.root).expanduser()))
+        return file, found.model_copy(update={"root": own})
     if fields.get("kind") in ("model", "probe", "tools"):
         card = ImageCard.parse(content, str(file))
         if card.ref is None:

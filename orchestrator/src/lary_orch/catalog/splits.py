@@ -16,14 +16,17 @@ from lary_orch.workspace import Workspace
 
 
 def data_root(card: DatasetCard, workspace: Workspace) -> Path:
-    """The user's data, or the folder of the sets that are made at first use."""
+    """The card's own root, the user's data, or the folder of the sets that are made at first use."""
+    if card.root is not None:
+        return Path(card.root)
     return workspace.data if card.generator is None else workspace.generated
 
 
 def csv_path(card: DatasetCard, split: str, workspace: Workspace) -> Path:
     """The split's CSV: the first of the card's names that is there, else where the first one should be."""
     data = data_root(card, workspace)
-    folders = (data,) if card.generator is not None else dict.fromkeys((workspace.metadata, data))
+    own = card.generator is not None or card.root is not None
+    folders = (data,) if own else dict.fromkeys((workspace.metadata, data))
     names = [name.replace("{split}", split) for name in card.metadata]
     candidates = [folder / name for folder in folders for name in names]
     return next((path for path in candidates if path.is_file()), candidates[0])

@@ -47,6 +47,8 @@ def command(key: str | None, workspace: Workspace, catalog: Catalog, as_json: bo
 
 def row(card: DatasetCard, file: Path, workspace: Workspace) -> dict[str, Any]:
     """One record per dataset card."""
+    from lary_results.listings import target_of
+
     from lary_orch.catalog.splits import csv_path, data_root
 
     return {
@@ -58,7 +60,7 @@ def row(card: DatasetCard, file: Path, workspace: Workspace) -> dict[str, Any]:
         "license": card.license,
         "source": card.source,
         "columns": card.columns.model_dump(exclude={"input", "implied_folder"}),
-        "target": _target(card),
+        "target": target_of(card),
         "group": None if card.group is None else card.group.column,
         "media": str(data_root(card, workspace) / card.media),
         "splits": [
@@ -97,10 +99,3 @@ def _missing(card: DatasetCard, source: "SplitSource") -> str | None:
     if stats := missing_stats(card, source.data):
         return f"no statistics: {stats[0]} (lary-orch data stats -d {card.key})"
     return None
-
-
-def _target(card: DatasetCard) -> str:
-    if (actions := card.actions) is not None:
-        return f"column {actions.column}: chunks of {actions.stride} x {actions.dim} ({', '.join(actions.names)})"
-    assert card.labels is not None
-    return f"column {card.labels.column}: " + (f"{card.labels.classes} classes" if card.labels.classes else "classes")

@@ -59,25 +59,16 @@ def rows(catalog: Catalog, workspace: Workspace) -> Iterator[dict[str, Any]]:
 
 def _record(source: ImageSource, card: ModelCard, workspace: Workspace, key: str | None = None) -> dict[str, Any]:
     """`key` is one of a family."""
-    from lary_results.published import published_scores
+    from lary_results.listings import model_facts
 
     from lary_orch.weights.index import how_to_get, is_needed, weight_path, weights_at, without_own
 
     specs = without_own(card).weights if key is None else weights_at(card, key) or card.weights
     paths = [(spec, weight_path(spec, workspace.weights)) for spec in specs]
     return {
-        "key": card.key,
+        **model_facts(card),
         "name": shown_key(card) if key is None else key,
-        "example": card.example,
         "image": source.card.name,
-        "title": card.title,
-        "paradigm": card.paradigm,
-        "tokens": {mode: list(spec.tokens) for mode, spec in card.modes.items()},
-        "input": {mode: list(spec.input.shape) for mode, spec in card.modes.items()},
-        "variants": list(card.variants),
-        "preprocessing": card.preprocessing,
-        "draws": card.draws,
-        "batch_size": card.batch_size,
         "weights": [
             {
                 "name": spec.name,
@@ -89,8 +80,5 @@ def _record(source: ImageSource, card: ModelCard, workspace: Workspace, key: str
             }
             for spec, path in paths
         ],
-        "license": card.license,
-        "source": card.source,
-        "published": published_scores(card.key),
         "card": source.card.ref or str(source.folder),
     }

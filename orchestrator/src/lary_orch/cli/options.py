@@ -150,14 +150,19 @@ def runtime_options(function: Function) -> Function:
     )(chosen)
 
 
+def _listed(_context: click.Context, _option: click.Parameter, values: tuple[str, ...]) -> tuple[str, ...]:
+    """Keys given one by one, or several joined by commas; no key holds one."""
+    return tuple(key for value in values for key in (part.strip() for part in value.split(",")) if key)
+
+
+keys_option = functools.partial(option, multiple=True, callback=_listed)
+
 _MATRIX = together(
     [
-        option("-m", "--model", "models", multiple=True, required=True, help="Model key; repeatable."),
-        option("-d", "--dataset", "datasets", multiple=True, required=True, help="Dataset key; repeatable."),
-        option(
-            "--variant", "variants", multiple=True, help="How models are fed and read out; repeatable [their default]."
-        ),
-        option("--split", "splits", multiple=True, help="Evaluated split; repeatable [all of the dataset's]."),
+        keys_option("-m", "--model", "models", required=True, help="Model keys: -m a,b or -m a -m b."),
+        keys_option("-d", "--dataset", "datasets", required=True, help="Dataset keys, in the same way."),
+        keys_option("--variant", "variants", help="How models are fed and read out; repeatable [their default]."),
+        keys_option("--split", "splits", help="Evaluated split; repeatable [all of the dataset's]."),
         option("--protocol", default="clean", help="How probes are trained and scored: a name, or a YAML file."),
         option(
             "--control/--no-control",

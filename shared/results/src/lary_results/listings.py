@@ -3,9 +3,37 @@
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from lary_schema.cards import DatasetCard, ModelCard
 from lary_terminal.tables import Table, size_text
 
-from lary_results.published import PRINTED_DIGITS
+from lary_results.published import PRINTED_DIGITS, published_scores
+
+
+def model_facts(card: ModelCard) -> dict[str, Any]:
+    """What a card says of its model, as JSON values."""
+    return {
+        "key": card.key,
+        "example": card.example,
+        "title": card.title,
+        "paradigm": card.paradigm,
+        "tokens": {mode: list(spec.tokens) for mode, spec in card.modes.items()},
+        "input": {mode: list(spec.input.shape) for mode, spec in card.modes.items()},
+        "variants": list(card.variants),
+        "preprocessing": card.preprocessing,
+        "draws": card.draws,
+        "batch_size": card.batch_size,
+        "license": card.license,
+        "source": card.source,
+        "published": published_scores(card.key),
+    }
+
+
+def target_of(card: DatasetCard) -> str:
+    """What probes of a set predict, in words."""
+    if (actions := card.actions) is not None:
+        return f"column {actions.column}: chunks of {actions.stride} x {actions.dim} ({', '.join(actions.names)})"
+    assert card.labels is not None
+    return f"column {card.labels.column}: " + (f"{card.labels.classes} classes" if card.labels.classes else "classes")
 
 
 def models_table(records: Sequence[Mapping[str, Any]]) -> Table:

@@ -388,6 +388,8 @@ class DatasetCard(_Card):
     metadata: Annotated[tuple[MountPath, ...], BeforeValidator(_one_or_more), Field(min_length=1), Distinct]
     """Names of the CSV below the metadata folder or the data root, the first that is there; `{split}` stands for
     the split."""
+    root: str | None = None
+    """The set's own data root; a relative one is below the card's folder, `.` that folder. None: --data-dir."""
     media: MountPath = "."
     """Media root below the data root; `{split}` stands for the split."""
     splits: SplitRoles = SplitRoles()
