@@ -192,3 +192,58 @@ def test_a_full_disk_in_the_middle_of_a_state(bench: Any, states: Any, monkeypat
     done = bench.train(states)
     assert (done.code, done.of("started")[0].skipped) == (0, 10)
     assert bench.model() == bench.model("whole")
+
+
+@pytest.fixture
+def short(bench: Any) -> Any:
+    """A training with a state after each step."""
+    return bench.job(values={"recipe": bench.recipe(steps=3)}, save_every=1)
+
+
+def write(path: Path, content: bytes = b"x") -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(content)
+
+
+def link_to_itself(path: Path) -> None:
+    path.parent.mkdir(parents=True)
+    path.symlink_to(path.name)
+
+
+RUBBISH: dict[str, Any] = {
+    "state/000002": write,
+    "state/000002/state.json": lambda path: write(path, b"\xff\x00"),
+    "state/000001/state.json": lambda path: write(path, b"[" * 100_000),
+    "state/000001": link_to_itself,
+    f"state/{'9' * 200}": lambda path: path.mkdir(parents=True),
+    "state/000002.ab.partial": write,
+    "training.json": lambda path: write(path, b"[" * 100_000),
+}
+
+
+def test_rubbish_in_the_folder_is_passed_over(bench: Any, short: Any) -> None:
+    """It is no state and no checkpoint, which is said where it could be taken for one."""
+    assert bench.train(short, out="whole").code == 0
+    for name, make in RUBBISH.items():
+        shutil.rmtree(bench.out, ignore_errors=True)
+        make(bench.out / name)
+        done = bench.train(short)
+        assert done.code == 0, (name, done.events[-1])
+        named = [e for e in done.of("warning") if str(bench.out / name.removesuffix("/state.json")) in e.message]
+        assert bool(named) == (not name.endswith(".partial")), name
+        assert bench.model() == bench.model("whole"), name
+        assert not (bench.out / "state").exists()
+
+
+@pytest.mark.parametrize("name", ["state", ".lock/x", "model.safetensors/x", "card.json/x", "training.json/x", ""])
+def test_what_stands_where_a_file_belongs_is_named(bench: Any, short: Any, name: str) -> None:
+    """A file for a folder, a folder for a file: refused, by its name, and left alone."""
+    if not name:
+        bench.out.rmdir()
+    path = bench.out / name
+    write(path)
+    done = bench.train(short)
+    assert done.code == 2
+    assert f"{bench.out / name.removesuffix('/x')}: cannot be written: " in done.message
+    assert "; remove " in done.message
+    assert path.read_bytes() == b"x"

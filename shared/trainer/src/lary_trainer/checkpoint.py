@@ -116,14 +116,19 @@ def remove_states(out: Path) -> None:
 
 
 def cannot_write(path: Path, error: OSError, kept: str) -> ContractError:
-    """The error for a volume that does not take a file."""
+    """The error for a volume that does not take a file, which belongs at or below `path`."""
     remedy = {
         errno.ENOSPC: "free space on that volume",
         errno.EDQUOT: "raise the quota or free space",
         errno.EROFS: "mount it writable",
         errno.EACCES: "make it writable for this user",
         errno.EPERM: "make it writable for this user",
+        errno.EISDIR: "remove that folder",
+        errno.ENOTDIR: "remove the file that stands for a folder",
+        errno.EEXIST: "remove what stands there",
     }.get(error.errno or 0, "check that volume")
+    # Other faults name a draft, which is gone.
+    name = (error.filename2 or error.filename or path) if error.errno == errno.EISDIR else path
     return ContractError(
-        f"{path}: cannot be written: {error.strerror or error}; {remedy}, then run the same command: {kept}"
+        f"{name}: cannot be written: {error.strerror or error}; {remedy}, then run the same command: {kept}"
     )

@@ -6,6 +6,7 @@ No generator and no loader: rows and chance are functions of seed, step and row.
 
 import hashlib
 import json
+import os
 import re
 import secrets
 import shutil
@@ -84,7 +85,7 @@ def save_state(folder: Path, record: StateRecord, tensors: Mapping[str, torch.Te
             (draft / name).write_bytes(content)
             sync_file(draft / name)
         sync_dir(draft)
-        if target.exists():
+        if os.path.lexists(target):
             target.rename(_draft(target))
         draft.rename(target)
         sync_dir(folder)

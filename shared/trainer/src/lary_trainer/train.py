@@ -16,7 +16,7 @@ from lary_schema.watchdog import Watchdog
 from lary_worker import registry
 from lary_worker.device import prepare_torch
 
-from lary_trainer.checkpoint import LOCK_FILE, is_finished, nothing_to_do
+from lary_trainer.checkpoint import LOCK_FILE, cannot_write, is_finished, nothing_to_do
 from lary_trainer.registry import trained_card, training_sha256
 from lary_trainer.training import Training
 from lary_trainer.world import World, local_device, share_threads
@@ -71,7 +71,7 @@ def _lock(job: TrainJob, out: Path, held: ExitStack, emit: Emit, watchdog: Watch
         out.mkdir(parents=True, exist_ok=True)
         locks = held.enter_context(FileLocks(out / LOCK_FILE, job.locks))
     except OSError as error:
-        raise ContractError(f"{out}: cannot be written: {error.strerror or error}") from None
+        raise cannot_write(out, error, "nothing was begun") from None
     doing = f"waiting for another process that trains {job.values.key}"
     waiting = False
     while not locks.take():
