@@ -107,6 +107,21 @@ def test_the_case_of_a_suffix_is_no_matter(root: Path, suffix: str) -> None:
     assert f"push/c{suffix}" in walk(root, root / "out").clips
 
 
+@pytest.mark.parametrize(("suffix", "codec"), [("webm", "libvpx"), ("mkv", "mpeg4"), ("avi", "mpeg4")])
+def test_cut_clips_of_a_folder_are_failed_clips(
+    tmp_path: Path, root: Path, write_clip: Any, suffix: str, codec: str
+) -> None:
+    """They are no shorter clips: their rows stand in the CSV without indices and with the reason."""
+    path = root / f"push/c.{suffix}"
+    write_clip(path, 24, codec=codec)
+    path.write_bytes(path.read_bytes()[: path.stat().st_size * 2 // 3])
+    result = call(root, tmp_path / "out")
+    assert isinstance(result.exception, TooManyFailedError)
+    row = rows(tmp_path / "out")[f"push/c.{suffix}"]
+    assert (row["sample_indices"], "is cut" in row["sampling"]) == ("", True)
+    assert f"failed: push/c.{suffix}: " in result.stderr
+
+
 def test_linked_files_and_folders_are_clips(tmp_path: Path, root: Path) -> None:
     real = tmp_path / "real"
     shutil.move(root / "push", real)
