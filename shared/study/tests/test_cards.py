@@ -29,6 +29,8 @@ def test_built_in_recipes_are_those_of_their_trainee(name: str) -> None:
         ("lara-demo", ["A0", "A1", "A2", "A2c", "A3", "A3c", "A4", "A5"], 5),
         ("p2t-demo", ["S1", "S1t", "S1te", "S2", "S2t", "S2t-10", "S2t-100"], 3),
         ("p2t-small", ["S1", "S1t", "S1te", "S2", "S2t", "S2t-10", "S2t-100"], 3),
+        ("strategies-demo", ["baseline", "la-align", "la-direct", "la-cond", "la-tok"], 3),
+        ("tokenizer-demo", ["ours", "released"], 3),
     ],
 )
 def test_every_arm_of_the_built_in_studies_is_a_recipe_of_its_trainee(key: str, arms: list[str], seeds: int) -> None:
@@ -140,6 +142,11 @@ def _study(**changes: Any) -> StudyCard:
 def test_studies_that_cannot_be_are_refused(changes: dict[str, Any], message: str) -> None:
     with pytest.raises(ContractError, match=message):
         _study(**changes)
+
+
+def test_an_arm_is_probed_unless_it_says_otherwise() -> None:
+    arms = _study(arms={"A0": {"of": "lam"}, "A1": {"of": "lam", "probe": False}}).arms
+    assert [arm.probe for arm in arms.values()] == [True, False]
 
 
 def test_seeds_and_arms_that_are_asked_for() -> None:
