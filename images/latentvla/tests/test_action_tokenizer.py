@@ -339,8 +339,11 @@ def test_each_missing_or_further_tensor_is_named(folder: Path) -> None:
 
 
 def test_a_training_goes_on_from_a_checkpoint_of_its_kind_alone(folder: Path) -> None:
-    made, _ = trainee()
-    assert bool(made.build({"start": folder}, CPU).vq.started)
+    made, batch = trainee()
+    begun = made.build({"start": folder}, CPU)
+    assert isinstance(begun, ActionTokenizer)
+    assert begun.vq.quantises
+    assert made.losses(made.forward(begun, batch(0)), batch(0))["commitment"] > 0, "codes are read from step 0 on"
     for changes, said in (({"codes": 9}, "codes 8, here 9"), ({"width": 18}, "width 16, here 18")):
         with pytest.raises(WeightsError, match=said):
             trainee(**changes)[0].build({"start": folder}, CPU)

@@ -339,6 +339,12 @@ def test_data_of_other_sizes_are_refused() -> None:
         built(recipe("la-direct"), card=CARD.model_copy(update={"steps": 1}))
 
 
+@pytest.mark.parametrize("layer", [-6, 5])
+def test_hidden_states_that_are_not_there_are_refused(layer: int) -> None:
+    with pytest.raises(ContractError, match="has 4 layers, so the hidden states are 0 to 4"):
+        built(recipe("la-align", align_layer=layer))
+
+
 def test_starts_that_cannot_be_are_refused(tokenizer_folder: Path, tmp_path: Path) -> None:
     with pytest.raises(WeightsError, match="needs a trained action tokenizer"):
         built(recipe("la-tok"))

@@ -107,7 +107,7 @@ class ActionTokenizerTrainee(Trainee):
         return {
             "actions": (coded.decoded - actions).square().flatten(1).mean(1),
             "consistency": ((again - target).square().mean(-1) * masked).sum(1),
-            "commitment": (kept - coded.codes).square().flatten(1).mean(1),
+            "commitment": (kept - coded.codes).square().flatten(1).mean(1) * tokenizer.vq.quantises,
             "embeddings": kept.detach(),
             "indices": coded.indices,
             "masked": masked,
@@ -123,11 +123,10 @@ class ActionTokenizerTrainee(Trainee):
         return torch.from_numpy(np.stack(drawn) < self.config.mask)
 
     def losses(self, outputs: Outputs, batch: Batch) -> dict[str, torch.Tensor]:
-        commitment = outputs["commitment"].mean()
         return {
             "actions": outputs["actions"].mean(),
             "consistency": outputs["consistency"].sum() / outputs["masked"].sum().clamp_min(1),
-            "commitment": commitment if batch.step >= self.config.continuous_steps else commitment * 0,
+            "commitment": outputs["commitment"].mean(),
         }
 
     def after_step(self, network: nn.Module, outputs: Outputs, batch: Batch) -> None:

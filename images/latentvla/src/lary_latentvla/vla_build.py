@@ -65,7 +65,17 @@ def make_network(config: VlaConfig, parts: Parts, backbone: Path | None) -> VlaN
     base = len(tokenizer)
     vocabulary = Vocabulary(tokenizer, wrapping, parts.labels)
     made = make_backbone(config, vocabulary, base, backbone)
+    _require_layer(config, made)
     return VlaNetwork(config, made, vocabulary, parts.dimensions, parts.aligned)
+
+
+def _require_layer(config: VlaConfig, backbone: Any) -> None:
+    layers = int(backbone.config.get_text_config().num_hidden_layers)
+    if config.strategy == "la-align" and not -layers - 1 <= config.align_layer <= layers:
+        raise ContractError(
+            f"align_layer {config.align_layer}: {config.backbone} has {layers} layers, so the hidden states are "
+            f"0 to {layers}, or -1 to {-layers - 1} from the last"
+        )
 
 
 def load_network(folder: Path, backbone: Path | None) -> VlaNetwork:
