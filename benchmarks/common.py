@@ -37,7 +37,14 @@ def machine() -> dict[str, Any]:
     """The hardware, in words that say nothing of whose it is."""
     cpu = next((line.split(":")[1].strip() for line in _cpuinfo() if line.startswith("model name")), platform.machine())
     gib = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
-    return {"cpu": cpu, "cores": os.cpu_count(), "memory_gib": round(gib, 1), "python": platform.python_version()}
+    found: dict[str, Any] = {
+        "cpu": cpu,
+        "cores": os.cpu_count(),
+        "memory_gib": round(gib, 1),
+        "python": platform.python_version(),
+    }
+    found["load"] = [round(load, 1) for load in os.getloadavg()]
+    return found
 
 
 def _cpuinfo() -> list[str]:

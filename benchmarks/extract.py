@@ -9,6 +9,7 @@ import os
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from lary_orch.plan.jobs import Request
 from lary_orch.plan.planner import make_plan
 from lary_orch.runtimes.choose import process_runtime
 from lary_orch.runtimes.devices import Slot
+from lary_orch.runtimes.jobs import Job
 from lary_orch.workspace import Workspace
 from lary_schema.events import Finished, from_line
 from lary_worker.registry import make_model
@@ -32,9 +34,9 @@ key: many
 title: the demo clips, many times
 task: classification
 columns: {input: video}
-metadata: many.csv
+metadata: many_{split}.csv
 media: demo_motion
-splits: {train: train, evaluate: []}
+splits: {train: train, evaluate: [val]}
 labels: {column: action}
 license: MIT
 source: this project
@@ -49,12 +51,26 @@ def extraction(model: str, folder: Path, workers: int) -> Finished:
         (model,), ("many",), load_protocol("smoke"), workers=workers, control=False, threads=torch.get_num_threads()
     )
     plan = make_plan(request, workspace, Catalog.load([folder / "cards"]), runtime, lambda _: None)
-    write_job(plan.extracts[0], workspace)
-    running = runtime.start(plan.extracts[0], Slot(), folder / f"{model}.log")
+    job = of_train(plan.extracts)
+    write_job(job, workspace)
+    running = runtime.start(job, Slot(), folder / f"{model}.log")
     events = [from_line(line) for line in running.lines()]
     if running.wait() or not isinstance(events[-1], Finished):
         sys.exit((folder / f"{model}.log").read_text())
     return events[-1]
+
+
+def write_csvs(folder: Path, count: int) -> None:
+    """The training split of `CARD` with so many rows, and one row to evaluate, which a dataset has to have."""
+    with (folder / "demo_motion/metadata_train.csv").open(newline="") as file:
+        header, *rows = list(csv.reader(file))
+    for split, rows_of in {"train": count, "val": 1}.items():
+        with (folder / f"many_{split}.csv").open("w", newline="") as file:
+            csv.writer(file).writerows([header, *(rows[i % len(rows)] for i in range(rows_of))])
+
+
+def of_train(jobs: Sequence[Job]) -> Job:
+    return next(job for job in jobs if "/train/" in job.stores[0])
 
 
 def limit(model: str, rows: int) -> float:
@@ -85,10 +101,7 @@ def main() -> None:
         demo.ensure("demo_motion", folder)
         (folder / "cards").mkdir()
         (folder / "cards/many.yaml").write_text(CARD)
-        with (folder / "demo_motion/metadata_train.csv").open(newline="") as file:
-            header, *rows = list(csv.reader(file))
-        with (folder / "many.csv").open("w", newline="") as file:
-            csv.writer(file).writerows([header, *(rows[i % len(rows)] for i in range(options.rows))])
+        write_csvs(folder, options.rows)
         for model in options.model or ["frame-diff", "pixels", "random-vit"]:
             done = extraction(model, folder, options.workers)
             bare = limit(model, options.rows)
