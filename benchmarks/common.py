@@ -37,14 +37,9 @@ def machine() -> dict[str, Any]:
     """The hardware, in words that say nothing of whose it is."""
     cpu = next((line.split(":")[1].strip() for line in _cpuinfo() if line.startswith("model name")), platform.machine())
     gib = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
-    found: dict[str, Any] = {
-        "cpu": cpu,
-        "cores": os.cpu_count(),
-        "memory_gib": round(gib, 1),
-        "python": platform.python_version(),
-    }
-    found["load"] = [round(load, 1) for load in os.getloadavg()]
-    return found
+    load = [round(one, 1) for one in os.getloadavg()]
+    found = {"cpu": cpu, "cores": os.cpu_count(), "memory_gib": round(gib, 1), "load": load}
+    return found | {"python": platform.python_version()}
 
 
 def _cpuinfo() -> list[str]:
