@@ -21,7 +21,7 @@ class KilledError(ContractError):
 
 
 def tried_again(query: Callable[[], str]) -> str:
-    """What a query replies. Killed, it is tried again: a model would be missing from the plan for no fault of its."""
+    """What a query replies. If it is killed, it is tried again: else a model would be missing from the plan."""
     for _ in range(TRIES - 1):
         with contextlib.suppress(KilledError):
             return query()
