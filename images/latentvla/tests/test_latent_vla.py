@@ -496,7 +496,7 @@ def test_it_overfits_sixteen_samples(strategy: Strategy, backbone: str, tmp_path
     with torch.no_grad():
         found = made.evaluate(network.eval(), lambda: [batch])
     print(strategy, backbone, {s: round(min(v for k, v in ratios.items() if k <= s), 3) for s in (149, 599)}, found)  # noqa: T201
-    assert min(ratio for step, ratio in ratios.items() if step < 150) < 0.2
+    assert min(ratio for step, ratio in ratios.items() if step < 150) < 0.12
     assert ratios[599] < 0.05
     assert found["spread"] >= 0.5
     assert found.get("label_accuracy", 1.0) >= 0.95
