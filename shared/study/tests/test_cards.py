@@ -51,7 +51,7 @@ def test_every_arm_of_the_built_in_studies_is_a_recipe_of_its_trainee(key: str, 
 def test_the_second_stage_has_the_sizes_of_the_first() -> None:
     for size in ("demo", "small", "b"):
         one, two = (load_recipe(f"univla-lam-{size}-{stage}", [], {}).config for stage in ("one", "two"))
-        own = {"stage", "text", "text_to", "taken"}
+        own = {"stage", "text", "text_to", "taken", "quantiser"}
         assert {k: v for k, v in one.items() if k not in own} == {k: v for k, v in two.items() if k not in own}
 
 
