@@ -2,12 +2,13 @@
 
 import click
 
+from lary_orch.cli import completing
 from lary_orch.cli.options import workspace_options
 from lary_orch.workspace import Workspace
 
 
 @click.command()
-@click.argument("run", required=False)
+@click.argument("run", required=False, shell_complete=completing.runs)
 @workspace_options
 def command(run: str | None, workspace: Workspace) -> None:
     """Take a run of the slurm runtime off the cluster.

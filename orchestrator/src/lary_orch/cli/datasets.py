@@ -10,6 +10,7 @@ from lary_schema.cards import DatasetCard
 from lary_schema.printable import json_text
 
 from lary_orch.catalog.cards import Catalog
+from lary_orch.cli import completing
 from lary_orch.cli.options import catalog_options, json_option, workspace_options
 from lary_orch.workspace import Workspace
 
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@click.argument("key", required=False)
+@click.argument("key", required=False, shell_complete=completing.datasets)
 @workspace_options
 @catalog_options
 @json_option

@@ -10,12 +10,13 @@ from lary_schema.printable import json_text
 
 from lary_orch.catalog.cards import Catalog, shown_key
 from lary_orch.catalog.source import ImageSource
+from lary_orch.cli import completing
 from lary_orch.cli.options import catalog_options, json_option, option, workspace_options
 from lary_orch.workspace import Workspace
 
 
 @click.command()
-@click.argument("key", required=False)
+@click.argument("key", required=False, shell_complete=completing.models)
 @option("--trained", is_flag=True, help="Those that were trained in this workspace, and nothing else.")
 @workspace_options
 @catalog_options

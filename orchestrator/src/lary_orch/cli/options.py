@@ -10,6 +10,7 @@ from lary_schema.values import ExtractionSettings
 
 from lary_orch.catalog.cards import Catalog
 from lary_orch.catalog.protocol_cards import load_protocol
+from lary_orch.cli import completing
 from lary_orch.plan.jobs import Probing, Request
 from lary_orch.runtimes.devices import DeviceChoice
 from lary_orch.runtimes.plugins import Wanted, own_options, plugins
@@ -159,8 +160,18 @@ keys_option = functools.partial(option, multiple=True, callback=_listed)
 
 _MATRIX = together(
     [
-        keys_option("-m", "--model", "models", required=True, help="Model keys: -m a,b or -m a -m b."),
-        keys_option("-d", "--dataset", "datasets", required=True, help="Dataset keys, in the same way."),
+        keys_option(
+            *("-m", "--model", "models"),
+            required=True,
+            shell_complete=completing.models,
+            help="Model keys: -m a,b or -m a -m b.",
+        ),
+        keys_option(
+            *("-d", "--dataset", "datasets"),
+            required=True,
+            shell_complete=completing.datasets,
+            help="Dataset keys, in the same way.",
+        ),
         keys_option("--variant", "variants", help="How models are fed and read out; repeatable [their default]."),
         keys_option("--split", "splits", help="Evaluated split; repeatable [all of the dataset's]."),
         option("--protocol", default="clean", help="How probes are trained and scored: a name, or a YAML file."),

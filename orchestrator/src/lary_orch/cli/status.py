@@ -8,6 +8,7 @@ import click
 from lary_schema.printable import json_text
 from lary_schema.runs import RunPaths
 
+from lary_orch.cli import completing
 from lary_orch.cli.options import json_option, option, workspace_options
 from lary_orch.workspace import Workspace
 
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@click.argument("run", required=False)
+@click.argument("run", required=False, shell_complete=completing.runs)
 @workspace_options
 @option("--failures", is_flag=True, help="List every failed row with its file and reason.")
 @json_option
