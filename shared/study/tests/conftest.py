@@ -33,7 +33,7 @@ STUDY: dict[str, Any] = {
         "A1": {"title": "longer", "of": "more"},
         "A5": {"of": "more", "with": {"supervised": True, "losses": {"action": 0.1}}},
     },
-    "read": {"variants": ["corrected"], "protocol": "smoke"},
+    "read": {"variants": ["corrected"], "protocol": "study"},
     "compare": [["A1", "A0"], ["A5", "A1"]],
     "baselines": {
         "random-init": {"of": "lam", "with": {"steps": 0}},

@@ -86,6 +86,7 @@ def test_results_of_the_study(bench: Any, finished: dict[str, Any], capfd: pytes
     assert made["low"] <= made["difference"] <= made["high"]
     measured = {training["arm"]: training for training in document["trainings"]}
     assert measured["A0"]["means"]["copy"] > 0
+    assert measured["random-init"]["means"]["copy"] > 0
     assert measured["A5"]["done"] == 0
 
 

@@ -31,7 +31,7 @@ def test_the_key_is_known_before_and_printed_after(bench: Any, trained: str, cap
 
 
 def test_it_is_extracted_and_probed_with_no_further_step(bench: Any, trained: str) -> None:
-    code = bench.run("run", "-m", trained, "-d", "toys", "--protocol", "smoke", "--no-control")
+    code = bench.run("run", "-m", trained, "-d", "toys", "--protocol", "study", "--no-control")
     assert code == 0
     (result,) = (bench.workspace / "results").glob(f"*/{trained}/toys/*/result.json")
     found = json.loads(result.read_text())

@@ -3,8 +3,13 @@
 from typing import Any
 
 import cv2
+import numpy as np
 import pytest
+import torch
+from lary_schema.mounts import Mounts
 from lary_schema.training import PICTURE_FILE, Labelled, TrainedCard
+from lary_trainer.inputs import open_inputs
+from lary_trainer.world import World
 from safetensors.torch import load_file
 
 
@@ -111,6 +116,19 @@ def test_labels_are_those_of_whole_groups(bench: Any) -> None:
     assert [(r.rows, r.labelled_rows, r.labelled_groups) for r in results.values()] == [(12, 12, 3), (24, 24, 6)]
     assert results[0.5].supervision == "joint"
     assert results[0.5].labelled_sha256 != results[1.0].labelled_sha256
+
+
+def test_arms_with_and_without_labels_see_the_same_rows_in_the_same_order(bench: Any) -> None:
+    labelled, device, seen = Labelled(share=0.5, seed=1), torch.device("cpu"), []
+    for config, losses in (({}, {"pixels": 1.0}), ({"supervised": True, "text": True}, {"pixels": 1.0, "action": 0.1})):
+        job = bench.job(values={"recipe": bench.recipe(config=config, losses=losses), "labelled": labelled})
+        inputs = open_inputs(job, Mounts.from_env(), device, World(device), lambda: None)
+        seen.append([inputs.train_batch(pairs) for pairs in inputs.train.batches(0, 20, 0, 1)])
+    assert len({row for batch in seen[0] for row in batch.rows.tolist()}) == 12
+    for one, other in zip(*seen, strict=True):
+        assert np.array_equal(one.rows, other.rows)
+        assert torch.equal(one.frames, other.frames)
+        assert (one.actions is None, other.actions is None) == (True, False)
 
 
 def test_a_share_of_labels_among_all_rows(bench: Any) -> None:
