@@ -17,6 +17,7 @@ from lary_orch.catalog.protocol_cards import load_protocol
 from lary_orch.cli import cli
 from lary_schema import orphans
 from lary_schema.atomic import publish_text
+from lary_schema.base import ContractError, ExitCode
 from lary_schema.store.layout import Store
 
 pytestmark = pytest.mark.skipif(
@@ -145,8 +146,9 @@ def test_the_rest_is_done_where_a_part_cannot_be(options: list[str]) -> None:
 
 def test_nothing_can_be_run(options: list[str]) -> None:
     result = _run(*options, "-m", "pixel")
-    assert result.exit_code == 2
-    assert "nothing of what was requested can be run" in result.stderr
+    assert isinstance(result.exception, ContractError)
+    assert result.exception.exit_code == ExitCode.BAD_JOB
+    assert "no model 'pixel' (did you mean pixels?)" in str(result.exception)
     assert result.stdout == ""
 
 
