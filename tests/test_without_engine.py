@@ -33,6 +33,18 @@ def test_what_to_do_is_named(tmp_path: Path, arguments: tuple[str, ...]) -> None
     assert "--runtime process" in done.stderr
 
 
+def _own_set(folder: Path) -> str:
+    """A set of two pairs, as names and rows alone."""
+    folder.mkdir()
+    card = "key: toy\ntitle: t\ntask: classification\nroot: .\ncolumns: {input: image}\nmetadata: '{split}.csv'\n"
+    (folder / "toy.yaml").write_text(card + "labels: {column: action}\nlicense: MIT\nsource: test\n")
+    for split in ("train", "val"):
+        (folder / f"{split}.csv").write_text("src_img,tgt_img,action\na.png,b.png,c\nd.png,e.png,f\n")
+    return str(folder)
+
+
 def test_auto_takes_processes_and_says_why(tmp_path: Path) -> None:
-    done = _without(tmp_path, "plan", "-m", "no-such-model", "-d", "demo_arm", "--runtime", "auto")
+    # Latents that were not imported: no environment is made for them.
+    wanted = ("-m", "mine", "-d", "toy", "--variant", "imported", "--catalog", _own_set(tmp_path / "cards"))
+    done = _without(tmp_path, "plan", *wanted, "--runtime", "auto")
     assert "runtime process: no container engine is reachable" in done.stderr
