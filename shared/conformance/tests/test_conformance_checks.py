@@ -1,6 +1,7 @@
 """Conformance on an image that keeps the contract, and on some that do not."""
 
 import json
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -223,8 +224,9 @@ class _Chatty:
         return []
 
 
-def test_the_command_on_our_own_image(tmp_path: Path) -> None:
-    """The whole contract, in the running interpreter."""
+def test_the_command_on_our_own_image(tmp_path: Path, warm_python: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The whole contract, in forks of one interpreter."""
+    monkeypatch.setattr(sys, "executable", str(warm_python))
     folder = str(repository() / "images" / "baseline")
     where = ["--workspace", str(tmp_path), "--env", "current", "-m", KEY, "--json"]
     result = CliRunner().invoke(conformance.command, [folder, *where])
