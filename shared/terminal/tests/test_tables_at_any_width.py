@@ -3,7 +3,7 @@
 import re
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from lary_terminal.fitting import COMMAND, fitted
 from lary_terminal.tables import Table
@@ -38,6 +38,8 @@ def squeezed(text: str) -> str:
     return re.sub(r"\s", "", text)
 
 
+# A row of which nothing but its key says something, in a table that is drawn in pieces.
+@example(Table("-", ("a",) * 5, [("-", "-", "a a a a a a bb/", "-", "-")], frozenset({0}), keys=frozenset({2})), 24)
 @settings(max_examples=60, deadline=None)
 @given(tables(), st.integers(24, 200))
 def test_nothing_is_cut_and_no_line_is_too_long(table: Table, width: int) -> None:

@@ -19,6 +19,7 @@ from lary_schema.training import (
     CARD_FILE,
     CONFIG_FILE,
     MODEL_FILE,
+    PICTURE_FILE,
     TRAINING_FILE,
     Labelled,
     Recipe,
@@ -171,8 +172,10 @@ def check_whole(trial: Trial, job: TrainJob, out: Path, ran: Ran) -> TrainResult
         (result.key, result.fingerprint, result.values) == (job.values.key, job.fingerprint, job.values),
         f"{TRAINING_FILE} is of {result.key}, the job is {job.values.key}",
     )
-    expect(set(found) == CHECKPOINT_FILES, f"the folder holds {sorted(found)}, {sorted(CHECKPOINT_FILES)} expected")
-    named = {name: sha256 for name, sha256 in found.items() if name != TRAINING_FILE}
+    # A picture for people may be there; `training.json` does not name it.
+    names = set(found) - {PICTURE_FILE}
+    expect(names == CHECKPOINT_FILES, f"the folder holds {sorted(names)}, {sorted(CHECKPOINT_FILES)} expected")
+    named = {name: found[name] for name in names - {TRAINING_FILE}}
     expect(result.files == named, f"{TRAINING_FILE} names other files than there are")
     _check_card(trial, job, out, result)
     return result

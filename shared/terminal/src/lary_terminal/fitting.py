@@ -66,10 +66,10 @@ def _body(table: Table, width: int) -> Iterator[Line]:
     elif (turned := _turned(table, width)) is not None:
         yield from _body(turned, width)
     elif pieces := _pieces(columns, width):
-        for piece in pieces:
+        for nth, piece in enumerate(pieces):
             widths = _widths(piece, width)
             assert widths is not None
-            yield from _grid(_of_piece(table, piece), piece, widths)
+            yield from _grid(_of_piece(table, piece, is_first=nth == 0), piece, widths)
     else:
         yield from _records(table, width)
 
@@ -191,10 +191,15 @@ def _pieces(columns: Sequence[_Column], width: int) -> list[list[_Column]]:
     return pieces
 
 
-def _of_piece(table: Table, piece: Sequence[_Column]) -> Table:
-    """Without the rows that say nothing in these columns."""
+def _of_piece(table: Table, piece: Sequence[_Column], *, is_first: bool) -> Table:
+    """Without the rows that say nothing in these columns; those that say nothing in any stay in the first piece."""
     own = [column.at for column in piece if not column.key]
-    kept = [i for i, row in enumerate(table.rows) if any(row[at] not in ("", "-") for at in own)]
+    others = [at for at in range(len(table.columns)) if at not in table.keys]
+    kept = [
+        i
+        for i, row in enumerate(table.rows)
+        if any(row[at] not in ("", "-") for at in own) or (is_first and all(row[at] in ("", "-") for at in others))
+    ]
     # A line is drawn below the last row that stayed of each section.
     before = [sum(i <= end for i in kept) for end in table.sections]
     return replace(
