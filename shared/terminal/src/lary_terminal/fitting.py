@@ -193,13 +193,8 @@ def _pieces(columns: Sequence[_Column], width: int) -> list[list[_Column]]:
 
 def _of_piece(table: Table, piece: Sequence[_Column], *, is_first: bool) -> Table:
     """Without the rows that say nothing in these columns; those that say nothing in any stay in the first piece."""
-    own = [column.at for column in piece if not column.key]
-    others = [at for at in range(len(table.columns)) if at not in table.keys]
-    kept = [
-        i
-        for i, row in enumerate(table.rows)
-        if any(row[at] not in ("", "-") for at in own) or (is_first and all(row[at] in ("", "-") for at in others))
-    ]
+    own = {column.at for column in piece if not column.key}
+    kept = [i for i, row in enumerate(table.rows) if (says := _says(table, row)) & own or (is_first and not says)]
     # A line is drawn below the last row that stayed of each section.
     before = [sum(i <= end for i in kept) for end in table.sections]
     return replace(
@@ -208,6 +203,11 @@ def _of_piece(table: Table, piece: Sequence[_Column], *, is_first: bool) -> Tabl
         sections=frozenset(count - 1 for count in before if count),
         alarming=frozenset(to for to, i in enumerate(kept) if i in table.alarming),
     )
+
+
+def _says(table: Table, row: Sequence[str]) -> set[int]:
+    """The columns, keys aside, in which a row says something."""
+    return {at for at, cell in enumerate(row) if at not in table.keys and cell not in ("", "-")}
 
 
 def _records(table: Table, width: int) -> Iterator[Line]:
