@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import click
+import lary_doctor as doctor
 import pytest
 from click.testing import CliRunner
-from lary_orch import doctor
+from lary_doctor.check import Context
 from lary_orch.catalog.cards import Catalog
 from lary_orch.cli.options import runtime_options
-from lary_orch.doctor.check import Context
 from lary_orch.run.drive import drive
 from lary_orch.run.scheduler import one_by_one
 from lary_orch.runtimes.base import Opening, Outcome
@@ -82,7 +82,7 @@ PLUGIN = Plugin(
 )
 """
 CHECK = """
-from lary_orch.doctor.check import Finding
+from lary_doctor.check import Finding
 
 NAME = "toy"
 

@@ -5,11 +5,11 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
+import lary_doctor as doctor
 import lary_slurm.checks as checks
 import pytest
-from lary_orch import doctor
+from lary_doctor.check import Context, Finding
 from lary_orch.catalog.cards import Catalog
-from lary_orch.doctor.check import Context, Finding
 from lary_orch.workspace import Workspace
 from lary_slurm.checks import client, job, memory, partition
 from lary_slurm.plugin import PLUGIN

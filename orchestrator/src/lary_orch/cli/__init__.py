@@ -28,6 +28,7 @@ COMMANDS = {
 
 
 CONTRIBUTED = {
+    "doctor": "lary-doctor",
     **dict.fromkeys(("conformance", "new-model"), "lary-conformance"),
     **dict.fromkeys(("train", "study"), "lary-study"),
 }

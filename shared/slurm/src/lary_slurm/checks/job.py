@@ -9,8 +9,8 @@ import tempfile
 import time
 from pathlib import Path
 
-from lary_orch.doctor.check import Context, Finding, worst
-from lary_orch.doctor.disk import LITTLE, nearest_existing
+from lary_doctor.check import Context, Finding, worst
+from lary_doctor.disk import LITTLE, nearest_existing
 from lary_schema.atomic import PARTIAL_SUFFIX
 from lary_schema.base import ContractError
 from lary_terminal.tables import size_text

@@ -2,7 +2,7 @@
 
 from typing import NamedTuple
 
-from lary_orch.doctor.check import Context, Finding
+from lary_doctor.check import Context, Finding
 from lary_schema.base import ContractError
 
 from lary_slurm.client import Slurm

@@ -5,7 +5,8 @@ import sys
 from importlib.metadata import PackageNotFoundError, version
 
 import lary_orch
-from lary_orch.doctor.check import Context, Finding
+
+from lary_doctor.check import Context, Finding
 
 NAME = "python"
 OLDEST = (3, 11)

@@ -2,7 +2,7 @@
 
 import subprocess
 
-from lary_orch.doctor.check import Context, Finding
+from lary_doctor.check import Context, Finding
 
 NAME = "uv"
 REMEDY = "pip install uv; or install the images' packages yourself and use --env current"

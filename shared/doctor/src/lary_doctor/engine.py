@@ -1,6 +1,6 @@
 """Is a container engine reachable?"""
 
-from lary_orch.doctor.check import Context, Finding
+from lary_doctor.check import Context, Finding
 
 NAME = "engine"
 OLDEST_API = (1, 41)

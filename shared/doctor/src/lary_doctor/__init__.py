@@ -4,7 +4,9 @@ import importlib
 from collections.abc import Iterator
 from typing import cast
 
-from lary_orch.doctor import (
+from lary_orch.runtimes.plugins import plugin
+
+from lary_doctor import (
     datasets,
     disk,
     engine,
@@ -17,8 +19,7 @@ from lary_orch.doctor import (
     uv,
     weights,
 )
-from lary_orch.doctor.check import Check, Context, Finding
-from lary_orch.runtimes.plugins import plugin
+from lary_doctor.check import Check, Context, Finding
 
 CHECKS: tuple[Check, ...] = (
     *(python, uv, engine, images, gpu),

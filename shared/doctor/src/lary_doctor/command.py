@@ -5,15 +5,14 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 import click
-from lary_schema.printable import json_text
-
 from lary_orch.catalog.cards import Catalog
 from lary_orch.cli.options import catalog_options, json_option, option, runtime_name_options, workspace_options
 from lary_orch.runtimes.plugins import Wanted
 from lary_orch.workspace import Workspace
+from lary_schema.printable import json_text
 
 if TYPE_CHECKING:
-    from lary_orch.doctor.check import Finding
+    from lary_doctor.check import Finding
 
 
 @click.command()
@@ -41,8 +40,8 @@ def command(
     lary-orch doctor -m vjepa2 -d calvin --runtime docker
     lary-orch doctor --runtime slurm --profile cluster.yaml
     """
-    from lary_orch.doctor import examine
-    from lary_orch.doctor.check import Context
+    from lary_doctor import examine
+    from lary_doctor.check import Context
 
     findings = list(examine(Context(workspace, catalog, models, datasets, wanted.runtime, wanted.own)))
     if as_json:

@@ -3,12 +3,12 @@
 import shutil
 from pathlib import Path
 
+from lary_orch.catalog.splits import find_split
 from lary_schema.base import ContractError
 from lary_schema.store.layout import row_bytes
 from lary_terminal.tables import size_text
 
-from lary_orch.catalog.splits import find_split
-from lary_orch.doctor.check import Context, Finding
+from lary_doctor.check import Context, Finding
 
 NAME = "disk"
 MARGIN = 1.1

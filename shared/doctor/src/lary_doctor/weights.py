@@ -1,7 +1,8 @@
 """Are the weights of the chosen models here, and whole as far as a quick look shows?"""
 
-from lary_orch.doctor.check import Context, Finding, worst
 from lary_orch.weights.files import Weight, chosen_cards, list_weights, problems
+
+from lary_doctor.check import Context, Finding, worst
 
 NAME = "weights"
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from lary_terminal.tables import size_text
 
-from lary_orch.doctor.check import Context, Finding
+from lary_doctor.check import Context, Finding
 
 NAME = "shm"
 FOLDER = Path("/dev/shm")

@@ -1,12 +1,12 @@
 """Are the chosen datasets here, their first media included?"""
 
+from lary_orch.catalog.splits import csv_path, data_root, find_split
+from lary_orch.workspace import Workspace
 from lary_schema.base import ContractError
 from lary_schema.cards import DatasetCard
 from lary_schema.presence import LOOKED_AT, lost_rows, missing_stats
 
-from lary_orch.catalog.splits import csv_path, data_root, find_split
-from lary_orch.doctor.check import Context, Finding, worst
-from lary_orch.workspace import Workspace
+from lary_doctor.check import Context, Finding, worst
 
 NAME = "datasets"
 

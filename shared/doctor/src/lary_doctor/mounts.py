@@ -8,8 +8,8 @@ from lary_schema.atomic import PARTIAL_SUFFIX, sync_dir, sync_file
 from lary_schema.base import ContractError
 from lary_schema.locks import rehearse
 
-from lary_orch.doctor.check import Context, Finding, worst
-from lary_orch.doctor.disk import nearest_existing
+from lary_doctor.check import Context, Finding, worst
+from lary_doctor.disk import nearest_existing
 
 NAME = "mounts"
 

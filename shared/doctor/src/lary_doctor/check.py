@@ -6,8 +6,9 @@ from functools import cached_property
 from typing import Any, Literal, Protocol
 
 from lary_orch.catalog.cards import Catalog
-from lary_orch.doctor.engine_facts import Engine, find_engine
 from lary_orch.workspace import Workspace
+
+from lary_doctor.engine_facts import Engine, find_engine
 
 Status = Literal["ok", "warn", "fail", "skip"]
 """`warn`: the bench runs, not as well as it could. `skip`: does not matter here."""

@@ -9,13 +9,10 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any, Literal
 
+import lary_doctor as doctor
 import pytest
 from click.testing import CliRunner
-from lary_orch import __version__ as VERSION
-from lary_orch import doctor
-from lary_orch.catalog.cards import Catalog, repository
-from lary_orch.cli.doctor import command
-from lary_orch.doctor import (
+from lary_doctor import (
     CHECKS,
     datasets,
     disk,
@@ -29,7 +26,10 @@ from lary_orch.doctor import (
     uv,
     weights,
 )
-from lary_orch.doctor.check import Context, Finding, worst
+from lary_doctor.check import Context, Finding, worst
+from lary_doctor.command import command
+from lary_orch import __version__ as VERSION
+from lary_orch.catalog.cards import Catalog, repository
 from lary_orch.runtimes.images import SOURCE_LABEL, Recipes
 from lary_orch.workspace import Workspace
 from lary_schema.base import ContractError
@@ -333,7 +333,7 @@ def test_leftovers(context: Any, workspace: Workspace) -> None:
 
 def test_every_file_of_checks_is_run() -> None:
     folder = Path(doctor.__file__).parent
-    helpers = {"__init__", "check", "engine_facts"}
+    helpers = {"__init__", "check", "engine_facts", "command"}
     assert {check.NAME for check in CHECKS} == {p.stem for p in folder.glob("*.py")} - helpers
 
 

@@ -2,9 +2,10 @@
 
 from lary_orch.catalog.cards import repository
 from lary_orch.catalog.source import ImageSource
-from lary_orch.doctor.check import Context, Finding, worst
-from lary_orch.doctor.engine_facts import Engine
 from lary_orch.runtimes.images import SOURCE_LABEL, Recipes, how_to_get, reference
+
+from lary_doctor.check import Context, Finding, worst
+from lary_doctor.engine_facts import Engine
 
 NAME = "images"
 

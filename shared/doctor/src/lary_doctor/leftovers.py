@@ -1,9 +1,9 @@
 """Is something lying about that nobody will need?"""
 
+from lary_orch.run.cleaning import leftovers
 from lary_terminal.tables import size_text
 
-from lary_orch.doctor.check import Context, Finding
-from lary_orch.run.cleaning import leftovers
+from lary_doctor.check import Context, Finding
 
 NAME = "leftovers"
 

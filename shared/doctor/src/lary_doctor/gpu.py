@@ -6,7 +6,7 @@ from lary_schema.engine_gpu import REMEDY
 from lary_schema.gpus import QUERY, find_gpus
 from lary_terminal.tables import size_text
 
-from lary_orch.doctor.check import Context, Finding
+from lary_doctor.check import Context, Finding
 
 NAME = "gpu"
 
