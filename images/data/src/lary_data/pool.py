@@ -9,10 +9,9 @@ from typing import Any, Generic, NamedTuple, TypeVar
 
 import cv2
 from lary_schema.events import TRANSIENT
-from lary_worker import processes
 from lary_worker.faults import RowFaultError, detail_of, from_os_error
 from lary_worker.parent import die_with_parent
-from lary_worker.processes import Child, End, Processes, Stage
+from lary_worker.processes import Child, End, Processes, Reply
 
 Task = TypeVar("Task")
 Result = TypeVar("Result")
@@ -87,12 +86,14 @@ def _start(function: Callable[[Any], Any]) -> Child[list[Any]]:
     return Child(ours, process, ended)
 
 
-def _send(pipe: Connection, task: list[Any]) -> None:
-    pipe.send(task[0])
+def _send(pipe: Connection, tasks: list[list[Any]]) -> None:
+    """One task, in a list as above: none is given in advance."""
+    ((task,),) = tasks
+    pipe.send(task)
 
 
-def _receive(pipe: Connection) -> Stage | processes.Reply:
-    return processes.Reply(*pipe.recv())
+def _receive(pipe: Connection) -> list[Reply]:
+    return [Reply(*pipe.recv())]
 
 
 def _serve(pipe: Connection, function: Callable[[Any], Any], parent: int) -> None:

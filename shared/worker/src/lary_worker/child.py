@@ -1,13 +1,14 @@
 """A decode process: `python -m lary_worker.child`, started by `pool` alone. `serve` is for others that decode alike.
 
-It talks JSON over a pipe: one task in, its stage and one reply out, the row itself in shared memory. It ends with
-its parent, by the pipe's end or, in the middle of a row, by the kernel.
+It talks JSON over a pipe: tasks in, replies out, in their order, the rows themselves and how far each is in shared
+memory. It ends with its parent, by the pipe's end or, in the middle of a row, by the kernel.
 """
 
 import json
 import sys
+import time
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,8 @@ from numpy.typing import NDArray
 from lary_worker import decode, registry
 from lary_worker.faults import RowFaultError, detail_of
 from lary_worker.parent import die_with_parent
-from lary_worker.slots import map_memory
+from lary_worker.processes import IN_ADVANCE_S
+from lary_worker.slots import Memory, State, map_memory
 
 Fill = Callable[[Mapping[str, Any], NDArray[np.uint8], NDArray[Any]], None]
 """Task, its frames (T, H, W, 3), its slot: makes of the frames what the slot is to hold."""
@@ -38,30 +40,45 @@ def serve(arguments: list[str], make: Callable[[dict[str, Any]], Fill]) -> int:
     die_with_parent(settings["parent"])
     cv2.setNumThreads(1)
     spec = TensorSpec.parse(settings["spec"], "settings")
-    slots = map_memory(int(arguments[1]), spec, settings["slots"])
+    memory = map_memory(int(arguments[1]), spec, settings["slots"])
     fill = make(settings)
     with Connection(int(arguments[0])) as pipe:
-        pipe.send_bytes(b"{}")
+        pipe.send_bytes(b"[]")
         while True:
             try:
-                task = json.loads(pipe.recv_bytes())
+                tasks = json.loads(pipe.recv_bytes())
             except EOFError:
                 return 0
-            pipe.send_bytes(json.dumps(_reply(task, fill, slots, settings, pipe)).encode())
+            for replies in _together(_reply(task, fill, memory, settings) for task in tasks):
+                pipe.send_bytes(json.dumps(replies).encode())
 
 
-def _reply(
-    task: dict[str, Any], fill: Fill, slots: NDArray[Any], settings: dict[str, Any], pipe: Connection
-) -> dict[str, Any]:
+def _together(replies: Iterator[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:
+    """Replies are kept back for a moment: a message costs more than a small row."""
+    some: list[dict[str, Any]] = []
+    sent = time.monotonic()
+    for reply in replies:
+        some.append(reply)
+        # What failed is nowhere but in its reply.
+        if "reason" in reply or time.monotonic() - sent >= IN_ADVANCE_S:
+            yield some
+            some, sent = [], time.monotonic()
+    if some:
+        yield some
+
+
+def _reply(task: dict[str, Any], fill: Fill, memory: Memory, settings: dict[str, Any]) -> dict[str, Any]:
+    slot = task["slot"]
     try:
         frames, clamped = _frames(task, settings["mode"], settings["decoder"])
         # For whoever has to say what hung or died.
-        pipe.send_bytes(b'{"stage": "preprocess"}')
-        fill(task, frames, slots[task["slot"]])
+        memory.states[slot] = State.PREPROCESSING
+        fill(task, frames, memory.rows[slot])
     except RowFaultError as fault:
         return {"reason": fault.reason, "detail": fault.detail}
     except MemoryError:
         return {"reason": "out_of_memory", "detail": f"{' and '.join(task['names'])}: out of memory"}
+    memory.states[slot] = State.DONE_CLAMPED if clamped else State.DONE
     return {"clamped": clamped}
 
 

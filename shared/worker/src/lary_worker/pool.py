@@ -24,10 +24,12 @@ from numpy.typing import NDArray
 
 from lary_worker.faults import StalledRowsError
 from lary_worker.processes import Child, End, Processes, Reply, Stage
-from lary_worker.slots import make_memory, map_memory
+from lary_worker.slots import State, make_memory, map_memory
 
 _HUNG_ROWS = 4
 """Rows in a row that take too long, until that is no longer these rows' fault. See `_Hang`."""
+_IN_ADVANCE = 16
+"""Rows that a process has at a time, at most: small images take less time than a message."""
 
 
 class Decoded(NamedTuple):
@@ -160,7 +162,8 @@ class DecodePool:
     def _run(self) -> None:
         try:
             config = self._config
-            processes = Processes(self._start, self._send, _receive, config.workers, config.row_timeout_s)
+            in_advance = max(1, min(_IN_ADVANCE, config.slots // (2 * config.workers)))
+            processes = Processes(self._start, self._send, _receive, config.workers, config.row_timeout_s, in_advance)
             try:
                 while not self._stopping:
                     processes.feed(self._next)
@@ -196,7 +199,16 @@ class DecodePool:
                 return process.wait(seconds)
             return None
 
-        return Child(ours, process, ended)
+        return Child(ours, process, ended, self._look)
+
+    def _look(self, numbered: _Numbered) -> Stage | Reply | None:
+        state = self._memory.states[self._slot(numbered)]
+        if state >= State.DONE:
+            return Reply(bool(state == State.DONE_CLAMPED))
+        return Stage("preprocess") if state == State.PREPROCESSING else None
+
+    def _slot(self, numbered: _Numbered) -> int:
+        return numbered.number % self._config.slots
 
     def _next(self) -> _Numbered | None:
         """The next row to decode, as far as there is memory for rows."""
@@ -210,15 +222,17 @@ class DecodePool:
             self._put(self._given - 1, task)
         return None
 
-    def _send(self, pipe: Connection, numbered: _Numbered) -> None:
-        message = numbered.task._asdict() | {"slot": numbered.number % self._config.slots}
-        pipe.send_bytes(json.dumps(message).encode())
+    def _send(self, pipe: Connection, some: list[_Numbered]) -> None:
+        slots = [self._slot(numbered) for numbered in some]
+        self._memory.states[slots] = State.GIVEN
+        tasks = [numbered.task._asdict() | {"slot": slot} for numbered, slot in zip(some, slots, strict=True)]
+        pipe.send_bytes(json.dumps(tasks).encode())
 
     def _finish(self, end: End[_Numbered]) -> None:
         number, row, reply = end.task.number, end.task.task.row, end.reply
         self._hang.note(end)
         if reply.cause is None:
-            self._put(number, Decoded(row, self._memory[number % self._config.slots], reply.value))
+            self._put(number, Decoded(row, self._memory.rows[self._slot(end.task)], reply.value))
         else:
             reason, detail = reply.cause, reply.detail
             if reason in ("timeout", "killed", "crashed"):
@@ -268,8 +282,6 @@ class _Hang:
         )
 
 
-def _receive(pipe: Connection) -> Stage | Reply:
-    message = json.loads(pipe.recv_bytes())
-    if "stage" in message:
-        return Stage(message["stage"])
-    return Reply(message.get("clamped"), message.get("reason"), message.get("detail", ""))
+def _receive(pipe: Connection) -> list[Reply]:
+    replies = json.loads(pipe.recv_bytes())
+    return [Reply(reply.get("clamped"), reply.get("reason"), reply.get("detail", "")) for reply in replies]
