@@ -11,6 +11,7 @@ import os
 import shutil
 import sys
 from collections.abc import Callable, Iterator
+from functools import cache
 from importlib.metadata import EntryPoint, entry_points
 from importlib.resources import files
 from pathlib import Path
@@ -120,6 +121,7 @@ def served(key: str) -> tuple[type[Model], ModelCard]:
     return model, model.resolve(card, key)
 
 
+@cache
 def _declared(key: str) -> tuple[EntryPoint, ModelCard] | None:
     for point in entry_points(group="lary.models"):
         image = ImageCard.load(Path(str(files(point.module.split(".")[0]) / "image.yaml")))
