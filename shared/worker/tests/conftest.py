@@ -243,6 +243,7 @@ TOYS = {
     "no-memory": "NoMemory",
     "killed": "Killed",
 }
+PYTHON = sys.executable
 COLOURS = [(30, 60, 90), (90, 200, 60), (10, 10, 200), (120, 120, 120), (200, 220, 180)]
 RED = (230, 10, 10)
 
@@ -403,11 +404,13 @@ class Bench:
         } | changes  # fmt: skip
         return ExtractJob(**fields)
 
-    def start(self, job: ExtractJob, name: str = "job.json", stdin: int | None = None) -> "subprocess.Popen[str]":
-        """The worker as a process."""
+    def start(
+        self, job: ExtractJob, name: str = "job.json", stdin: int | None = None, *, warm: bool = False
+    ) -> "subprocess.Popen[str]":
+        """The worker as a process, with decode processes of its own; `warm`: all of them are forks of a warm one."""
         path = self.root / "job" / name
         path.write_text(job.to_json(), encoding="utf-8")
-        command = [sys.executable, "-m", "lary_worker", "extract", "--job", str(path)]
+        command = [sys.executable if warm else PYTHON, "-m", "lary_worker", "extract", "--job", str(path)]
         return subprocess.Popen(command, text=True, stdin=stdin, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
 
     def finish(self, process: "subprocess.Popen[str]") -> Done:
@@ -416,12 +419,12 @@ class Bench:
         assert None not in events, out
         return Done(process.returncode, events, err)
 
-    def run(self, job: ExtractJob) -> Done:
+    def run(self, job: ExtractJob, *, warm: bool = False) -> Done:
         """Run the worker as a process to its end."""
-        return self.finish(self.start(job))
+        return self.finish(self.start(job, warm=warm))
 
     def extract(self, job: ExtractJob) -> Done:
-        """Do the job in this process (its decode processes are real)."""
+        """Do the job in this process; its decode processes are forks of a warm one."""
         events: list[Any] = []
         code = run_command(lambda: extract(job, events.append), events.append, job.id)
         return Done(code, events, "")
@@ -456,7 +459,10 @@ def bench_in(root: Path, patch: pytest.MonkeyPatch) -> Bench:
 
 
 @pytest.fixture
-def bench(tmp_path: Path, toy_registry: None, torch_settings: None, monkeypatch: pytest.MonkeyPatch) -> Bench:
+def bench(
+    tmp_path: Path, toy_registry: None, torch_settings: None, warm_python: Path, monkeypatch: pytest.MonkeyPatch
+) -> Bench:
+    monkeypatch.setattr(sys, "executable", str(warm_python))
     return bench_in(tmp_path, monkeypatch)
 
 
@@ -487,3 +493,9 @@ class Media:
 @pytest.fixture
 def media() -> type[Media]:
     return Media
+
+
+@pytest.fixture
+def cold_decode_processes(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Decode processes that start as everywhere: an interpreter that imports. Where their birth is what is tested."""
+    monkeypatch.setattr(sys, "executable", PYTHON)

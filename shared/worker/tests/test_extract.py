@@ -372,7 +372,7 @@ def test_jobs_one_after_the_other_in_a_process(bench: Any, media: Any, monkeypat
     jobs = [bench.job("noisy", id=f"job{n}", store=f"{n}.zarr") for n in range(2)]
     jobs += [bench.job("mean", id="job2", store="2.zarr"), bench.job("raises", id="job3", store="3.zarr")]
     monkeypatch.setenv("LARY_MORE_JOBS", "1")
-    worker = bench.start(jobs[0], "job0.json", stdin=subprocess.PIPE)
+    worker = bench.start(jobs[0], "job0.json", stdin=subprocess.PIPE, warm=True)
     messages = []
     for number, job in list(enumerate(jobs))[1:]:
         path = bench.root / "job" / f"job{number}.json"

@@ -60,7 +60,7 @@ def test_stdout_is_events_alone(bench: Any, media: Any) -> None:
 
 def test_refusals_are_exit_codes(bench: Any, media: Any) -> None:
     bench.clips([media.red])
-    done = bench.run(bench.job("nan", max_failed=0))
+    done = bench.run(bench.job("nan", max_failed=0), warm=True)
     assert done.code == ExitCode.TOO_MANY_FAILED
     assert done.message in done.stderr
 
@@ -108,7 +108,8 @@ def test_two_workers_at_once(bench: Any, media: Any) -> None:
     assert bench.extract(bench.job("slow")).code == 0
     alone = bench.tree()
     (bench.root / "latents" / "latents.zarr").rename(bench.root / "latents" / "alone.zarr")
-    both = [bench.start(bench.job("slow", shards=shards), f"{shards[0]}.json") for shards in ([0, 2, 4], [1, 3])]
+    halves = [bench.job("slow", shards=shards) for shards in ([0, 2, 4], [1, 3])]
+    both = [bench.start(half, f"{half.shards[0]}.json", warm=True) for half in halves]
     assert [bench.finish(process).code for process in both] == [0, 0]
     assert bench.tree() == alone
 
@@ -117,7 +118,7 @@ def test_two_workers_at_once(bench: Any, media: Any) -> None:
 def test_the_second_of_two_runs_waits_and_takes_what_the_first_did(bench: Any, media: Any, locks: str) -> None:
     bench.clips(media.colours * 2)
     job = bench.job("slow", locks=locks)
-    first = bench.start(job, "first.json")
+    first = bench.start(job, "first.json", warm=True)
     wait_for(first, "started")
     done = bench.extract(job)
     assert bench.finish(first).code == 0
@@ -140,7 +141,7 @@ def test_what_a_killed_run_leaves_is_done_by_the_one_that_waited(bench: Any, med
     first = bench.start(job, "first.json")
     wait_for(first, "started")
     first.send_signal(signal.SIGSTOP)
-    second = bench.start(job, "second.json")
+    second = bench.start(job, "second.json", warm=True)
     wait_for(second, "warning")
     first.kill()
     first.communicate()

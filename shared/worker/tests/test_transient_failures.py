@@ -113,7 +113,9 @@ def decode_processes() -> list[int]:
 
 
 @pytest.mark.parametrize("seed", range(2))
-def test_decode_processes_killed_at_any_moment_lose_no_row(bench: Any, media: Any, seed: int) -> None:
+def test_decode_processes_killed_at_any_moment_lose_no_row(
+    bench: Any, media: Any, seed: int, cold_decode_processes: None
+) -> None:
     """While they start, too: some kills come within milliseconds of the process's birth."""
     bench.clips([*media.colours, media.red] * 6)
     job = bench.job("slow", workers=2, shard_rows=9)
