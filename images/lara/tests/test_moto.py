@@ -17,7 +17,7 @@ from lary_lara.pictures import GAP, SIDE
 from lary_parts.encoders import MaeEncoder, make_encoder
 from lary_parts.layers import Stack
 from lary_parts.quantiser import UNUSED_STEPS, VectorQuantiser, quantiser_loss
-from lary_parts.settings import Quantiser
+from lary_parts.settings import PIXELS, Quantiser
 from lary_schema.base import ContractError, WeightsError
 from lary_schema.cards import ModelCard
 from lary_schema.training import Recipe, TrainedCard
@@ -263,7 +263,7 @@ def test_the_latent_changes_with_each_of_its_frames_and_no_other(target_input: s
     made = trainee(target_input=target_input, encoder=encoder, size=32)
     card = made.card(made.recipe)
     model = Moto(card.model_copy(update={"pattern": None}), "video", "embed")
-    model._place(built(made), 1, CPU, torch.float32)
+    model.use(built(made), made.config.codes, 1, CPU, torch.float32)
     clip = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (1, 9, 32, 32, 3), np.uint8))
     before = model.encode(clip, np.array([0])).tokens[0]
     for frame in range(9):
@@ -608,7 +608,7 @@ def test_another_convention_is_another_card_and_another_latent(folder: Path) -> 
     frames = [n.pixels(pairs(np.arange(4))) for n in networks]
     assert frames[1].min() >= 0
     assert frames[1].max() <= 1
-    mean, std = (frames[0].new_tensor(v)[:, None, None] for v in checkpoint.PIXELS["imagenet"].values())
+    mean, std = (frames[0].new_tensor(v)[:, None, None] for v in PIXELS["imagenet"].values())
     torch.testing.assert_close(frames[0] * std + mean, frames[1])
 
 

@@ -11,7 +11,7 @@ from lary_latentvla.action_tokenizer import ActionTokenizerTrainee, ActionTokens
 from lary_latentvla.tokenizer_checkpoint import load_released, load_tokenizer
 from lary_latentvla.tokenizer_facts import RELEASED, TokenizerConfig
 from lary_latentvla.tokenizer_measures import Simple, jerk, kmeans, levels, uniform, usage
-from lary_latentvla.tokenizer_network import ActionTokenizer, Codebook
+from lary_latentvla.tokenizer_network import ActionTokenizer, RunningCodebook
 from lary_schema.base import ContractError, WeightsError
 from lary_schema.jobs import WeightFile
 from lary_schema.training import Recipe, TrainedCard
@@ -129,8 +129,8 @@ def test_terms_are_those_that_it_computes(losses: dict[str, float]) -> None:
 # --- the codebook ----------------------------------------------------------------------------------
 
 
-def codebook(**config: Any) -> Codebook:
-    made = Codebook(TokenizerConfig.model_validate(SMALL | config))
+def codebook(**config: Any) -> RunningCodebook:
+    made = RunningCodebook(TokenizerConfig.model_validate(SMALL | config))
     made.draw(np.random.default_rng(0))
     return made
 

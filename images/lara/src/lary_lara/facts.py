@@ -1,18 +1,14 @@
 """What recipes may say of a latent motion tokenizer, and what its card says. Without torch."""
 
-from typing import Any, Literal, Self
+from typing import Literal, Self
 
-from lary_parts.settings import ENCODER_WEIGHTS, Convention, EncoderKey, Quantiser, check_encoder
+from lary_parts.pairs import pair_card
+from lary_parts.settings import Convention, EncoderKey, Quantiser, check_encoder
 from lary_schema.base import Document
-from lary_schema.cards import Mode, ModelCard, ModeSpec, TensorSpec, WeightSpec
-from lary_schema.trained import CHECKPOINT
+from lary_schema.cards import ModelCard, WeightSpec
 from lary_schema.training import Recipe
 from pydantic import Field, model_validator
 
-VARIANTS = ("embed", "codebook", "onehot")
-"""Of the read-out: before the quantiser (the default), the nearest code's vector, its number as a one-hot vector."""
-CLIP_FRAMES = 9
-"""Sampled frames of a clip in `video` mode."""
 LPIPS_TERM = "lpips"
 
 LPIPS_WEIGHTS = WeightSpec(
@@ -69,52 +65,12 @@ class MotoConfig(Document):
         return self
 
 
-def parse_config(config: dict[str, Any], where: str) -> MotoConfig:
-    """The tokenizer's part of a recipe. Raises ContractError naming unknown keys and values that do not fit."""
-    return MotoConfig.parse(config, where)
-
-
-def preprocessing_id(config: MotoConfig) -> str:
-    """Names what pixels go through."""
-    return f"area-{config.size}-{config.pixel_convention}"
-
-
-def _modes(config: MotoConfig, dt: int, variant: str) -> dict[Mode, ModeSpec]:
-    width = config.codes if variant == "onehot" else config.code_width
-
-    def spec(frames: int, pairs: int, time_axis: bool) -> ModeSpec:
-        return ModeSpec(
-            input=TensorSpec(shape=(frames, config.size, config.size, 3), dtype="uint8"),
-            tokens=(pairs, config.queries, width),
-            indices=(pairs, config.queries),
-            time_axis=time_axis,
-        )
-
-    modes: dict[Mode, ModeSpec] = {"image": spec(2, 1, False)}
-    if dt < CLIP_FRAMES:
-        modes["video"] = spec(CLIP_FRAMES, CLIP_FRAMES - dt, True)
-    return modes
-
-
 def model_card(recipe: Recipe, config: MotoConfig) -> ModelCard:
-    """The facts of what a recipe trains. Of clips every pair of frames `dt` apart gives a time step."""
-    encoder = ENCODER_WEIGHTS.get(config.encoder)
-    perceptual = (LPIPS_WEIGHTS,) if LPIPS_TERM in recipe.losses else ()
-    dt = recipe.dt or 1
-    # Optional, since it is no file that a user provides: the plan adds the folder of the training.
-    checkpoint = WeightSpec(name=CHECKPOINT, path=CHECKPOINT, optional=True, license="that of its training data")
-    return ModelCard(
-        key=recipe.key,
-        title=recipe.title,
-        paradigm="general-lam",
-        modes=_modes(config, dt, "embed"),
-        variants=VARIANTS,
-        variant_modes={"onehot": _modes(config, dt, "onehot")},
-        preprocessing=preprocessing_id(config),
-        draws=False,
-        revision=1,
-        batch_size=64 if encoder is None else 16,
-        weights=(checkpoint, *((encoder,) if encoder else ()), *perceptual),
-        license="that of its training data",
+    """The facts of what a recipe trains."""
+    return pair_card(
+        recipe,
+        config,
+        config.queries,
+        weights=(LPIPS_WEIGHTS,) if LPIPS_TERM in recipe.losses else (),
         source="trained here; after Moto (Chen et al., ICCV 2025) and LARA (2026)",
     )

@@ -9,7 +9,7 @@ from lary_parts.settings import check_losses
 from lary_schema.base import ContractError, WeightsError
 from lary_trainer.trainee import Batch, Facts, Outputs, Trainee
 
-from lary_lara.facts import LPIPS_TERM, MotoConfig, model_card, parse_config
+from lary_lara.facts import LPIPS_TERM, MotoConfig, model_card
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -42,7 +42,7 @@ class MotoTrainee(Trainee):
     @classmethod
     def read_config(cls, recipe: Recipe) -> MotoConfig:
         """The tokenizer's sizes and switches. Raises ContractError for what it does not know."""
-        return parse_config(recipe.config, f"recipe {recipe.key}: config")
+        return MotoConfig.parse(recipe.config, f"recipe {recipe.key}: config")
 
     @classmethod
     def card(cls, recipe: Recipe) -> ModelCard:

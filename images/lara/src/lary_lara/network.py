@@ -6,34 +6,18 @@ the frozen encoder, P patches of the decoder, Q queries, W width, D width of a c
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import torch
 from lary_parts.encoders import FrameEncoder, draw_weights
 from lary_parts.layers import EPS, Stack, sines
+from lary_parts.pair_network import Latent, PairNetwork, carried
 from lary_parts.quantiser import VectorQuantiser
 from lary_trainer.chance import stream
-from lary_worker.preprocessing import imagenet_normalised, unit_range
 from torch import Tensor, nn
 
 from lary_lara.facts import MotoConfig
 
 RESIDUAL_START = 0.1
 """Factor of the last layer's first weights where the decoder gives what changes."""
-FROZEN = "image_encoder."
-"""Prefix of tensors that no checkpoint of ours holds."""
-
-
-@dataclass(frozen=True)
-class Latent:
-    """Of B pairs."""
-
-    embeddings: Tensor
-    """(B, Q, D): before the quantiser."""
-    codes: Tensor
-    """(B, Q, D): the codebook's nearest vectors."""
-    indices: Tensor
-    """(B, Q) int64."""
 
 
 class _FormerEmbeddings(nn.Module):
@@ -135,8 +119,8 @@ class Decoder(nn.Module):
         return frame + predicted if self.residual else predicted
 
 
-class Tokenizer(nn.Module):
-    """The whole of it. `image_encoder` is frozen and never in a file of ours."""
+class Tokenizer(PairNetwork):
+    """The whole of it."""
 
     def __init__(self, config: MotoConfig, encoder: FrameEncoder) -> None:
         super().__init__()
@@ -149,20 +133,13 @@ class Tokenizer(nn.Module):
         self.vq_up_resampler = nn.Sequential(nn.Linear(codes, codes), nn.Tanh(), nn.Linear(codes, width))
         self.decoder = Decoder(config)
 
-    def pixels(self, frames: Tensor) -> Tensor:
-        """uint8 (..., S, S, 3) -> (..., 3, S, S) in the pixel convention of the config."""
-        scale = imagenet_normalised if self.config.pixel_convention == "imagenet" else unit_range
-        return scale(frames).movedim(-1, -3).to(self.dtype)
+    @property
+    def settings(self) -> MotoConfig:
+        return self.config
 
     @property
     def dtype(self) -> torch.dtype:
         return self.m_former.embeddings.sep_token.dtype
-
-    def features(self, frames: Tensor) -> Tensor:
-        """(B, 3, S, S) -> (B, N, F), without gradient."""
-        with torch.no_grad():
-            result: Tensor = self.image_encoder(frames)
-        return result
 
     def embed(self, first: Tensor, target: Tensor) -> Tensor:
         """Features (B, N, F) of both frames -> (B, Q, D), before the quantiser."""
@@ -184,13 +161,7 @@ class Tokenizer(nn.Module):
 
     def carried(self, latent: Latent) -> Tensor:
         """(B, Q, D): what the decoder reads, with the gradient of its codes passed straight to the embeddings."""
-        if not self.vector_quantizer.quantises:
-            return latent.embeddings
-        return latent.embeddings + (latent.codes - latent.embeddings).detach()
-
-    def kept_state(self) -> dict[str, Tensor]:
-        """What a checkpoint holds: everything but the frozen encoder."""
-        return {name: t for name, t in self.state_dict().items() if not name.startswith(FROZEN)}
+        return carried(self.vector_quantizer, latent)
 
 
 def make_tokenizer(config: MotoConfig, encoder: FrameEncoder, seed: int) -> Tokenizer:

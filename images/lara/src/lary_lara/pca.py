@@ -8,11 +8,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Self
 
 from lary_parts.frames import resize_area
+from lary_parts.pair_model import FramesModel
+from lary_parts.pairs import DATA_LICENSE, checkpoint_weight, pair_modes
 from lary_schema.base import ContractError, Document, WeightsError
-from lary_schema.cards import Mode, ModelCard, ModeSpec, TensorSpec, WeightSpec
-from lary_schema.trained import CHECKPOINT
+from lary_schema.cards import ModelCard
 from lary_schema.training import CONFIG_FILE, MODEL_FILE, Recipe
-from lary_trainer.trained import TrainedModel
 from lary_trainer.trainee import Batch, Facts, Outputs, Trainee
 from lary_worker import Latents, Weights
 from pydantic import Field, model_validator
@@ -27,9 +27,6 @@ if TYPE_CHECKING:
     from torch import nn
 
     from lary_lara.pca_network import Components
-
-CLIP_FRAMES = 9
-"""Sampled frames of a clip in `video` mode."""
 
 
 class PcaConfig(Document):
@@ -108,19 +105,13 @@ class PcaTrainee(Trainee):
         return dict(_components(network).state_dict()), config | self.config.model_dump()
 
 
-class Pca(TrainedModel):
+class Pca(FramesModel):
     """A latent of one token: the components of the difference, each over its deviation in training."""
 
-    def preprocess(self, frames: NDArray[np.uint8]) -> NDArray[Any]:
-        """-> uint8 (T, size, size, 3)."""
-        return resize_area(frames, self.spec.input.shape[1])
-
     def load(self, weights: Weights, device: torch.device, dtype: torch.dtype, seed: int) -> None:
-        if CHECKPOINT not in weights:
-            raise WeightsError(f"model {self.card.key} needs the folder of its training, as weights {CHECKPOINT!r}")
+        folder = self.checkpoint(weights)
         from lary_worker.checkpoints import load_strict, read_config, read_state
 
-        folder = weights[CHECKPOINT]
         network = self._empty()
         load_strict(network, read_state(folder / MODEL_FILE), folder / MODEL_FILE)
         self._place(network, read_config(folder / CONFIG_FILE).get("dt"), device)
@@ -161,28 +152,17 @@ def _components(network: nn.Module) -> Components:
 
 
 def _card(recipe: Recipe, config: PcaConfig) -> ModelCard:
-    dt = recipe.dt or 1
-
-    def spec(frames: int, pairs: int, time_axis: bool) -> ModeSpec:
-        image = TensorSpec(shape=(frames, config.size, config.size, 3), dtype="uint8")
-        return ModeSpec(input=image, tokens=(pairs, 1, config.components), time_axis=time_axis)
-
-    modes: dict[Mode, ModeSpec] = {"image": spec(2, 1, False)}
-    if dt < CLIP_FRAMES:
-        modes["video"] = spec(CLIP_FRAMES, CLIP_FRAMES - dt, True)
-    # Optional, since it is no file that a user provides: the plan adds the folder of the training.
-    checkpoint = WeightSpec(name=CHECKPOINT, path=CHECKPOINT, optional=True, license="that of its training data")
     return ModelCard(
         key=recipe.key,
         title=recipe.title,
         paradigm="baseline",
-        modes=modes,
+        modes=pair_modes(config.size, recipe.dt or 1, 1, config.components, coded=False),
         variants=("embed",),
         preprocessing=f"area-{config.size}",
         draws=False,
         revision=1,
         batch_size=256,
-        weights=(checkpoint,),
-        license="that of its training data",
+        weights=(checkpoint_weight(),),
+        license=DATA_LICENSE,
         source="trained here: principal components of the difference of the frames",
     )

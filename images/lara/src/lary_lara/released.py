@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from lary_parts.pairs import preprocessing_id
 from lary_schema.base import ContractError
 from lary_schema.cards import ModelCard
 from lary_worker import Weights
 
 from lary_lara.extract import Moto
-from lary_lara.facts import MotoConfig, preprocessing_id
+from lary_lara.facts import MotoConfig
 
 if TYPE_CHECKING:
     import torch
@@ -55,11 +56,11 @@ class Released(Moto):
         config = released_config(self.card)
         network = self._make(config, make_encoder(config, weights[ENCODER]))
         load_state(network, read_state(weights[TOKENIZER]), weights[TOKENIZER])
-        self._place(network, 1, device, dtype)
+        self.use(network, config.codes, 1, device, dtype)
 
     def random_weights(self, device: torch.device, dtype: torch.dtype, seed: int) -> None:
         """A small network of the release's shapes."""
         from lary_parts.encoders import make_encoder
 
         config = TINY.model_copy(update={"pixel_convention": released_config(self.card).pixel_convention})
-        self._place(self._make(config, make_encoder(config, None)), 1, device, dtype)
+        self.use(self._make(config, make_encoder(config, None)), config.codes, 1, device, dtype)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from lary_schema.base import ContractError, WeightsError
-from lary_schema.trained import CHECKPOINT
 from lary_trainer.trained import TrainedModel
 from lary_trainer.trainee import Batch, Facts, Outputs, Trainee
 from lary_worker import Latents
@@ -204,12 +203,10 @@ class ActionTokens(TrainedModel):
         raise ContractError(f"model {self.card.key} reads actions, no frames")
 
     def load(self, weights: Weights, device: torch.device, dtype: torch.dtype, seed: int) -> None:
-        if CHECKPOINT not in weights:
-            raise WeightsError(f"model {self.card.key} needs the folder of its training, as weights {CHECKPOINT!r}")
         from lary_latentvla.tokenizer_checkpoint import load_tokenizer
 
         # Always in float32: a code's number must not depend on the precision that is asked for.
-        network, self.range, _ = load_tokenizer(weights[CHECKPOINT])
+        network, self.range, _ = load_tokenizer(self.checkpoint(weights))
         self.network = network.to(device)
 
     def encode(self, batch: torch.Tensor, rows: NDArray[np.int64]) -> Latents:

@@ -5,9 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from lary_parts.frames import resize_area
+from lary_parts.pair_model import FramesModel
 from lary_schema.base import ContractError, WeightsError
-from lary_schema.trained import CHECKPOINT
-from lary_trainer.trained import TrainedModel
 from lary_trainer.trainee import Batch, Facts, Outputs, Trainee
 from lary_worker import Latents
 
@@ -229,20 +228,14 @@ class LatentVlaTrainee(Trainee):
         return vla.kept_state(), config_document(self.recipe.key, self.config, self.parts, self.range)
 
 
-class LatentVla(TrainedModel):
+class LatentVla(FramesModel):
     """A trained policy as a model of frames: its hidden states at the placeholders, of a pair's first frame alone, with
     an empty instruction."""
 
-    def preprocess(self, frames: NDArray[np.uint8]) -> NDArray[Any]:
-        """-> uint8 (T, size, size, 3)."""
-        return resize_area(frames, self.spec.input.shape[1])
-
     def load(self, weights: Weights, device: torch.device, dtype: torch.dtype, seed: int) -> None:
-        if CHECKPOINT not in weights:
-            raise WeightsError(f"model {self.card.key} needs the folder of its training, as weights {CHECKPOINT!r}")
         from lary_latentvla.vla_build import load_network
 
-        self.network = load_network(weights[CHECKPOINT], weights.get("backbone")).to(device, dtype).eval()
+        self.network = load_network(self.checkpoint(weights), weights.get("backbone")).to(device, dtype).eval()
 
     def random_weights(self, device: torch.device, dtype: torch.dtype, seed: int) -> None:
         """A drawn network of the shapes of the family's example."""

@@ -7,9 +7,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from lary_schema.base import ContractError, Document, WeightsError
-from lary_schema.training import CONFIG_FILE, MODEL_FILE
-from lary_worker.checkpoints import State, load_strict, read_config, read_state
+from lary_parts.checkpoints import read_document
+from lary_schema.base import Document, WeightsError
+from lary_schema.training import MODEL_FILE
+from lary_worker.checkpoints import State, load_strict, read_state
 
 from lary_latentvla.action_range import ActionRange
 from lary_latentvla.tokenizer_facts import TokenizerConfig
@@ -40,20 +41,9 @@ def config_document(
     return document.model_dump(mode="json")
 
 
-def read_document(folder: Path) -> TokenizerDocument:
-    """Of a checkpoint's folder. Raises WeightsError where it is missing or not valid."""
-    path = folder / CONFIG_FILE
-    try:
-        return TokenizerDocument.parse(read_config(path), str(path))
-    except WeightsError:
-        raise
-    except ContractError as error:
-        raise WeightsError(str(error)) from None
-
-
 def load_tokenizer(folder: Path) -> tuple[ActionTokenizer, ActionRange, TokenizerDocument]:
     """A trained one on the CPU, with the range of its training rows. Raises WeightsError."""
-    document = read_document(folder)
+    document = read_document(folder, TokenizerDocument)
     network = ActionTokenizer(document.tokenizer, document.shape[1])
     load_state(network, folder / MODEL_FILE)
     return network.eval(), ActionRange.parse(document.range), document
@@ -79,7 +69,7 @@ def load_released(network: ActionTokenizer, folder: Path) -> None:
 
 def load_start(network: ActionTokenizer, actions: ActionRange, folder: Path) -> None:
     """Go on from a checkpoint. Raises WeightsError naming what differs."""
-    document = read_document(folder)
+    document = read_document(folder, TokenizerDocument)
     one, other = document.tokenizer.model_dump(), network.config.model_dump()
     differing = [f"{name} {one[name]}, here {other[name]}" for name in _FIXED if one[name] != other[name]]
     if document.shape[1] != network.dimensions:

@@ -2,9 +2,9 @@
 
 from typing import Any, Literal, Self
 
+from lary_parts.pairs import DATA_LICENSE, checkpoint_weight
 from lary_schema.base import ContractError, Document
-from lary_schema.cards import ModelCard, WeightSpec
-from lary_schema.trained import CHECKPOINT
+from lary_schema.cards import ModelCard
 from lary_schema.training import Recipe
 from pydantic import Field, model_validator
 
@@ -75,7 +75,6 @@ def read_config(recipe: Recipe) -> TokenizerConfig:
 
 def model_card(recipe: Recipe) -> ModelCard:
     """The facts of what a recipe trains. It reads actions and no frames, so it has no mode of frames."""
-    checkpoint = WeightSpec(name=CHECKPOINT, path=CHECKPOINT, optional=True, license="that of its training data")
     return ModelCard(
         key=recipe.key,
         title=recipe.title,
@@ -86,7 +85,7 @@ def model_card(recipe: Recipe) -> ModelCard:
         draws=False,
         revision=1,
         batch_size=256,
-        weights=(checkpoint,),
-        license="that of its training data",
+        weights=(checkpoint_weight(),),
+        license=DATA_LICENSE,
         source="trained here; after From Pixels to Tokens (2026), action tokenizer",
     )

@@ -10,11 +10,11 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from lary_parts.quantiser import SMOOTHING, Codebook
 from torch import Tensor, nn
 
 from lary_latentvla.tokenizer_facts import TokenizerConfig
 
-SMOOTHING = 1e-5
 DILATIONS = (1, 2, 4)
 WATCHED_AFTER = 50
 """Steps after which the fewest codes of a batch are of interest."""
@@ -60,90 +60,65 @@ class Decoder(nn.Module):
         return actions
 
 
-class Codebook(nn.Module):
+class RunningCodebook(Codebook):
     """K codes that follow the running means of what is assigned to them.
 
-    Persistent, so that they lie in states: `started`, `steps_on`, `unused` (K,), `fewest` of the batches' codes.
+    Persistent, so that they lie in states: `started`, `steps_on`, `unused_steps` (K,), `fewest` of the batches' codes.
     """
 
     embedding: Tensor
-    cluster_size: Tensor
     ema_w: Tensor
-    started: Tensor
     steps_on: Tensor
-    unused: Tensor
     fewest: Tensor
+    averaged = watches_use = True
 
     def __init__(self, config: TokenizerConfig) -> None:
         super().__init__()
-        self.config = config
+        self.config, self.dead_after = config, config.unused_steps
         self.register_buffer("embedding", torch.zeros(config.codes, config.width))
         self.register_buffer("cluster_size", torch.zeros(config.codes))
         self.register_buffer("ema_w", torch.zeros(config.codes, config.width))
         self.register_buffer("started", torch.tensor(int(not config.continuous_steps)))
         self.register_buffer("steps_on", torch.zeros((), dtype=torch.int64))
-        self.register_buffer("unused", torch.zeros(config.codes, dtype=torch.int64))
+        self.register_buffer("unused_steps", torch.zeros(config.codes, dtype=torch.int64))
         self.register_buffer("fewest", torch.tensor(config.codes))
+
+    @property
+    def settings(self) -> TokenizerConfig:
+        return self.config
+
+    @property
+    def table(self) -> Tensor:
+        return self.embedding
+
+    @property
+    def sums(self) -> Tensor:
+        return self.ema_w
+
+    @property
+    def quantises(self) -> bool:
+        """Whether the decoder reads codes by now: what was saved without counters has started."""
+        return bool(self.started)
 
     def draw(self, generator: np.random.Generator) -> None:
         """First codes, and sums of their own: normal numbers, counts 0, as published."""
         for target in (self.embedding, self.ema_w):
             target.copy_(torch.from_numpy(generator.standard_normal(tuple(target.shape), dtype=np.float32)))
 
-    @property
-    def quantises(self) -> bool:
-        """Whether the decoder reads codes by now."""
-        return bool(self.started)
-
     def forward(self, embeddings: Tensor) -> tuple[Tensor, Tensor]:
         """(B, T, W) -> the nearest codes (B, T, W) and their numbers (B, T)."""
-        flat = embeddings.detach().flatten(0, -2).float()
-        distances = self.embedding.square().sum(-1) - 2 * flat @ self.embedding.mT
-        indices = distances.argmin(-1).reshape(embeddings.shape[:-1])
+        indices = self.nearest(embeddings.float())
         return self.embedding[indices], indices
 
-    @torch.no_grad()
-    def update(self, embeddings: Tensor, indices: Tensor, step: int, generator: np.random.Generator) -> None:
-        """Start from data, follow the means, restart dead codes; (N, W) and (N,) of the whole batch."""
-        if not self.quantises:
-            if step + 1 >= self.config.continuous_steps:
-                self._start(embeddings, generator)
-            return
-        counts = torch.bincount(indices, minlength=self.config.codes)
-        self._follow(embeddings.float(), indices, counts)
+    def watch(self, counts: Tensor) -> None:
         self.steps_on.add_(1)
         if self.steps_on > WATCHED_AFTER:
             self.fewest.copy_(torch.minimum(self.fewest, (counts > 0).sum()))
-        self.unused.add_(1)
-        self.unused[counts > 0] = 0
-        if self.config.restart:
-            self._restart(embeddings, generator)
+        super().watch(counts)
 
-    def _start(self, embeddings: Tensor, generator: np.random.Generator) -> None:
-        self.started.fill_(1)
-        if self.config.start == "data":
-            self._place(torch.arange(self.config.codes, device=embeddings.device), embeddings, generator)
-
-    def _follow(self, embeddings: Tensor, indices: Tensor, counts: Tensor) -> None:
-        decay = self.config.decay
-        sums = torch.zeros_like(self.ema_w).index_add_(0, indices, embeddings)
-        self.cluster_size.mul_(decay).add_(counts, alpha=1 - decay)
-        self.ema_w.mul_(decay).add_(sums, alpha=1 - decay)
+    def smoothed_sizes(self) -> Tensor:
         total = self.cluster_size.sum()
-        sizes = (self.cluster_size + SMOOTHING) / (total + self.config.codes * SMOOTHING) * total
-        self.embedding.copy_(self.ema_w / sizes[:, None])
-
-    def _restart(self, embeddings: Tensor, generator: np.random.Generator) -> None:
-        dead = (self.unused >= self.config.unused_steps).nonzero().flatten()
-        if len(dead):
-            self._place(dead, embeddings, generator)
-
-    def _place(self, codes: Tensor, embeddings: Tensor, generator: np.random.Generator) -> None:
-        chosen = generator.choice(len(embeddings), len(codes), replace=len(codes) > len(embeddings))
-        vectors = embeddings[torch.from_numpy(chosen).to(embeddings.device)].float()
-        self.embedding[codes], self.ema_w[codes] = vectors, vectors
-        self.cluster_size[codes] = 1.0
-        self.unused[codes] = 0
+        return (self.cluster_size + SMOOTHING) / (total + self.config.codes * SMOOTHING) * total
 
 
 @dataclass(frozen=True)
@@ -167,7 +142,7 @@ class ActionTokenizer(nn.Module):
         super().__init__()
         self.config, self.dimensions = config, dimensions
         self.encoder = Encoder(config, dimensions)
-        self.vq = Codebook(config)
+        self.vq = RunningCodebook(config)
         self.decoder = Decoder(config, dimensions)
 
     def forward(self, actions: Tensor, masked: Tensor | None = None) -> Coded:
@@ -180,5 +155,5 @@ class ActionTokenizer(nn.Module):
 
     def kept_state(self) -> dict[str, Tensor]:
         """What of the state is a checkpoint's: the tensors that the release has as well."""
-        counters = {f"vq.{name}" for name in ("started", "steps_on", "unused", "fewest")}
+        counters = {f"vq.{name}" for name in ("started", "steps_on", "unused_steps", "fewest")}
         return {name: tensor for name, tensor in self.state_dict().items() if name not in counters}

@@ -2,10 +2,10 @@
 
 from typing import Annotated, Literal, Self
 
-from lary_parts.settings import ENCODER_WEIGHTS, Convention, EncoderKey, Quantiser, check_encoder, check_losses
+from lary_parts.pairs import VARIANTS, pair_card
+from lary_parts.settings import Convention, EncoderKey, Quantiser, check_encoder, check_losses
 from lary_schema.base import Document
-from lary_schema.cards import Distinct, Mode, ModelCard, ModeSpec, TensorSpec, WeightSpec
-from lary_schema.trained import CHECKPOINT
+from lary_schema.cards import Distinct, ModelCard, WeightSpec
 from lary_schema.training import Recipe
 from pydantic import Field, model_validator
 
@@ -14,12 +14,8 @@ Part = Literal["codebook", "queries", "all"]
 """What stage 2 takes from stage 1: the codebook; the learned tokens that read a frame; the whole network, so far as
 both stages have it."""
 
-VARIANTS = ("embed", "codebook", "onehot")
-"""Of the controllable codes: before the quantiser (the default), the nearest code's vector, its number as one-hot."""
 UNCONTROLLED = "uncontrolled"
 """Of stage 2: the vectors of the other codes, from the codebook of stage 1."""
-CLIP_FRAMES = 9
-"""Sampled frames of a clip in `video` mode."""
 TEXT_WEIGHTS = WeightSpec(
     name="text",
     path="t5-base",
@@ -114,45 +110,13 @@ def read_config(recipe: Recipe) -> UnivlaConfig:
     return config
 
 
-def preprocessing_id(config: UnivlaConfig) -> str:
-    """Names what pixels go through."""
-    return f"area-{config.size}-{config.pixel_convention}"
-
-
-def _modes(config: UnivlaConfig, dt: int, width: int) -> dict[Mode, ModeSpec]:
-    def spec(frames: int, pairs: int, time_axis: bool) -> ModeSpec:
-        return ModeSpec(
-            input=TensorSpec(shape=(frames, config.size, config.size, 3), dtype="uint8"),
-            tokens=(pairs, config.tokens, width),
-            indices=(pairs, config.tokens),
-            time_axis=time_axis,
-        )
-
-    modes: dict[Mode, ModeSpec] = {"image": spec(2, 1, False)}
-    if dt < CLIP_FRAMES:
-        modes["video"] = spec(CLIP_FRAMES, CLIP_FRAMES - dt, True)
-    return modes
-
-
 def model_card(recipe: Recipe, config: UnivlaConfig) -> ModelCard:
-    """The facts of what a recipe trains. Of clips every pair of frames `dt` apart gives a time step."""
-    encoder = ENCODER_WEIGHTS.get(config.encoder)
-    text = (TEXT_WEIGHTS,) if config.text == "t5-base" else ()
-    # Optional, since it is no file that a user provides: the plan adds the folder of the training.
-    checkpoint = WeightSpec(name=CHECKPOINT, path=CHECKPOINT, optional=True, license="that of its training data")
-    dt = recipe.dt or 1
-    return ModelCard(
-        key=recipe.key,
-        title=recipe.title,
-        paradigm="general-lam",
-        modes=_modes(config, dt, config.code_width),
+    """The facts of what a recipe trains. Of stage 2 the latents are the controllable codes."""
+    return pair_card(
+        recipe,
+        config,
+        config.tokens,
         variants=(*VARIANTS, UNCONTROLLED) if config.stage == 2 else VARIANTS,
-        variant_modes={"onehot": _modes(config, dt, config.codes)},
-        preprocessing=preprocessing_id(config),
-        draws=False,
-        revision=1,
-        batch_size=64 if encoder is None else 16,
-        weights=(checkpoint, *((encoder,) if encoder else ()), *text),
-        license="that of its training data",
+        weights=(TEXT_WEIGHTS,) if config.text == "t5-base" else (),
         source="trained here; after UniVLA (2025) and From Pixels to Tokens (2026)",
     )

@@ -10,10 +10,10 @@ from dataclasses import dataclass
 
 import torch
 from lary_parts.encoders import FrameEncoder, draw_weights
+from lary_parts.pair_network import Latent, PairNetwork, carried
 from lary_parts.quantiser import VectorQuantiser
 from lary_parts.settings import Quantiser
 from lary_trainer.chance import stream
-from lary_worker.preprocessing import imagenet_normalised, unit_range
 from torch import Tensor, nn
 
 from lary_latentvla.text import T5, TextEncoder
@@ -22,8 +22,6 @@ from lary_latentvla.univla_layers import SpatialBlock, SpatioTemporalBlock, entr
 
 RESIDUAL_START = 0.1
 """Factor of the last layer's first weights where the decoder gives what changes."""
-FROZEN = ("image_encoder.", "text_encoder.encoder.")
-"""Prefixes of tensors that no checkpoint of ours holds."""
 FIXED = Quantiser(kind="ema")
 """Of the codebook of stage 1 in stage 2: embeddings go to its codes, and it does not follow them."""
 
@@ -32,15 +30,9 @@ States = tuple[Tensor, Tensor]
 
 
 @dataclass(frozen=True)
-class Codes:
+class Codes(Latent):
     """One kind of codes of B pairs."""
 
-    embeddings: Tensor
-    """(B, K, D): before the quantiser."""
-    codes: Tensor
-    """(B, K, D): the codebook's nearest vectors."""
-    indices: Tensor
-    """(B, K) int64."""
     carried: Tensor
     """(B, K, D): what the decoder reads; the gradient of its codes goes straight to the embeddings."""
 
@@ -114,8 +106,10 @@ def _with_text(x: Tensor, text: States | None) -> tuple[Tensor, Tensor | None]:
     return torch.cat((x, states), dim=-2), torch.cat((slots, there), dim=1)
 
 
-class UnivlaLam(nn.Module):
+class UnivlaLam(PairNetwork):
     """The whole of it. `image_encoder` is frozen, and so is T5; neither is in a file of ours."""
+
+    frozen = ("image_encoder.", "text_encoder.encoder.")
 
     def __init__(
         self, config: UnivlaConfig, encoder: FrameEncoder, text: TextEncoder | None = None, numbers: int | None = None
@@ -147,6 +141,10 @@ class UnivlaLam(nn.Module):
             )
 
     @property
+    def settings(self) -> UnivlaConfig:
+        return self.config
+
+    @property
     def dtype(self) -> torch.dtype:
         return self.action_latent.dtype
 
@@ -154,17 +152,6 @@ class UnivlaLam(nn.Module):
     def trained_vq(self) -> VectorQuantiser:
         """The codebook that trains."""
         return self.vq_action if self.config.stage == 2 else self.vq
-
-    def pixels(self, frames: Tensor) -> Tensor:
-        """uint8 (..., S, S, 3) -> (..., 3, S, S) in the pixel convention of the config."""
-        scale = imagenet_normalised if self.config.pixel_convention == "imagenet" else unit_range
-        return scale(frames).movedim(-1, -3).to(self.dtype)
-
-    def features(self, frames: Tensor) -> Tensor:
-        """(B, 3, S, S) -> (B, N, F), without gradient."""
-        with torch.no_grad():
-            result: Tensor = self.image_encoder(frames)
-        return result
 
     def read_text(self, texts: tuple[str, ...]) -> States | None:
         """Of a network with a text encoder."""
@@ -209,17 +196,11 @@ class UnivlaLam(nn.Module):
         predicted: Tensor = self.decoder(torch.cat(slots, dim=1), text, first.shape[1])
         return first + predicted if self.config.residual else predicted
 
-    def kept_state(self) -> dict[str, Tensor]:
-        """What a checkpoint holds: everything but what is frozen and downloaded."""
-        return {name: t for name, t in self.state_dict().items() if not name.startswith(FROZEN)}
-
 
 def _quantised(quantiser: VectorQuantiser, embeddings: Tensor) -> Codes:
     found = quantiser(embeddings)
-    if not quantiser.quantises:
-        return Codes(embeddings, found.codes, found.indices, embeddings)
-    carried = embeddings + (found.codes - embeddings).detach()
-    return Codes(embeddings, found.codes, found.indices, carried)
+    latent = Latent(embeddings, found.codes, found.indices)
+    return Codes(embeddings, found.codes, found.indices, carried(quantiser, latent))
 
 
 def make_univla(

@@ -6,9 +6,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
+from lary_parts.checkpoints import read_document
 from lary_schema.base import ContractError, Document, WeightsError
-from lary_schema.training import CONFIG_FILE, MODEL_FILE
-from lary_worker.checkpoints import State, load_strict, read_config, read_state
+from lary_schema.training import MODEL_FILE
+from lary_worker.checkpoints import State, load_strict, read_state
 
 from lary_latentvla.action_range import ActionRange
 from lary_latentvla.backbones import make_backbone
@@ -80,13 +81,7 @@ def _require_layer(config: VlaConfig, backbone: Any) -> None:
 
 def load_network(folder: Path, backbone: Path | None) -> VlaNetwork:
     """A trained one on the CPU. Raises WeightsError where the folder does not hold one whole."""
-    path = folder / CONFIG_FILE
-    try:
-        document = VlaDocument.parse(read_config(path), str(path))
-    except WeightsError:
-        raise
-    except ContractError as error:
-        raise WeightsError(str(error)) from None
+    document = read_document(folder, VlaDocument)
     with torch.random.fork_rng(devices=[]):
         network = make_network(document.vla, document.parts, backbone)
     state = read_state(folder / MODEL_FILE)

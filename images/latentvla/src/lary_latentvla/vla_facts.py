@@ -2,9 +2,9 @@
 
 from typing import Literal, NamedTuple, Self
 
+from lary_parts.pairs import DATA_LICENSE, checkpoint_weight
 from lary_schema.base import ContractError, Document
 from lary_schema.cards import ModelCard, ModeSpec, TensorSpec, WeightSpec
-from lary_schema.trained import CHECKPOINT
 from lary_schema.training import Recipe
 from pydantic import Field, model_validator
 
@@ -121,7 +121,6 @@ def read_config(recipe: Recipe) -> VlaConfig:
 
 def model_card(recipe: Recipe, config: VlaConfig) -> ModelCard:
     """The facts of what a recipe trains. Its latent: hidden states at the placeholders, of the first frame alone."""
-    checkpoint = WeightSpec(name=CHECKPOINT, path=CHECKPOINT, optional=True, license="that of its training data")
     backbone = config.facts.weights
     return ModelCard(
         key=recipe.key,
@@ -139,7 +138,7 @@ def model_card(recipe: Recipe, config: VlaConfig) -> ModelCard:
         draws=False,
         revision=1,
         batch_size=32,
-        weights=(checkpoint, *((backbone,) if backbone else ())),
-        license="that of its training data",
+        weights=(checkpoint_weight(), *((backbone,) if backbone else ())),
+        license=DATA_LICENSE,
         source="trained here; after From Pixels to Tokens (2026), five strategies of supervision",
     )

@@ -1,11 +1,13 @@
 """The base of models that are trained here: their facts lie in the checkpoint, not in `image.yaml`."""
 
-from lary_schema.base import ContractError
+from pathlib import Path
+
+from lary_schema.base import ContractError, WeightsError
 from lary_schema.cards import ModelCard
 from lary_schema.mounts import Mounts
 from lary_schema.trained import CHECKPOINT
 from lary_schema.training import CARD_FILE, TrainedCard
-from lary_worker import Model
+from lary_worker import Model, Weights
 
 
 class TrainedModel(Model):
@@ -21,3 +23,9 @@ class TrainedModel(Model):
         if not key.startswith(trained.key):
             raise ContractError(f"{path}: is the card of {trained.key}, asked for is {key}; plan the job again")
         return trained.model_copy(update={"key": key, "pattern": None, "example": None})
+
+    def checkpoint(self, weights: Weights) -> Path:
+        """The folder of its training. Raises WeightsError where it is not given."""
+        if CHECKPOINT not in weights:
+            raise WeightsError(f"model {self.card.key} needs the folder of its training, as weights {CHECKPOINT!r}")
+        return weights[CHECKPOINT]
