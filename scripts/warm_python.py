@@ -28,6 +28,8 @@ from pathlib import Path
 MODULES = (
     *("numpy", "cv2", "av", "zarr", "safetensors.torch", "torch", "torch.distributed"),
     *("lary_trainer.training", "lary_trainer.train", "lary_worker.extract", "lary_worker.decode", "lary_worker.slots"),
+    *("lary_probe.run", "lary_probe.plots", "lary_orch.cli.run"),
+    "torch._dynamo",  # by the first optimiser: a second of processor time
 )
 MOST_FILES = 64
 CLIENT = """#!{python} -IS

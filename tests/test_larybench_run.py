@@ -4,7 +4,6 @@ import csv
 import json
 import os
 import subprocess
-import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,6 @@ import numpy as np
 import pytest
 from PIL import Image
 
-COMMAND = Path(sys.executable).with_name("lary-orch")
 # Small against the square: the classifier has no positions, so a patch alone must show the direction.
 MOTIONS = {"Forward": (4, 0), "Backward": (-4, 0), "Left": (0, -4), "Right": (0, 4)}
 CALVIN_MEAN = (0.03993005, -0.1113833, 0.50033228, 1.04580053, -0.08165425, 1.58390577, -0.08441296)
@@ -106,18 +104,21 @@ def make_robocoin(media: Path, metadata: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def bench(tmp_path_factory: pytest.TempPathFactory, seed_workspace: Any) -> dict[str, str]:
-    """A LARYBench checkout's data folder and its media: the variables of its env.sh."""
+def bench(tmp_path_factory: pytest.TempPathFactory, seed_workspace: Any, warm_python: Path) -> dict[str, str]:
+    """A LARYBench checkout's data folder and its media: the variables of its env.sh, and PYTHON for `lary`."""
     root = tmp_path_factory.mktemp("switch")
     media, metadata = root / "media", root / "LARYBench/data"
     for make in (make_calvin, make_libero, make_robocoin):
         make(media, metadata)
     variables = {"DATA_DIR": str(media), "LARY_ROOT": str(root / "LARYBench"), "LARY_LA_DIR": str(root / "latents")}
-    return os.environ | variables | {"LARY_HOME": str(seed_workspace(root / "home")), "OMP_NUM_THREADS": "1"}
+    ours = {"LARY_HOME": str(seed_workspace(root / "home")), "OMP_NUM_THREADS": "1", "PYTHON": str(warm_python)}
+    return os.environ | variables | ours
 
 
 def lary(bench: dict[str, str], *arguments: str) -> "subprocess.CompletedProcess[str]":
-    return subprocess.run([COMMAND, *arguments], env=bench, capture_output=True, text=True, check=False)
+    """`lary-orch`; it and all that it starts are forks of one interpreter."""
+    command = [bench["PYTHON"], "-m", "lary_orch", *arguments]
+    return subprocess.run(command, env=bench, capture_output=True, text=True, check=False)
 
 
 def run(bench: dict[str, str], dataset: str, *options: str) -> "subprocess.CompletedProcess[str]":

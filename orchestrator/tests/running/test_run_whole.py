@@ -6,6 +6,7 @@ import re
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -33,6 +34,17 @@ FOLDERS = ("LARY_HOME", "DATA_DIR", "LARY_LA_DIR", "MODEL_DIR", "LARY_CATALOG")
 def _no_folders_of_others(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in FOLDERS:
         monkeypatch.delenv(name, raising=False)
+
+
+PYTHON = sys.executable
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _warm(warm_python: Path) -> Iterator[None]:
+    """Every job of a run in this interpreter is a fork of a warm one."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "executable", str(warm_python))
+        yield
 
 
 @pytest.fixture
@@ -153,7 +165,7 @@ def test_nothing_can_be_run(options: list[str]) -> None:
 
 
 def test_ctrl_c_leaves_nothing_and_the_same_command_goes_on(options: list[str], tmp_path: Path) -> None:
-    command = [sys.executable, "-c", "from lary_orch.__main__ import main; main()", *options, "-m", "frame-diff"]
+    command = [PYTHON, "-c", "from lary_orch.__main__ import main; main()", *options, "-m", "frame-diff"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as child:
         assert child.stdout is not None
         assert "started on cpu" in child.stdout.readline()

@@ -194,8 +194,11 @@ def test_rows_are_the_same_every_time_and_one_can_be_spoilt(tmp_path: Path) -> N
     assert (tmp_path / "c" / f"{BAD_ROW}-source.png").read_bytes() == b"this is no picture"
 
 
-def test_stray_lines_on_stdout_are_found(baseline: ImageSource, tmp_path: Path) -> None:
+def test_stray_lines_on_stdout_are_found(
+    baseline: ImageSource, tmp_path: Path, warm_python: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """On the real worker, behind a runtime that lets a library chatter."""
+    monkeypatch.setattr(sys, "executable", str(warm_python))
     runtime = process_runtime(Workspace.locate(tmp_path / "ws", env={}), "current")
     subject = open_subject(_Chatty(runtime), baseline, tmp_path, tmp_path, chosen=(KEY,))
     case = next(case for case in extraction.cases(subject) if case.check == "extract")

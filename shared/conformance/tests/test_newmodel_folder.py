@@ -49,7 +49,7 @@ def test_a_name_that_holds_the_templates_names_stays_whole(tmp_path: Path) -> No
     assert project["entry-points"]["lary.models"] == {"my-baseline-2": "lary_my_baseline_2.my_baseline_2:MyBaseline2"}
 
 
-def test_it_follows_the_contract(folder: Path, tmp_path: Path) -> None:
+def test_it_follows_the_contract(folder: Path, tmp_path: Path, warm_python: Path) -> None:
     """Installed by hand (a dist-info is all that entry points need), without a registry."""
     project = tomllib.loads((folder / "pyproject.toml").read_text())["project"]
     info = tmp_path / "site" / f"lary_my_lam-{project['version']}.dist-info"
@@ -61,7 +61,7 @@ def test_it_follows_the_contract(folder: Path, tmp_path: Path) -> None:
     path = os.pathsep.join([str(folder / "src"), str(tmp_path / "site")])
     env = {**os.environ, "PYTHONPATH": path, "LARY_IMAGE": "my-lam", "OMP_NUM_THREADS": "1"}
     done = subprocess.run(
-        [sys.executable, "-m", "lary_worker", "selftest"], env=env, capture_output=True, text=True, check=False
+        [warm_python, "-m", "lary_worker", "selftest"], env=env, capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout) == {"model": "my-lam", "ok": True, "problems": {}}
