@@ -21,6 +21,7 @@ OURS = {
     "lary_terminal": {"lary_schema"},
     "lary_results": {"lary_schema", "lary_terminal"},
     "lary_demo": {"lary_schema"},
+    "lary_libero": {"lary_schema"},
     "lary_conformance": {"lary_schema", "lary_demo", "lary_orch"},
     "lary_doctor": {"lary_schema", "lary_terminal", "lary_orch"},
     "lary_slurm": {"lary_schema", "lary_terminal", "lary_results", "lary_doctor", "lary_orch"},

@@ -52,6 +52,7 @@ def test_services_are_cut_off(services: dict[str, dict[str, Any]]) -> None:
             "data": {"/latents", "/out"},
             "lara": {"/latents", "/out"},
             "latentvla": {"/latents", "/out"},
+            "libero": {"/out"},
         }.get(name, {"/latents"})
 
 
@@ -61,7 +62,7 @@ def test_the_models_that_need_a_gpu_reserve_one(services: dict[str, dict[str, An
         for name, service in services.items()
         if "deploy" in service
     }
-    without = {"base", "baseline", "lara", "latentvla", "probe", "data"}
+    without = {"base", "baseline", "lara", "latentvla", "probe", "data", "libero"}
     assert reserved == {name: ["gpu"] for name in set(services) - without}
 
 

@@ -86,6 +86,19 @@ def test_a_probe_needs_no_worker_and_a_local_wheel_no_backend(checkout: Checkout
     assert "--torch-backend" not in install
 
 
+def test_a_simulator_gets_the_schema_its_extra_and_its_own_pins(checkout: Checkout, image: Kind) -> None:
+    root = checkout.root
+    pins = root / "images/scorer/requirements.txt"
+    pins.write_text("mujoco==3.17.0\n")
+    recipe = make_recipe(image("scorer", "simulator"), checkout, "cpu")
+    assert recipe.install == (
+        *("-c", f"{root}/images/base/constraints.txt", "-c", str(pins), "--torch-backend", "cpu"),
+        *("-e", f"{root}/shared/schema", "-e", f"{root}/images/scorer[simulator]"),
+    )
+    pins.write_text("mujoco==3.16.0\n")
+    assert make_recipe(image("scorer", "simulator"), checkout, "cpu").name != recipe.name
+
+
 def test_the_name_changes_with_what_is_installed(checkout: Checkout, image: Kind) -> None:
     names = [make_recipe(image(), checkout, "cpu").name, make_recipe(image(), checkout, "cu128").name]
     for file in (

@@ -177,7 +177,7 @@ def _read_loose(file: Path) -> Found:
         found = _with_evaluated(DatasetCard.parse(content, str(file)), file)
         own = None if found.root is None else str(normalised(file.parent / Path(found.root).expanduser()))
         return file, found.model_copy(update={"root": own})
-    if fields.get("kind") in ("model", "probe", "tools"):
+    if fields.get("kind") in ("model", "probe", "tools", "simulator"):
         card = ImageCard.parse(content, str(file))
         if card.ref is None:
             raise ContractError(f"{file}: an image card outside its image's folder needs ref: (a container image)")

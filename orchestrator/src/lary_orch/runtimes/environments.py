@@ -145,14 +145,18 @@ def make_recipe(image: ImageSource, checkout: Checkout, torch: str) -> Recipe:
     """The environment of an image. `torch` is a backend of uv's `--torch-backend`, or `find-links`."""
     folder = _folder_of(image)
     projects = [*checkout.common, folder]
+    # An image may pin further libraries.
+    pins = [file for file in (folder / "requirements.txt",) if file.is_file()]
     made_from = {
-        "files": [file_sha256(p / "pyproject.toml") for p in projects] + [file_sha256(checkout.constraints)],
+        "files": [file_sha256(p / "pyproject.toml") for p in projects]
+        + [file_sha256(file) for file in (checkout.constraints, *pins)],
         "folders": [str(p) for p in projects],
         "python": [sys.implementation.name, platform.python_version(), platform.machine()],
         "torch": torch,
     }
     backend = [] if torch == FROM_FIND_LINKS else ["--torch-backend", torch]
-    install = ["-c", str(checkout.constraints), *backend, *editable_arguments(folder, image, checkout)]
+    constraints = [word for file in (checkout.constraints, *pins) for word in ("-c", str(file))]
+    install = [*constraints, *backend, *editable_arguments(folder, image, checkout)]
     return Recipe(f"{image.card.name}-{fingerprint(made_from)[:12]}", folder, tuple(install))
 
 
@@ -170,7 +174,12 @@ def tool_recipe(name: str, folder: Path, extra: str, checkout: Checkout) -> Reci
 
 
 def editable_arguments(folder: Path, image: ImageSource, checkout: Checkout) -> list[str]:
-    """`-e` for the packages of an image: the schema, worker, trainer and its parts (not for probes), its own folder."""
+    """`-e` for the packages of an image: the schema, worker, trainer and its parts (not for probes), its own folder.
+
+    A simulator is large and wants libraries of its own: of ours it gets the schema alone, and what it is, is an extra.
+    """
+    if image.card.kind == "simulator":
+        return ["-e", str(checkout.schema), "-e", f"{folder}[simulator]"]
     shared = () if image.card.kind == "probe" else (checkout.worker, checkout.trainer, checkout.parts)
     loops = [word for folder in shared for word in ("-e", str(folder))]
     return ["-e", f"{checkout.schema}[store]", *loops, "-e", str(folder)]

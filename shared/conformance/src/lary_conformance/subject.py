@@ -243,8 +243,8 @@ def open_subject(
     prepared = runtime.adopt(image) if isinstance(image, str) else runtime.prepare(image, _say_nothing)
     where = f"describe of {prepared.ref}"
     card = parse_card(runtime.query(prepared, "describe"), where)
-    if card.kind == "tools":
-        raise ContractError(f"{where}: an image of data tools; it takes no jobs, so there is no contract to keep")
+    if card.kind in ("tools", "simulator"):
+        raise ContractError(f"{where}: an image of kind {card.kind}; it takes no jobs, so there is no contract to keep")
     return Subject(runtime, prepared, card, folder, weights, **options)
 
 

