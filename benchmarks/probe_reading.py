@@ -88,10 +88,12 @@ def opened(kind: type[Latents], root: Path, *, memory: bool) -> Latents:
 class Probe:
     """One of the two probes: how an epoch of it is trained, and what is read for that."""
 
-    def __init__(self, kind: str, rows: int) -> None:
+    def __init__(self, kind: str, rows: int, device: torch.device = CPU) -> None:
         rng, self.kind = np.random.default_rng(0), kind
         protocol = load_protocol("smoke")
-        self.session: Any = SimpleNamespace(accelerator=Accelerator(cpu=True), step=_nothing, alive=_nothing)
+        accelerator = Accelerator(cpu=device.type == "cpu")
+        self.device = accelerator.device
+        self.session: Any = SimpleNamespace(accelerator=accelerator, step=_nothing, alive=_nothing)
         self.recipe = protocol.classify if kind == "classify" else protocol.regress
         self.targets: NDArray[Any] = rng.integers(0, CLASSES, rows)
         if kind == "regress":
@@ -130,13 +132,15 @@ class Probe:
     def compute(self) -> None:
         """The same steps on rows that are there already."""
         heads, plan = self.heads(), self.plan()
-        tokens = torch.randn(self.recipe.batch_size, *TOKENS)
+        tokens = torch.randn(self.recipe.batch_size, *TOKENS, device=self.device)
         for part in self.parts():
-            wanted = torch.from_numpy(self.targets[part])
+            wanted = torch.from_numpy(self.targets[part]).to(self.device)
             for head in heads:
                 plan.loss(head.network(tokens[: len(part)]), wanted).backward()
                 head.optimiser.step()
                 head.optimiser.zero_grad()
+        if self.device.type == "cuda":
+            torch.cuda.synchronize()
 
     def read(self, latents: Latents) -> None:
         for _ in latents.batches(self.parts(), CPU):
@@ -199,6 +203,25 @@ def compare(kind: str, root: Path, npz: Path, rows: int, rounds: int) -> dict[st
     }
     ratios |= {f"npz_over_{name}": _ratio(found, "read_npz", name) for name in ("read_memory", "read_files")}
     return {"batch_size": probe.recipe.batch_size, "seconds": found, "ratios": ratios}
+
+
+def epochs(kind: str, rows: int, rounds: int, device: torch.device) -> dict[str, Any]:
+    """For `gpu.py`: an epoch from memory and from files, and the bare steps, on a device."""
+    probe = Probe(kind, rows, device)
+    tokens = np.random.default_rng(0).standard_normal((rows, *TOKENS), np.float32).astype(np.float16)
+    with tempfile.TemporaryDirectory() as folder:
+        write_store(Path(folder) / "store", tokens)
+        latents = {memory: opened(Latents, Path(folder) / "store", memory=memory) for memory in (True, False)}
+        ways = {
+            "compute": probe.compute,
+            "memory": lambda: probe.epoch(latents[True]),
+            "files": lambda: probe.epoch(latents[False]),
+        }
+        if rounds > 1:
+            measured(ways, 1)
+        found = measured(ways, rounds)
+    over = {name: _ratio(found, name, "compute")["wall"] for name in ("memory", "files")}
+    return {"rows": rows, "tokens": TOKENS, "seconds": found, "over_compute": over}
 
 
 def _ratio(found: dict[str, dict[str, float]], name: str, other: str) -> dict[str, float]:

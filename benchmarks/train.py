@@ -13,6 +13,7 @@ this process, the decode processes are fresh interpreters). And the share of a s
 a training runs, its rows decoded each time (`streamed`) and kept (`kept`).
 """
 
+import importlib.resources
 import os
 import sys
 import tempfile
@@ -36,6 +37,7 @@ from lary_schema.watchdog import Watchdog
 from lary_trainer.registry import training_sha256
 from lary_trainer.training import Training
 from lary_trainer.world import World
+from lary_worker import registry
 from lary_worker.decode import read_clip
 from lary_worker.device import device_name, prepare_torch
 from torch import nn
@@ -153,6 +155,20 @@ def measure_steps(training: Training, steps: int, rounds: int) -> dict[str, Any]
         "ratio": round(bare / loop, 3),
         "loop_spread_s": [round(found["loop"][name] / steps, 5) for name in ("min_s", "max_s")],
     }
+
+
+def steps_of(key: str, device: str, *, toy: bool) -> dict[str, Any]:
+    """For `gpu.py`: steps a second of a recipe of the image that LARY_IMAGE names; `toy` takes very few."""
+    registry.find_image.cache_clear()
+    folder = importlib.resources.files("lary_study") / "recipes" / f"{key}.yaml"
+    recipe = Recipe.load(Path(str(folder))).model_copy(update={"steps": 10**6})
+    if toy:
+        recipe = recipe.model_copy(update={"batch_size": 4})
+    with tempfile.TemporaryDirectory() as name:
+        bench = Bench(Path(name), recipe, recipe.batch_size, 1 if toy else 4, device)
+        write_files(bench.root, recipe.batch_size)
+        steps, rounds = (1, 1) if toy else (30, 5)
+        return {"batch": recipe.batch_size, **measure_steps(bench.training("pairs"), steps, rounds)}
 
 
 def measure_state(training: Training, rounds: int) -> dict[str, Any]:
