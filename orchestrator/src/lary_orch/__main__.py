@@ -12,6 +12,7 @@ import os  # noqa: E402
 import sys  # noqa: E402
 
 import click  # noqa: E402
+from lary_schema.commands import called, called_as  # noqa: E402
 from lary_schema.terminal import safe_output  # noqa: E402
 
 from lary_orch.cli import cli  # noqa: E402
@@ -26,23 +27,28 @@ def main() -> None:
     if _INTERRUPTIBLE:
         signal.signal(signal.SIGINT, signal.default_int_handler)
     safe_output()
+    with called_as(called()):
+        sys.exit(_code())
+
+
+def _code() -> int:
+    """Of the whole program."""
     try:
-        code = _run()
+        return _run()
     except (KeyboardInterrupt, click.Abort):
-        code = _fail("stopped", INTERRUPTED)
+        return _fail("stopped", INTERRUPTED)
     except BrokenPipeError:
         # Whoever read the output (`| head`) has had enough: nothing went wrong.
         _drop_output()
-        code = 128 + signal.SIGPIPE
+        return 128 + signal.SIGPIPE
     except OSError as error:
-        code = _fail(_fault(error), UNUSABLE)
+        return _fail(_fault(error), UNUSABLE)
     except Exception as error:
         from lary_schema.base import ContractError
 
         if not isinstance(error, ContractError):
             raise
-        code = _fail(f"error: {error}", int(error.exit_code))
-    sys.exit(code)
+        return _fail(f"error: {error}", int(error.exit_code))
 
 
 def _run() -> int:

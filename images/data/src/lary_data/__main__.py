@@ -3,6 +3,7 @@
 import sys
 
 import click
+from lary_schema import commands
 from lary_schema.base import ContractError, ExitCode
 from lary_schema.lazy_group import LazyGroup, import_command
 from lary_schema.terminal import safe_output
@@ -42,7 +43,7 @@ def main() -> None:
     """A ContractError is one readable message and its exit code, not a traceback; so is a disk that refuses."""
     safe_output()
     try:
-        cli(prog_name="lary-orch data")
+        cli(prog_name=f"{commands.program()} data")
     except ContractError as error:
         click.echo(f"error: {error}", err=True)
         sys.exit(error.exit_code)

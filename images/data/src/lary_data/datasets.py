@@ -4,6 +4,7 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
+from lary_schema import commands
 from lary_schema.base import ContractError, unknown_key
 from lary_schema.datasets import DATASETS_VARIABLE, DatasetFiles, Datasets
 
@@ -12,7 +13,9 @@ def known_datasets(env: Mapping[str, str] = os.environ) -> tuple[DatasetFiles, .
     """All datasets. Raises ContractError where `lary-orch data` is not what called."""
     path = env.get(DATASETS_VARIABLE)
     if not path:
-        raise ContractError(f"{DATASETS_VARIABLE} is not set; call the tool by `lary-orch data`, which sets it")
+        raise ContractError(
+            f"{DATASETS_VARIABLE} is not set; call the tool by `{commands.program()} data`, which sets it"
+        )
     return Datasets.read(Path(path)).datasets
 
 

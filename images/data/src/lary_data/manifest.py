@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TypeVar
 
 import yaml
+from lary_schema import commands
 from lary_schema.atomic import publish_text
 from lary_schema.base import ContractError, Document
 from lary_schema.cards import DatasetCard, Key
@@ -75,5 +76,5 @@ def write_card(folder: Path, card: DatasetCard) -> Path:
 
 def how_to_go_on(card: Path, data: Path) -> str:
     """The command for what was written."""
-    folders = f"--catalog {card.parent} --metadata-dir {card.parent} --data-dir {data}"
-    return f"lary-orch run -m MODEL -d {card.stem} {folders}"
+    folders = ("--catalog", card.parent, "--metadata-dir", card.parent, "--data-dir", data)
+    return commands.command("run", "-m", "MODEL", "-d", card.stem, *folders)

@@ -1,6 +1,7 @@
 """The command line. A command's module is imported when it is called, so that `--help` stays fast."""
 
 import click
+from lary_schema import commands
 from lary_schema.lazy_group import LazyGroup, import_command
 
 COMMANDS = {
@@ -46,8 +47,8 @@ def _contributed(name: str) -> click.Command:
         return command
     package = CONTRIBUTED[name]
     raise click.ClickException(
-        f"`lary-orch {name}` comes with {package}, which is not installed here: `pip install -e "
-        f"shared/{package.removeprefix('lary-')}` from a checkout"
+        f"`{commands.command(name)}` comes with {package}, which is not installed here: `pip install {package}`, or "
+        f"`pip install -e shared/{package.removeprefix('lary-')}` in a checkout"
     )
 
 

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+from lary_schema import commands
 from lary_schema.base import ContractError
 from lary_schema.cards import DatasetCard
 from lary_schema.printable import json_text
@@ -98,5 +99,5 @@ def _missing(card: DatasetCard, source: "SplitSource") -> str | None:
     if lost := lost_rows(card, source):
         return f"{len(lost)} of the first {min(LOOKED_AT, source.rows)} rows have no file, {lost[0]}"
     if stats := missing_stats(card, source.data):
-        return f"no statistics: {stats[0]} (lary-orch data stats -d {card.key})"
+        return f"no statistics: {stats[0]} (`{commands.command('data', 'stats', '-d', card.key)}`)"
     return None

@@ -66,9 +66,10 @@ def _record(source: ImageSource, card: ModelCard, workspace: Workspace, key: str
 
     specs = without_own(card).weights if key is None else weights_at(card, key) or card.weights
     paths = [(spec, weight_path(spec, workspace.weights)) for spec in specs]
+    name = shown_key(card) if key is None else key
     return {
         **model_facts(card),
-        "name": shown_key(card) if key is None else key,
+        "name": name,
         "image": source.card.name,
         "weights": [
             {
@@ -77,7 +78,7 @@ def _record(source: ImageSource, card: ModelCard, workspace: Workspace, key: str
                 "found": path.exists(),
                 "needed": is_needed(spec),
                 "license": spec.license,
-                "how": how_to_get(spec, path),
+                "how": how_to_get(spec, path, name),
             }
             for spec, path in paths
         ],

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+from lary_schema.commands import CATALOG, FOLDERS, naming
 from lary_schema.values import ExtractionSettings
 
 from lary_orch.catalog.cards import Catalog
@@ -46,7 +47,8 @@ def workspace_options(function: Function) -> Function:
         **rest: Any,
     ) -> Any:
         workspace = Workspace.locate(root, data_dir, latents, weights_dir, metadata_dir)
-        return function(*args, workspace=workspace, **rest)
+        with naming(zip(FOLDERS, (root, data_dir, metadata_dir, latents, weights_dir), strict=True)):
+            return function(*args, workspace=workspace, **rest)
 
     return together(
         [
@@ -66,7 +68,8 @@ def catalog_options(function: Function) -> Function:
 
     @functools.wraps(function)
     def loaded(*args: Any, catalog_folders: tuple[Path, ...], **rest: Any) -> Any:
-        return function(*args, catalog=Catalog.load(catalog_folders), **rest)
+        with naming((CATALOG, folder) for folder in catalog_folders):
+            return function(*args, catalog=Catalog.load(catalog_folders), **rest)
 
     return option(
         "--catalog",

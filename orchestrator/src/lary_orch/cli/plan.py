@@ -4,6 +4,7 @@ import sys
 from typing import Any
 
 import click
+from lary_schema import commands
 from lary_schema.jobs import ExtractJob, ProbeJob
 from lary_schema.printable import json_text
 from lary_schema.store.layout import row_bytes
@@ -48,7 +49,7 @@ def command(request: Request, catalog: Catalog, workspace: Workspace, wanted: Wa
     else:
         _show(plan)
         for submission in scripts or ():
-            click.echo(f"\n{' '.join(submission['command'])}\n{submission['script']}", nl=False)
+            click.echo(f"\n{commands.joined(submission['command'])}\n{submission['script']}", nl=False)
     for problem in plan.problems:
         click.echo(f"error: {problem}", err=True)
     sys.exit(plan.exit_code)

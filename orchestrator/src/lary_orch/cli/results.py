@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
+from lary_schema import commands
 from lary_schema.base import ContractError, ExitCode
 from lary_schema.printable import json_text, printable_lines
 
@@ -123,7 +124,7 @@ def _show(found: "Sequence[Score]", workspace: Workspace, max_failed: float, *, 
     elif found:
         leaderboard.show_all(found, sys.stdout, protocol_titles(), max_failed)
     else:
-        click.echo(printable_lines(f"no results in {workspace.results}; `lary-orch run` makes them"))
+        click.echo(printable_lines(f"no results in {workspace.results}; `{commands.first_run()}` makes them"))
 
 
 def _pair(found: "Sequence[Score]", models: tuple[str, str], max_failed: float, *, as_json: bool) -> None:

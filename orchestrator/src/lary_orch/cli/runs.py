@@ -3,6 +3,7 @@
 import sys
 
 import click
+from lary_schema import commands
 from lary_schema.printable import json_text
 
 from lary_orch.cli.options import json_option, workspace_options
@@ -28,4 +29,4 @@ def command(workspace: Workspace, as_json: bool) -> None:
     elif found:
         show(run_table(found, workspace.runs), sys.stdout)
     else:
-        click.echo(f"{workspace.runs}: no run there yet; start one by `lary-orch run`")
+        click.echo(f"{workspace.runs}: no run there yet; start one by `{commands.first_run()}`")

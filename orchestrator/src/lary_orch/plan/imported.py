@@ -7,6 +7,7 @@ is in the store alone, so the planner finds them by dataset, split, model and CS
 from dataclasses import dataclass
 from pathlib import Path
 
+from lary_schema import commands
 from lary_schema.base import ContractError
 from lary_schema.jobs import IMPORTED
 from lary_schema.presence import SplitSource
@@ -31,7 +32,7 @@ def imported_store(key: str, dataset: str, split: SplitSource, latents: Path) ->
     found = [Store(path) for path in sorted(folder.glob(f"*-{IMPORTED}-*.zarr"))]
     wanted = (key, dataset, split.split, split.sha256)
     fitting = [store for store in found if store.exists and _rows_of(store) == wanted]
-    again = f"`lary-orch latents import -m {key} -d {dataset}`"
+    again = f"`{commands.command('latents', 'import', '-m', key, '-d', dataset)}`"
     if not fitting:
         other = f"; {len(found)} of another state of {split.csv}" if found else ""
         raise ContractError(f"{folder}: no imported latents of {split.csv}{other}; {again} brings them")

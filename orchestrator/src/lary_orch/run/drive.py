@@ -9,6 +9,7 @@ from types import FrameType
 from typing import NamedTuple
 
 import click
+from lary_schema import commands
 from lary_schema.base import ContractError
 
 from lary_orch.runtimes.base import Execution, Notify, Observer, Outcome
@@ -71,7 +72,9 @@ def _follow(execution: Execution, run: str, watch: Observer, got: list[signal.Si
     except ContractError as error:
         if not execution.detachable:
             raise
-        raise type(error)(f"{error}\nWhat was submitted before goes on; `lary-orch cancel {run}` ends it.") from None
+        raise type(error)(
+            f"{error}\nWhat was submitted before goes on; `{commands.command('cancel', run)}` ends it."
+        ) from None
     return True
 
 
@@ -94,7 +97,8 @@ def choose_what_now() -> str:
 
 def _farewell(run: str) -> str:
     return (
-        f"run {run} goes on without us. `lary-orch status {run}` shows how far it is, `lary-orch cancel {run}` ends "
+        f"run {run} goes on without us. `{commands.command('status', run)}` shows how far it is, "
+        f"`{commands.command('cancel', run)}` ends "
         "it, and the same `run` again follows it and does what failed once more; all from any login node"
     )
 

@@ -6,8 +6,9 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, TextIO
 
-from lary_results.remedies import REMEDIES
+from lary_results.remedies import remedy
 from lary_results.run_state import failed_rows
+from lary_schema import commands
 from lary_schema.printable import printable_lines
 from lary_schema.runs import PlanFile
 
@@ -59,6 +60,6 @@ def _row_lines(rows: Iterable[dict[str, Any]]) -> Iterable[str]:
     if models:
         yield f"{len(models)} rows without a latent; they are excluded from scores:"
     for (name, file, reason, detail), names in islice(models.items(), SHOWN_ROWS):
-        yield f"    {name} ({', '.join(dict.fromkeys(names))}): {file}: {detail or reason} -> {REMEDIES[reason]}"
+        yield f"    {name} ({', '.join(dict.fromkeys(names))}): {file}: {detail or reason} -> {remedy(reason)}"
     if len(models) > SHOWN_ROWS:
-        yield f"    and {len(models) - SHOWN_ROWS} more: `lary-orch status --failures` lists them"
+        yield f"    and {len(models) - SHOWN_ROWS} more: `{commands.command('status', '--failures')}` lists them"

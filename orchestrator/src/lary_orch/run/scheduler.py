@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
+from lary_schema import commands
 from lary_schema.base import ContractError, ExitCode
 from lary_schema.events import Event, Failed, from_line
 from lary_schema.locks import exclusive
@@ -215,6 +216,8 @@ def one_by_one(opening: Opening, start: Start, at_end: Callable[[], None] = lamb
 @contextmanager
 def one_at_a_time(paths: RunPaths) -> Iterator[None]:
     """Hold the run's lock. Raises ContractError where another orchestrator has it; a dead one has not."""
-    busy = f"{paths.root}: another `lary-orch run` works on this very run; wait for it, or stop it with Ctrl-C"
+    busy = (
+        f"{paths.root}: another `{commands.program()} run` works on this very run; wait for it, or stop it with Ctrl-C"
+    )
     with exclusive(paths.lock, busy):
         yield

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from lary_schema import commands
 from lary_schema.base import ContractError
 from lary_schema.gpus import Gpu
 
@@ -89,7 +90,9 @@ def make_slots(
     if choice != "cpu" and (gpus or wanted):
         devices = [Device("cuda", (gpu.uuid,), gpu.name) for gpu in choose_gpus(gpus, wanted)]
     elif choice == "cuda":
-        raise ContractError("--device cuda: nvidia-smi lists no GPU here; use --device cpu, or run `lary-orch doctor`")
+        raise ContractError(
+            f"--device cuda: nvidia-smi lists no GPU here; use --device cpu, or run `{commands.command('doctor')}`"
+        )
     else:
         devices = [Device()] * (cpu_slots or max(1, min(cpus, CPU_SLOTS_MAX)))
     return [Slot(device, max(1, cpus // len(devices)), 1 / len(devices)) for device in devices]

@@ -18,7 +18,7 @@ from typing import Any
 import docker
 from docker.errors import APIError, DockerException, ImageNotFound, NotFound
 from docker.utils.socket import SocketError
-from lary_schema import orphans
+from lary_schema import commands, orphans
 from lary_schema.base import CONTRACT_VERSION, ContractError, ExitCode
 from lary_schema.engine_gpu import REMEDY, GpuAccess, gpu_access
 from lary_schema.events import Failed, Warned, to_line
@@ -60,10 +60,10 @@ def engine_errors(what: str) -> Iterator[None]:
 
 
 def _remedy(text: str) -> str:
+    running = f"is the engine running? `{commands.command('doctor')}` looks, --runtime process does without"
     for sign, remedy in {
         "device driver": f"containers cannot use the GPU: {REMEDY}, or use --device cpu",
-        "Connection refused": "is the engine running? `lary-orch doctor` looks, --runtime process does without",
-        "No such file": "is the engine running? `lary-orch doctor` looks, --runtime process does without",
+        **dict.fromkeys(("Connection refused", "No such file"), running),
         "Permission denied": "add your user to the group docker, or use --runtime process",
         "bind source path": "the engine does not see this folder; it must be on the engine's own machine",
     }.items():
@@ -148,12 +148,13 @@ class DockerRuntime(LocalRuntime):
         return self._reply(created, f"{prepared.ref} {' '.join(arguments)}", limit_s, how_to_get(prepared.source))
 
     def adopt(self, ref: str) -> Prepared:
+        pull = f"`{commands.joined(('docker', 'pull', ref))}`"
         with engine_errors(f"image {ref}"):
             found = self._find(ref)
         if found is None:
-            raise ContractError(f"image {ref} is not on this machine; get it by `docker pull {ref}`")
+            raise ContractError(f"image {ref} is not on this machine; get it by {pull}")
         created = bare_arguments(found.id, ("describe",), self._host, self._labels("-", "describe"))
-        reply = self._reply(created, f"{ref} describe", QUERY_TIMEOUT_S, f"`docker pull {ref}`")
+        reply = self._reply(created, f"{ref} describe", QUERY_TIMEOUT_S, pull)
         card = parse_card(reply, f"describe of {ref}").model_copy(update={"ref": ref})
         return Prepared(ImageSource(card, None), ref, found.id, found.id)
 

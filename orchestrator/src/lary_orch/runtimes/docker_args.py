@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from lary_schema import commands
 from lary_schema.engine_gpu import GpuAccess
 from lary_schema.linked import linked_files
 
@@ -89,7 +90,7 @@ def _isolated(
         "user": f"{host.uid}:{host.gid}",
         "group_add": [str(group) for group in host.groups],
         "working_dir": "/tmp",
-        "environment": ENVIRONMENT | env,
+        "environment": ENVIRONMENT | commands.environment() | env,
         "labels": dict(labels),
         "network_mode": "none",
         # The client's settings of proxies, passwords among them, are of no use without a network.

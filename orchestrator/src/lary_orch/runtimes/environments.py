@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from lary_schema import commands
 from lary_schema.atomic import publish_text
 from lary_schema.base import ContractError, file_sha256, fingerprint
 from lary_schema.gpus import find_gpus
@@ -123,10 +124,11 @@ class CurrentEnvironment:
         return Path(sys.executable)
 
     def hint(self, prepared: Prepared) -> str:
-        install = " ".join(editable_arguments(_folder_of(prepared.source), prepared.source, self._checkout))
+        packages = editable_arguments(_folder_of(prepared.source), prepared.source, self._checkout)
+        pip = (sys.executable, "-m", "pip", "install", "-c", str(self._checkout.constraints))
         return (
-            f"If the image's package is not installed in this interpreter: {sys.executable} -m pip install "
-            f"-c {self._checkout.constraints} {install}; or let --env own make an environment."
+            f"If the image's package is not installed in this interpreter: {commands.joined([*pip, *packages])}; or "
+            "let --env own make an environment."
         )
 
 

@@ -8,6 +8,7 @@ from http import HTTPStatus
 from typing import Any
 
 from docker.errors import APIError
+from lary_schema import commands
 from lary_schema.base import ContractError
 
 from lary_orch.runtimes.base import Notify
@@ -69,7 +70,10 @@ def _follow(recipe: Recipe, steps: Iterable[dict[str, Any]], notify: Notify) -> 
 
 def _hint(error: str) -> str:
     if "not found" in error or "pull access denied" in error or "Client.Timeout" in error or "dial tcp" in error:
-        return "\nThe parent image cannot be fetched: `lary-orch images build base --base-image IMAGE` takes another"
+        return (
+            "\nThe parent image cannot be fetched: "
+            f"`{commands.command('images', 'build', 'base', '--base-image', 'IMAGE')}` takes another"
+        )
     return ""
 
 

@@ -4,6 +4,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from lary_schema import commands
 from lary_schema.base import CONTRACT_VERSION, ContractError, file_sha256, fingerprint
 from lary_schema.cards import ImageCard
 
@@ -29,10 +30,11 @@ def tag(name: str) -> str:
 def how_to_get(image: ImageSource) -> str:
     """The command that brings an image onto this machine."""
     if image.folder is None:
-        return f"docker pull {image.card.ref}"
+        return commands.joined(["docker", "pull", reference(image.card)])
     # Images of the checkout are known without --catalog.
-    catalog = "" if (image.folder.parent / BASE / "Dockerfile").is_file() else f" --catalog {image.folder}"
-    return f"lary-orch images build{catalog} {image.card.name}"
+    known = (image.folder.parent / BASE / "Dockerfile").is_file()
+    catalog = () if known else ("--catalog", str(image.folder))
+    return commands.command("images", "build", *catalog, image.card.name)
 
 
 @dataclass(frozen=True)

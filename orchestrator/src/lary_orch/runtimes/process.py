@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import Protocol
 
-from lary_schema import more_jobs, orphans
+from lary_schema import commands, more_jobs, orphans
 from lary_schema.base import ContractError
 from lary_schema.child_process import ProcessTask, spawn
 from lary_schema.jobs import ExtractJob
@@ -142,7 +142,7 @@ def base_env(environ: Mapping[str, str], further: tuple[str, ...] = ()) -> dict[
         folders = [Path(part) for part in kept["PYTHONPATH"].split(os.pathsep)]
         absolute = [str(one) for one in folders if one.is_absolute() and one.resolve() != Path.cwd()]
         kept["PYTHONPATH"] = os.pathsep.join(absolute)
-    return kept | JOB_ENVIRONMENT
+    return kept | JOB_ENVIRONMENT | commands.environment()
 
 
 def task_env(base: Mapping[str, str], job: Job, slot: Slot, owner: str) -> dict[str, str]:

@@ -7,6 +7,7 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
+from lary_schema import commands
 from lary_schema.datasets import DATASETS_VARIABLE, DatasetFiles, Datasets
 from lary_schema.mounts import Mounts
 
@@ -30,7 +31,7 @@ def run_tool(catalog: Catalog, workspace: Workspace, environment: str, arguments
     if image.folder is not None and (not arguments or set(arguments) & HELP):
         # What a tool does is read from its source: nothing is made for it.
         sources = [image.folder / "src", *(repository() / "shared" / name / "src" for name in ("schema", "worker"))]
-        env = os.environ | {"PYTHONPATH": os.pathsep.join(map(str, sources))}
+        env = os.environ | {"PYTHONPATH": os.pathsep.join(map(str, sources))} | commands.environment()
         return subprocess.run([sys.executable, "-m", image.card.module, *arguments], env=env, check=False).returncode
     found = interpreters(workspace, environment)
     python = found.python(found.prepare(image, notify))

@@ -12,6 +12,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 from urllib.parse import urlsplit
 
+from lary_schema import commands
 from lary_schema.atomic import PARTIAL_SUFFIX, sync_dir, sync_file
 from lary_schema.base import ContractError, WeightsError, file_sha256, path_sha256
 from lary_schema.cards import WeightSpec
@@ -80,7 +81,7 @@ def _hub() -> Any:
     except ImportError:
         raise ContractError(
             "fetching weights needs huggingface_hub: pip install 'lary-orch[hub]' (or put the files there by hand; "
-            "`lary-orch weights ls` says where)"
+            f"`{commands.command('weights', 'ls')}` says where)"
         ) from None
     return huggingface_hub
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
+from lary_schema import commands
 from lary_schema.base import ContractError
 from lary_schema.cards import ModelCard, WeightSpec
 from lary_schema.files import damage, visible_files
@@ -46,7 +47,7 @@ class Weight:
 
     @property
     def how(self) -> str:
-        return how_to_get(self.spec, self.path)
+        return how_to_get(self.spec, self.path, self.models[0])
 
 
 def chosen_cards(catalog: Catalog, models: Sequence[str]) -> dict[str, ModelCard]:
@@ -61,7 +62,8 @@ def chosen_cards(catalog: Catalog, models: Sequence[str]) -> dict[str, ModelCard
     for key, card in cards.items():
         if key != card.key:
             if not (own := weights_at(card, key)):
-                raise ContractError(f"{key}: its image knows its files; `lary-orch plan -m {key} -d ...` names them")
+                planning = commands.command("plan", "-m", key, "-d", "DATASET")
+                raise ContractError(f"{key}: its image knows its files; `{planning}` names them")
             cards[key] = card.model_copy(update={"key": key, "pattern": None, "weights": own})
     return cards
 

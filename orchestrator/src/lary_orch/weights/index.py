@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
+from lary_schema import commands
 from lary_schema.base import WeightsError, path_sha256
 from lary_schema.cards import ModelCard, WeightSpec
 from lary_schema.files import file_state, visible_files
@@ -64,15 +65,17 @@ def expected_sha256(spec: WeightSpec, path: Path) -> str | None:
     return spec.sha256 if same_form else None
 
 
-def how_to_get(spec: WeightSpec, path: Path) -> str:
-    """A line for people about a weight that is not there."""
+def how_to_get(spec: WeightSpec, path: Path, key: str) -> str:
+    """A line for people about a weight of model `key` that is not there."""
+    fetching = commands.command("weights", "fetch", key)
     variable = f", or name its path by {spec.env}" if spec.env else ""
     if spec.url is not None:
-        return f"`lary-orch weights fetch` gets it from {spec.url}{variable}"
+        return f"`{fetching}` gets it from {spec.url}{variable}"
     if spec.repo is None:
-        return f"{spec.note or 'put it there'}; it belongs at {path}{variable}"
+        note = commands.in_note(spec.note or "put it there")
+        return f"{note}; it belongs at {path}{variable}"
     gated = " (gated: request access there first)" if spec.gated else ""
-    return f"`lary-orch weights fetch` gets it from {spec.repo}{gated}{variable}"
+    return f"`{fetching}` gets it from {spec.repo}{gated}{variable}"
 
 
 def find_weights(
@@ -129,14 +132,16 @@ def _below(name: str, path: Path, file: Path) -> str:
 def _existing(card: ModelCard, spec: WeightSpec, path: Path) -> Path:
     what = f"weight {spec.name!r} of {card.key}"
     if not path.exists():
-        raise WeightsError(f"{path}: missing ({what}); {how_to_get(spec, path)}")
+        raise WeightsError(f"{path}: missing ({what}); {how_to_get(spec, path, card.key)}")
     if not os.access(path, os.R_OK):
         raise WeightsError(f"{path}: may not be read by this user ({what})")
     # A variable that names some folder must not mount it, nor hash all that is in it.
     wanted = spec.files if not PurePosixPath(spec.path).suffix else ("config.json",)
     missing = [name for name in wanted if not (path / name).is_file()] if path.is_dir() else []
     if missing:
-        raise WeightsError(f"{path}: is a folder without {', '.join(missing)} ({what}); {how_to_get(spec, path)}")
+        raise WeightsError(
+            f"{path}: is a folder without {', '.join(missing)} ({what}); {how_to_get(spec, path, card.key)}"
+        )
     return path
 
 
@@ -146,7 +151,7 @@ def _weight_file(card: ModelCard, spec: WeightSpec, path: Path, cache: Path) -> 
     if expected is not None and sha256 != expected:
         raise WeightsError(
             f"{path}: not the expected file of {card.key}: sha256 {sha256}, {expected} expected; "
-            f"{how_to_get(spec, path)}"
+            f"{how_to_get(spec, path, card.key)}"
         )
     # Under the name that it has, because a suffix may mean something.
     inside = PurePosixPath(spec.path).with_name(path.name).as_posix()

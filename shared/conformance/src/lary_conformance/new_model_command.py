@@ -5,6 +5,7 @@ from pathlib import Path
 import click
 from lary_orch.catalog.cards import Catalog, repository
 from lary_orch.cli.options import FOLDER, catalog_options, option
+from lary_schema import commands
 
 
 @click.command()
@@ -30,5 +31,6 @@ def command(name: str, target: Path | None, train: bool, catalog: Catalog) -> No
     files = make_model_folder(name, folder, repository() / "images" / "baseline", taken, train=train)
     for file in sorted(files):
         click.echo(folder / file)
-    doing = f"train --catalog {folder} -r {name}-small -d demo_arm" if train else f"run --catalog {folder} -m {name}"
-    click.echo(f"\nIt works as it is:\n  lary-orch {doing}" + ("" if train else " -d demo_motion --protocol smoke"))
+    trained: tuple[str | Path, ...] = ("train", "--catalog", folder, "-r", f"{name}-small", "-d", "demo_arm")
+    run: tuple[str | Path, ...] = ("run", "--catalog", folder, "-m", name, "-d", "demo_motion", "--protocol", "smoke")
+    click.echo(f"\nIt works as it is:\n  {commands.command(*(trained if train else run))}")

@@ -53,13 +53,7 @@ def command(
 
 
 def _show(findings: list[tuple[str, "Finding"]]) -> None:
-    """A table on a terminal, which wraps long cells; elsewhere a line per check, its remedy below."""
-    if sys.stdout.isatty():
-        from lary_terminal.tables import Table, show
-
-        rows = [(name, f.status, f.message, f.remedy) for name, f in findings]
-        show(Table("doctor", ("check", "status", "what was found", "remedy"), rows), sys.stdout)
-        return
+    """A line per check, its remedy below, so that a command in it can be copied."""
     for name, finding in findings:
         click.echo(f"{finding.status:4}  {name}: {finding.message}")
         if finding.remedy:

@@ -2,6 +2,7 @@
 
 from lary_orch.catalog.splits import csv_path, data_root, find_split
 from lary_orch.workspace import Workspace
+from lary_schema import commands
 from lary_schema.base import ContractError
 from lary_schema.cards import DatasetCard
 from lary_schema.presence import LOOKED_AT, lost_rows, missing_stats
@@ -14,7 +15,7 @@ NAME = "datasets"
 def run(context: Context) -> Finding:
     cards = [context.catalog.dataset(key) for key in context.datasets]
     if not cards:
-        return Finding("skip", "none was named; `lary-orch datasets` lists them")
+        return Finding("skip", f"none was named; `{commands.command('datasets')}` lists them")
     splits = [_split(card, split, context.workspace) for card in cards for split in card.splits.all]
     return worst([*splits, *(finding for card in cards for finding in _stats(card, context.workspace))])
 
@@ -35,6 +36,6 @@ def _split(card: DatasetCard, split: str, workspace: Workspace) -> Finding:
 
 
 def _stats(card: DatasetCard, workspace: Workspace) -> list[Finding]:
-    remedy = f"make it: lary-orch data stats -d {card.key}"
+    remedy = f"make it: {commands.command('data', 'stats', '-d', card.key)}"
     missing = missing_stats(card, data_root(card, workspace))
     return [Finding("fail", f"{card.key}: {path} is missing", remedy) for path in missing]

@@ -1,6 +1,7 @@
 """Is something lying about that nobody will need?"""
 
 from lary_orch.run.cleaning import leftovers
+from lary_schema import commands
 from lary_terminal.tables import size_text
 
 from lary_doctor.check import Context, Finding
@@ -13,4 +14,4 @@ def run(context: Context) -> Finding:
     if not found:
         return Finding("ok", "none")
     size = size_text(sum(target.size for target in found))
-    return Finding("warn", f"{len(found)} leftovers of runs that died, {size}", "lary-orch clean")
+    return Finding("warn", f"{len(found)} leftovers of runs that died, {size}", commands.command("clean"))

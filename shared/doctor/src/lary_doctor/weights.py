@@ -1,6 +1,7 @@
 """Are the weights of the chosen models here, and whole as far as a quick look shows?"""
 
 from lary_orch.weights.files import Weight, chosen_cards, list_weights, problems
+from lary_schema import commands
 
 from lary_doctor.check import Context, Finding, worst
 
@@ -10,12 +11,13 @@ NAME = "weights"
 def run(context: Context) -> Finding:
     families = [key for key in context.models if context.catalog.model_card(key).key != key]
     if families:
-        remedy = "`lary-orch plan` with this model names what is missing"
+        remedy = f"`{commands.command('plan', '-m', families[0], '-d', 'DATASET')}` names what is missing"
         return Finding("skip", f"the files of {', '.join(families)} are known to the image alone", remedy)
     weights = list_weights(chosen_cards(context.catalog, context.models), context.workspace.weights)
     if not context.models:
         here = sum(weight.found for weight in weights)
-        return Finding("ok", f"{here} of {len(weights)} weights are here; `lary-orch weights ls` lists them")
+        listing = commands.command("weights", "ls")
+        return Finding("ok", f"{here} of {len(weights)} weights are here; `{listing}` lists them")
     return worst([_look(weight) for weight in weights]) if weights else Finding("ok", "the chosen models need none")
 
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+from lary_schema import commands
 from lary_schema.base import ContractError, read_json
 from lary_schema.printable import finite
 from lary_terminal.tables import Table
@@ -93,7 +94,7 @@ def read_reference(file: Path) -> Reference:
         return _saved(file, content)
     raise ContractError(
         f"{file}: neither published tables (an object with {' or '.join(TASKS.values())}) nor a list that "
-        "`lary-orch results --json` printed"
+        f"`{commands.command('results', '--json')}` printed"
     )
 
 
@@ -175,7 +176,9 @@ def _identity_of(entry: Any, where: str) -> tuple[str, ...]:
     found = _object(entry, where)
     missing = [name for name in (*IDENTITY, "value", "metadata") if name not in found]
     if missing:
-        raise ContractError(f"{where}: no {', '.join(missing)}; save the file by `lary-orch results --json`")
+        raise ContractError(
+            f"{where}: no {', '.join(missing)}; save the file by `{commands.command('results', '--json')}`"
+        )
     well = found["value"] is None or _is_number(found["value"])
     if not well or not isinstance(found["metadata"], list):
         raise ContractError(f"{where}: value is to be a number, and metadata a list of hashes")

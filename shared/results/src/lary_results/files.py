@@ -4,6 +4,7 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 
+from lary_schema import commands
 from lary_schema.base import ContractError
 from lary_schema.results import ProbeResult
 
@@ -27,7 +28,7 @@ def nothing_found(results: Path, run: str, protocol: str | None) -> str:
     looked_for = f"no results of {' and '.join(wanted)}" if wanted else "no results"
     runs = [path.name for path in sorted({file.parents[3] for file in result_files(results)})]
     if not runs:
-        return f"{looked_for} in {results}; `lary-orch run` makes them"
+        return f"{looked_for} in {results}; `{commands.first_run()}` makes them"
     more = f" and {len(runs) - NAMED_RUNS} more" if len(runs) > NAMED_RUNS else ""
     return f"{looked_for} in {results}; there are results of runs {', '.join(runs[:NAMED_RUNS])}{more}"
 

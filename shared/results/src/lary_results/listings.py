@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from lary_schema import commands
 from lary_schema.cards import DatasetCard, ModelCard
 from lary_terminal.tables import Table, size_text
 
@@ -43,8 +44,8 @@ def models_table(records: Sequence[Mapping[str, Any]]) -> Table:
         ("key", "image", "what it is", "tokens", "variants", "weights", "licence", "published"),
         [_model_cells(record) for record in records],
         notes=(
-            "All about one, with its licence and published scores: `lary-orch models KEY`.",
-            "How to get weights that are missing: `lary-orch weights ls`.",
+            f"All about one, with its licence and published scores: `{commands.command('models', 'KEY')}`.",
+            f"How to get weights that are missing: `{commands.command('weights', 'ls')}`.",
         ),
         details=frozenset({1, 3, 4, 6, 7}),
     )
@@ -103,7 +104,7 @@ def _about_model(row: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     yield "source", row["source"]
     yield "published", _published(row) and f"{_published(row)} (top-1 in percent, MSE)"
     yield "card", row["card"]
-    yield "use", f"lary-orch run -m {row['name']} -d DATASET"
+    yield "use", commands.command("run", "-m", row["name"], "-d", "DATASET")
 
 
 def datasets_table(records: Sequence[Mapping[str, Any]]) -> Table:
@@ -114,7 +115,7 @@ def datasets_table(records: Sequence[Mapping[str, Any]]) -> Table:
         [line for record in records for line in _split_cells(record)],
         right=frozenset({4}),
         keys=frozenset({0, 3}),
-        notes=("All about one, with its CSVs: `lary-orch datasets KEY`.",),
+        notes=(f"All about one, with its CSVs: `{commands.command('datasets', 'KEY')}`.",),
         details=frozenset({6}),
     )
 
@@ -151,7 +152,7 @@ def _about_dataset(row: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     yield "licence", row["license"]
     yield "source", row["source"]
     yield "card", row["card"]
-    yield "use", f"lary-orch run -m MODEL -d {row['key']}"
+    yield "use", commands.command("run", "-m", "MODEL", "-d", row["key"])
 
 
 def _page(title: str, lines: list[tuple[str, str]]) -> Table:

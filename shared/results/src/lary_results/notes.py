@@ -2,6 +2,8 @@
 
 from collections.abc import Iterable, Iterator
 
+from lary_schema import commands
+
 from lary_results.averages import TITLES, misprint
 from lary_results.baselines import BASELINE_MODELS
 from lary_results.board import Board
@@ -99,11 +101,9 @@ def _doubts(board: Board) -> Iterator[str]:
 def _targets(board: Board) -> Iterator[str]:
     """What regressions predict, and what is missing to judge them."""
     for column in board.without_baseline_models:
-        names = " ".join(f"-m {name}" for name in sorted(BASELINE_MODELS))
-        yield (
-            f"{column_name(column)}: without its baseline, what one frame shows. To add it: lary-orch run {names} "
-            f"-d {column[0]} --protocol {board.protocol}"
-        )
+        names = [word for name in sorted(BASELINE_MODELS) for word in ("-m", name)]
+        adding = commands.command("run", *names, "-d", column[0], "--protocol", board.protocol)
+        yield (f"{column_name(column)}: without its baseline, what one frame shows. To add it: {adding}")
     if any(is_nuisance(column) for column in board.columns):
         yield (
             "(nuisance) is how well what should not matter is read from a latent: a low error is no merit, and it is "

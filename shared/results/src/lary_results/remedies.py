@@ -1,5 +1,7 @@
 """What to do about a row without a latent, by the reason that its store keeps."""
 
+from lary_schema import commands
+
 FIX_FILE = "replace the file, then --retry-failed"
 FIX_CSV = "correct the CSV; it makes another store"
 FIX_MODEL = "a fault of the model on this row; look at the frames"
@@ -19,6 +21,13 @@ REMEDIES = {
     "encode_error": FIX_MODEL,
     "non_finite": FIX_MODEL,
     "overflow": "use --dtype float32",
-    "no_latent": "complete what was imported, then `lary-orch latents import` again; it makes another store",
+    "no_latent": "complete what was imported, then import it again, which makes another store: {command}",
 }
 """By `lary_schema.events.Reason`."""
+
+
+def remedy(reason: str) -> str:
+    """Of a `lary_schema.events.Reason`; nothing for another word."""
+    return REMEDIES.get(reason, "").replace(
+        "{command}", commands.command("latents", "import", "-m", "MODEL", "-d", "DATASET")
+    )

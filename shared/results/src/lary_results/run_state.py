@@ -5,6 +5,7 @@ from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
 
+from lary_schema import commands
 from lary_schema.base import ContractError
 from lary_schema.metadata import read_rows
 from lary_schema.results import ProbeResult
@@ -17,7 +18,7 @@ def find_plan(runs: Path, run: str | None) -> PlanFile:
     """The plan of a run, or of the one that was planned last. Raises ContractError where there is none."""
     plans = sorted(runs.glob("*/plan.json"), key=lambda p: p.stat().st_mtime_ns)
     if not plans:
-        raise ContractError(f"{runs}: no run there yet; start one by `lary-orch run`")
+        raise ContractError(f"{runs}: no run there yet; start one by `{commands.first_run()}`")
     chosen = plans[-1] if run is None else runs / run / "plan.json"
     if chosen not in plans:
         raise ContractError(f"no run {run!r}; there are {', '.join(p.parent.name for p in plans)}")
@@ -149,6 +150,7 @@ def superseded(plan: PlanFile, runs: Path) -> Iterator[str]:
         yield (
             f"run {earlier.run} requested the same and is not complete. It was planned with other images, data or "
             f"settings, or by another version of the bench, and is not continued; run {plan.run} uses what it has done "
-            f"of the same latents. `lary-orch status {earlier.run}` shows it; `lary-orch cancel {earlier.run}` ends "
+            f"of the same latents. `{commands.command('status', earlier.run)}` shows it; "
+            f"`{commands.command('cancel', earlier.run)}` ends "
             "what it still has on a cluster"
         )

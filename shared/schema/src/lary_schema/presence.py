@@ -5,6 +5,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Literal
 
+from lary_schema import commands
 from lary_schema.base import ContractError, file_sha256
 from lary_schema.cards import DatasetCard
 from lary_schema.jobs import Source
@@ -66,7 +67,7 @@ def stats_sha256(card: DatasetCard, target: Literal["absolute", "relative"], dat
     if not path.is_file():
         raise ContractError(
             f"{path}: missing (the robots' means and stds of {card.key}). Make it by "
-            f"`lary-orch data stats -d {card.key}`, or put LARYBench's there"
+            f"`{commands.command('data', 'stats', '-d', card.key)}`, or put LARYBench's there"
         )
     return file_sha256(path)
 

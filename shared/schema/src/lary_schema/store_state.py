@@ -6,6 +6,7 @@ from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
 
+from lary_schema import commands
 from lary_schema.base import ContractError, TooManyFailedError
 from lary_schema.jobs import ArrayLayout, StoreLocation, Values
 from lary_schema.presence import SplitSource
@@ -91,7 +92,8 @@ def check_failed(plan: StoreState, latents: Path, max_failed: float) -> None:
     if not plan.missing and plan.failed > max_failed * rows:
         raise TooManyFailedError(
             f"{latents / plan.layout.path}: {plan.failed} of {rows} rows failed, more than --max-failed "
-            f"{max_failed:g} allows; `lary-orch status --failures` names them, --retry-failed tries them again"
+            f"{max_failed:g} allows; `{commands.command('status', '--failures')}` names them, --retry-failed tries "
+            "them again"
         )
 
 

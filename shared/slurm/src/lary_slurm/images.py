@@ -5,6 +5,7 @@ from typing import Literal, Self
 
 from lary_orch.catalog.source import ImageSource
 from lary_orch.runtimes.images import reference
+from lary_schema import commands
 from lary_schema.base import ContractError, Document
 from lary_schema.cards import Key
 
@@ -34,7 +35,8 @@ class Exported(Document):
         if not path.is_file():
             raise ContractError(
                 f"{path}: image {image.card.name} ({reference(image.card)}) was not exported to the profile's "
-                f"`images`; where a container engine has it: lary-orch images export --to {folder} {image.card.name}"
+                f"`images`; where a container engine has it: "
+                f"{commands.command('images', 'export', '--to', folder, image.card.name)}"
             )
         return cls.read(path)
 
@@ -44,7 +46,9 @@ class Exported(Document):
         path = folder / f"{self.name}.{kind}"
         if not path.is_file():
             maker = MAKERS.get(kind)
-            command = " ".join(make_command(kind, self, folder)) or f"lary-orch images export --to {folder} {self.name}"
+            making = make_command(kind, self, folder)
+            exporting = commands.command("images", "export", "--to", folder, self.name)
+            command = commands.joined(making) if making else exporting
             where = f", where there is {maker}" if maker else ""
             raise ContractError(f"{path}: not there, and launcher {launcher} needs it; make it{where}: `{command}`")
         return path

@@ -4,6 +4,7 @@ from collections import Counter
 from typing import Any
 
 from lary_orch.run.attempts import FINAL
+from lary_schema import commands
 from lary_schema.base import ContractError, ExitCode, explain
 from lary_schema.runs import RunPaths
 from lary_terminal.tables import Table
@@ -106,7 +107,7 @@ def cluster_table(state: dict[str, Any]) -> Table:
     if state["queue"] != "ok":
         notes.append(f"the queue cannot be queried: {state['queue']}")
     if any(task["state"] == "stopped" for task in state["tasks"]):
-        notes.append("stopped tasks are submitted again by the same `lary-orch run`.")
+        notes.append(f"stopped tasks are submitted again by the same `{commands.program()} run`.")
     return Table(
         f"on the cluster: session {state['session']}, {state['state']} (squeue --name={state['name']})",
         ("array job", "tasks", *STATES, "why"),

@@ -4,6 +4,7 @@ import time
 from collections.abc import Callable
 
 from lary_orch.runtimes.base import Notify
+from lary_schema import commands
 from lary_schema.base import ContractError
 
 from lary_slurm.client import Client, Pace, SlurmAwayError
@@ -48,4 +49,4 @@ def cancel(
                 left = f"{live} tasks are still in the queue (`squeue --name={session.name}`)"
                 pace.queried(changed=True)
         wait(0.5)
-    raise ContractError(f"run {session.run}: {left}; try `lary-orch cancel {session.run}` again later")
+    raise ContractError(f"run {session.run}: {left}; try `{commands.command('cancel', session.run)}` again later")

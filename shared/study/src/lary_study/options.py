@@ -11,6 +11,7 @@ from lary_orch.catalog.cards import Catalog
 from lary_orch.cli.options import FOLDER, option, together
 from lary_orch.runtimes.devices import Slot
 from lary_orch.runtimes.signals import exit_at_sigterm
+from lary_schema.commands import CATALOG, naming
 
 from lary_study.trainings import WORKERS, Settings
 
@@ -64,7 +65,8 @@ def folders_options(function: Function) -> Function:
 
     @functools.wraps(function)
     def loaded(*args: Any, folders: tuple[Path, ...], **rest: Any) -> Any:
-        return function(*args, catalog=Catalog.load(folders), folders=folders, **rest)
+        with naming((CATALOG, folder) for folder in folders):
+            return function(*args, catalog=Catalog.load(folders), folders=folders, **rest)
 
     return option(
         "--catalog",

@@ -7,6 +7,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
+from lary_schema.commands import program
+
 from lary_terminal.table import Table
 from lary_terminal.widths import longest_word, padded, width_of, wrap
 
@@ -14,8 +16,6 @@ GAP = 2
 """Spaces between columns."""
 NARROWEST = 16
 """Columns of text are not wrapped to fewer."""
-COMMAND = "lary-orch"
-"""A line with a command in it is left to the terminal to wrap, so that it can be copied whole."""
 
 
 class Line(NamedTuple):
@@ -47,7 +47,12 @@ def fitted(table: Table, width: int) -> Iterator[Line]:
         yield from _body(table, width)
     for note in table.notes:
         lines = note.splitlines() or [""]
-        yield from (Line(text) for line in lines for text in ([line] if COMMAND in line else _indented(line, width)))
+        yield from (Line(text) for line in lines for text in (_whole(line) or _indented(line, width)))
+
+
+def _whole(text: str) -> list[str]:
+    """A text with a command in it is left to the terminal to wrap, so that it can be copied whole."""
+    return [text] if program() in text else []
 
 
 def _indented(line: str, width: int) -> list[str]:
@@ -146,6 +151,7 @@ def _grid(table: Table, columns: Sequence[_Column], widths: Sequence[int]) -> It
 
 def _wrapped(cells: Sequence[str], columns: Sequence[_Column], widths: Sequence[int], style: str) -> Iterator[Line]:
     blocks = [wrap(cell, width) for cell, width in zip(cells, widths, strict=True)]
+    blocks[-1] = _whole(cells[-1]) or blocks[-1]
     for i in range(max(map(len, blocks))):
         texts = (block[i] if i < len(block) else "" for block in blocks)
         line = (padded(t, w, right=c.right) for t, w, c in zip(texts, widths, columns, strict=True))
@@ -225,7 +231,7 @@ def _records(table: Table, width: int) -> Iterator[Line]:
 
 
 def _labelled(name: str, text: str, label: int, width: int) -> Iterator[Line]:
-    names, texts = wrap(name, label), wrap(text, width - label - 2 * GAP)
+    names, texts = wrap(name, label), _whole(text) or wrap(text, width - label - 2 * GAP)
     for i in range(max(len(names), len(texts))):
         left, right = (block[i] if i < len(block) else "" for block in (names, texts))
         yield Line(f"{' ' * GAP}{padded(left, label, right=False)}{' ' * GAP}{right}".rstrip())

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
+from lary_schema import commands
 from lary_schema.base import ContractError, WeightsError, file_sha256, fingerprint, path_sha256, read_json
 from lary_schema.cards import ModelCard
 from lary_schema.files import is_lfs_pointer, pointer_fault
@@ -71,9 +72,8 @@ def _sha256_of(path: Path) -> str | None:
 
 def _verified(file: WeightFile, path: Path) -> Path:
     if not path.exists():
-        raise WeightsError(
-            f"{path}: weights {file.name!r} are missing; `lary-orch weights ls` says where they come from"
-        )
+        listing = commands.command("weights", "ls")
+        raise WeightsError(f"{path}: weights {file.name!r} are missing; `{listing}` says where they come from")
     _refuse_pointers(path)
     try:
         found = path_sha256(path)

@@ -3,7 +3,9 @@
 from collections import Counter
 from collections.abc import Iterator, Sequence
 
-from lary_results.remedies import REMEDIES
+from lary_schema import commands
+
+from lary_results.remedies import remedy
 from lary_results.report.evidence import Evidence, FailedJob, Run
 from lary_results.report.markup import Child, Html, details, el, join, table
 from lary_results.run_state import is_complete
@@ -73,7 +75,7 @@ def _rows(run: Run) -> Html:
     )
     summary = table(
         ("dataset", "split", "model", "variant", "reason", "what to do", "rows"),
-        [(*of, REMEDIES.get(of[-1], ""), count) for of, count in counts.most_common()],
+        [(*of, remedy(of[-1]), count) for of, count in counts.most_common()],
         numbers=6,
     )
     listed: list[list[Child]] = [
@@ -81,7 +83,8 @@ def _rows(run: Run) -> Html:
         for row in run.failures[:ROWS_SHOWN]
     ]
     hidden = len(run.failures) - len(listed)
-    more = el("p", f"and {hidden} more: lary-orch status {run.name} --failures", class_="muted") if hidden else None
+    listing = commands.command("status", run.name, "--failures")
+    more = el("p", f"and {hidden} more: {listing}", class_="muted") if hidden else None
     every = table(("dataset", "split", "model", "variant", "row", "reason", "file", "detail"), listed)
     return join(summary, details(f"{len(listed)} of {len(run.failures)} rows", every, more))
 

@@ -7,6 +7,8 @@ from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 
+from lary_schema import commands
+
 from lary_results.report import datasets, differences, failures, provenance, studies
 from lary_results.report.evidence import Evidence
 from lary_results.report.markup import Child, Html, el, join, slug
@@ -91,5 +93,5 @@ def _board(evidence: Evidence, nth: int, anchors: dict[str, str], pictures: Pict
 
 
 def _empty(evidence: Evidence) -> Html:
-    text = f"No results in {evidence.folder} yet; lary-orch run makes them:"
-    return el("section", el("p", text), el("pre", "lary-orch run -m frame-diff -d demo_motion --protocol smoke"))
+    text = f"No results in {evidence.folder} yet. This makes some:"
+    return el("section", el("p", text), el("pre", commands.first_run()))

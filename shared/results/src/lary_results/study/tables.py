@@ -7,6 +7,7 @@ from pathlib import Path
 from statistics import stdev
 from typing import Any, TextIO
 
+from lary_schema import commands
 from lary_schema.base import ContractError
 from lary_schema.intervals import FEW_GROUPS
 from lary_schema.printable import finite, json_text, printable_lines
@@ -131,7 +132,8 @@ def _notes(study: Study, groups: int) -> Iterator[str]:
     missing = [e.model for e in study.record.entries if e.trained and e.model not in study.trainings]
     if missing:
         count = sum(entry.trained for entry in study.record.entries)
-        yield f"{len(missing)} of {count} trainings are not done; `lary-orch study {study.record.key}` goes on."
+        again = commands.command("study", study.record.key)
+        yield f"{len(missing)} of {count} trainings are not done; `{again}` goes on."
 
 
 # --- trainings --------------------------------------------------------------------------------
