@@ -198,7 +198,8 @@ def test_the_table_says_what_is_complete(workspace: Workspace) -> None:
     found: dict[str, Any] = {r["key"]: {s["split"]: s for s in r["splits"]} for r in json.loads(done.stdout)}
     assert found["libero"]["val"]["complete"]
     assert found["libero"]["val"]["rows"] == 1
-    assert found["robocoin"]["seen_train"]["problem"].endswith("(lary-orch data stats -d robocoin)")
+    assert "(`lary-orch data --" in found["robocoin"]["seen_train"]["problem"]
+    assert found["robocoin"]["seen_train"]["problem"].endswith(" stats -d robocoin`)")
     assert found["calvin"]["val"]["problem"].startswith("no CSV:")
 
 

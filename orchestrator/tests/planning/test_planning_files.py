@@ -219,7 +219,7 @@ def test_linked_folders_are_made_once_and_anew_where_they_were_changed(tmp_path:
 @pytest.mark.parametrize(
     ("spec", "said"),
     [
-        ({"repo": "a/b", "gated": True}, r"`lary-orch weights fetch` gets it from a/b \(gated: request"),
+        ({"repo": "a/b", "gated": True}, r"`lary-orch weights fetch heavy` gets it from a/b \(gated: request"),
         ({"note": "ask the authors"}, "ask the authors; it belongs at"),
         ({"env": "DINO_V2_PATH"}, "or name its path by DINO_V2_PATH"),
     ],

@@ -183,7 +183,7 @@ def test_the_current_interpreter_says_what_to_install(checkout: Checkout, image:
     current = CurrentEnvironment(checkout)
     prepared = current.prepare(image(), lambda line: None)
     assert current.python(prepared) == Path(sys.executable)
-    assert f"-e {checkout.root}/images/toy" in current.hint(prepared)
+    assert f"-e '{checkout.root}/images/toy'" in current.hint(prepared)
 
 
 class TestTorch:

@@ -352,7 +352,7 @@ def test_the_command(workspace: Workspace) -> None:
     failing = CliRunner().invoke(command, [*arguments, "-m", "flux2"], catch_exceptions=False)
     assert failing.exit_code == 1
     assert "fail  weights: " in failing.output
-    assert "\n      -> `lary-orch weights fetch`" in failing.output
+    assert "\n      -> `lary-orch weights fetch flux2 --workspace " in failing.output
     with pytest.raises(ContractError, match="no model 'nonsense'"):
         CliRunner().invoke(command, [*arguments, "-m", "nonsense"], catch_exceptions=False)
     assert not workspace.root.exists()

@@ -5,7 +5,8 @@ import re
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from lary_terminal.fitting import COMMAND, fitted
+from lary_schema.commands import PROGRAM
+from lary_terminal.fitting import fitted
 from lary_terminal.tables import Table
 from lary_terminal.widths import longest_word, width_of, wrap
 
@@ -134,7 +135,7 @@ def test_details_are_left_out_where_not_all_fits() -> None:
 
 
 def test_commands_stay_in_one_line_to_be_copied() -> None:
-    command = f"again: {COMMAND} run " + "-m model " * 20
+    command = f"again: {PROGRAM} run " + "-m model " * 20
     assert command in drawn(Table("t", ("a",), [("b",)], notes=(command,)), 60)
 
 
