@@ -33,7 +33,7 @@ has_monitoring = $(shell $(BIN)/python -c 'import sys; print("yes" if sys.versio
 coverage = $(foreach s,$(SOURCES),--cov=$(s)) --cov-report=term:skip-covered
 
 .DEFAULT_GOAL := help
-.PHONY: help bench study test test-full lint types lock images release clean
+.PHONY: help bench study test test-full lint types docs lock images release clean
 
 help:
 	@echo 'make bench      the table for three models without weights on both demo sets (smoke protocol)'
@@ -43,6 +43,7 @@ help:
 	@echo 'make test       all tests, with coverage (those that need Docker skip where no engine is reachable)'
 	@echo 'make test-full  and the full-size networks: minutes and gigabytes'
 	@echo 'make lint       ruff, mypy --strict, published JSON Schemas, age of the lock file'
+	@echo 'make docs       the docs site in build/site; a link that leads nowhere is an error'
 	@echo 'make lock       requirements-dev.lock anew, after a change of any dependency'
 	@echo 'make images     build all container images (ARGS="--base-image IMAGE")'
 	@echo 'make release    wheels in dist/ and all container images, at the version in VERSION'
@@ -66,6 +67,9 @@ lint: $(VENV)/.dev types
 	$(BIN)/python -m lary_schema.json_schemas --check shared/schema/schemas
 	$(BIN)/python scripts/dev_env.py check
 
+docs: $(VENV)/.dev
+	$(BIN)/python scripts/docs_site.py
+
 images: $(VENV)/.cli
 	$(BIN)/lary-orch images build $(ARGS)
 
@@ -79,7 +83,7 @@ release: $(VENV)/.dev
 
 clean:
 	@if [ -x $(BIN)/lary-orch ]; then $(BIN)/lary-orch clean --envs --cache $(if $(WORKSPACE),--workspace "$(WORKSPACE)") $(ARGS); fi
-	rm -rf $(VENV) dist .mypy_cache .pytest_cache .ruff_cache .hypothesis .coverage
+	rm -rf $(VENV) dist build .mypy_cache .pytest_cache .ruff_cache .hypothesis .coverage
 	find shared images orchestrator tests -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(BIN)/python:
