@@ -4,7 +4,7 @@ Planning writes nothing but caches (and makes a demo set that is requested). Wha
 does not stop the rest: it becomes a `Problem`.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, fields, replace
 from itertools import chain
@@ -70,9 +70,14 @@ def plan_part(
     runtime: Runtime,
     notify: Notify,
     planned: Mapping[str, KnownModel] | None = None,
+    made: Container[str] = (),
 ) -> Part:
-    """As `make_plan`, for a run that may have other parts. `planned` are the models of its trainings, by key."""
-    planner = _Planner(request, workspace, catalog, runtime, notify, planned or {})
+    """As `make_plan`, for a run that may have other parts.
+
+    `planned` are the models of its trainings, by key; `made` the demo sets just found whole, which costs a look at each
+    of their files.
+    """
+    planner = _Planner(request, workspace, catalog, runtime, notify, planned or {}, made)
     models = list(planner.models())
     cells = list(planner.cells(models, list(planner.datasets())))
     extracts = tuple(job for cell in cells for job in planner.extracts(cell))
@@ -149,9 +154,11 @@ class _Planner:
         runtime: Runtime,
         notify: Notify,
         planned: Mapping[str, KnownModel],
+        made: Container[str],
     ) -> None:
         self.problems: list[Problem] = []
         self._planned = planned
+        self._made = made
         self._request = request
         self._workspace = workspace
         self._catalog = catalog
@@ -217,7 +224,8 @@ class _Planner:
             with self._noting(f"dataset {key}"):
                 card = self._catalog.dataset(key)
                 names = (card.splits.train, *wanted_splits(card, self._request.splits))
-                make_generated(card, self._workspace, self._notify)
+                if key not in self._made:
+                    make_generated(card, self._workspace, self._notify)
                 splits = tuple(find_split(card, name, self._workspace) for name in names)
                 self._check_labels(card, splits)
                 self._check_groups(card, splits)

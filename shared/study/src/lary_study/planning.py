@@ -66,12 +66,14 @@ class Study:
         request = Request((), (self.card.data.train,), protocol, control=False, probing=probing)
         request = replace(request, workers=trainings.settings.workers or WORKERS)
         models = {training.key: training.model for training in planned}
+        # The trainings are planned on it.
+        made = (self.card.data.train,)
         parts = [Part(trainings=tuple(training.job for training in planned))]
         for variants, wanted in {**self._read_out(asked), (): self._catalog_models()}.items():
             # A store is one job: there are stores enough for all slots, and each job imports torch anew.
             part = replace(replace(request, models=wanted, variants=variants).on(slots), slots=1)
             if wanted:
-                parts.append(plan_part(part, self.workspace, self.catalog, runtime, notify, models))
+                parts.append(plan_part(part, self.workspace, self.catalog, runtime, notify, models, made))
         everything = expansion.arms(sorted({*self.card.seeds, *seeds}))
         return StudyPlan(assemble(self.card.key, parts, self.workspace), self._record(everything, protocol))
 
