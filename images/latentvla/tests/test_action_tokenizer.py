@@ -1,5 +1,6 @@
 """The action tokenizer: range of actions, codebook, switches, measures, checkpoints, and the loop."""
 
+import io
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +14,20 @@ from lary_latentvla.tokenizer_facts import RELEASED, TokenizerConfig
 from lary_latentvla.tokenizer_measures import Simple, jerk, kmeans, levels, uniform, usage
 from lary_latentvla.tokenizer_network import ActionTokenizer, RunningCodebook
 from lary_schema.base import ContractError, WeightsError
-from lary_schema.jobs import WeightFile
+from lary_schema.command import run_command
+from lary_schema.jobs import ExtractJob, WeightFile
+from lary_schema.store.reader import LatentReader
 from lary_schema.training import Recipe, TrainedCard
+from lary_schema.values import ExtractionSettings, make_values, new_layout
 from lary_trainer.rows import Standardise
 from lary_trainer.trainee import Batch, Facts
+from lary_worker.encode import check_latents
+from lary_worker.extract import extract
+from lary_worker.registry import describe
+from lary_worker.selftest import selftest
 from safetensors.torch import load_file, save_file
 
-from .conftest import Killed, Rows, killed_after
+from .conftest import ACTIONS, Killed, Rows, killed_after
 
 CPU = torch.device("cpu")
 SMALL: dict[str, Any] = {"width": 16, "heads": 2, "feed_forward": 16, "layers": 1, "codes": 8, "continuous_steps": 3}
@@ -317,14 +325,31 @@ def test_what_is_read_is_what_was_trained(folder: Path) -> None:
     assert (document.shape, network.vq.quantises) == ((6, 3), True)
     made, batch = trainee()
     np.testing.assert_array_equal(found.low, made.range.low)
-    model = ActionTokens.__new__(ActionTokens)
-    model.network, model.range = network, found
-    physical = torch.from_numpy(chunks(32)).float()
-    latents = model.encode(physical, np.arange(32))
-    assert latents.indices is not None
-    assert latents.tokens.shape == (32, 6, 1, 16)
-    expected = network(made.scaled(batch(0))).indices
-    assert (latents.indices[..., 0] == expected).float().mean() > 0.99
+    physical = chunks(32)
+    expected = network(made.scaled(batch(0)))
+    card = ActionTokenizerTrainee.card(recipe()).of_chunks(ACTIONS.model_copy(update={"stride": 6}))
+    ours = {}
+    for variant in card.variants:
+        model = ActionTokens(card, "actions", variant)
+        model.load({"checkpoint": folder}, CPU, torch.float32, 0)
+        with torch.inference_mode():
+            latents = model.encode(torch.from_numpy(model.preprocess(physical)), np.arange(32))
+        check_latents(model, latents, 32)
+        assert latents.indices is not None
+        assert (latents.indices[..., 0] == expected.indices).float().mean() > 0.99
+        ours[variant] = latents.tokens[:, :, 0]
+    assert torch.equal(ours["codebook"], network.vq.embedding[latents.indices[..., 0]])
+    torch.testing.assert_close(ours["embed"], expected.embeddings, rtol=1e-3, atol=1e-3)
+    assert torch.equal(ours["onehot"].argmax(-1), latents.indices[..., 0])
+    assert torch.equal(ours["onehot"].sum(-1), torch.ones(32, 6))
+
+
+def test_chunks_of_another_size_than_trained_are_refused(folder: Path) -> None:
+    model = ActionTokens(ActionTokenizerTrainee.card(recipe()).of_chunks(ACTIONS), "actions", "codebook")
+    with pytest.raises(WeightsError, match=r"trained on chunks \(6, 3\), planned are \(4, 3\)"):
+        model.load({"checkpoint": folder}, CPU, torch.float32, 0)
+    with pytest.raises(WeightsError, match="needs the folder of its training"):
+        model.load({}, CPU, torch.float32, 0)
 
 
 def test_each_missing_or_further_tensor_is_named(folder: Path) -> None:
@@ -368,7 +393,39 @@ def test_killed_it_ends_in_the_same_bytes(rows: Rows, monkeypatch: pytest.Monkey
     whole, killed = (rows.root / name / "model.safetensors" for name in ("whole", "killed"))
     assert whole.read_bytes() == killed.read_bytes()
     card = TrainedCard.read(rows.root / "whole/card.json")
-    assert (card.supervision, card.card.modes) == ("actions", {})
+    spec = card.card.spec("actions", "codebook")
+    assert (card.supervision, spec.input.shape, spec.tokens, spec.indices) == ("actions", (4, 3), (4, 1, 16), (4, 1))
+
+
+@pytest.mark.usefixtures("rows")
+def test_the_example_passes_the_self_test() -> None:
+    out = io.StringIO()
+    selftest("action-tokenizer-demo-000000000000", "cpu", out)
+    assert '"ok": true' in out.getvalue()
+
+
+def test_a_trained_tokenizer_is_extracted_over_actions(rows: Rows) -> None:
+    """From the training's folder to a store: the code of each step of each chunk, as the network gives it."""
+    job = rows.job(recipe())
+    assert rows.train(job, "tokenizer")[0] == 0
+    start = weight(rows, "checkpoint", "tokenizer")
+    key = job.values.key
+    card = describe(key).models[0]
+    _, source = rows.data("val")
+    settings = ExtractionSettings(dtype="float32")
+    values = make_values(card, key, "codebook", "set", "val", source, {"checkpoint": start.sha256}, settings, ACTIONS)
+    done = ExtractJob(
+        id="extract", image="latentvla", values=values, source=source, store=new_layout(values, 8, 4), shards=(0, 1),
+        weights=(start,), workers=1, threads=1,
+    )  # fmt: skip
+    events: list[Any] = []
+    assert run_command(lambda: extract(done, events.append), events.append, "extract") == 0, events[-1]
+    store = LatentReader.open(rows.root / "latents" / done.store.path)
+    network, found, _ = load_tokenizer(rows.root / "tokenizer")
+    physical = np.stack([np.load(rows.root / f"data/set/val{row}.npy") for row in range(8)]).astype(np.float64)
+    coded = network(torch.from_numpy(found.clip(found.scale(physical))).float())
+    np.testing.assert_array_equal(store.indices(np.arange(8))[..., 0], coded.indices)
+    np.testing.assert_array_equal(store.tokens(np.arange(8))[:, :, 0], coded.codes.detach())
 
 
 def weight(rows: Rows, name: str, out: str) -> WeightFile:

@@ -3,16 +3,18 @@
 import ast
 import errno
 from pathlib import Path
+from typing import Any
 
 import pytest
 from lary_schema import json_schemas
 from lary_schema.atomic import publish_text
 from lary_schema.base import ContractError, ExitCode, WeightsError, canonical_json, fingerprint
-from lary_schema.cards import DatasetCard, ImageCard, ModelCard
+from lary_schema.cards import Actions, DatasetCard, ImageCard, ModelCard, Normalisation, PairColumns
 from lary_schema.events import Progress, RowFailed, from_line, to_line
-from lary_schema.jobs import ExtractJob, MetadataFile, Source, Values, check_version
+from lary_schema.jobs import ActionRows, ExtractJob, MetadataFile, Source, Values, check_version
 from lary_schema.mounts import Mounts, resolve_media
 from lary_schema.store.layout import Provenance
+from lary_schema.values import ExtractionSettings, make_values
 
 SCHEMA = Path(__file__).parents[1]
 
@@ -181,3 +183,79 @@ def test_only_the_store_needs_numpy_and_zarr_and_only_command_lines_click() -> N
             names = [a.name for a in node.names] if isinstance(node, ast.Import) else []
             names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
             assert not heavy & {name.split(".")[0] for name in names}, file
+
+
+# --- models that read actions ----------------------------------------------------------------------
+
+
+CHUNKS = Actions(folder="a/{split}", stride=4, dim=3, names=("x", "y", "z"), normalisation=Normalisation(kind="train"))
+
+
+def reader_of_actions(**changes: Any) -> ModelCard:
+    """As a recipe's card: steps and dimensions are the data's."""
+    modes = {"actions": {"input": {"shape": [0, 0]}, "tokens": [0, 1, 5], "indices": [0, 1]}}
+    fields = {"key": "reader", "title": "reader", "paradigm": "baseline", "modes": modes, "preprocessing": "actions"}
+    more = {"revision": 1, "license": "MIT", "source": "tests", "code_sha256": "c" * 64, "variants": ["a", "b"]}
+    wide = {"b": {"actions": {"input": {"shape": [0, 0]}, "tokens": [0, 1, 9], "indices": [0, 1]}}}
+    return ModelCard.parse(fields | more | {"variant_modes": wide} | changes, "card")
+
+
+def rows_of_pairs() -> Source:
+    metadata = MetadataFile(path="m.csv", sha256="a" * 64, rows=10)
+    return Source(metadata=metadata, columns=PairColumns(), media="m", frames=1)
+
+
+def test_fingerprints_of_frames_are_those_of_before_actions(values: Values) -> None:
+    """As they were computed before there was anything but frames."""
+    assert values.fingerprint == "bab28c63c20c305830071ad0e9fb8bb8d2b02220f7da8970f0cc8d759cad222f"
+    later = values.model_copy(update={"libraries": {"av": "14.0"}})
+    assert later.fingerprint == "5629abdf53ade5b42462588bd3323f586f7b43efa032a612ea32fd22c083e35c"
+    assert "actions" not in values.to_json()
+
+
+@pytest.mark.parametrize(("variant", "width"), [("a", 5), ("b", 9)])
+def test_a_model_of_actions_is_sized_by_its_data(variant: str, width: int) -> None:
+    card = reader_of_actions()
+    assert card.of_chunks(None) == card
+    sized = card.of_chunks(CHUNKS)
+    spec = sized.spec("actions", variant)
+    assert (spec.input.shape, spec.tokens, spec.indices) == ((4, 3), (4, 1, width), (4, 1))
+    assert sized.of_chunks(CHUNKS.model_copy(update={"stride": 9})) == sized, "what has a size keeps it"
+    values = make_values(sized, "reader-1", variant, "set", "val", rows_of_pairs(), {}, ExtractionSettings(), CHUNKS)
+    assert (values.mode, values.actions) == (
+        "actions",
+        ActionRows(column="action", folder="a/val", stride=4, dim=3),
+    )
+    assert Values.model_validate_json(values.to_json()) == values
+    changed = values.model_copy(update={"actions": ActionRows(column="action", folder="b", stride=4, dim=3)})
+    assert changed.fingerprint != values.fingerprint
+
+
+def test_what_a_model_of_actions_cannot_read_is_refused() -> None:
+    card = reader_of_actions().of_chunks(CHUNKS)
+
+    def plan(actions: Actions | None) -> Values:
+        return make_values(card, "reader-1", "a", "set", "val", rows_of_pairs(), {}, ExtractionSettings(), actions)
+
+    with pytest.raises(ContractError, match=r"reader-1 reads actions, and the card of dataset set has no actions:"):
+        plan(None)
+    for change, said in (({"stride": 5}, "have 5 x 3"), ({"dim": 2, "names": ("x", "y")}, "have 4 x 2")):
+        with pytest.raises(ContractError, match=rf"4 steps x 3 dimensions.*dataset set {said}"):
+            plan(CHUNKS.model_copy(update=change))
+    document = plan(CHUNKS).model_dump(mode="json")
+    for change in ({"actions": None}, {"mode": "image"}):
+        with pytest.raises(ContractError, match="they go together"):
+            Values.parse(document | change, "values")
+
+
+@pytest.mark.parametrize(
+    ("modes", "said"),
+    [
+        ({"actions": {"input": {"shape": [4]}, "tokens": [4, 1, 5]}}, "float32"),
+        ({"actions": {"input": {"shape": [4, 3], "dtype": "int64"}, "tokens": [4, 1, 5]}}, "float32"),
+        ({"image": {"input": {"shape": [2, 8, 8, 3]}, "tokens": [1, 1, 5]}}, "no mode of frames"),
+    ],
+)
+def test_cards_of_actions_that_cannot_be_are_refused(modes: dict[str, Any], said: str) -> None:
+    with pytest.raises(ContractError, match=said):
+        reader_of_actions(modes=modes)

@@ -217,7 +217,32 @@ class Noisy(Mean):
         print("library chatter")
         os.write(1, b"c chatter\\n")
         super().load(weights, device, dtype, seed)
+
+
+class Sums(Model):
+    """Of actions: what each step is, twice."""
+
+    def preprocess(self, actions):
+        assert actions.dtype == np.float64
+        return actions.astype(np.float32)
+
+    def load(self, weights, device, dtype, seed):
+        pass
+
+    def encode(self, batch, rows):
+        return Latents(2 * batch[:, :, None], batch.sum(2, keepdim=True).long())
 '''
+ACTIONS_CARD = """
+  - key: sums
+    title: toy that reads actions
+    paradigm: baseline
+    modes:
+      actions: {input: {shape: [4, 3], dtype: float32}, tokens: [4, 1, 3], indices: [4, 1]}
+    preprocessing: toy
+    revision: 1
+    license: MIT
+    source: tests
+"""
 TOYS = {
     "mean": "Mean",
     "nan": "Nan",
@@ -285,8 +310,8 @@ def toy_image(tmp_path_factory: pytest.TempPathFactory) -> Path:
     info.mkdir()
     (package / "__init__.py").write_text("")
     (package / "models.py").write_text(TOY_CODE)
-    (package / "image.yaml").write_text(TOY_YAML + "".join(TOY_CARD.format(key=key) for key in TOYS))
-    points = "\n".join(f"{key} = lary_toy.models:{name}" for key, name in TOYS.items())
+    (package / "image.yaml").write_text(TOY_YAML + "".join(TOY_CARD.format(key=key) for key in TOYS) + ACTIONS_CARD)
+    points = "\n".join(f"{key} = lary_toy.models:{name}" for key, name in {**TOYS, "sums": "Sums"}.items())
     (info / "entry_points.txt").write_text(f"[lary.models]\n{points}\n")
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: lary-toy\nVersion: 1\n")
     return root

@@ -42,8 +42,7 @@ class ActionTokenizerTrainee(Trainee):
 
     @classmethod
     def card(cls, recipe: Recipe) -> ModelCard:
-        read_config(recipe)
-        return model_card(recipe)
+        return model_card(recipe, read_config(recipe))
 
     @classmethod
     def supervision(cls, recipe: Recipe) -> Supervision:
@@ -199,23 +198,49 @@ class ActionTokenizerTrainee(Trainee):
 class ActionTokens(TrainedModel):
     """A trained tokenizer as a model: the code of each step of a chunk."""
 
-    def preprocess(self, frames: NDArray[np.uint8]) -> NDArray[Any]:
-        raise ContractError(f"model {self.card.key} reads actions, no frames")
+    def preprocess(self, frames: NDArray[Any]) -> NDArray[Any]:
+        """A row's physical actions, float64 (T, A) -> float32; `encode` brings them to the training rows' range."""
+        return frames.astype("float32")
 
     def load(self, weights: Weights, device: torch.device, dtype: torch.dtype, seed: int) -> None:
         from lary_latentvla.tokenizer_checkpoint import load_tokenizer
 
         # Always in float32: a code's number must not depend on the precision that is asked for.
-        network, self.range, _ = load_tokenizer(self.checkpoint(weights))
+        folder = self.checkpoint(weights)
+        network, self.range, document = load_tokenizer(folder)
+        if document.shape != self.spec.input.shape:
+            raise WeightsError(
+                f"{folder}: was trained on chunks {document.shape}, planned are {self.spec.input.shape}; "
+                "plan the job again"
+            )
+        self.network = network.to(device)
+
+    def random_weights(self, device: torch.device, dtype: torch.dtype, seed: int) -> None:
+        import numpy as np
+        import torch
+
+        from lary_latentvla.action_range import ActionRange
+        from lary_latentvla.tokenizer_facts import TokenizerConfig
+        from lary_latentvla.tokenizer_network import ActionTokenizer
+
+        dimensions = self.spec.input.shape[1]
+        torch.manual_seed(seed)
+        network = ActionTokenizer(TokenizerConfig(), dimensions).eval()
+        network.vq.draw(np.random.default_rng(seed))
+        self.range = ActionRange(np.full(dimensions, -1.0), np.full(dimensions, 1.0))
         self.network = network.to(device)
 
     def encode(self, batch: torch.Tensor, rows: NDArray[np.int64]) -> Latents:
-        """float32 (B, T, A) physical actions -> codes (B, T, 1, W) and their numbers (B, T, 1)."""
+        """float32 (B, T, A) physical actions -> vectors of each step's code (B, T, 1, W), and its number (B, T, 1)."""
         import torch
 
         scaled = self.range.clip(self.range.scale(batch.cpu().double().numpy()))
         found = self.network(torch.from_numpy(scaled).float().to(batch.device))
-        return Latents(found.codes[:, :, None], found.indices[..., None])
+        if self.variant == "onehot":
+            tokens = torch.nn.functional.one_hot(found.indices, self.network.config.codes).float()
+        else:
+            tokens = found.codes if self.variant == "codebook" else found.embeddings
+        return Latents(tokens[:, :, None], found.indices[..., None])
 
 
 def _tokenizer(network: nn.Module) -> ActionTokenizer:

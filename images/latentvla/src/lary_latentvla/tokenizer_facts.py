@@ -4,11 +4,13 @@ from typing import Any, Literal, Self
 
 from lary_parts.pairs import DATA_LICENSE, checkpoint_weight
 from lary_schema.base import ContractError, Document
-from lary_schema.cards import ModelCard
+from lary_schema.cards import Mode, ModelCard, ModeSpec, TensorSpec
 from lary_schema.training import Recipe
 from pydantic import Field, model_validator
 
 TERMS = ("actions", "consistency", "commitment")
+VARIANTS = ("codebook", "embed", "onehot")
+"""Of each step: its code's vector, the vector before the quantiser, or 1 at its code's number."""
 RELEASED: dict[str, Any] = {
     "continuous_steps": 0,
     "start": "normal",
@@ -73,14 +75,21 @@ def read_config(recipe: Recipe) -> TokenizerConfig:
     return config
 
 
-def model_card(recipe: Recipe) -> ModelCard:
-    """The facts of what a recipe trains. It reads actions and no frames, so it has no mode of frames."""
+def _reads(width: int) -> dict[Mode, ModeSpec]:
+    """Vectors of `width` numbers and a code for each step; steps and dimensions are the data's."""
+    chunk = TensorSpec(shape=(0, 0), dtype="float32")
+    return {"actions": ModeSpec(input=chunk, tokens=(0, 1, width), indices=(0, 1))}
+
+
+def model_card(recipe: Recipe, config: TokenizerConfig) -> ModelCard:
+    """The facts of what a recipe trains. It reads actions and no frames."""
     return ModelCard(
         key=recipe.key,
         title=recipe.title,
         paradigm="baseline",
-        modes={},
-        variants=("codebook",),
+        modes=_reads(config.width),
+        variants=VARIANTS,
+        variant_modes={"onehot": _reads(config.codes)},
         preprocessing="actions",
         draws=False,
         revision=1,

@@ -276,6 +276,7 @@ class _Planner:
                 split.source,
                 model.known.weights.hashes,
                 request.settings,
+                dataset.card.actions,
             )
             values = values.model_copy(update={"libraries": model.known.libraries})
             store = plan_store(values, split, latents, request.shard_rows, retry_failed=request.retry_failed)

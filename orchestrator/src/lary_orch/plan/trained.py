@@ -33,7 +33,8 @@ def trained_model(
     other stores. Raises ContractError where the image refuses the recipe, or a frozen encoder's weights are missing.
     """
     found, _, libraries = describe_recipe(runtime, prepared, values.recipe, workspace.cache)
-    card = found.model_copy(update={"key": values.key, "pattern": None, "example": None})
+    own = {"key": values.key, "pattern": None, "example": None}
+    card = found.of_chunks(values.data.actions).model_copy(update=own)
     trained = Trained(CHECKPOINT, folder, values.fingerprint)
     weights = find_weights(card, workspace.weights, workspace.cache, trained=trained)
     return KnownModel(card, prepared, weights, libraries)

@@ -28,6 +28,7 @@ from lary_schema.training import Recipe
 from lary_schema.values import ExtractionSettings, make_values, new_layout
 
 from lary_conformance.fixture import METADATA, SHARD_ROWS, make_rows
+from lary_conformance.training_rows import ACTIONS, make_action_rows
 
 RUN = "conformance"
 NO_STORE = (Output("latents", "none.zarr", ""),)
@@ -52,8 +53,8 @@ class Feed:
 
     @property
     def frames(self) -> int:
-        """Frames of a row: those of a pair, or as many as the card's input has."""
-        return 2 if self.mode == "image" else self.card.spec(self.mode, self.variant).input.shape[0]
+        """Frames of a row: those of a pair (which a model of actions does not see), or as many as the input has."""
+        return 2 if self.mode != "video" else self.card.spec(self.mode, self.variant).input.shape[0]
 
 
 @dataclass(frozen=True)
@@ -126,7 +127,8 @@ class Subject:
         made = (feed.mode, feed.frames, corrupt)
         if made not in self._rows:
             folder = self.folder / f"data-{feed.mode}-{feed.frames}{'-corrupt' * corrupt}"
-            self._rows[made] = make_rows(folder, feed.mode, feed.frames, corrupt=corrupt, python=self.python)
+            make = make_action_rows if feed.mode == "actions" else partial(make_rows, mode=feed.mode)
+            self._rows[made] = make(folder, frames=feed.frames, corrupt=corrupt, python=self.python)
         return self._rows[made]
 
     def weights_of(self, feed: Feed) -> WeightSet:
@@ -144,7 +146,7 @@ class Subject:
         rows = self.rows(feed, corrupt=corrupt)
         settings = ExtractionSettings()
         hashes = weights.hashes
-        values = make_values(feed.card, feed.key, feed.variant, RUN, rows.split, rows.source, hashes, settings)
+        values = make_values(feed.card, feed.key, feed.variant, RUN, rows.split, rows.source, hashes, settings, ACTIONS)
         layout = new_layout(values, rows.rows, SHARD_ROWS)
         return ExtractJob(
             id=f"{RUN}.{feed.key}.{feed.mode}.{feed.variant}",

@@ -186,7 +186,7 @@ def _read(done: Done) -> str:
     job, weights, out, _ = done.get()
     trial, subject = done.trial, done.trial.subject
     weights = trial.weights(Trained(CHECKPOINT, out, result.fingerprint))
-    card = trial.facts.card.model_copy(update={"key": job.values.key})
+    card = trial.facts.card.of_chunks(job.values.data.actions).model_copy(update={"key": job.values.key})
     feed = Feed(job.values.key, card, trial.mode, card.variants[0])
     return check_extraction(subject, feed, subject.job(feed, weights), weights.root)
 
@@ -246,10 +246,15 @@ def _wrong_start(done: Done) -> str:
 
 
 def _unreadable_row(done: Done) -> str:
-    """A file that is no picture: too many failed, or, where it is tolerated, a row that is said and left out."""
+    """A file that is no picture: too many failed, or, where it is tolerated, a row that is said and left out.
+
+    Of actions no row is left out: one that cannot be read ends the job.
+    """
     trial = replace(done.trial, corrupt=True)
     weights = trial.weights()
     job = trial.job(weights)
+    if trial.mode == "actions":
+        return _refuses(trial, job, weights, ExitCode.BAD_JOB)
     _refuses(trial, job, weights, ExitCode.TOO_MANY_FAILED)
     tolerant = trial.job(weights, max_failed=1)
     out = trial.folder(tolerant)

@@ -2,6 +2,7 @@
 
 import csv
 import struct
+import sys
 from pathlib import Path
 
 from lary_schema.base import file_sha256
@@ -11,7 +12,7 @@ from lary_schema.jobs import MetadataFile, Source
 from lary_schema.presence import SplitSource
 from lary_schema.training import TrainData
 
-from lary_conformance.fixture import ROWS
+from lary_conformance.fixture import BAD_ROW, ROWS, make_rows
 
 TRAIN, HELD_OUT = "train", "held-out"
 """Two splits of the same rows."""
@@ -36,6 +37,21 @@ def with_labels(made: SplitSource, split: str) -> SplitSource:
         writer.writerows([*row, *more] for row, more in zip(rows, further, strict=True))
     metadata = MetadataFile(path=f"metadata/{split}.csv", sha256=file_sha256(target), rows=ROWS)
     return SplitSource(split, made.data, target, made.source.model_copy(update={"metadata": metadata}))
+
+
+def make_action_rows(
+    folder: Path, frames: int, *, corrupt: bool = False, python: Path = Path(sys.executable)
+) -> SplitSource:
+    """Rows of pairs with actions; `corrupt` makes the action file of row `BAD_ROW` no array."""
+    made = with_labels(make_rows(folder, "image", frames, python=python), "corrupt" if corrupt else "whole")
+    if corrupt:
+        spoil_actions(made)
+    return made
+
+
+def spoil_actions(made: SplitSource) -> None:
+    """Make the action file of row `BAD_ROW` no array."""
+    (made.data / f"{BAD_ROW}.npy").write_bytes(b"these are no actions")
 
 
 def _npy(row: int) -> bytes:

@@ -18,6 +18,7 @@ from lary_schema.trained import START, Checkpoint
 from lary_schema.training import (
     CARD_FILE,
     CONFIG_FILE,
+    KEY_DIGITS,
     MODEL_FILE,
     PICTURE_FILE,
     TRAINING_FILE,
@@ -31,7 +32,7 @@ from lary_schema.training import (
 from lary_conformance.case import Skipped, expect
 from lary_conformance.fixture import make_rows
 from lary_conformance.subject import RUN, Ran, StopAt, Subject, follow
-from lary_conformance.training_rows import HELD_OUT, TRAIN, files, train_data, with_labels
+from lary_conformance.training_rows import HELD_OUT, TRAIN, files, spoil_actions, train_data, with_labels
 
 SEED = 1
 CHECKPOINT_FILES = {MODEL_FILE, CONFIG_FILE, CARD_FILE, TRAINING_FILE}
@@ -57,10 +58,14 @@ class Trial:
     labels: bool = True
     """Whether labels may be seen."""
     corrupt: bool = False
-    """Whether one row's file is no picture."""
+    """Whether one row's file is no picture, or, of a model that reads actions, no array."""
 
     @property
     def mode(self) -> Mode:
+        """In which its model is fed; by the image's card, since `describe --recipe` may refuse the recipe."""
+        family = self.subject.card.card(f"{self.recipe.key}-{'0' * KEY_DIGITS}")
+        if family is not None and family.reads_actions:
+            return "actions"
         return "image" if self.recipe.dt is None else "video"
 
     @cached_property
@@ -83,8 +88,12 @@ class Trial:
         folder = self.subject.folder / f"train-{self.mode}-{frames}{'-corrupt' * self.corrupt}"
         key = (self.mode, frames, self.corrupt)
         if key not in self.subject.training_rows:
-            made = make_rows(folder, self.mode, frames, corrupt=self.corrupt, python=self.subject.python)
+            reads_actions = self.mode == "actions"
+            shown, no_picture = "image" if reads_actions else self.mode, self.corrupt and not reads_actions
+            made = make_rows(folder, shown, frames, corrupt=no_picture, python=self.subject.python)
             self.subject.training_rows[key] = with_labels(made, TRAIN), with_labels(made, HELD_OUT)
+            if self.corrupt and reads_actions:
+                spoil_actions(made)
         return self.subject.training_rows[key]
 
     def job(self, weights: WeightSet, code_sha256: str = "", **changes: object) -> TrainJob:
@@ -183,7 +192,7 @@ def check_whole(trial: Trial, job: TrainJob, out: Path, ran: Ran) -> TrainResult
 
 def _check_card(trial: Trial, job: TrainJob, out: Path, result: TrainResult) -> None:
     trained = Checkpoint(out).card
-    planned, name = trial.facts.card, trial.subject.card.name
+    planned, name = trial.facts.card.of_chunks(job.values.data.actions), trial.subject.card.name
     expect(trained.image == name, f"{CARD_FILE} names image {trained.image}, this is {name}")
     expect(trained.card.key == job.values.key, f"{CARD_FILE} is of {trained.card.key}, trained was {job.values.key}")
     own = {"key", "weights", "code_sha256"}

@@ -13,8 +13,10 @@ from lary_schema.groups import Grouping, grouping_of
 from lary_schema.mounts import MountPath
 from lary_schema.yaml_files import read_yaml as read_yaml
 
-Mode = Literal["video", "image"]
-"""How a row is fed: `video`, the sampled frames of a clip; `image`, the two frames of a pair."""
+Input = Literal["video", "image"]
+"""What a dataset's rows are: the sampled frames of a clip, or the two frames of a pair."""
+Mode = Literal["video", "image", "actions"]
+"""What a model is given of a row: its frames, or (`actions`) its chunk of physical actions and no frame."""
 Reads = Literal["actions", "nuisance"]
 """What a probe predicts of a set: what the card's task says, labels or actions; or what a latent should not hold."""
 
@@ -82,7 +84,11 @@ class TensorSpec(Document):
 
 
 class ModeSpec(Document):
-    """What a model takes and gives for one row in one mode."""
+    """What a model takes and gives for one row in one mode.
+
+    In mode `actions` the input is a chunk, float32 (stride, dim). A recipe does not know its data's chunks: it has 0
+    for both, and for T of tokens and indices, which is the stride (`ModelCard.of_chunks`).
+    """
 
     input: TensorSpec
     """What `preprocess` returns for a row."""
@@ -98,6 +104,14 @@ class ModeSpec(Document):
         if not self.time_axis and self.tokens[0] != 1:
             raise ValueError(f"time_axis is false, so tokens {self.tokens} must have T = 1")
         return self
+
+    def of_chunk(self, stride: int, dim: int) -> Self:
+        """The same with these sizes where they are 0."""
+        steps, *rest = self.tokens
+        chunk = tuple(own or found for own, found in zip(self.input.shape, (stride, dim), strict=True))
+        codes = self.indices and (self.indices[0] or stride, self.indices[1])
+        update = {"input": self.input.model_copy(update={"shape": chunk}), "tokens": (steps or stride, *rest)}
+        return self.model_copy(update=update | {"indices": codes})
 
 
 WEIGHT_VARIABLE = (
@@ -187,6 +201,32 @@ class ModelCard(_Card):
         if found is None:
             raise ContractError(f"model {self.key} has no mode {mode!r}; it has {', '.join(self.modes) or 'none'}")
         return found
+
+    @model_validator(mode="after")
+    def _actions_are_read_alone(self) -> Self:
+        named = {name for modes in (self.modes, *self.variant_modes.values()) for name in modes}
+        if "actions" in named and named != {"actions"}:
+            raise ValueError("a model that reads actions (mode actions) has no mode of frames")
+        given = [modes["actions"].input for modes in (self.modes, *self.variant_modes.values()) if "actions" in modes]
+        if any(len(spec.shape) != 2 or spec.dtype != "float32" for spec in given):
+            raise ValueError("mode actions: its input is float32 (stride, dim)")
+        return self
+
+    @property
+    def reads_actions(self) -> bool:
+        """Whether it is given actions and no frames."""
+        return "actions" in self.modes
+
+    def of_chunks(self, actions: "Actions | None") -> Self:
+        """The card of the model that is trained on these chunks; of one that reads frames, the same card."""
+        if actions is None or not self.reads_actions:
+            return self
+
+        def sized(modes: dict[Mode, ModeSpec]) -> dict[Mode, ModeSpec]:
+            return {m: s.of_chunk(actions.stride, actions.dim) if m == "actions" else s for m, s in modes.items()}
+
+        variants = {name: sized(modes) for name, modes in self.variant_modes.items()}
+        return self.model_copy(update={"modes": sized(self.modes), "variant_modes": variants})
 
 
 class ImageCard(_Card):
@@ -411,7 +451,7 @@ class DatasetCard(_Card):
     source: str
 
     @property
-    def mode(self) -> Mode:
+    def mode(self) -> Input:
         return self.columns.input
 
     def media_of(self, split: str) -> str:

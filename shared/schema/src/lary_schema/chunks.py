@@ -24,13 +24,13 @@ def read_chunk(path: Path, stride: int, dim: int, name: str | None = None) -> ND
     """(stride, dim) physical actions; the file may hold them flat. Errors call it by `name`, else by its path.
 
     Booleans count as 0 and 1. Raises UnfitChunkError for another shape and for values that are not finite,
-    ContractError for a file that cannot be read or is no plain array of numbers.
+    ContractError for a file that cannot be read (its cause is the OSError) or is no plain array of numbers.
     """
     called = f"action file {name or path}"
     try:
         values = _read_array(path)
     except OSError as error:
-        raise ContractError(f"{called} cannot be read: {error.strerror or error}") from None
+        raise ContractError(f"{called} cannot be read: {error.strerror or error}") from error
     except _NO_ARRAY as error:
         raise ContractError(f"{called} is no plain .npy array: {error}") from None
     if values.dtype.kind not in "fiub":

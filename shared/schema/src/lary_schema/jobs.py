@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
 from lary_schema.base import CONTRACT_VERSION, ContractError, Document, fingerprint
 from lary_schema.cards import (
@@ -49,6 +49,24 @@ class Source(Document):
     host_data: str | None = None
     """The data mount's name on the host: absolute CSV paths below it are re-rooted."""
     frames: int = Field(ge=1)
+
+
+class ActionRows(Document):
+    """Where the actions of a split's rows lie: one .npy of (stride, dim) numbers for each."""
+
+    column: str
+    folder: MountPath
+    """Below the data mount; the column's cells are relative to it."""
+    implied_folder: Key | None = None
+    """See `lary_schema.mounts.resolve_media`."""
+    stride: int = Field(ge=1)
+    dim: int = Field(ge=1)
+
+    @classmethod
+    def of(cls, actions: Actions, split: str) -> Self:
+        """What a dataset card says of them."""
+        folder, implied = actions.folder_of(split), actions.implied_folder
+        return cls(column=actions.column, folder=folder, implied_folder=implied, stride=actions.stride, dim=actions.dim)
 
 
 class StoreLocation(Document):
@@ -125,6 +143,22 @@ class Values(Document):
     seed: int
     libraries: dict[str, str] | None = None
     """`minor_versions` of the image; None in stores of earlier versions, and of latents that were imported."""
+    actions: ActionRows | None = None
+    """What a model of mode `actions` is given; of others None."""
+
+    @model_validator(mode="after")
+    def _actions_are_read_in_their_mode(self) -> Self:
+        if (self.mode == "actions") != (self.actions is not None):
+            raise ValueError(f"mode {self.mode} and actions: they go together")
+        return self
+
+    @model_serializer(mode="wrap")
+    def _as_before_actions(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Of frames: the document, and so the fingerprint, of the time before anything else was read."""
+        document: dict[str, Any] = handler(self)
+        if self.actions is None:
+            document.pop("actions", None)
+        return document
 
     @property
     def fingerprint(self) -> str:

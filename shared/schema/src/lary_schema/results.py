@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field, PlainSerializer
 
 from lary_schema.base import Document
-from lary_schema.cards import Head, Key, Mode, ProtocolCard, Reads, Target
+from lary_schema.cards import Head, Input, Key, ProtocolCard, Reads, Target
 
 
 def _from_null(value: Any) -> Any:
@@ -159,7 +159,7 @@ class ProbeResult(Document):
     model: Key
     variant: Key
     dataset: Key
-    input: Mode | None = None
+    input: Input | None = None
     """What a row is: a clip or an image pair. None in results that did not say."""
     protocol: Key
     recipe: dict[str, Any] | None = None

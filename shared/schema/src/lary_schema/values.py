@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lary_schema.base import ContractError
-from lary_schema.cards import ModelCard
-from lary_schema.jobs import ArrayLayout, Decoder, Precision, Source, StoreDtype, Values, minor_versions
+from lary_schema.cards import Actions, Mode, ModelCard
+from lary_schema.jobs import ActionRows, ArrayLayout, Decoder, Precision, Source, StoreDtype, Values, minor_versions
 from lary_schema.store.layout import Store, row_bytes, shard_rows, store_path
 
 
@@ -29,12 +29,15 @@ def make_values(
     source: Source,
     weights: Mapping[str, str],
     settings: ExtractionSettings,
+    actions: Actions | None = None,
 ) -> Values:
-    """All that determines a split's latents; `weights` are hashes by name.
+    """All that determines a split's latents; `weights` are hashes by name, `actions` the dataset's, if it has any.
 
-    Raises ContractError for a variant or mode the model does not have.
+    Raises ContractError for a variant or mode the model does not have, and for a model that reads actions on a set
+    without any, or with other chunks than it was trained on.
     """
-    mode = source.columns.input
+    mode: Mode = "actions" if card.reads_actions else source.columns.input
+    rows = _action_rows(card, key, variant, dataset, split, actions) if card.reads_actions else None
     assert card.code_sha256 is not None  # `describe` refuses a reply without it
     return Values(
         model=key,
@@ -55,7 +58,24 @@ def make_values(
         precision=settings.precision,
         dtype=settings.dtype,
         seed=settings.seed if card.draws else 0,
+        actions=rows,
     )
+
+
+def _action_rows(
+    card: ModelCard, key: str, variant: str, dataset: str, split: str, actions: Actions | None
+) -> ActionRows:
+    if actions is None:
+        raise ContractError(
+            f"model {key} reads actions, and the card of dataset {dataset} has no actions:; choose a set with actions"
+        )
+    wanted, found = card.spec("actions", variant).input.shape, (actions.stride, actions.dim)
+    if wanted != found:
+        raise ContractError(
+            f"model {key} reads chunks of actions of {wanted[0]} steps x {wanted[1]} dimensions, and those of dataset "
+            f"{dataset} have {found[0]} x {found[1]}; choose a set like the one that it was trained on"
+        )
+    return ActionRows.of(actions, split)
 
 
 def new_layout(values: Values, rows: int, rows_per_shard: int | None = None) -> ArrayLayout:
@@ -108,4 +128,4 @@ def _differences(path: Path, wanted: Values) -> list[str]:
     mine, theirs = wanted.model_dump(), provenance.values.model_dump()
     if provenance.values.libraries is None and wanted.libraries is not None:
         theirs["libraries"] = minor_versions(provenance.libraries)
-    return [_WORDS.get(name, name) for name in mine if mine[name] != theirs[name]] or ["it is not whole"]
+    return [_WORDS.get(name, name) for name in mine if mine[name] != theirs.get(name)] or ["it is not whole"]

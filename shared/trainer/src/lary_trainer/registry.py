@@ -73,4 +73,5 @@ def training_sha256(recipe: Recipe) -> str:
 
 def trained_card(values: TrainValues) -> ModelCard:
     """The card of the very model that a training makes."""
-    return model_card(values.recipe).model_copy(update={"key": values.key, "code_sha256": None})
+    card = model_card(values.recipe).of_chunks(values.data.actions)
+    return card.model_copy(update={"key": values.key, "code_sha256": None})

@@ -40,13 +40,14 @@ def _with_image(job: ExtractJob, card: ModelCard) -> dict[str, tuple[Any, Any]]:
 def _within(job: ExtractJob) -> dict[str, tuple[Any, Any]]:
     """Whether the parts of the job that are read are those that the fingerprint was made of."""
     values, source = job.values, job.source
+    fed = source.columns.input if values.actions is None else "actions"
     return _unequal(
         {
             "metadata sha256": (values.metadata_sha256, source.metadata.sha256),
             "columns": (values.columns, source.columns),
             "media": (values.media, source.media),
             "frames": (values.frames, source.frames),
-            "input of the columns": (values.mode, source.columns.input),
+            "input of the columns": (values.mode, fed),
             "dtype": (values.dtype, job.store.dtype),
             "weights": (values.weights, {file.name: file.sha256 for file in job.weights}),
         }

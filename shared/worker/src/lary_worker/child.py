@@ -8,25 +8,25 @@ import json
 import sys
 import time
 import traceback
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
 import cv2
-import numpy as np
 from lary_schema.cards import Mode, TensorSpec
 from lary_schema.jobs import Decoder
 from numpy.typing import NDArray
 
 from lary_worker import decode, registry
+from lary_worker.chunks import read_actions
 from lary_worker.faults import RowFaultError, detail_of
 from lary_worker.parent import die_with_parent
 from lary_worker.processes import IN_ADVANCE_S
 from lary_worker.slots import Memory, State, map_memory
 
-Fill = Callable[[Mapping[str, Any], NDArray[np.uint8], NDArray[Any]], None]
-"""Task, its frames (T, H, W, 3), its slot: makes of the frames what the slot is to hold."""
+Fill = Callable[[Mapping[str, Any], NDArray[Any], NDArray[Any]], None]
+"""Task, its frames uint8 (T, H, W, 3) or actions float64 (stride, dim), its slot: makes of them what it is to hold."""
 
 
 def main(arguments: list[str]) -> int:
@@ -70,7 +70,7 @@ def _together(replies: Iterator[dict[str, Any]]) -> Iterator[list[dict[str, Any]
 def _reply(task: dict[str, Any], fill: Fill, memory: Memory, settings: dict[str, Any]) -> dict[str, Any]:
     slot = task["slot"]
     try:
-        frames, clamped = _frames(task, settings["mode"], settings["decoder"])
+        frames, clamped = _read(task, settings["mode"], settings["decoder"], settings["spec"]["shape"])
         # For whoever has to say what hung or died.
         memory.states[slot] = State.PREPROCESSING
         fill(task, frames, memory.rows[slot])
@@ -82,9 +82,12 @@ def _reply(task: dict[str, Any], fill: Fill, memory: Memory, settings: dict[str,
     return {"clamped": clamped}
 
 
-def _frames(task: dict[str, Any], mode: Mode, decoder: Decoder) -> tuple[NDArray[np.uint8], bool]:
+def _read(task: dict[str, Any], mode: Mode, decoder: Decoder, shape: Sequence[int]) -> tuple[NDArray[Any], bool]:
+    """What `preprocess` is given, and whether indices were clamped; `shape` is that of the model's input."""
     paths, names = [Path(p) for p in task["paths"]], task["names"]
     try:
+        if mode == "actions":
+            return read_actions(paths[0], names[0], *shape), False
         if mode == "image":
             return decode.read_images(paths, names), False
         return decode.read_clip(paths[0], names[0], task["indices"], decoder)
@@ -99,16 +102,16 @@ def _of_model(settings: dict[str, Any]) -> Fill:
     model = registry.make_model(settings["key"], settings["mode"], settings["variant"])
     spec, owner = model.spec.input, f"the card of {model.card.key}"
 
-    def fill(_task: Mapping[str, Any], frames: NDArray[np.uint8], slot: NDArray[Any]) -> None:
+    def fill(_task: Mapping[str, Any], frames: NDArray[Any], slot: NDArray[Any]) -> None:
         slot[:] = preprocessed(model.preprocess, frames, spec, owner)
 
     return fill
 
 
 def preprocessed(
-    preprocess: Callable[[NDArray[np.uint8]], NDArray[Any]], frames: NDArray[np.uint8], spec: TensorSpec, owner: str
+    preprocess: Callable[[NDArray[Any]], NDArray[Any]], frames: NDArray[Any], spec: TensorSpec, owner: str
 ) -> NDArray[Any]:
-    """What a `preprocess` makes of frames; `owner` is whose shape and dtype `spec` is.
+    """What a `preprocess` makes of frames or actions; `owner` is whose shape and dtype `spec` is.
 
     Raises RowFaultError for whatever it raises, and for an array of another shape or dtype.
     """

@@ -16,10 +16,10 @@ from lary_schema.store.writer import LatentWriter
 from lary_schema.watchdog import Watchdog
 
 from lary_worker.agreement import check_agreement
+from lary_worker.chunks import metadata_of
 from lary_worker.pool import DecodePool, PoolConfig
 from lary_worker.registry import libraries
 from lary_worker.report import Report, started
-from lary_worker.rows import Metadata
 
 if TYPE_CHECKING:
     from lary_worker.loop import Extraction
@@ -34,7 +34,7 @@ def extract(job: ExtractJob, emit: Emit) -> None:
     with Watchdog(emit, job.id, job.stall_timeout_s) as watchdog, ExitStack() as held:
         watchdog.beat("checking the job")
         check_agreement(job)
-        metadata = Metadata(job, mounts)
+        metadata = metadata_of(job, mounts)
         metadata.verify()
         root = mounts.latents / job.store.path
         writer = held.enter_context(closing(LatentWriter.open(root, _provenance(job), job.locks)))

@@ -55,8 +55,9 @@ class Model(ABC):
     def preprocess(self, frames: NDArray[np.uint8]) -> NDArray[Any]:
         """One row's frames, uint8 (T, H, W, 3) RGB at native size -> the array `spec.input` declares.
 
-        T is the dataset's sampled frames in video mode and 2 (source, target) in image mode. Runs in
-        the decode processes. Must depend on nothing but the frames.
+        T is the dataset's sampled frames in video mode and 2 (source, target) in image mode. In mode `actions` it is
+        given the row's chunk of physical actions instead, float64 (stride, dim). Runs in the decode processes. Must
+        depend on nothing but what it is given.
         """
 
     @abstractmethod

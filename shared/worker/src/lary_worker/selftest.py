@@ -3,7 +3,7 @@
 import json
 import traceback
 from collections.abc import Iterator
-from typing import TextIO
+from typing import Any, TextIO
 
 import numpy as np
 import torch
@@ -56,8 +56,7 @@ def _combinations(card: ModelCard) -> Iterator[tuple[Mode, str]]:
 @torch.inference_mode()
 def _check(model: Model, device: torch.device) -> None:
     spec = model.spec.input
-    frames = 2 if model.mode == "image" else spec.shape[0]
-    inputs = np.stack([model.preprocess(tiny_clip(frames, seed)) for seed in range(_ROWS)])
+    inputs = np.stack([model.preprocess(_tiny_row(model, seed)) for seed in range(_ROWS)])
     if inputs.shape[1:] != spec.shape or str(inputs.dtype) != spec.dtype:
         found = f"{inputs.dtype} {inputs.shape[1:]}"
         raise ContractError(f"preprocess gave {found}, the card says {spec.dtype} {spec.shape}")
@@ -66,6 +65,12 @@ def _check(model: Model, device: torch.device) -> None:
     check_latents(model, latents, _ROWS)
     if not torch.isfinite(latents.tokens).all():
         raise ContractError("encode gave NaN or infinity")
+
+
+def _tiny_row(model: Model, seed: int) -> NDArray[Any]:
+    if model.mode == "actions":
+        return np.random.default_rng(seed).normal(size=model.spec.input.shape)
+    return tiny_clip(2 if model.mode == "image" else model.spec.input.shape[0], seed)
 
 
 def tiny_clip(frames: int, seed: int) -> NDArray[np.uint8]:
