@@ -17,7 +17,7 @@ from lary_orch.runtimes.devices import Device, Slot
 from lary_orch.runtimes.jobs import JOB_FILE, Job, Output, Prepared
 from lary_orch.weights.index import WeightSet, find_weights
 from lary_schema.base import ContractError, WeightsError
-from lary_schema.cards import ImageCard, Mode, ModelCard
+from lary_schema.cards import Actions, ImageCard, Mode, ModelCard
 from lary_schema.events import Event, Failed, from_line
 from lary_schema.jobs import ExtractJob
 from lary_schema.linked import linked_folder
@@ -28,7 +28,7 @@ from lary_schema.training import Recipe
 from lary_schema.values import ExtractionSettings, make_values, new_layout
 
 from lary_conformance.fixture import METADATA, SHARD_ROWS, make_rows
-from lary_conformance.training_rows import ACTIONS, make_action_rows
+from lary_conformance.training_rows import actions_of, with_labels
 
 RUN = "conformance"
 NO_STORE = (Output("latents", "none.zarr", ""),)
@@ -55,6 +55,11 @@ class Feed:
     def frames(self) -> int:
         """Frames of a row: those of a pair (which a model of actions does not see), or as many as the input has."""
         return 2 if self.mode != "video" else self.card.spec(self.mode, self.variant).input.shape[0]
+
+    @property
+    def actions(self) -> Actions | None:
+        """The chunks that it is given; None: it is given frames."""
+        return actions_of(*self.card.spec(self.mode, self.variant).input.shape) if self.mode == "actions" else None
 
 
 @dataclass(frozen=True)
@@ -93,7 +98,7 @@ class Subject:
     device: Device = field(default_factory=Device)
     python: Path = Path(sys.executable)
     """Draws the rows (see `fixture.make_rows`)."""
-    _rows: dict[tuple[Mode, int, bool], SplitSource] = field(default_factory=dict)
+    _rows: dict[str, SplitSource] = field(default_factory=dict)
     training_rows: dict[tuple[Mode, int, bool], tuple[SplitSource, SplitSource]] = field(default_factory=dict)
     """With labels, as `trainings.Trial` makes them."""
 
@@ -124,12 +129,17 @@ class Subject:
                     yield Feed(key, card, mode, variant)
 
     def rows(self, feed: Feed, *, corrupt: bool = False) -> SplitSource:
-        made = (feed.mode, feed.frames, corrupt)
-        if made not in self._rows:
-            folder = self.folder / f"data-{feed.mode}-{feed.frames}{'-corrupt' * corrupt}"
-            make = make_action_rows if feed.mode == "actions" else partial(make_rows, mode=feed.mode)
-            self._rows[made] = make(folder, frames=feed.frames, corrupt=corrupt, python=self.python)
-        return self._rows[made]
+        size = feed.frames if feed.actions is None else f"{feed.actions.stride}x{feed.actions.dim}"
+        name = f"data-{feed.mode}-{size}{'-corrupt' * corrupt}"
+        if name not in self._rows:
+            self._rows[name] = self._made(feed, self.folder / name, corrupt)
+        return self._rows[name]
+
+    def _made(self, feed: Feed, folder: Path, corrupt: bool) -> SplitSource:
+        if feed.actions is not None:
+            made = make_rows(folder, "image", feed.frames, python=self.python)
+            return with_labels(made, "corrupt" if corrupt else "whole", feed.actions, corrupt=corrupt)
+        return make_rows(folder, feed.mode, feed.frames, corrupt=corrupt, python=self.python)
 
     def weights_of(self, feed: Feed) -> WeightSet:
         """Raises WeightsError where they are not on this disk."""
@@ -146,7 +156,9 @@ class Subject:
         rows = self.rows(feed, corrupt=corrupt)
         settings = ExtractionSettings()
         hashes = weights.hashes
-        values = make_values(feed.card, feed.key, feed.variant, RUN, rows.split, rows.source, hashes, settings, ACTIONS)
+        values = make_values(
+            feed.card, feed.key, feed.variant, RUN, rows.split, rows.source, hashes, settings, feed.actions
+        )
         layout = new_layout(values, rows.rows, SHARD_ROWS)
         return ExtractJob(
             id=f"{RUN}.{feed.key}.{feed.mode}.{feed.variant}",

@@ -2,7 +2,6 @@
 
 import csv
 import struct
-import sys
 from pathlib import Path
 
 from lary_schema.base import file_sha256
@@ -12,23 +11,34 @@ from lary_schema.jobs import MetadataFile, Source
 from lary_schema.presence import SplitSource
 from lary_schema.training import TrainData
 
-from lary_conformance.fixture import BAD_ROW, ROWS, make_rows
+from lary_conformance.fixture import BAD_ROW, ROWS
 
 TRAIN, HELD_OUT = "train", "held-out"
 """Two splits of the same rows."""
-STEPS, NAMES = 2, ("x", "y", "grip")
-"""Of an action chunk, and its dimensions."""
-ACTIONS = Actions(folder=".", stride=STEPS, dim=len(NAMES), names=NAMES, normalisation=Normalisation(kind="train"))
+
+
+def actions_of(stride: int, dim: int) -> Actions:
+    """Chunks of so many steps and dimensions, next to the media."""
+    names = tuple(f"action{at}" for at in range(dim))
+    return Actions(folder=".", stride=stride, dim=dim, names=names, normalisation=Normalisation(kind="train"))
+
+
+ACTIONS = actions_of(2, 3)
+"""What trainings read."""
 EPISODE, INSTRUCTION = "episode", "instruction"
 WORDS = ("push left", "pull right")
 
 
-def with_labels(made: SplitSource, split: str) -> SplitSource:
-    """A split of a fixture's rows, labelled. The CSV and the actions are written next to the media."""
+def with_labels(made: SplitSource, split: str, actions: Actions = ACTIONS, *, corrupt: bool = False) -> SplitSource:
+    """A split of a fixture's rows, labelled. The CSV and the actions are written next to the media.
+
+    `corrupt` makes the action file of row `BAD_ROW` no array.
+    """
     with made.csv.open(newline="", encoding="utf-8") as file:
         names, *rows = csv.reader(file)
     for row in range(ROWS):
-        (made.data / f"{row}.npy").write_bytes(_npy(row))
+        content = b"these are no actions" if corrupt and row == BAD_ROW else _npy(row, actions.stride, actions.dim)
+        (made.data / f"{row}.npy").write_bytes(content)
     further = [[f"{row}.npy", f"episode{row // 2}", WORDS[row % 2]] for row in range(ROWS)]
     target = made.data / f"{split}.csv"
     with target.open("w", newline="", encoding="utf-8") as file:
@@ -39,26 +49,10 @@ def with_labels(made: SplitSource, split: str) -> SplitSource:
     return SplitSource(split, made.data, target, made.source.model_copy(update={"metadata": metadata}))
 
 
-def make_action_rows(
-    folder: Path, frames: int, *, corrupt: bool = False, python: Path = Path(sys.executable)
-) -> SplitSource:
-    """Rows of pairs with actions; `corrupt` makes the action file of row `BAD_ROW` no array."""
-    made = with_labels(make_rows(folder, "image", frames, python=python), "corrupt" if corrupt else "whole")
-    if corrupt:
-        spoil_actions(made)
-    return made
-
-
-def spoil_actions(made: SplitSource) -> None:
-    """Make the action file of row `BAD_ROW` no array."""
-    (made.data / f"{BAD_ROW}.npy").write_bytes(b"these are no actions")
-
-
-def _npy(row: int) -> bytes:
-    """A chunk of (STEPS, dimensions) float32, another in each row, in NumPy's format 1.0."""
-    values = [((row + 1) * (at + 3)) % 7 - 3.0 for at in range(STEPS * len(NAMES))]
-    shape = f"({STEPS}, {len(NAMES)})"
-    header = f"{{'descr': '<f4', 'fortran_order': False, 'shape': {shape}, }}"
+def _npy(row: int, steps: int, dimensions: int) -> bytes:
+    """A chunk of (steps, dimensions) float32, another in each row, in NumPy's format 1.0."""
+    values = [((row + 1) * (at + 3)) % 7 - 3.0 for at in range(steps * dimensions)]
+    header = f"{{'descr': '<f4', 'fortran_order': False, 'shape': ({steps}, {dimensions}), }}"
     header += " " * (-(len(header) + 11) % 64) + "\n"
     start = b"\x93NUMPY\x01\x00" + struct.pack("<H", len(header))
     return start + header.encode() + struct.pack(f"<{len(values)}f", *values)

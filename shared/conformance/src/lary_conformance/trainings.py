@@ -32,7 +32,7 @@ from lary_schema.training import (
 from lary_conformance.case import Skipped, expect
 from lary_conformance.fixture import make_rows
 from lary_conformance.subject import RUN, Ran, StopAt, Subject, follow
-from lary_conformance.training_rows import HELD_OUT, TRAIN, files, spoil_actions, train_data, with_labels
+from lary_conformance.training_rows import HELD_OUT, TRAIN, files, train_data, with_labels
 
 SEED = 1
 CHECKPOINT_FILES = {MODEL_FILE, CONFIG_FILE, CARD_FILE, TRAINING_FILE}
@@ -88,12 +88,11 @@ class Trial:
         folder = self.subject.folder / f"train-{self.mode}-{frames}{'-corrupt' * self.corrupt}"
         key = (self.mode, frames, self.corrupt)
         if key not in self.subject.training_rows:
-            reads_actions = self.mode == "actions"
-            shown, no_picture = "image" if reads_actions else self.mode, self.corrupt and not reads_actions
-            made = make_rows(folder, shown, frames, corrupt=no_picture, python=self.subject.python)
-            self.subject.training_rows[key] = with_labels(made, TRAIN), with_labels(made, HELD_OUT)
-            if self.corrupt and reads_actions:
-                spoil_actions(made)
+            spoiled = self.corrupt and self.mode == "actions"
+            shown = "image" if self.mode == "actions" else self.mode
+            made = make_rows(folder, shown, frames, corrupt=self.corrupt and not spoiled, python=self.subject.python)
+            train, held_out = (with_labels(made, split, corrupt=spoiled) for split in (TRAIN, HELD_OUT))
+            self.subject.training_rows[key] = train, held_out
         return self.subject.training_rows[key]
 
     def job(self, weights: WeightSet, code_sha256: str = "", **changes: object) -> TrainJob:
