@@ -1,6 +1,5 @@
 """docs/environment.md names every environment variable that the sources read or set."""
 
-import ast
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,7 +13,7 @@ TESTS = [path for room in ("shared", "images", "orchestrator") for path in REPO.
 SCRIPTS = [
     *TESTS, *REPO.glob("tests/**/*.py"), REPO / "tests/slurm/cluster-up", REPO / "conftest.py", REPO / "compose.yaml",
 ]  # fmt: skip
-NAME = re.compile(r"[A-Z][A-Z0-9]*(_[A-Z0-9]+)+|RANK|WORLD_SIZE")
+NAME = re.compile(r"""(?<=["'])([A-Z][A-Z0-9]*(_[A-Z0-9]+)+|RANK)(?=["'])""")
 OTHER = {
     "BASE_IMAGE", "BOOT_FAIL", "NODE_FAIL", "OUT_OF_MEMORY", "REQUEUE_FED", "REQUEUE_HOLD", "RESV_DEL_HOLD",
     "SPECIAL_EXIT", "STAGE_OUT",
@@ -25,11 +24,9 @@ OTHER = {
 def written() -> Iterator[str]:
     """String constants of the sources that look like a variable's name, and names inside generated shell scripts."""
     for path in SOURCES:
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-            if isinstance(node, ast.Constant) and isinstance(node.value, str):
-                if NAME.fullmatch(node.value):
-                    yield node.value
-                yield from re.findall(r"\b(LARY_[A-Z_]*[A-Z])\b", node.value)
+        text = path.read_text(encoding="utf-8")
+        yield from (found[0] for found in NAME.finditer(text))
+        yield from re.findall(r"\b(LARY_[A-Z_]*[A-Z])\b", text)
 
 
 def of_cards() -> Iterator[str]:

@@ -2,16 +2,19 @@
 
 import json
 import os
+import re
+import shlex
 import subprocess
-import sys
 import tomllib
 from pathlib import Path
 
+import click
 import pytest
 from click.testing import CliRunner
 from lary_conformance.new_model import ModelName, make_model_folder
 from lary_conformance.new_model_command import command
 from lary_orch.catalog.cards import Catalog, repository
+from lary_orch.cli import cli
 from lary_schema.base import ContractError
 
 TEMPLATE = repository() / "images" / "baseline"
@@ -66,10 +69,34 @@ def test_it_follows_the_contract(folder: Path, tmp_path: Path, warm_python: Path
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout) == {"model": "my-lam", "ok": True, "problems": {}}
 
-    own_tests = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(folder / "tests")]
-    done = subprocess.run(own_tests, env=env, cwd=tmp_path, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stdout
+
+@pytest.mark.skipif(not (repository() / ".venv/.dev").exists(), reason="the checkout has no environment of its own")
+def test_the_tests_run_as_the_readme_says(folder: Path) -> None:
+    """Typed as it stands there, in the new folder."""
+    blocks = re.findall(r"```sh\n(.*?)```", (folder / "README.md").read_text(), re.DOTALL)
+    assert len(blocks) == 2
+    env = {name: value for name, value in os.environ.items() if not name.startswith(("PYTEST_", "MAKE", "PYTHONPATH"))}
+    shell = ["bash", "-euo", "pipefail", "-c", blocks[1]]
+    done = subprocess.run(shell, cwd=folder, env=env, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
     assert "2 passed" in done.stdout
+
+
+@pytest.mark.parametrize("train", [False, True], ids=["model", "trained"])
+def test_commands_of_the_readme_exist(tmp_path: Path, train: bool) -> None:
+    """Each is one of lary-orch's, with options that it has, and names the new model."""
+    make_model_folder("my-lam", tmp_path / "x", TEMPLATE, train=train)
+    block = re.findall(r"```sh\n(.*?)```", (tmp_path / "x/README.md").read_text(), re.DOTALL)[0]
+    for line in block.splitlines():
+        program, name, *arguments = shlex.split(line, comments=True)
+        found = cli.get_command(click.Context(cli), name)
+        if isinstance(found, click.Group):
+            found = found.get_command(click.Context(found), arguments.pop(0))
+        assert program == "lary-orch"
+        assert found is not None
+        _, rest, _ = found.make_parser(click.Context(found)).parse_args(arguments)
+        assert not rest
+    assert "my-lam" in block
 
 
 def test_the_command_says_what_it_made(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 import keyword
 import re
+import shlex
 import shutil
 from collections.abc import Collection
 from dataclasses import dataclass
@@ -83,7 +84,8 @@ def make_model_folder(
 
 def _texts(model: ModelName, template: Path) -> dict[str, str]:
     texts = {_renamed(file, model): _adapted(_read(template / file), model) for file in TEMPLATE_FILES}
-    return texts | {"README.md": _readme(model)}
+    texts["pyproject.toml"] += '\n[tool.pytest.ini_options]\npythonpath = ["src"]\n'
+    return texts | {"README.md": _readme(model, template.parents[1])}
 
 
 def trainable_texts(model: ModelName, template: Path) -> dict[str, str]:
@@ -155,7 +157,9 @@ def _renamed(text: str, model: ModelName) -> str:
     return re.sub("|".join(names), lambda match: names[match[0]], text)
 
 
-def _readme(model: ModelName) -> str:
+def _readme(model: ModelName, bench: Path) -> str:
+    """`bench` is the checkout, whose environment has what the tests need."""
+    at = shlex.quote(str(bench))
     return f"""# {model.key}
 
 A model for the LAM bench. It works as it is: differences of small neighbouring frames. Make it yours in
@@ -168,11 +172,17 @@ A model for the LAM bench. It works as it is: differences of small neighbouring 
 
 What it needs to run goes under `dependencies` in `pyproject.toml`, weights under `weights:` in `image.yaml`.
 
+```sh
+lary-orch run --catalog . -m {model.key} -d demo_motion --protocol smoke      # extract, probe, table
+lary-orch images build --catalog . {model.key}                                # its container
+lary-orch conformance lary/{model.key}:{lary_orch.__version__}                                  # is the contract kept?
 ```
-lary-orch run --catalog . -m {model.key} -d demo_motion      # extract, probe, table
-lary-orch images build --catalog . {model.key}               # its container
-lary-orch conformance lary/{model.key}:{lary_orch.__version__}                 # is the contract kept?
-pytest tests
+
+The tests take the bench's own environment, which has its packages and pytest:
+
+```sh
+make -C {at} .venv/.dev
+{at}/.venv/bin/python -m pytest tests
 ```
 
 Change `preprocessing` in `image.yaml` whenever a pixel could change, and `revision` when values change
