@@ -61,7 +61,7 @@ def measure(package: Path) -> Structure:
     rooms = sorted({_room(name, package.name) for name in modules} - {""})
     arrows = sorted(_lifted(links, package.name))
     upwards = fewest_upwards(arrows)
-    functions = [f for file in sorted(package.rglob("*.py")) for f in _functions(file, package.parent)]
+    measured = functions(package)
     return Structure(
         package=package.name,
         rooms=tuple(rooms),
@@ -71,8 +71,8 @@ def measure(package: Path) -> Structure:
         floors=floors(rooms, set(arrows) - set(upwards)),
         circles=tuple(sorted(tuple(sorted(group)) for group in circles(links))),
         lines=sum(len(file.read_text(encoding="utf-8").splitlines()) for file in package.rglob("*.py")),
-        longest=max(functions, key=lambda f: f.lines, default=Function("", "", 0, 0)),
-        most_complex=max(functions, key=lambda f: f.complexity, default=Function("", "", 0, 0)),
+        longest=max(measured, key=lambda f: f.lines, default=Function("", "", 0, 0)),
+        most_complex=max(measured, key=lambda f: f.complexity, default=Function("", "", 0, 0)),
     )
 
 
@@ -178,6 +178,11 @@ def floors(rooms: Iterable[str], arrows: Iterable[Arrow]) -> int:
 
 
 # --- functions --------------------------------------------------------------------------------
+
+
+def functions(package: Path) -> list[Function]:
+    """Every function of a package."""
+    return [f for file in sorted(package.rglob("*.py")) for f in _functions(file, package.parent)]
 
 
 def _functions(file: Path, root: Path) -> Iterator[Function]:

@@ -124,6 +124,17 @@ def test_the_rooms_of_the_orchestrator() -> None:
     assert found.most_complex.complexity < 15
 
 
+PINNED = {"lary_schema/metadata.py: _refuse_swallowed"}
+"""Sources that stand in fingerprints of stores that exist (`lary_worker.sources`): a change would make them anew."""
+
+
+@pytest.mark.parametrize("package", packages(), ids=lambda p: p.name)
+def test_no_function_is_long_or_tangled(package: Path) -> None:
+    found = {f"{f.file}: {f.name}": f for f in STRUCTURE.functions(package)}
+    assert [name for name, f in found.items() if f.lines > 45] == []
+    assert {name for name, f in found.items() if f.complexity > 15} <= PINNED
+
+
 @pytest.mark.parametrize("name", ["terminal", "results", "demo", "conformance", "doctor", "slurm", "study"])
 def test_functions_of_what_left_the_orchestrator(name: str) -> None:
     found = measured(REPO / f"shared/{name}/src/lary_{name}")

@@ -2,6 +2,7 @@
 
 import re
 from collections import defaultdict
+from collections.abc import Sequence
 from pathlib import Path
 
 from lary_schema.atomic import publish_text
@@ -47,11 +48,7 @@ def write_clip_manifest(
     _say_left_out(found.left_out, out, facts.key)
     classes = _classes(found, root)
     groups = {name: _group(pattern, name) for name in found.clips} if pattern is not None else None
-    with ResultLog(out / f"{facts.key}{LOG_SUFFIX}") as log:
-        outcomes = sample_clips([name for name in found.clips if name_fault(name) is None], sampler, log)
-    for name in found.clips:
-        if fault := name_fault(name):
-            outcomes[name] = failed(f"{shown(name)}: {fault}, so no CSV can hold it; rename the file")
+    outcomes = _sampled(found.clips, sampler, out / f"{facts.key}{LOG_SUFFIX}")
     val = _held_out(classes, groups, facts)
     rows: dict[str, list[list[str]]] = {TRAIN: [], VAL: []}
     for label, clips in classes.items():
@@ -70,6 +67,16 @@ def write_clip_manifest(
     for line in failures[:FAILED_NAMED]:
         notify(line)
     return write_card(out, card), len(found.clips), len(failures)
+
+
+def _sampled(clips: Sequence[str], sampler: Sampler, log_file: Path) -> dict[str, Outcome]:
+    """The outcome of every clip; one whose name no CSV can hold has failed unread."""
+    faults = {name: fault for name in clips if (fault := name_fault(name))}
+    with ResultLog(log_file) as log:
+        outcomes = sample_clips([name for name in clips if name not in faults], sampler, log)
+    for name, fault in faults.items():
+        outcomes[name] = failed(f"{shown(name)}: {fault}, so no CSV can hold it; rename the file")
+    return outcomes
 
 
 def _classes(found: Found, root: Path) -> dict[str, list[str]]:

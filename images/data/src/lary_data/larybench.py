@@ -42,24 +42,29 @@ def find_csvs(card: DatasetCard, split: str, model: str, folders: Iterable[Path]
     stride = rf"(_{card.actions.stride})?" if card.actions else r"(_\d+)?"
     name = re.compile(rf"{re.escape(split)}_la_{re.escape(card.key)}{stride}_{re.escape(model)}(_(?P<part>\d+))?\.csv")
     searched = list(dict.fromkeys(folders))
-    found = next(filter(None, ([(p, m) for p in _files(f) if (m := name.fullmatch(p.name))] for f in searched)), [])
+    found = next(filter(None, (_matching(name, folder) for folder in searched)), [])
+    if not found:
+        where = ", ".join(map(str, searched))
+        raise ContractError(f"{where}: no {csv_name(card, split, model)}; name the CSV by --csv")
+    return _one_or_partitions(found)
+
+
+def _matching(name: re.Pattern[str], folder: Path) -> list[tuple[Path, re.Match[str]]]:
+    files = sorted(path for path in folder.glob("*_la_*.csv") if path.is_file())
+    return [(path, match) for path in files if (match := name.fullmatch(path.name))]
+
+
+def _one_or_partitions(found: Sequence[tuple[Path, re.Match[str]]]) -> list[Path]:
     parts = sorted((int(match["part"]), path) for path, match in found if match["part"])
     whole = [path for path, match in found if not match["part"]]
     if len(whole) == 1 and not parts:
         return whole
     if parts and not whole and [number for number, _ in parts] == list(range(len(parts))):
         return [path for _, path in parts]
-    if not found:
-        where = ", ".join(map(str, searched))
-        raise ContractError(f"{where}: no {csv_name(card, split, model)}; name the CSV by --csv")
     names = ", ".join(str(path) for path, _ in found)
     raise ContractError(
         f"{names}: neither one CSV nor the partitions 0 to {max(len(parts) - 1, 1)}; name yours by --csv"
     )
-
-
-def _files(folder: Path) -> list[Path]:
-    return sorted(path for path in folder.glob("*_la_*.csv") if path.is_file())
 
 
 @dataclass(frozen=True)

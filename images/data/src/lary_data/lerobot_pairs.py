@@ -194,6 +194,21 @@ def _tasks(
     out: Path, dataset: LeRobot, episodes: Sequence[Episode], pairs: Pairs, steps: Steps
 ) -> Iterator[tuple[DataRows | VideoFrames, frozenset[int]]]:
     """Every source file with what is to be made of it, and its episodes."""
+    yield from _data_tasks(out, dataset, episodes, pairs, steps)
+    ends = _video_ends(dataset)
+    for video, inside in _by(episodes, lambda episode: episode.video).items():
+        spans = tuple(
+            Span(e.number, e.window, tuple((e.window.start_s + steps.times[e.number]).tolist()))
+            for e in inside if e.length
+        )  # fmt: skip
+        frames = tuple(frame for e in inside for frame in _frames(out, e, pairs, steps))
+        task = VideoFrames(video, pairs.tolerance_s, 1 / dataset.fps, ends.get(video), spans, frames)
+        yield task, frozenset(span.episode for span in spans)
+
+
+def _data_tasks(
+    out: Path, dataset: LeRobot, episodes: Sequence[Episode], pairs: Pairs, steps: Steps
+) -> Iterator[tuple[DataRows, frozenset[int]]]:
     for file, inside in _by(episodes, lambda episode: episode.data).items():
         chunks = [
             Chunk(e.number, start, str(out / action_name(e.number, start, pairs.stride)))
@@ -205,18 +220,15 @@ def _tasks(
             file, dataset.action, dataset.camera if images else None, pairs.stride, len(dataset.names), lengths,
             tuple(chunks), tuple(images),
         ), frozenset(lengths)  # fmt: skip
+
+
+def _video_ends(dataset: LeRobot) -> dict[str | None, float]:
+    """Video -> the end of its last episode in seconds, of all episodes, chosen or not."""
     ends: dict[str | None, float] = {}
     for e in dataset.episodes:
         if e.window.end_s is not None:
             ends[e.video] = max(e.window.end_s, ends.get(e.video, 0.0))
-    for video, inside in _by(episodes, lambda episode: episode.video).items():
-        spans = tuple(
-            Span(e.number, e.window, tuple((e.window.start_s + steps.times[e.number]).tolist()))
-            for e in inside if e.length
-        )  # fmt: skip
-        frames = tuple(frame for e in inside for frame in _frames(out, e, pairs, steps))
-        task = VideoFrames(video, pairs.tolerance_s, 1 / dataset.fps, ends.get(video), spans, frames)
-        yield task, frozenset(span.episode for span in spans)
+    return ends
 
 
 def _by(episodes: Iterable[Episode], file: Callable[[Episode], str | None]) -> dict[str, list[Episode]]:

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TextIO
+from typing import Literal, TextIO
 from urllib.parse import quote
 
 import numpy as np
@@ -29,6 +29,14 @@ class Split:
     val: Mask
     singles: tuple[str, ...] = ()
     """Classes with one row, which is trained on."""
+
+
+def made(keys: Sequence[str], ratio: float, seed: int, by: Literal["class", "group"] | None) -> Split:
+    """The split of rows whose classes, or whose groups, are `keys`; a seed gives the same one every time."""
+    rng = np.random.default_rng(seed)
+    if by == "class":
+        return stratified(keys, ratio, rng)
+    return grouped(keys, ratio, rng) if by == "group" else plain(len(keys), ratio, rng)
 
 
 def plain(rows: int, ratio: float, rng: np.random.Generator) -> Split:

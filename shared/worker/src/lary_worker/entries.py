@@ -217,15 +217,13 @@ def _take_network(made: Entry, prefix: str, network: Object, shown: str) -> None
         raise RecursionError
     inside = network.attributes
     passing = _names_in(inside.get("_non_persistent_buffers_set"))
-    for group in ("_parameters", "_buffers"):
-        for key, child in members(inside[group]):
-            if child is None or (group == "_buffers" and key in passing):
-                continue
-            tensor = as_tensor(child)
-            if tensor is None:
-                made.problems[f"{prefix}{key}"] = f"a {kind(child)} among the tensors of {network.name}"
-            else:
-                _add(made, f"{prefix}{key}", key, tensor, shown)
+    buffers = [(key, child) for key, child in members(inside["_buffers"]) if key not in passing]
+    for key, child in [*members(inside["_parameters"]), *buffers]:
+        tensor = as_tensor(child)
+        if tensor is not None:
+            _add(made, f"{prefix}{key}", key, tensor, shown)
+        elif child is not None:
+            made.problems[f"{prefix}{key}"] = f"a {kind(child)} among the tensors of {network.name}"
     for key, child in members(inside["_modules"]):
         if isinstance(child, Object) and child.is_network:
             _take_network(made, f"{prefix}{key}.", child, shown)

@@ -170,16 +170,19 @@ class Processes(Generic[Task]):
         Raises StartError.
         """
         by_pipe: dict[Any, Child[Task]] = {child.pipe: child for child in self._children}
-        due = min(child.deadline for child in self._children)
-        if self._again and any(self._wanted(child) for child in self._children):
-            due = min(due, self._again[0][0])
-        timeout = None if due == float("inf") else max(0.0, due - time.monotonic())
-        ready = wait([*by_pipe, *wake], timeout)
+        ready = wait([*by_pipe, *wake], self._until_due())
         ends = [end for pipe in ready if pipe in by_pipe for end in self._hear(by_pipe[pipe])]
         now = time.monotonic()
         for child in [c for c in self._children if c.deadline <= now and not c.pipe.poll()]:
             ends += self._replace(child, Reply(None, "timeout", f"not done within {self._timeout_s:g} s"))
         return ends, [item for item in ready if item not in by_pipe]
+
+    def _until_due(self) -> float | None:
+        """Seconds until a process is late or a task is to be tried again; None: nothing is due."""
+        due = min(child.deadline for child in self._children)
+        if self._again and any(self._wanted(child) for child in self._children):
+            due = min(due, self._again[0][0])
+        return None if due == float("inf") else max(0.0, due - time.monotonic())
 
     def _wanted(self, child: Child[Task]) -> int:
         """How many tasks it should be given now: none before half of what it may have is done."""

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 import click
 from lary_schema.atomic import publish_text
 from lary_schema.base import ContractError
+from lary_schema.datasets import DatasetFiles
 from lary_schema.printable import printable
 
 from lary_data.datasets import find_dataset, known_datasets
@@ -52,7 +53,21 @@ def command(
     """
     from lary_data.integrity import Checker, check_splits
 
-    wanted = [
+    wanted = _wanted(keys, splits)
+    log = report.with_name(report.name + ".answers") if report else None
+    found = check_splits(wanted, Checker(sample, workers, timeout, log, allow_shared_groups))
+    if report is not None:
+        publish_text(report, found.to_json())
+    lines = [line for split in found.splits for line in summary(split)]
+    lines += [line for dataset in found.datasets for line in dataset_summary(dataset)]
+    for line in lines:
+        click.echo(line)
+    ctx.exit(0 if found.good else 1)
+
+
+def _wanted(keys: tuple[str, ...], splits: tuple[str, ...]) -> list[tuple[DatasetFiles, str]]:
+    """(dataset, split) of what is to be read; without `keys` all that has a CSV here. Raises ContractError for none."""
+    found = [
         (files, split)
         for files in (map(find_dataset, keys) if keys else known_datasets())
         for split, csv in files.csv.items()
@@ -60,19 +75,9 @@ def command(
     ]
     if not keys:
         _say_without_csv(splits)
-    if not wanted:
+    if not found:
         raise ContractError("no CSV of any dataset is there; name a dataset by -d, or its data by --data-dir")
-    log = report.with_name(report.name + ".answers") if report else None
-    found = check_splits(wanted, Checker(sample, workers, timeout, log, allow_shared_groups))
-    if report is not None:
-        publish_text(report, found.to_json())
-    for split in found.splits:
-        for line in summary(split):
-            click.echo(line)
-    for dataset in found.datasets:
-        for line in dataset_summary(dataset):
-            click.echo(line)
-    ctx.exit(0 if found.good else 1)
+    return found
 
 
 def _say_without_csv(splits: tuple[str, ...]) -> None:

@@ -27,16 +27,9 @@ FILE = click.Path(dir_okay=False, path_type=Path)
 @click.option("--val", type=FILE, help="CSV of val [likewise].")
 @click.option("--overwrite", is_flag=True, help="Replace CSVs that are there already.")
 def command(
-    source: Path,
-    ratio: float,
-    seed: int,
-    stratify: str | None,
-    groups: tuple[str, ...],
-    pattern: str | None,
-    train: Path | None,
-    val: Path | None,
-    overwrite: bool,
-) -> None:
+    source: Path, ratio: float, seed: int, stratify: str | None, groups: tuple[str, ...], pattern: str | None,
+    train: Path | None, val: Path | None, overwrite: bool,
+) -> None:  # fmt: skip
     r"""Split a metadata CSV into train and val.
 
     Every row lands in exactly one, in the CSV's order. Rows of one episode are alike: use --group for them, or a
@@ -48,7 +41,6 @@ def command(
     lary-orch data split pairs.csv --group dataset --group episode_id --ratio 0.25
     lary-orch data split pairs.csv --group src_img --group-pattern '(?P<group>ep_\d+)/'
     """
-    import numpy as np
     from lary_schema.base import ContractError
     from lary_schema.groups import Grouping
 
@@ -61,13 +53,7 @@ def command(
     groupings = [Grouping.parse({"column": column, "pattern": pattern}, "--group") for column in groups]
     columns = [stratify] if stratify else []
     keys = splits.read_groups(source, groupings) if groupings else splits.read_keys(source, columns)
-    rng = np.random.default_rng(seed)
-    if stratify:
-        made = splits.stratified(keys, ratio, rng)
-    elif groups:
-        made = splits.grouped(keys, ratio, rng)
-    else:
-        made = splits.plain(len(keys), ratio, rng)
+    made = splits.made(keys, ratio, seed, by="class" if stratify else "group" if groups else None)
     names = splits.default_names(source)
     targets = (train or source.with_name(names[0]), val or source.with_name(names[1]))
     joined = keys if len(groupings) > 1 else None

@@ -110,10 +110,7 @@ class LatentWriter:
         _check_arrays(self.layout, shard, arrays, failures)
         try:
             self._sweep(shard)
-            # Of a shard that is done again, old marker and new arrays never stand side by side.
-            if self.store.marker(shard).exists():
-                self.store.marker(shard).unlink()
-                sync_dir(self.store.markers)
+            self._unmark(shard)
             with zarr.config.set(_ZARR):
                 for name, values in arrays.items():
                     self._array(name)[rows.start : rows.stop] = values
@@ -133,6 +130,12 @@ class LatentWriter:
         except OSError as error:
             _refuse(self.store.root, error)
         return record
+
+    def _unmark(self, shard: int) -> None:
+        """Of a shard that is done again, old marker and new arrays never stand side by side."""
+        if self.store.marker(shard).exists():
+            self.store.marker(shard).unlink()
+            sync_dir(self.store.markers)
 
     def refuse_mixed(self, device_class: Literal["cpu", "cuda"]) -> None:
         """Refuse to go on with a store whose shards another environment wrote. Raises ContractError saying how."""

@@ -23,25 +23,37 @@ class Box(NamedTuple):
 def check_mp4(file: Reader) -> dict[int, int]:
     """Stream -> number of samples, where the file promises one. Raises DamagedError."""
     boxes = list(_top_level(file))
+    moov = _index(boxes)
+    fragments = [box for box in boxes if box.kind == b"moof"]
+    media = [(box.start, min(box.stop, file.size)) for box in boxes if box.kind == b"mdat"]
+    promised = _check_tracks(_Tree(file, moov), moov, media, file.size, is_fragmented=bool(fragments))
+    for moof in fragments:
+        _check_fragment(file, moof)
+    if fragments:
+        _require_whole(boxes, file.size)
+    return promised
+
+
+def _index(boxes: list[Box]) -> Box:
     moov = next((box for box in boxes if box.kind == b"moov"), None)
     if moov is None:
         raise DamagedError(0, "has no index (moov box): its recording was not finished, or it is cut")
     if moov.stop - moov.start > _TABLES_MAX:
         raise DamagedError(0, "has an index (moov box) of more than 1 GiB")
-    fragments = [box for box in boxes if box.kind == b"moof"]
-    media = [(box.start, min(box.stop, file.size)) for box in boxes if box.kind == b"mdat"]
+    return moov
+
+
+def _check_tracks(
+    tree: "_Tree", moov: Box, media: list[tuple[int, int]], size: int, *, is_fragmented: bool
+) -> dict[int, int]:
+    """Stream -> number of samples in the index, of video streams that neither fragments nor an edit list change."""
     promised = {}
-    tree = _Tree(file, moov)
     tracks = [child for child in tree.children(moov) if child.kind == b"trak"]
     for number, track in enumerate(tracks):
         if tree.handler(track) == b"vide":
-            count = _check_track(tree, track, number, media, file.size)
-            if count and not fragments and not tree.is_edited(track):
+            count = _check_track(tree, track, number, media, size)
+            if count and not is_fragmented and not tree.is_edited(track):
                 promised[number] = count
-    for moof in fragments:
-        _check_fragment(file, moof)
-    if fragments:
-        _require_whole(boxes, file.size)
     return promised
 
 
