@@ -15,6 +15,12 @@ from xdist.scheduler import LoadScopeScheduling
 
 TOGETHER = ("tests/docker/", "tests/slurm/")
 """Folders whose tests share one thing, an engine or a cluster: they run in one process, in their order."""
+LONG = (
+    *("tests/test_larybench_run.py", "orchestrator/tests/running/test_run_whole.py"),
+    *("shared/worker/tests/test_processes.py", "shared/conformance/tests/test_conformance_trains.py"),
+    *("shared/conformance/tests/test_conformance_checks.py", "shared/trainer/tests/test_resume.py"),
+)
+"""Files of half a minute or so: they begin first, so that at the end no core waits for one of them on the other."""
 TESTS = Path(__file__).parent / "tests"
 WARM = Path(__file__).parent / "scripts" / "warm_python.py"
 
@@ -41,10 +47,11 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> ByFile:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Tests of an engine or a cluster stand where .ci/run looks for them."""
+    """Tests of an engine or a cluster stand where .ci/run looks for them; long files begin first."""
     for item in items:
         if TESTS not in item.path.parents and any(map(item.get_closest_marker, ("docker", "slurm"))):
             raise pytest.UsageError(f"{item.nodeid}: needs an engine or a cluster; such tests stand in {TESTS}")
+    items.sort(key=lambda item: item.nodeid.partition("::")[0] not in LONG)
 
 
 @pytest.fixture(scope="session")
