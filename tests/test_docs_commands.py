@@ -21,7 +21,7 @@ PAGES = sorted(
     for path in REPO.glob(pattern)
     if path.name != "CHANGELOG.md"
 )
-BLOCK = re.compile(r"(?m)^(?:<!-- (?P<mark>[^\n]+) -->\n)?```(?P<kind>\w*)\n(?P<text>.*?)^```$", re.DOTALL)
+BLOCK = re.compile(r"(?m)^(?:<!-- (?P<mark>[^\n]+) -->\n)?```(?P<kind>\w*)[^\n]*\n(?P<text>.*?)^```$", re.DOTALL)
 OURS = re.compile(r"(?m)^(?:\.venv/bin/)?(?:lary-orch|make) ")
 TARGETS = set(re.findall(r"(?m)^([\w$(][\w$()/.-]*):", (REPO / "Makefile").read_text(encoding="utf-8")))
 
