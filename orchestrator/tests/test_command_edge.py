@@ -6,16 +6,27 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+import lary_demo as demo
 import pytest
 
 ENTRY = [sys.executable, "-m", "lary_orch"]
 
 
-def lary(*arguments: str, cwd: Path, **how: object) -> "subprocess.CompletedProcess[str]":
+def lary(
+    *arguments: str, cwd: Path, python: Path = Path(sys.executable), **how: object
+) -> "subprocess.CompletedProcess[str]":
     clean = {name: value for name, value in os.environ.items() if not name.startswith("LARY_")}
     return subprocess.run(  # type: ignore[call-overload, no-any-return]
-        [*ENTRY, *arguments], cwd=cwd, env=clean, stderr=subprocess.PIPE, text=True, timeout=280, check=False, **how
+        [python, "-m", "lary_orch", *arguments],
+        cwd=cwd,
+        env=clean,
+        stderr=subprocess.PIPE,
+        text=True,
+        timeout=280,
+        check=False,
+        **how,
     )
 
 
@@ -44,7 +55,7 @@ def test_a_reader_that_went_away_is_no_fault(command: list[str], tmp_path: Path)
     assert done.stderr == ""
 
 
-RUN = ["run", "-m", "frame-diff", "-d", "demo_motion", "--env", "current", "--protocol", "smoke"]
+RUN = ["run", "-m", "frame-diff", "-d", "demo_arm", "--env", "current", "--protocol", "smoke"]
 
 
 def _a_file(path: Path) -> None:
@@ -63,11 +74,15 @@ def _a_fifo(path: Path) -> None:
     ("which", "make"),
     [("ws", _a_file), ("ws", _a_loop), ("ws", _a_fifo), ("ws/cache", _a_file), ("ws/runs", _a_file)],
 )
-def test_something_else_stands_where_a_folder_belongs(make: Callable[[Path], None], which: str, tmp_path: Path) -> None:
+def test_something_else_stands_where_a_folder_belongs(
+    make: Callable[[Path], None], which: str, tmp_path: Path, warm_python: Path, once: Any
+) -> None:
     target = tmp_path / which
-    target.parent.mkdir(parents=True, exist_ok=True)
+    if target.parent != tmp_path:
+        target.parent.mkdir()
+        (target.parent / "generated").symlink_to(once("demo_arm", lambda folder: demo.ensure("demo_arm", folder)))
     make(target)
-    done = lary(*RUN, "--workspace", "ws", cwd=tmp_path, stdout=subprocess.DEVNULL)
+    done = lary(*RUN, "--workspace", "ws", cwd=tmp_path, python=warm_python, stdout=subprocess.DEVNULL)
     assert done.returncode == 2, done.stderr
     assert "Traceback" not in done.stderr
     assert which in done.stderr
