@@ -3,7 +3,7 @@
 VENV := .venv
 BIN := $(VENV)/bin
 SOURCES := $(wildcard shared/*/src images/*/src orchestrator/src)
-CLI := shared/schema shared/terminal shared/results shared/demo orchestrator shared/doctor shared/slurm shared/conformance shared/study
+CLI := shared/schema shared/terminal shared/results shared/demo orchestrator shared/doctor shared/slurm shared/conformance shared/study shared/evaluate
 CLI_PROJECTS := $(CLI:%=%/pyproject.toml)
 PROJECTS := $(wildcard shared/*/pyproject.toml images/*/pyproject.toml orchestrator/pyproject.toml)
 

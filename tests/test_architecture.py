@@ -14,21 +14,24 @@ import pytest
 REPO = Path(__file__).parents[1]
 OURS = {
     "lary_schema": set(),
+    "lary_policy": {"lary_schema"},
+    "lary_arm": {"lary_schema", "lary_policy", "lary_demo"},
     "lary_worker": {"lary_schema"},
-    "lary_trainer": {"lary_schema", "lary_worker"},
+    "lary_trainer": {"lary_schema", "lary_worker", "lary_policy"},
     "lary_parts": {"lary_schema", "lary_worker", "lary_trainer"},
     "lary_probe": {"lary_schema"},
     "lary_terminal": {"lary_schema"},
     "lary_results": {"lary_schema", "lary_terminal"},
     "lary_demo": {"lary_schema"},
-    "lary_libero": {"lary_schema"},
+    "lary_libero": {"lary_schema", "lary_policy"},
     "lary_conformance": {"lary_schema", "lary_demo", "lary_orch"},
     "lary_doctor": {"lary_schema", "lary_terminal", "lary_orch"},
     "lary_slurm": {"lary_schema", "lary_terminal", "lary_results", "lary_doctor", "lary_orch"},
     "lary_study": {"lary_schema", "lary_terminal", "lary_results", "lary_orch"},
+    "lary_evaluate": {"lary_schema", "lary_terminal", "lary_results", "lary_orch"},
     "lary_orch": {"lary_schema", "lary_terminal", "lary_results", "lary_demo"},
 }
-MODEL_IMAGE = {"lary_schema", "lary_worker", "lary_trainer", "lary_parts"}
+MODEL_IMAGE = {"lary_schema", "lary_policy", "lary_worker", "lary_trainer", "lary_parts"}
 """What the package of a model image may import of ours."""
 UNSAFE = ("allow_pickle=True", "weights_only=False", "pickle.load", "pickle.Unpickler")
 CONVERTER = "shared/worker/src/lary_worker/convert.py"
@@ -135,7 +138,7 @@ def test_no_function_is_long_or_tangled(package: Path) -> None:
     assert {name for name, f in found.items() if f.complexity > 15} <= PINNED
 
 
-@pytest.mark.parametrize("name", ["terminal", "results", "demo", "conformance", "doctor", "slurm", "study"])
+@pytest.mark.parametrize("name", ["terminal", "results", "demo", "conformance", "doctor", "slurm", "study", "evaluate", "policy"])
 def test_functions_of_what_left_the_orchestrator(name: str) -> None:
     found = measured(REPO / f"shared/{name}/src/lary_{name}")
     assert found.longest.lines < 45

@@ -48,6 +48,7 @@ def test_services_are_cut_off(services: dict[str, dict[str, Any]]) -> None:
         assert service["security_opt"] == ["no-new-privileges:true"]
         writable = {volume.split(":")[-1] for volume in service["volumes"] if not volume.endswith(":ro")}
         assert writable == {
+            "arm": {"/out"},
             "probe": {"/out"},
             "data": {"/latents", "/out"},
             "lara": {"/latents", "/out"},
@@ -62,7 +63,7 @@ def test_the_models_that_need_a_gpu_reserve_one(services: dict[str, dict[str, An
         for name, service in services.items()
         if "deploy" in service
     }
-    without = {"base", "baseline", "lara", "latentvla", "probe", "data", "libero"}
+    without = {"arm", "base", "baseline", "lara", "latentvla", "probe", "data", "libero"}
     assert reserved == {name: ["gpu"] for name in set(services) - without}
 
 

@@ -8,6 +8,7 @@ COMMANDS = {
     "run": "Run the plan: extract latents, probe them, print the table.",
     "train": "Train one model from a recipe; print its key.",
     "study": "Train, extract and probe all arms of a study, then print its table.",
+    "evaluate": "Run policies against a simulator, each in its own container, and print how often they succeed.",
     "plan": "Show the jobs that `run` would launch, and their JSON.",
     "status": "Show how far a run is.",
     "runs": "List the runs, newest first.",
@@ -32,6 +33,7 @@ CONTRIBUTED = {
     "doctor": "lary-doctor",
     **dict.fromkeys(("conformance", "new-model"), "lary-conformance"),
     **dict.fromkeys(("train", "study"), "lary-study"),
+    "evaluate": "lary-evaluate",
 }
 """Command -> the package that has it, by the entry point group `lary.commands`."""
 

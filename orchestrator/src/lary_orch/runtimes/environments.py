@@ -55,13 +55,17 @@ class Checkout:
         return self.root / "shared" / "parts"
 
     @property
+    def policy(self) -> Path:
+        return self.root / "shared" / "policy"
+
+    @property
     def demo(self) -> Path:
         return self.root / "shared" / "demo"
 
     @property
     def common(self) -> tuple[Path, ...]:
         """What the environments of model images share."""
-        return self.schema, self.worker, self.trainer, self.parts
+        return self.schema, self.policy, self.worker, self.trainer, self.parts
 
     @property
     def constraints(self) -> Path:
@@ -178,11 +182,12 @@ def tool_recipe(name: str, folder: Path, extra: str, checkout: Checkout) -> Reci
 def editable_arguments(folder: Path, image: ImageSource, checkout: Checkout) -> list[str]:
     """`-e` for the packages of an image: the schema, worker, trainer and its parts (not for probes), its own folder.
 
-    A simulator is large and wants libraries of its own: of ours it gets the schema alone, and what it is, is an extra.
+    A simulator wants libraries of its own: of ours it gets the little that it needs, and what it is, is an extra.
     """
     if image.card.kind == "simulator":
-        return ["-e", str(checkout.schema), "-e", f"{folder}[simulator]"]
-    shared = () if image.card.kind == "probe" else (checkout.worker, checkout.trainer, checkout.parts)
+        ours = (checkout.schema, checkout.policy, checkout.demo)
+        return [*(word for one in ours for word in ("-e", str(one))), "-e", f"{folder}[simulator]"]
+    shared = () if image.card.kind == "probe" else checkout.common[1:]
     loops = [word for folder in shared for word in ("-e", str(folder))]
     return ["-e", f"{checkout.schema}[store]", *loops, "-e", str(folder)]
 

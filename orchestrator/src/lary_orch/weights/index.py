@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from lary_schema import commands
 from lary_schema.base import WeightsError, path_sha256
-from lary_schema.cards import ModelCard, WeightSpec
+from lary_schema.cards import ModelCard, PolicyCard, WeightSpec
 from lary_schema.files import file_state, visible_files
 from lary_schema.jobs import WeightFile
 from lary_schema.linked import linked_folder
@@ -79,7 +79,11 @@ def how_to_get(spec: WeightSpec, path: Path, key: str) -> str:
 
 
 def find_weights(
-    card: ModelCard, root: Path, cache: Path, env: Mapping[str, str] = os.environ, trained: Trained | None = None
+    card: ModelCard | PolicyCard,
+    root: Path,
+    cache: Path,
+    env: Mapping[str, str] = os.environ,
+    trained: Trained | None = None,
 ) -> WeightSet:
     """All weights of a model, hashed. Raises WeightsError naming the first that is missing or unexpected."""
     located = [(spec, weight_path(spec, root, env)) for spec in card.weights]
@@ -129,7 +133,7 @@ def _below(name: str, path: Path, file: Path) -> str:
     return name if file == path else f"{name}/{file.relative_to(path).as_posix()}"
 
 
-def _existing(card: ModelCard, spec: WeightSpec, path: Path) -> Path:
+def _existing(card: ModelCard | PolicyCard, spec: WeightSpec, path: Path) -> Path:
     what = f"weight {spec.name!r} of {card.key}"
     if not path.exists():
         raise WeightsError(f"{path}: missing ({what}); {how_to_get(spec, path, card.key)}")
@@ -145,7 +149,7 @@ def _existing(card: ModelCard, spec: WeightSpec, path: Path) -> Path:
     return path
 
 
-def _weight_file(card: ModelCard, spec: WeightSpec, path: Path, cache: Path) -> WeightFile:
+def _weight_file(card: ModelCard | PolicyCard, spec: WeightSpec, path: Path, cache: Path) -> WeightFile:
     sha256 = weight_sha256(_existing(card, spec, path).resolve(), cache)
     expected = expected_sha256(spec, path)
     if expected is not None and sha256 != expected:

@@ -26,6 +26,7 @@ class ExitCode(IntEnum):
     WEIGHTS = 4
     OUT_OF_MEMORY = 5
     DIVERGED = 7
+    PEER_LOST = 8
     STALLED = 124
 
 
@@ -62,6 +63,12 @@ class OutOfMemoryError(ContractError):
     """Not even a batch of one row fits on the device."""
 
     exit_code = ExitCode.OUT_OF_MEMORY
+
+
+class PeerLostError(ContractError):
+    """The other side of a connection has gone, or says nothing. What was finished before is kept."""
+
+    exit_code = ExitCode.PEER_LOST
 
 
 class DivergedError(ContractError):

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
-from lary_schema.base import ContractError, Document
+from lary_schema.base import ContractError, Document, unknown_key
 from lary_schema.groups import Grouping, grouping_of
 from lary_schema.mounts import MountPath
 from lary_schema.yaml_files import read_yaml as read_yaml
@@ -229,6 +229,74 @@ class ModelCard(_Card):
         return self.model_copy(update={"modes": sized(self.modes), "variant_modes": variants})
 
 
+class PolicyCard(_Card):
+    """The facts of one policy, which answers `act` (`lary_policy`)."""
+
+    key: Key
+    pattern: str | None = None
+    """Regular expression of a family's keys: trained models, whose facts lie in their checkpoint."""
+    title: str
+    actions: int | None = Field(default=None, ge=1)
+    """Numbers of one action; None: what the simulator wants (a baseline), or what the checkpoint says."""
+    weights: tuple[WeightSpec, ...] = ()
+    license: str
+    source: str
+    """Paper, repository or upstream file that it comes from."""
+    code_sha256: str | None = None
+    """Of the sources of its package; filled in by `describe`."""
+
+    def serves(self, key: str) -> bool:
+        """Whether this card holds for a policy's key."""
+        return key == self.key if self.pattern is None else re.fullmatch(self.pattern, key) is not None
+
+
+class TaskCard(Document):
+    """One task of a benchmark."""
+
+    key: Key
+    instruction: str
+    states: int = Field(ge=1)
+    """Fixed initial states, numbered from 0."""
+
+
+class BenchmarkCard(_Card):
+    """A suite of tasks in a simulator, which runs policies by `evaluate` (`lary_policy`)."""
+
+    key: Key
+    title: str
+    tasks: Annotated[tuple[TaskCard, ...], Field(min_length=1)]
+    observations: dict[Key, TensorSpec]
+    """What a policy sees: cameras uint8 (H, W, 3), numbers float32 (n,)."""
+    actions: Annotated[tuple[str, ...], Some]
+    """Names of the numbers of one action, float32."""
+    idle: tuple[float, ...]
+    """The action of the settle steps."""
+    horizon: int = Field(ge=1)
+    """Steps after which an episode has failed."""
+    settle: int = Field(default=0, ge=0)
+    """Idle steps before the policy sees anything."""
+    scripted: bool = False
+    """Whether the simulator has a policy of its own, which sees its state: the baseline `scripted`."""
+    license: str
+    source: str
+    code_sha256: str | None = None
+    """Of the sources of its package; filled in by `describe`."""
+
+    @model_validator(mode="after")
+    def _parts_fit(self) -> Self:
+        if len(self.idle) != len(self.actions):
+            raise ValueError(f"idle has {len(self.idle)} numbers, an action {len(self.actions)}")
+        _distinct(tuple(task.key for task in self.tasks))
+        return self
+
+    def task(self, key: str) -> TaskCard:
+        """Raises ContractError for a task that is not among them."""
+        found = {task.key: task for task in self.tasks}
+        if key not in found:
+            raise unknown_key(f"task of {self.key}", key, found)
+        return found[key]
+
+
 class ImageCard(_Card):
     """`image.yaml`, next to an image's code: what the catalog knows of it before it is built.
 
@@ -237,12 +305,14 @@ class ImageCard(_Card):
 
     name: Key
     kind: Literal["model", "probe", "tools", "simulator"]
-    """What it is for: extracting latents, probing them, preparing data, or a world that policies act in."""
+    """What it is for: extracting latents (and acting), probing, preparing data, or a world that policies act in."""
     module: Key
     """Python module that runs the commands: `python -m MODULE describe`."""
     ref: str | None = None
     """A ready-made container image; None: built from this folder as `lary/NAME:VERSION`."""
     models: tuple[ModelCard, ...] = ()
+    policies: tuple[PolicyCard, ...] = ()
+    benchmarks: tuple[BenchmarkCard, ...] = ()
     libraries: dict[str, str] = Field(default_factory=dict)
     """Versions that can move a value, as installed; filled in by `describe`."""
     code_sha256: str | None = None

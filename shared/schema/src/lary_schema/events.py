@@ -43,7 +43,7 @@ class Started(_Event):
     """Rows (extract) or steps (probe) that this attempt will do."""
     skipped: int = 0
     """Rows that an earlier attempt had done."""
-    unit: Literal["rows", "steps"] = "rows"
+    unit: Literal["rows", "steps", "episodes"] = "rows"
     device: str
     pid: int
 

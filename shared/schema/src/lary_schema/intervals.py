@@ -253,3 +253,18 @@ def _resampled(sums: _Sums, resamples: int, generator: np.random.Generator) -> N
         drawn = generator.integers(count, size=(min(step, resamples - start), count))
         means.append(sums.sums[drawn].sum(axis=1) / sums.sizes[drawn].sum(axis=1))
     return np.concatenate(means)
+
+
+def wilson(successes: int, trials: int) -> tuple[float, float]:
+    """95 % interval of a share (Wilson 1927): sensible for few trials, and for none or all of them.
+
+    Raises ValueError for no trials.
+    """
+    if trials < 1:
+        raise ValueError("no trials, so no interval")
+    z = NORMAL.inv_cdf((1 + LEVEL) / 2)
+    share, extra = successes / trials, z * z / trials
+    middle = (share + extra / 2) / (1 + extra)
+    half = z * math.sqrt(share * (1 - share) / trials + extra / trials / 4) / (1 + extra)
+    # At the ends rounding would leave a hair: none of n is 0.
+    return (0.0 if not successes else middle - half), (1.0 if successes == trials else middle + half)

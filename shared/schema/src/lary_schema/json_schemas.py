@@ -9,12 +9,13 @@ from pydantic import Field, TypeAdapter
 
 from lary_schema.atomic import publish_text
 from lary_schema.cards import DatasetCard, ImageCard, ProtocolCard
+from lary_schema.evaluation import ActJob, EvaluateJob, EvaluationResult
 from lary_schema.events import EVENT
 from lary_schema.jobs import ExtractJob, ProbeJob
 from lary_schema.results import ProbeResult
 from lary_schema.training import Recipe, TrainJob, TrainResult
 
-Job = Annotated[ExtractJob | ProbeJob | TrainJob, Field(discriminator="kind")]
+Job = Annotated[ExtractJob | ProbeJob | TrainJob | ActJob | EvaluateJob, Field(discriminator="kind")]
 
 
 def documents() -> dict[str, str]:
@@ -28,6 +29,7 @@ def documents() -> dict[str, str]:
         "protocol-card": TypeAdapter(ProtocolCard),
         "recipe": TypeAdapter(Recipe),
         "training": TypeAdapter(TrainResult),
+        "evaluation": TypeAdapter(EvaluationResult),
     }
     return {
         f"{name}.schema.json": json.dumps(adapter.json_schema(), indent=2, sort_keys=True) + "\n"

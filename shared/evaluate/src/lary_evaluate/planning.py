@@ -1,0 +1,307 @@
+"""From a request to pairs of jobs: a simulator's for each policy, task and seed, and its policy's."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from lary_orch.cache import remembered
+from lary_orch.catalog.cards import Catalog, repository
+from lary_orch.catalog.source import ImageSource
+from lary_orch.plan.verbs import Verb
+from lary_orch.runtimes.base import LocalRuntime, Notify
+from lary_orch.runtimes.describe import parse_card
+from lary_orch.runtimes.jobs import Job, Output, Prepared
+from lary_orch.runtimes.refusals import tried_again
+from lary_orch.weights.index import Trained, WeightSet, find_weights
+from lary_orch.workspace import Workspace
+from lary_results.evaluations import FOLDER
+from lary_schema.base import ContractError, fingerprint, path_sha256, unknown_key
+from lary_schema.cards import BenchmarkCard, ImageCard, TaskCard
+from lary_schema.evaluation import (
+    BASELINES,
+    EVALUATION_FILE,
+    RECORDED_FOLDER,
+    REPLAY,
+    SCRIPTED,
+    ActJob,
+    EvaluateJob,
+    EvaluateValues,
+    EvaluationResult,
+)
+from lary_schema.jobs import WeightFile
+from lary_schema.linked import linked_folder
+from lary_schema.mounts import Mounts
+from lary_schema.revision import code_revision
+from lary_schema.trained import CHECKPOINT, Checkpoint
+
+from lary_evaluate.request import Request
+
+EVALUATE = Verb(
+    name="evaluate",
+    document=EvaluateJob,
+    reads=("latents",),
+    writes="out",
+    outputs=lambda job: (Output("out", EVALUATION_FILE, job.fingerprint),),
+    inputs=lambda _: (),
+    title=lambda job: f"{job.values.policy} on {job.values.benchmark}/{job.values.task}, seed {job.values.seed}",
+)
+ACT = Verb(
+    name="act",
+    document=ActJob,
+    reads=("weights",),
+    writes="out",
+    outputs=lambda _: (),
+    inputs=lambda _: (),
+    title=lambda job: job.policy,
+)
+
+
+@dataclass(frozen=True)
+class Acting:
+    """A policy, ready to be planned with."""
+
+    key: str
+    prepared: Prepared
+    code_sha256: str
+    weights: WeightSet
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """One policy on one task with one seed, done or not."""
+
+    simulator: Job
+    policy: Job | None
+    """None: it runs in the simulator's process."""
+    file: Path
+    """Of the result."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    run: str
+    evaluations: tuple[Evaluation, ...]
+
+    @property
+    def todo(self) -> list[Evaluation]:
+        return [one for one in self.evaluations if one.simulator.result is None]
+
+
+class Planner:
+    """Plans one request. `runtime` makes images ready and asks them what they are."""
+
+    def __init__(
+        self, request: Request, workspace: Workspace, catalog: Catalog, runtime: LocalRuntime, notify: Notify
+    ) -> None:
+        self._request, self._workspace, self._catalog = request, workspace, catalog
+        self._runtime, self._notify = runtime, notify
+        self._revision = code_revision(repository())
+
+    def plan(self) -> Plan:
+        """Raises ContractError where the request does not fit what there is."""
+        card = self.benchmark
+        tasks = self._request.chosen(card)
+        actings = [self._acting(key) for key in self._request.policies]
+        made = [
+            self._evaluation(acting, task, seed) for acting in actings for task in tasks for seed in self._request.seeds
+        ]
+        named = sorted([one.simulator.id, self._states(one)] for one in made)
+        run = f"evaluate-{fingerprint(named)[:8]}"
+        return Plan(run, tuple(self._in_run(one, run) for one in made))
+
+    @staticmethod
+    def _states(one: Evaluation) -> list[int]:
+        assert isinstance(one.simulator.document, EvaluateJob)
+        return list(one.simulator.document.values.states)
+
+    # --- what there is ---------------------------------------------------------------------------
+
+    @cached_property
+    def _image(self) -> Prepared:
+        return self._runtime.prepare(image_of_benchmark(self._catalog, self._request.benchmark), self._notify)
+
+    @cached_property
+    def benchmark(self) -> BenchmarkCard:
+        """As the simulator's image describes it."""
+        found = self._described(self._image, self._request.benchmark).benchmarks
+        if len(found) != 1 or found[0].code_sha256 is None:
+            raise ContractError(f"describe of image {self._image.ref}: not one benchmark with its code_sha256")
+        return found[0]
+
+    def _described(self, prepared: Prepared, key: str) -> ImageCard:
+        where = f"describe --policy {key} of image {prepared.ref}"
+        name = [self._runtime.name, prepared.source.card.name, prepared.identity, "--policy", key]
+
+        def reply() -> Any:
+            text = tried_again(lambda: self._runtime.query(prepared, "describe", "--policy", key))
+            return parse_card(text, where).model_dump(mode="json")
+
+        return ImageCard.parse(remembered(self._workspace.cache, "describe", name, reply), where)
+
+    def _acting(self, key: str) -> Acting:
+        card = self.benchmark
+        assert card.code_sha256 is not None
+        if key == SCRIPTED and not card.scripted:
+            raise ContractError(f"benchmark {card.key} has no scripted policy; baselines are {', '.join(BASELINES)}")
+        if key in (SCRIPTED, *BASELINES):
+            return Acting(key, self._image, card.code_sha256, self._recorded() if key == REPLAY else _none(self))
+        prepared = self._runtime.prepare(image_of_policy(self._catalog, key), self._notify)
+        found = self._described(prepared, key).policies
+        if len(found) != 1 or found[0].code_sha256 is None:
+            raise ContractError(f"describe of image {prepared.ref}: not one policy with its code_sha256")
+        if found[0].actions not in (None, len(card.actions)):
+            raise ContractError(
+                f"policy {key} has actions of {found[0].actions} numbers, benchmark {card.key} of {len(card.actions)}"
+            )
+        own = found[0].model_copy(update={"key": key})
+        trained = self._trained(key) if found[0].pattern is not None else None
+        weights = find_weights(own, self._workspace.weights, self._workspace.cache, trained=trained)
+        return Acting(key, prepared, found[0].code_sha256, weights)
+
+    def _trained(self, key: str) -> Trained:
+        checkpoint = Checkpoint.of(self._workspace.trained, key)
+        if not checkpoint.is_whole:
+            raise ContractError(f"{checkpoint.folder}: no trained model {key}; `lary-orch train` makes one")
+        return Trained(CHECKPOINT, checkpoint.folder, checkpoint.result.fingerprint)
+
+    def _recorded(self) -> WeightSet:
+        """The recorded actions that `replay` sends: a folder for each task."""
+        policy = self._request.recording or SCRIPTED
+        folder = self._workspace.results / FOLDER / self.benchmark.key / policy
+        found = {path.name: path for path in sorted(folder.glob(f"*/{RECORDED_FOLDER}/*")) if path.is_dir()}
+        wanted = [task.key for task in self._request.chosen(self.benchmark)]
+        if missing := [key for key in wanted if key not in found]:
+            raise ContractError(
+                f"{folder}: no recorded actions of {missing[0]}; record them by `lary-orch evaluate -m {policy} "
+                f"-b {self.benchmark.key} --record`"
+            )
+        root = linked_folder({f"{REPLAY}/{key}": found[key] for key in wanted}, self._workspace.cache)
+        sha256 = fingerprint({key: path_sha256(found[key]) for key in wanted})
+        return WeightSet(root, (WeightFile(name=REPLAY, path=REPLAY, sha256=sha256),))
+
+    # --- jobs -----------------------------------------------------------------------------------
+
+    def _evaluation(self, acting: Acting, task: TaskCard, seed: int) -> Evaluation:
+        card, request = self.benchmark, self._request
+        assert card.code_sha256 is not None
+        values = EvaluateValues(
+            policy=acting.key,
+            policy_code_sha256=acting.code_sha256,
+            weights=acting.weights.hashes,
+            benchmark=card.key,
+            benchmark_code_sha256=card.code_sha256,
+            task=task.key,
+            states=request.states(task),
+            seed=seed,
+            protocol=request.wishes.protocol(card),
+        )
+        name = f"{task.key}.s{seed}.{values.fingerprint[:12]}"
+        out = self._workspace.results / FOLDER / card.key / acting.key / name
+        values, done = self._known(values, out / EVALUATION_FILE)
+        document = EvaluateJob(
+            id=f"evaluate.{acting.key}.{card.key}.{name}",
+            values=values,
+            act_timeout_s=request.act_timeout_s,
+            record=request.record,
+            again=request.again,
+            **self._common(self._image),
+        )
+        socket = self._workspace.cache / "sockets" / values.fingerprint[:12]
+        mounts = self._mounts(self._image, latents=socket, out=out)
+        job = EVALUATE.job(
+            document.id,
+            document,
+            self._image,
+            mounts,
+            run="unnamed",
+            stall_timeout_s=request.stall_timeout_s,
+            result=out / EVALUATION_FILE if done else None,
+        )
+        policy = None if acting.key == SCRIPTED else self._policy_job(acting, document, socket)
+        return Evaluation(job, policy, out / EVALUATION_FILE)
+
+    def _known(self, values: EvaluateValues, file: Path) -> tuple[EvaluateValues, bool]:
+        """With the states that an earlier call evaluated too, and whether nothing is left to do."""
+        try:
+            found = EvaluationResult.read(file)
+        except ContractError:
+            return values, False
+        if found.fingerprint != values.fingerprint:
+            return values, False
+        whole = values.model_copy(update={"states": tuple(sorted({*values.states, *found.values.states}))})
+        done = whole.states == found.values.states and all(episode.evaluated for episode in found.episodes)
+        redo = self._request.again and any(episode.fault for episode in found.episodes)
+        recorded = file.parent / RECORDED_FOLDER / values.task
+        lacks = self._request.record and len(list(recorded.glob("*.npy"))) < len(whole.states)
+        return whole, done and not redo and not lacks
+
+    def _policy_job(self, acting: Acting, simulator: EvaluateJob, socket: Path) -> Job:
+        document = ActJob(
+            id=f"act.{simulator.id.removeprefix('evaluate.')}",
+            policy=acting.key,
+            weights=acting.weights.files,
+            **self._common(acting.prepared),
+        )
+        mounts = self._mounts(acting.prepared, weights=acting.weights.root, out=socket)
+        return ACT.job(
+            document.id, document, acting.prepared, mounts, run="unnamed", stall_timeout_s=self._request.stall_timeout_s
+        )
+
+    def _common(self, prepared: Prepared) -> dict[str, Any]:
+        request = self._request
+        return {
+            "image": prepared.ref,
+            "image_digest": prepared.digest,
+            "code_revision": self._revision,
+            "device": request.device,
+            "threads": request.threads,
+            "stall_timeout_s": request.stall_timeout_s,
+            "connect_timeout_s": request.connect_timeout_s,
+        }
+
+    def _mounts(self, prepared: Prepared, **given: Path) -> Mounts:
+        workspace = self._workspace
+        unnamed = workspace.run("unnamed").root
+        folders = {"data": workspace.data, "weights": workspace.weights, "latents": workspace.latents, "out": unnamed}
+        return Mounts(**(folders | given), job=unnamed)
+
+    def _in_run(self, one: Evaluation, run: str) -> Evaluation:
+        paths = self._workspace.run(run)
+
+        def named(job: Job) -> Job:
+            return replace(job, run=run, mounts=job.mounts.model_copy(update={"job": paths.job(job.id)}))
+
+        return replace(one, simulator=named(one.simulator), policy=None if one.policy is None else named(one.policy))
+
+
+def _none(planner: Planner) -> WeightSet:
+    return WeightSet(linked_folder({}, planner._workspace.cache))
+
+
+# --- images -----------------------------------------------------------------------------------
+
+
+def image_of_benchmark(catalog: Catalog, key: str) -> ImageSource:
+    """Raises ContractError with the nearest known key."""
+    known = {card.key: source for _, source in catalog.images for card in source.card.benchmarks}
+    if key not in known:
+        raise unknown_key("benchmark", key, known or ("none",))
+    return known[key]
+
+
+def image_of_policy(catalog: Catalog, key: str) -> ImageSource:
+    """One that names it before one whose family fits. Raises ContractError with the nearest known key."""
+    cards = [(source, card) for _, source in catalog.images for card in source.card.policies]
+    serving = [(card.pattern is not None, source) for source, card in cards if card.serves(key)]
+    if not serving:
+        raise unknown_key("policy", key, [*(card.key for _, card in cards), SCRIPTED, *BASELINES])
+    return min(serving, key=lambda pair: pair[0])[1]
+
+
+def needed_images(catalog: Catalog, policies: Sequence[str], benchmark: str) -> list[ImageSource]:
+    """The simulator's, and those of the policies."""
+    others = [key for key in policies if key not in (SCRIPTED, *BASELINES)]
+    found = [image_of_benchmark(catalog, benchmark), *(image_of_policy(catalog, key) for key in others)]
+    return list({source.card.name: source for source in found}.values())

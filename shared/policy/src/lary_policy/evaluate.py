@@ -1,0 +1,172 @@
+"""`evaluate --job FILE`: the simulator's side."""
+
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from lary_schema.atomic import publish_text
+from lary_schema.base import ContractError, TooManyFailedError
+from lary_schema.evaluation import (
+    EPISODES_FILE,
+    EVALUATION_FILE,
+    SCRIPTED,
+    SOCKET,
+    Episode,
+    EvaluateJob,
+    EvaluationResult,
+)
+from lary_schema.events import Emit, Finished, Progress, Started
+from lary_schema.locks import exclusive
+from lary_schema.mounts import Mounts
+from lary_schema.watchdog import Watchdog
+
+from lary_policy.episodes import BEGUN_FILE, Actor, Journal, recording, run_episode, start_of
+from lary_policy.policy import Space
+from lary_policy.registry import libraries, make_simulator
+from lary_policy.simulator import Simulator
+from lary_policy.talk import Remote
+
+LOCK_FILE = "lock"
+
+
+def evaluate(job: EvaluateJob, emit: Emit) -> None:
+    """Run what is missing, write the result.
+
+    Raises TooManyFailedError where an episode counts as not evaluated: the result is there, and says which.
+    """
+    mounts = Mounts.from_env()
+    busy = f"{mounts.out}: another process runs these episodes; wait for it"
+    with exclusive(mounts.out / LOCK_FILE, busy), Watchdog(emit, job.id, job.stall_timeout_s) as watchdog:
+        journal = Journal(mounts.out / EPISODES_FILE, job.fingerprint, lambda episode: _keeps(job, episode))
+        missing = _in_order(job, journal, mounts.out)
+        skipped = len(job.values.states) - len(missing)
+        emit(
+            Started(
+                job=job.id, total=len(missing), skipped=skipped, unit="episodes", device=job.device, pid=os.getpid()
+            )
+        )
+        began = time.monotonic()
+        if missing:
+            with _world(job, mounts.latents / SOCKET) as world:
+                for number, state in enumerate(missing):
+                    _one(job, world, journal, state, mounts.out, watchdog)
+                    emit(_progress(job, journal, number + 1, len(missing), began))
+        _publish(job, journal, mounts.out)
+        emit(_finished(job, journal, len(missing), began))
+    _complain(job, journal)
+
+
+def _keeps(job: EvaluateJob, episode: Episode) -> bool:
+    """Whether an episode of an earlier attempt stands."""
+    return episode.fault is None or (episode.evaluated and not job.again)
+
+
+def _in_order(job: EvaluateJob, journal: Journal, out: Path) -> list[int]:
+    """The states that are missing. What was under way when its process died comes last, after what is tried again:
+    should it do so once more, the others are there."""
+    try:
+        begun = int((out / BEGUN_FILE).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        begun = None
+    missing = [state for state in job.values.states if state not in journal.done]
+    return sorted(missing, key=lambda state: (state == begun, state in journal.dropped))
+
+
+class World:
+    """A simulator and a policy, made when they are needed."""
+
+    def __init__(self, job: EvaluateJob, socket: Path) -> None:
+        self._job, self._socket = job, socket
+        self._simulator: Simulator | None = None
+        self._remote: Remote | None = None
+
+    @property
+    def simulator(self) -> Simulator:
+        if self._simulator is None:
+            self._simulator = make_simulator(self._job.values.benchmark, self._job.values.task)
+        return self._simulator
+
+    def actor(self) -> Actor:
+        """The policy: in the simulator's process, or at the other end of the socket."""
+        if self._job.values.policy == SCRIPTED:
+            return self.simulator.scripted()
+        if self._remote is None:
+            space = Space.of(self.simulator.card, self._job.values.task)
+            self._remote = Remote(self._socket, space, self._job.connect_timeout_s, self._job.act_timeout_s)
+        return self._remote
+
+    def anew(self) -> None:
+        """After a fault of the simulator."""
+        if self._simulator is not None:
+            self._simulator.close()
+            self._simulator = None
+
+    def close(self) -> None:
+        self.anew()
+        if self._remote is not None:
+            self._remote.close()
+
+
+@contextmanager
+def _world(job: EvaluateJob, socket: Path) -> Iterator[World]:
+    world = World(job, socket)
+    try:
+        yield world
+    finally:
+        world.close()
+
+
+def _one(job: EvaluateJob, world: World, journal: Journal, state: int, out: Path, watchdog: Watchdog) -> None:
+    publish_text(out / BEGUN_FILE, f"{state}\n")
+    watchdog.beat(f"making task {job.values.task}")
+    start = start_of(job, world.simulator.task.instruction, state)
+    episode, trace = run_episode(world.simulator, world.actor(), start, job.values.protocol, watchdog.beat)
+    if job.record and trace.actions:
+        trace.write(recording(out, job.values.task, state))
+    if episode.fault == "simulator_error":
+        world.anew()
+    journal.append(episode)
+    (out / BEGUN_FILE).unlink()
+
+
+def _publish(job: EvaluateJob, journal: Journal, out: Path) -> None:
+    result = EvaluationResult(
+        fingerprint=job.fingerprint,
+        values=job.values,
+        episodes=tuple(journal.done[state] for state in job.values.states),
+        simulator_image=job.image,
+        simulator_image_digest=job.image_digest,
+        code_revision=job.code_revision,
+        libraries=libraries(),
+    )
+    try:
+        publish_text(out / EVALUATION_FILE, result.to_json())
+    except OSError as error:
+        raise ContractError(f"{out / EVALUATION_FILE}: cannot be written: {error.strerror}") from None
+
+
+def _progress(job: EvaluateJob, journal: Journal, done: int, total: int, began: float) -> Progress:
+    succeeded = sum(episode.success for episode in journal.done.values())
+    failed = sum(episode.fault is not None for episode in journal.done.values())
+    note = f"{succeeded} of {len(journal.done)} succeeded"
+    return Progress(job=job.id, done=done, total=total, failed=failed, per_second=_rate(done, began), note=note)
+
+
+def _finished(job: EvaluateJob, journal: Journal, done: int, began: float) -> Finished:
+    failed = sum(episode.fault is not None for episode in journal.done.values())
+    return Finished(job=job.id, done=done, failed=failed, per_second=_rate(done, began))
+
+
+def _rate(done: int, began: float) -> float:
+    return round(done / max(time.monotonic() - began, 1e-9), 4)
+
+
+def _complain(job: EvaluateJob, journal: Journal) -> None:
+    lost = [episode for episode in journal.done.values() if not episode.evaluated]
+    if lost:
+        raise TooManyFailedError(
+            f"{len(lost)} of {len(job.values.states)} episodes of {job.values.task} count as not evaluated, the first "
+            f"(state {lost[0].state}): {lost[0].fault}: {lost[0].detail}; the same command tries them again"
+        )

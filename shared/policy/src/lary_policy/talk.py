@@ -1,0 +1,189 @@
+"""Who says what: hello, then for each episode reset, and observation and actions in turn, then good-bye.
+
+The simulator speaks first, always, and the policy replies once to each message. After a fault the simulator closes the
+connection and says hello on a new one: nothing of an earlier exchange can be taken for a later one.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from lary_schema.base import ContractError, Document, PeerLostError
+from lary_schema.cards import TensorSpec
+from numpy.typing import NDArray
+
+from lary_policy.policy import BadActionsError, EpisodeStart, Observation, Policy, Space
+from lary_policy.wire import BadMessageError, Channel, Message, SilentError, accept, connect, listen
+
+VERSION = 1
+HELLO_TIMEOUT_S = 60.0
+
+
+class RefusedError(ContractError):
+    """The policy says that it cannot go on."""
+
+
+class Hello(Document):
+    """What a simulator says of itself first."""
+
+    protocol: int
+    benchmark: str
+    task: str
+    observations: dict[str, TensorSpec]
+    actions: tuple[str, ...]
+
+
+class Reset(Document):
+    """An episode begins."""
+
+    instruction: str
+    seed: int
+    task: str
+    state: int
+
+
+# --- the simulator's side ---------------------------------------------------------------------
+
+
+class Remote:
+    """A policy in another process."""
+
+    def __init__(self, socket: Path, space: Space, connect_timeout_s: float, act_timeout_s: float) -> None:
+        """Raises ContractError where the policy refuses the simulator, PeerLostError where there is none."""
+        self._socket, self._space = socket, space
+        self._connect_s, self._act_s = connect_timeout_s, act_timeout_s
+        self._channel: Channel | None = None
+        self._wants: tuple[str, ...] = ()
+
+    def begin(self, episode: EpisodeStart) -> None:
+        """Raises RefusedError, BadMessageError and PeerLostError; after each of them the next `begin` connects anew."""
+        with self._or_anew() as channel:
+            self._exchange(channel, Message("reset", asdict(episode)), "ready", self._act_s)
+
+    def act(self, observation: Observation) -> NDArray[Any]:
+        """Raises as `begin`, and BadActionsError where there is no array of actions."""
+        with self._or_anew() as channel:
+            seen = {name: observation[name] for name in self._wants}
+            reply = self._exchange(channel, Message("observation", arrays=seen), "actions", self._act_s)
+            if set(reply.arrays) != {"actions"}:
+                raise BadActionsError(f"arrays {sorted(reply.arrays)} for actions")
+            return reply.arrays["actions"]
+
+    def close(self) -> None:
+        """Say good-bye. A policy that has gone already is no fault any more."""
+        if self._channel is not None:
+            with suppress(PeerLostError):
+                self._channel.send(Message("bye"), HELLO_TIMEOUT_S)
+            self._drop()
+
+    def _drop(self) -> None:
+        if self._channel is not None:
+            self._channel.close()
+            self._channel = None
+
+    @contextmanager
+    def _or_anew(self) -> Iterator[Channel]:
+        try:
+            self._channel = self._channel or self._connected()
+            yield self._channel
+        except ContractError:
+            self._drop()
+            raise
+
+    def _connected(self) -> Channel:
+        channel = connect(self._socket, self._connect_s)
+        space = self._space
+        hello = Hello(protocol=VERSION, **{**asdict(space), "observations": space.observations})
+        try:
+            reply = self._exchange(channel, Message("hello", hello.model_dump(mode="json")), "welcome", HELLO_TIMEOUT_S)
+            if reply.fields.get("protocol") != VERSION:
+                raise ContractError(f"protocol version {str(reply.fields.get('protocol'))[:20]}; here it is {VERSION}")
+            self._wants = _wanted(reply.fields.get("wants"), space)
+        except PeerLostError as error:
+            channel.close()
+            raise PeerLostError(f"at hello: {error}") from None
+        except ContractError as error:
+            # No fault of an episode: there will be none.
+            channel.close()
+            raise ContractError(f"the policy and the simulator do not go together: {error}") from None
+        return channel
+
+    @staticmethod
+    def _exchange(channel: Channel, message: Message, expected: str, timeout_s: float) -> Message:
+        channel.send(message, timeout_s)
+        reply = channel.receive(timeout_s)
+        if reply.kind == "error":
+            raise RefusedError(f"{channel.peer} says: {str(reply.fields.get('message'))[:500]}")
+        if reply.kind != expected:
+            raise BadMessageError(
+                f"{channel.peer} replied {reply.kind[:40]!r} to {message.kind}; {expected} is expected"
+            )
+        return reply
+
+
+def _wanted(names: Any, space: Space) -> tuple[str, ...]:
+    known = names if isinstance(names, list) and all(isinstance(name, str) for name in names) else None
+    if known is None or not set(known) <= set(space.observations):
+        have = ", ".join(space.observations)
+        raise ContractError(f"the policy wants observations {str(names)[:200]}; {space.benchmark} has {have}")
+    return tuple(known)
+
+
+# --- the policy's side ------------------------------------------------------------------------
+
+
+def serve(policy: Policy, socket: Path, connect_timeout_s: float, idle_timeout_s: float) -> None:
+    """Answer simulators until one says good-bye.
+
+    One that goes without a word may come again. Raises PeerLostError where none comes, or one says nothing in time.
+    """
+    with listen(socket) as listening:
+        while True:
+            channel = accept(listening, connect_timeout_s)
+            try:
+                if _answer(policy, channel, idle_timeout_s):
+                    return
+            except SilentError:
+                raise
+            except (PeerLostError, BadMessageError):
+                continue
+            finally:
+                channel.close()
+
+
+def _answer(policy: Policy, channel: Channel, idle_s: float) -> bool:
+    """True after a good-bye."""
+    while True:
+        message = channel.receive(idle_s)
+        if message.kind == "bye":
+            return True
+        try:
+            reply = _reply(policy, message)
+        except BadMessageError:
+            raise
+        except ContractError as error:
+            reply = Message("error", {"message": str(error)})
+        channel.send(reply, HELLO_TIMEOUT_S)
+
+
+def _reply(policy: Policy, message: Message) -> Message:
+    if message.kind == "hello":
+        wants = policy.fit(_space(message.fields))
+        return Message("welcome", {"protocol": VERSION, "policy": policy.key, "wants": list(wants)})
+    if message.kind == "reset":
+        policy.begin(EpisodeStart(**Reset.parse(message.fields, "reset").model_dump()))
+        return Message("ready")
+    if message.kind == "observation":
+        return Message("actions", arrays={"actions": np.asarray(policy.act(message.arrays))})
+    raise BadMessageError(f"the simulator sent {message.kind!r}; hello, reset, observation and bye are known")
+
+
+def _space(fields: dict[str, Any]) -> Space:
+    if fields.get("protocol") != VERSION:
+        found = str(fields.get("protocol"))[:20]
+        raise ContractError(f"protocol version {found}, this policy has {VERSION}: build both images anew")
+    hello = Hello.parse(fields, "hello")
+    return Space(hello.benchmark, hello.task, hello.observations, hello.actions)

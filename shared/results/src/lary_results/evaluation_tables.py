@@ -1,0 +1,171 @@
+"""Boards of policies for people and programs."""
+
+import sys
+from collections.abc import Iterator, Sequence
+from typing import Any, TextIO
+
+from lary_schema.base import ContractError, unknown_key
+from lary_schema.printable import finite, json_text
+from lary_terminal.tables import Table, show
+
+from lary_results.evaluations import Board, Difference, Rate, Standing
+
+NOTHING = "-"
+ONE_SEED = (
+    "[ , ] is the 95 % interval: with one seed Wilson's, with several initial states drawn and seeds nested in them."
+)
+FAULTY = "faults: the policy's, counted as failures. not evaluated: in no share; the same command tries them again."
+
+
+def protocol_text(board: Board) -> str:
+    """Everything in which published evaluations differ."""
+    protocol = board.protocol
+    used = "all of a chunk" if protocol.use is None else f"{protocol.use} of a chunk"
+    held = f", held for {protocol.hold}" if protocol.hold else ""
+    # What is measured in another simulator stands in a table of its own, which has to look like one.
+    steps = f"horizon {protocol.horizon}, settle {protocol.settle}"
+    return f"simulator {board.simulator[:8]}, {steps}, {used} from index {protocol.first}{held}"
+
+
+def tables(board: Board) -> list[Table]:
+    """Policies over the whole benchmark, then by task."""
+    ordered = sorted(board.standings.values(), key=lambda one: (-_value(one.rate(board.tasks)), one.policy))
+    whole = Table(
+        title=f"{board.benchmark}: success ({protocol_text(board)})",
+        columns=("policy", "success", "held", "episodes", "tasks", "seeds", "steps", "faults", "not evaluated"),
+        rows=[_row(board, standing) for standing in ordered],
+        right=frozenset(range(3, 9)),
+        notes=(ONE_SEED, "steps: median of those to success.", FAULTY),
+    )
+    names = [one.policy for one in ordered]
+    rows = [(task, *(_rate_text(one.rate([task])) for one in ordered)) for task in board.tasks]
+    return [whole, Table(f"{board.benchmark}: success by task", ("task", *names), rows)]
+
+
+def _value(rate: Rate | None) -> float:
+    return -1.0 if rate is None else rate.value
+
+
+def _row(board: Board, standing: Standing) -> tuple[str, ...]:
+    rate = standing.rate(board.tasks)
+    held = standing.rate(board.tasks, held=True) if board.protocol.hold else None
+    return (
+        standing.policy,
+        _rate_text(rate),
+        _rate_text(held),
+        str(len(standing.all())),
+        str(len(standing.episodes)),
+        str(len(standing.seeds)),
+        NOTHING if standing.steps is None else f"{standing.steps:g}",
+        str(standing.faults),
+        str(standing.not_evaluated),
+    )
+
+
+def _rate_text(rate: Rate | None) -> str:
+    if rate is None:
+        return NOTHING
+    return f"{100 * rate.value:.1f} [{100 * rate.low:.1f}, {100 * rate.high:.1f}]"
+
+
+def paired_table(found: Sequence[tuple[Board, Difference]], a: str, b: str) -> Table:
+    """Differences in percentage points."""
+    rows = [
+        (
+            board.benchmark,
+            made.task or "all tasks",
+            f"{100 * made.value:+.1f}",
+            f"[{100 * made.low:+.1f}, {100 * made.high:+.1f}]",
+            made.verdict,
+            str(made.states),
+            f"{made.better}, {made.worse}",
+        )
+        for board, made in found
+    ]
+    return Table(
+        title=f"a: {a}, b: {b}",
+        columns=("benchmark", "task", "a - b", "95 % interval", "", "states", "a, b better on"),
+        rows=rows,
+        right=frozenset({2, 5}),
+        keys=frozenset({0, 1}),
+        notes=("Success in percentage points, paired by initial state; with several seeds, their spread is in it.",),
+    )
+
+
+def pairs(found: Sequence[Board], a: str, b: str) -> list[tuple[Board, Difference]]:
+    """Over all tasks, then by task. Raises ContractError where no board has both."""
+    made = [(board, one) for board in found if {a, b} <= board.standings.keys() for one in _differences(board, a, b)]
+    if not made:
+        names = sorted({name for board in found for name in board.standings})
+        for name in (a, b):
+            if name not in names:
+                raise unknown_key("evaluated policy", name, names or ("none",))
+        raise ContractError(f"{a} and {b} have no initial state of one benchmark, simulator and protocol in common")
+    return made
+
+
+def _differences(board: Board, a: str, b: str) -> Iterator[Difference]:
+    for task in (None, *board.tasks):
+        if (made := board.difference(a, b, task)) is not None:
+            yield made
+
+
+# --- for programs -----------------------------------------------------------------------------
+
+
+def as_json(found: Sequence[Board]) -> list[dict[str, Any]]:
+    """Shares are 0 to 1; null where nothing is evaluated."""
+    return [
+        {
+            "benchmark": board.benchmark,
+            "protocol": board.protocol.model_dump(mode="json"),
+            "simulator_code_sha256": board.simulator,
+            "policies": [_entry(board, one) for one in sorted(board.standings.values(), key=lambda one: one.policy)],
+        }
+        for board in found
+    ]
+
+
+def _entry(board: Board, standing: Standing) -> dict[str, Any]:
+    tasks = {task: _rate_json(standing.rate([task])) for task in sorted(standing.episodes)}
+    return {
+        "policy": standing.policy,
+        "seeds": standing.seeds,
+        "success": _rate_json(standing.rate(board.tasks)),
+        "held": _rate_json(standing.rate(board.tasks, held=True)) if board.protocol.hold else None,
+        "steps": standing.steps,
+        "faults": standing.faults,
+        "not_evaluated": standing.not_evaluated,
+        "tasks": tasks,
+    }
+
+
+def _rate_json(rate: Rate | None) -> dict[str, Any] | None:
+    return None if rate is None else finite(rate._asdict())
+
+
+def paired_json(found: Sequence[tuple[Board, Difference]]) -> list[dict[str, Any]]:
+    """Differences as shares."""
+    fields = ("a", "b", "task", "value", "low", "high", "states", "better", "worse", "verdict")
+    return [
+        finite({"benchmark": board.benchmark} | {name: getattr(made, name) for name in fields}) for board, made in found
+    ]
+
+
+def print_evaluations(
+    found: Sequence[Board], pair: tuple[str, str] | None = None, out: TextIO | None = None, *, json: bool = False
+) -> None:
+    """Tables, or one JSON document."""
+    stream = sys.stdout if out is None else out
+    made = None if pair is None else pairs(found, *pair)
+    if json:
+        stream.write(json_text(as_json(found) if made is None else paired_json(made), indent=2) + "\n")
+        return
+    shown = (
+        [table for board in found for table in tables(board)]
+        if made is None or pair is None
+        else [paired_table(made, *pair)]
+    )
+    for table in shown:
+        show(table, stream)
+        stream.write("\n")

@@ -1,0 +1,173 @@
+"""Policies in closed loop: success per task and over a benchmark, and differences of two policies.
+
+An episode that counts as not evaluated (`lary_schema.evaluation`) is in no share. Evaluations stand in one table where
+benchmark, simulator and protocol are the same; of two evaluations of one cell the newer one counts.
+"""
+
+import math
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from statistics import median
+from typing import NamedTuple
+
+from lary_schema.base import ContractError, fingerprint
+from lary_schema.evaluation import EVALUATION_FILE, Episode, EpisodeProtocol, EvaluationResult
+from lary_schema.intervals import difference, estimate, wilson
+
+FOLDER = "evaluate"
+"""Below the results: `evaluate/BENCHMARK/POLICY/TASK.sSEED.FINGERPRINT/evaluation.json`."""
+RESAMPLES = 1000
+TRIALS = {
+    "one seed": "Wilson's, episodes taken as independent",
+    "several": "initial states drawn, seeds nested in them",
+}
+
+
+class Rate(NamedTuple):
+    """A share of episodes."""
+
+    value: float
+    low: float
+    high: float
+    episodes: int
+    """All seeds together."""
+
+
+@dataclass
+class Standing:
+    """One policy on one board: the episodes of each task and seed, by state."""
+
+    policy: str
+    episodes: dict[str, dict[int, dict[int, Episode]]] = field(default_factory=dict)
+    files: list[Path] = field(default_factory=list)
+
+    @property
+    def seeds(self) -> list[int]:
+        return sorted({seed for seeds in self.episodes.values() for seed in seeds})
+
+    def all(self, task: str | None = None) -> list[Episode]:
+        """Of one task, or of all."""
+        tasks = self.episodes if task is None else {task: self.episodes.get(task, {})}
+        return [one for seeds in tasks.values() for states in seeds.values() for one in states.values()]
+
+    def scores(self, tasks: Iterable[str], *, held: bool = False) -> dict[tuple[str, int], list[float]]:
+        """(task, state) -> success by seed, where every seed has evaluated it."""
+        found = {}
+        for task in tasks:
+            seeds = [self.episodes.get(task, {}).get(seed, {}) for seed in self.seeds]
+            for state in sorted(set(seeds[0]).intersection(*seeds[1:])) if seeds else ():
+                row = [states[state] for states in seeds]
+                if all(episode.evaluated for episode in row):
+                    found[task, state] = [float(one.held is True if held else one.success) for one in row]
+        return found
+
+    def rate(self, tasks: Sequence[str], *, held: bool = False) -> Rate | None:
+        """Over these tasks; None where nothing is evaluated."""
+        rows = self.scores(tasks, held=held)
+        if not rows:
+            return None
+        seeds = len(self.seeds)
+        if seeds == 1:
+            successes = round(sum(row[0] for row in rows.values()))
+            return Rate(successes / len(rows), *wilson(successes, len(rows)), len(rows))
+        import numpy as np
+
+        scores = np.array(list(rows.values())).T
+        found = estimate(scores, np.arange(len(rows)), resamples=RESAMPLES, seed=0, bounds=(0, 1))
+        return Rate(found.value, found.low, found.high, scores.size)
+
+    @property
+    def steps(self) -> float | None:
+        """Median of the steps to success."""
+        steps = [episode.steps for episode in self.all() if episode.success]
+        return float(median(steps)) if steps else None
+
+    @property
+    def faults(self) -> int:
+        """Episodes that failed by the policy's fault: counted as failures."""
+        return sum(episode.fault is not None and episode.evaluated for episode in self.all())
+
+    @property
+    def not_evaluated(self) -> int:
+        return sum(not episode.evaluated for episode in self.all())
+
+
+@dataclass
+class Board:
+    """What may stand in one table."""
+
+    benchmark: str
+    protocol: EpisodeProtocol
+    simulator: str
+    """Hash of the simulator's sources."""
+    standings: dict[str, Standing] = field(default_factory=dict)
+
+    @property
+    def tasks(self) -> list[str]:
+        return sorted({task for one in self.standings.values() for task in one.episodes})
+
+    def difference(self, a: str, b: str, task: str | None = None) -> "Difference | None":
+        """a - b in success, on the initial states that both have; None where there is none."""
+        tasks = self.tasks if task is None else [task]
+        one, two = (self.standings[name].scores(tasks) for name in (a, b))
+        common = sorted(one.keys() & two.keys())
+        if not common:
+            return None
+        import numpy as np
+
+        first, second = (np.array([rows[key] for key in common]).T for rows in (one, two))
+        found = difference(first, second, np.arange(len(common)), resamples=RESAMPLES, seed=0, bounds=(-1, 1))
+        only_a = sum(sum(one[key]) / len(one[key]) > sum(two[key]) / len(two[key]) for key in common)
+        only_b = sum(sum(one[key]) / len(one[key]) < sum(two[key]) / len(two[key]) for key in common)
+        return Difference(a, b, task, found.value, found.low, found.high, len(common), only_a, only_b)
+
+
+@dataclass(frozen=True)
+class Difference:
+    """Of two policies, paired by initial state."""
+
+    a: str
+    b: str
+    task: str | None
+    value: float
+    low: float
+    high: float
+    states: int
+    better: int
+    """States on which a succeeds more often."""
+    worse: int
+
+    @property
+    def verdict(self) -> str:
+        if math.isnan(self.low):
+            return "one state: no interval"
+        if self.low > 0 or self.high < 0:
+            return f"{self.a if self.value > 0 else self.b} is better"
+        return "no clear difference"
+
+
+def read_evaluations(results: Path, broken: list[str] | None = None) -> Iterator[tuple[Path, EvaluationResult]]:
+    """All that are there, the oldest first. A file that is none is appended to `broken`, or raised as ContractError."""
+    files = results.glob(f"{FOLDER}/*/*/*/{EVALUATION_FILE}")
+    for path in sorted(files, key=lambda path: (path.stat().st_mtime_ns, str(path))):
+        try:
+            yield path, EvaluationResult.read(path)
+        except ContractError as error:
+            if broken is None:
+                raise
+            broken.append(str(error))
+
+
+def boards(found: Iterable[tuple[Path, EvaluationResult]]) -> list[Board]:
+    """By benchmark; of one benchmark, in the order of their protocols' hashes."""
+    made: dict[tuple[str, str], Board] = {}
+    for path, result in found:
+        values = result.values
+        key = values.benchmark, fingerprint([values.protocol.model_dump(mode="json"), values.benchmark_code_sha256])
+        board = made.setdefault(key, Board(values.benchmark, values.protocol, values.benchmark_code_sha256))
+        standing = board.standings.setdefault(values.policy, Standing(values.policy))
+        by_state = {episode.state: episode for episode in result.episodes}
+        standing.episodes.setdefault(values.task, {})[values.seed] = by_state
+        standing.files.append(path)
+    return [made[key] for key in sorted(made)]

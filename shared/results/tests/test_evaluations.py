@@ -1,0 +1,168 @@
+"""Success of policies: shares, intervals, differences, and what stands in one table."""
+
+import io
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+from lary_results.evaluation_tables import pairs, print_evaluations
+from lary_results.evaluations import Board, boards, read_evaluations
+from lary_schema.base import ContractError
+from lary_schema.evaluation import Episode, EpisodeProtocol, EvaluateValues, EvaluationResult
+from lary_schema.intervals import wilson
+
+
+def episode(state: int, success: bool = False, **more: Any) -> Episode:
+    return Episode.model_validate({"state": state, "success": success, "steps": 5, "trace_sha256": "0"} | more)
+
+
+def write(results: Path, policy: str, episodes: Sequence[Episode], task: str = "lift", **more: Any) -> Path:
+    protocol = EpisodeProtocol.model_validate({"horizon": 9, "settle": 2} | more.pop("protocol", {}))
+    values = EvaluateValues.model_validate(
+        {
+            **{"policy": policy, "policy_code_sha256": "p", "benchmark": "world", "benchmark_code_sha256": "b"},
+            **{"task": task, "states": [one.state for one in episodes], "seed": 0, "protocol": protocol},
+        }
+        | more
+    )
+    result = EvaluationResult(
+        fingerprint=values.fingerprint, values=values, episodes=tuple(episodes), simulator_image="i"
+    )
+    path = results / "evaluate/world" / policy / f"{task}.s{values.seed}.{values.fingerprint[:12]}" / "evaluation.json"
+    path.parent.mkdir(parents=True)
+    path.write_text(result.to_json(), encoding="utf-8")
+    return path
+
+
+def only(results: Path) -> Board:
+    (board,) = boards(read_evaluations(results))
+    return board
+
+
+def test_wilson_is_wilsons() -> None:
+    """Newcombe 1998, table II: 81 of 263, 15 of 148, 0 of 20 and 1 of 29."""
+    published = {
+        (81, 263): (0.2553, 0.3662),
+        (15, 148): (0.0624, 0.1605),
+        (0, 20): (0, 0.1611),
+        (1, 29): (0.0061, 0.1718),
+    }
+    for (successes, trials), limits in published.items():
+        assert wilson(successes, trials) == pytest.approx(limits, abs=5e-5)
+        low, high = wilson(trials - successes, trials)
+        assert (1 - high, 1 - low) == pytest.approx(limits, abs=5e-5)
+    assert wilson(0, 5)[0] == 0
+    assert wilson(5, 5)[1] == 1
+    with pytest.raises(ValueError, match="no trials"):
+        wilson(0, 0)
+
+
+def test_one_seed_over_two_tasks(tmp_path: Path) -> None:
+    write(tmp_path, "a", [episode(n, n < 3) for n in range(4)])
+    write(tmp_path, "a", [episode(n) for n in range(4)], task="push")
+    board = only(tmp_path)
+    standing = board.standings["a"]
+    assert standing.rate(["lift"]) == (0.75, *wilson(3, 4), 4)
+    assert standing.rate(board.tasks) == (0.375, *wilson(3, 8), 8)
+    assert standing.rate(["drop"]) is None
+    assert standing.steps == 5
+
+
+def test_faults_of_the_policy_count_and_others_do_not(tmp_path: Path) -> None:
+    faults = ("bad_actions", "refused", "policy_timeout", "simulator_error")
+    write(tmp_path, "a", [episode(9, True), *(episode(n, fault=fault) for n, fault in enumerate(faults))])
+    standing = only(tmp_path).standings["a"]
+    rate = standing.rate(["lift"])
+    assert rate is not None
+    assert (rate.value, rate.episodes) == (pytest.approx(1 / 3), 3)
+    assert (standing.faults, standing.not_evaluated) == (2, 2)
+
+
+def test_seeds_are_nested_in_states(tmp_path: Path) -> None:
+    for seed in range(3):
+        write(tmp_path, "a", [episode(n, (n + seed) % 3 > 0) for n in range(12)], seed=seed)
+        write(tmp_path, "b", [episode(n, n % 3 > 0) for n in range(12)], seed=seed)
+    board = only(tmp_path)
+    a, b = (board.standings[name].rate(["lift"]) for name in "ab")
+    assert a is not None
+    assert b is not None
+    assert (a.value, a.episodes, b.value) == (pytest.approx(2 / 3), 36, pytest.approx(2 / 3))
+    # Where seeds always agree, more of them tell nothing new: the interval is one over twelve states.
+    low, high = wilson(8, 12)
+    assert b.high - b.low > 0.8 * (high - low)
+    assert a.high - a.low < b.high - b.low
+
+
+def test_a_difference_is_paired_by_state(tmp_path: Path) -> None:
+    write(tmp_path, "a", [episode(n, n != 5) for n in range(30)])
+    write(tmp_path, "b", [episode(n, n % 2 == 0) for n in range(5, 40)])
+    write(tmp_path, "c", [episode(n) for n in range(100, 110)])
+    board = only(tmp_path)
+    made = board.difference("a", "b")
+    assert made is not None
+    assert (made.states, made.better, made.worse) == (25, 12, 0)
+    assert made.value == pytest.approx(12 / 25)
+    assert 0 < made.low < made.value < made.high <= 1
+    assert made.verdict == "a is better"
+    assert board.difference("a", "c") is None
+    with pytest.raises(ContractError, match="no initial state"):
+        pairs([board], "a", "c")
+    with pytest.raises(ContractError, match=r"no evaluated policy 'd'"):
+        pairs([board], "a", "d")
+
+
+@pytest.mark.parametrize(
+    "other",
+    [{"protocol": {"settle": 3}}, {"protocol": {"use": 1}}, {"protocol": {"first": 1}}, {"benchmark_code_sha256": "c"}],
+)
+def test_another_protocol_or_simulator_is_another_table(tmp_path: Path, other: dict[str, Any]) -> None:
+    write(tmp_path, "a", [episode(0, True)])
+    write(tmp_path, "b", [episode(0)], **other)
+    made = boards(read_evaluations(tmp_path))
+    assert [list(board.standings) for board in made] in ([["a"], ["b"]], [["b"], ["a"]])
+
+
+def test_of_one_cell_the_newer_counts(tmp_path: Path) -> None:
+    import os
+
+    for nth, code in enumerate("pqr"):
+        os.utime(write(tmp_path, "a", [episode(0, code == "q")], policy_code_sha256=code), (nth % 2, nth % 2))
+    rate = only(tmp_path).standings["a"].rate(["lift"])
+    assert rate is not None
+    assert rate.value == 1
+
+
+def test_a_file_that_is_none_is_named(tmp_path: Path) -> None:
+    path = write(tmp_path, "a", [episode(0)])
+    content = json.loads(path.read_text(encoding="utf-8"))
+    for change in ({"fingerprint": "other"}, {"episodes": []}, {"version": 2}):
+        path.write_text(json.dumps(content | change), encoding="utf-8")
+        broken: list[str] = []
+        assert list(read_evaluations(tmp_path, broken)) == []
+        assert str(path) in broken[0]
+        with pytest.raises(ContractError):
+            list(read_evaluations(tmp_path))
+
+
+def test_what_people_and_programs_read(tmp_path: Path) -> None:
+    write(tmp_path, "a", [episode(0, True, held=True), episode(1, True, held=False)], protocol={"hold": 4})
+    write(tmp_path, "zero", [episode(0), episode(1, fault="policy_timeout")], protocol={"hold": 4})
+    found = boards(read_evaluations(tmp_path))
+    out = io.StringIO()
+    print_evaluations(found, out=out)
+    text = out.getvalue()
+    assert "horizon 9, settle 2, all of a chunk from index 0, held for 4" in text
+    assert [line.split()[0] for line in text.splitlines() if line.startswith(("a ", "zero "))] == ["a", "zero"]
+    assert "100.0 [34.2, 100.0]  50.0 [9.5, 90.5]" in text
+    out = io.StringIO()
+    print_evaluations(found, out=out, json=True)
+    (board,) = json.loads(out.getvalue())
+    a, zero = board["policies"]
+    assert (a["success"]["value"], a["held"]["value"], zero["not_evaluated"]) == (1, 0.5, 1)
+    out = io.StringIO()
+    print_evaluations(found, ("a", "zero"), out, json=True)
+    whole, lift = json.loads(out.getvalue())
+    assert (whole["task"], lift["task"], whole["states"], whole["low"]) == (None, "lift", 1, None)
+    assert whole["verdict"] == "one state: no interval"

@@ -1,0 +1,151 @@
+"""Policies in closed loop: the jobs `act` and `evaluate`, and what an evaluation leaves.
+
+The two jobs of a pair talk over a Unix socket (`lary_policy.wire`). The policy makes it in its `out` mount, the
+socket's folder, which the simulator sees as its `latents` mount, read-only: to connect needs no more.
+"""
+
+import hashlib
+from typing import Literal, Self
+
+from pydantic import Field, model_validator
+
+from lary_schema.base import Document, canonical_json, fingerprint
+from lary_schema.cards import Key
+from lary_schema.jobs import WeightFile, _Job
+
+EVALUATION_FILE, EPISODES_FILE, RECORDED_FOLDER = "evaluation.json", "episodes.jsonl", "recorded"
+"""Of an evaluation's folder: the result, written last; a line for each finished episode; actions, where recorded."""
+SOCKET = "policy.sock"
+"""Name of the socket in its folder."""
+SCRIPTED = "scripted"
+"""The policy that a simulator brings. It sees the simulator's state, so it runs in the simulator's process."""
+REPLAY = "replay"
+"""The policy that sends recorded actions."""
+BASELINES = ("random", REPLAY, "zero")
+"""Policies that fit every benchmark; they run in the benchmark's own image."""
+
+Fault = Literal["bad_actions", "refused", "policy_timeout", "simulator_error"]
+"""Why an episode ended early. `bad_actions`: not finite, another shape, more than the limits allow; `refused`: the
+policy said that it cannot go on; both are the policy's failures. `policy_timeout` and `simulator_error` are not: such
+an episode counts as not evaluated, and later runs try it again."""
+NOT_EVALUATED: frozenset[Fault] = frozenset({"policy_timeout", "simulator_error"})
+
+
+class EpisodeProtocol(Document):
+    """How an episode goes. Published evaluations differ here, so all of it stands in the result."""
+
+    horizon: int = Field(ge=1)
+    """Steps after which it has failed; settle steps are not counted."""
+    settle: int = Field(ge=0)
+    """Idle steps first."""
+    first: int = Field(default=0, ge=0)
+    """Index in a chunk of the first action that is done."""
+    use: int | None = Field(default=None, ge=1)
+    """How many of a chunk's actions are done before the next one is requested; None: all from `first` on."""
+    hold: int = Field(default=0, ge=0)
+    """Steps that the policy goes on after the first success, before it is looked whether the task is still done."""
+
+
+class EvaluateValues(Document):
+    """What determines an evaluation's result (on one kind of machine)."""
+
+    policy: Key
+    policy_code_sha256: str
+    weights: dict[Key, str] = Field(default_factory=dict)
+    """sha256 by name; of a replay, that of the recording."""
+    benchmark: Key
+    benchmark_code_sha256: str
+    task: Key
+    states: tuple[int, ...] = Field(min_length=1)
+    """Numbers of the initial states, an episode each."""
+    seed: int = Field(ge=0)
+    protocol: EpisodeProtocol
+
+    @property
+    def fingerprint(self) -> str:
+        """Of what decides an episode; `states` only says which there are, so that more can be added."""
+        return fingerprint(self.model_dump(mode="json", exclude={"states"}))
+
+    def episode_seed(self, state: int) -> int:
+        """Of all chance in the episode from this state: the same for every policy. Below 2 ** 31."""
+        named = canonical_json([self.seed, self.benchmark, self.task, state])
+        return int.from_bytes(hashlib.sha256(named).digest()[:4], "big") >> 1
+
+
+class _Waiting(_Job):
+    connect_timeout_s: float = Field(default=600, gt=0)
+    """For the other side to come: a large policy takes minutes to load."""
+
+
+class ActJob(_Waiting):
+    """Answer a simulator's observations with actions until it says good-bye."""
+
+    kind: Literal["act"] = "act"
+    policy: Key
+    weights: tuple[WeightFile, ...] = ()
+
+
+class EvaluateJob(_Waiting):
+    """Run the episodes that are not there yet, then write the result."""
+
+    kind: Literal["evaluate"] = "evaluate"
+    values: EvaluateValues
+    act_timeout_s: float = Field(default=60, gt=0)
+    """For one chunk."""
+    record: bool = False
+    """Keep the actions of every episode, for `replay`."""
+    again: bool = False
+    """Try failures that are the policy's once more, too."""
+
+    @property
+    def fingerprint(self) -> str:
+        return self.values.fingerprint
+
+
+class Episode(Document):
+    """One episode: a line of `episodes.jsonl`."""
+
+    state: int
+    success: bool
+    """The benchmark's own rule, at any step."""
+    held: bool | None = None
+    """Whether the task was still done `hold` steps later; None: not looked, or no success."""
+    steps: int
+    """Actions done until success, a fault or the horizon."""
+    fault: Fault | None = None
+    detail: str = ""
+    trace_sha256: str
+    """Of every action and every state of the simulator after it, as bytes: equal where nothing differs at all."""
+
+    @model_validator(mode="after")
+    def _faults_do_not_succeed(self) -> Self:
+        if self.fault and self.success:
+            raise ValueError("an episode with a fault has not succeeded")
+        return self
+
+    @property
+    def evaluated(self) -> bool:
+        return self.fault not in NOT_EVALUATED
+
+
+class EvaluationResult(Document):
+    """`evaluation.json`: all episodes of one policy on one task with one seed. The same job gives the same bytes."""
+
+    version: Literal[1] = 1
+    fingerprint: str
+    values: EvaluateValues
+    episodes: tuple[Episode, ...]
+    """By state, as `values.states`."""
+    simulator_image: str
+    simulator_image_digest: str | None = None
+    code_revision: str | None = None
+    libraries: dict[str, str] = Field(default_factory=dict)
+    """Versions in the simulator's environment."""
+
+    @model_validator(mode="after")
+    def _is_whole(self) -> Self:
+        if self.fingerprint != self.values.fingerprint:
+            raise ValueError("fingerprint is not that of values")
+        if tuple(episode.state for episode in self.episodes) != self.values.states:
+            raise ValueError("episodes are not those of values.states")
+        return self
