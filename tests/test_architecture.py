@@ -138,7 +138,9 @@ def test_no_function_is_long_or_tangled(package: Path) -> None:
     assert {name for name, f in found.items() if f.complexity > 15} <= PINNED
 
 
-@pytest.mark.parametrize("name", ["terminal", "results", "demo", "conformance", "doctor", "slurm", "study", "evaluate", "policy"])
+@pytest.mark.parametrize(
+    "name", ["terminal", "results", "demo", "conformance", "doctor", "slurm", "study", "evaluate", "policy"]
+)
 def test_functions_of_what_left_the_orchestrator(name: str) -> None:
     found = measured(REPO / f"shared/{name}/src/lary_{name}")
     assert found.longest.lines < 45

@@ -28,7 +28,7 @@ Calls = list[list[str]]
 @pytest.fixture
 def checkout(tmp_path: Path) -> Checkout:
     root = tmp_path / "my bench"
-    shared = ("shared/schema", "shared/worker", "shared/trainer", "shared/parts")
+    shared = ("shared/schema", "shared/policy", "shared/worker", "shared/trainer", "shared/parts")
     for folder in (*shared, "images/base", "images/toy", "images/scorer"):
         (root / folder / "src").mkdir(parents=True)
         (root / folder / "pyproject.toml").write_text(f"[project]\nname = '{folder}'\n")
@@ -65,6 +65,8 @@ def test_what_a_model_image_installs(checkout: Checkout, image: Kind) -> None:
             "-e",
             f"{root}/shared/schema[store]",
             "-e",
+            f"{root}/shared/policy",
+            "-e",
             f"{root}/shared/worker",
             "-e",
             f"{root}/shared/trainer",
@@ -86,14 +88,15 @@ def test_a_probe_needs_no_worker_and_a_local_wheel_no_backend(checkout: Checkout
     assert "--torch-backend" not in install
 
 
-def test_a_simulator_gets_the_schema_its_extra_and_its_own_pins(checkout: Checkout, image: Kind) -> None:
+def test_a_simulator_gets_little_of_ours_its_extra_and_its_own_pins(checkout: Checkout, image: Kind) -> None:
     root = checkout.root
     pins = root / "images/scorer/requirements.txt"
     pins.write_text("mujoco==3.17.0\n")
     recipe = make_recipe(image("scorer", "simulator"), checkout, "cpu")
     assert recipe.install == (
         *("-c", f"{root}/images/base/constraints.txt", "-c", str(pins), "--torch-backend", "cpu"),
-        *("-e", f"{root}/shared/schema", "-e", f"{root}/images/scorer[simulator]"),
+        *("-e", f"{root}/shared/schema", "-e", f"{root}/shared/policy", "-e", f"{root}/shared/demo"),
+        *("-e", f"{root}/images/scorer[simulator]"),
     )
     pins.write_text("mujoco==3.16.0\n")
     assert make_recipe(image("scorer", "simulator"), checkout, "cpu").name != recipe.name

@@ -110,7 +110,7 @@ def test_a_second_call_does_nothing_and_more_episodes_are_added(bench: Bench, sc
         (("-m", "zro", "-b", "demo_turn"), "no policy 'zro' (did you mean zero?)"),
         (("-m", "zero", "-b", "demo_turn", "--task", "up"), "no task of demo_turn 'up'"),
         (("-m", "zero", "-b", "demo_turn", "--episodes", "51"), "has 50 initial states"),
-        (("-m", "replay", "-b", "demo_turn", "--recording", "me"), "record them by `lary-orch evaluate -m me"),
+        (("-m", "replay", "-b", "demo_turn", "--recording", "me"), "evaluate -m me -b demo_turn --record"),
         (("-m", "zero", "-b", "demo_turn", "--runtime", "slurm"), "starts no pairs of jobs"),
         (("-b", "demo_turn"), "name policies by -m"),
         (("--paired", "scripted", "none"), "no evaluated policy 'none'"),

@@ -40,6 +40,7 @@ def test_exit_codes_are_the_documented_ones() -> None:
         "WEIGHTS": 4,
         "OUT_OF_MEMORY": 5,
         "DIVERGED": 7,
+        "PEER_LOST": 8,
         "STALLED": 124,
     }
     assert WeightsError("x").exit_code == 4

@@ -153,6 +153,7 @@ def _show_plan(plan: Any) -> int:
 def _show(workspace: Workspace, benchmark: str | None, paired: tuple[str, str] | None, *, as_json: bool) -> None:
     from lary_results.evaluation_tables import print_evaluations
     from lary_results.evaluations import boards, read_evaluations
+    from lary_schema.commands import command as typed
     from lary_schema.printable import printable_lines
 
     broken: list[str] = []
@@ -162,6 +163,6 @@ def _show(workspace: Workspace, benchmark: str | None, paired: tuple[str, str] |
     for message in broken:
         click.echo(printable_lines(f"error: {message}"), err=True)
     if not found and not as_json:
-        click.echo(f"no evaluations in {workspace.results}; `lary-orch evaluate -m ... -b ...` makes them")
+        click.echo(f"no evaluations in {workspace.results}; `{typed('evaluate', '-m', 'KEY', '-b', 'KEY')}` makes them")
         return
     print_evaluations(found, paired, json=as_json)

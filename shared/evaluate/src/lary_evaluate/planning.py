@@ -19,6 +19,7 @@ from lary_orch.workspace import Workspace
 from lary_results.evaluations import FOLDER
 from lary_schema.base import ContractError, fingerprint, path_sha256, unknown_key
 from lary_schema.cards import BenchmarkCard, ImageCard, TaskCard
+from lary_schema.commands import command
 from lary_schema.evaluation import (
     BASELINES,
     EVALUATION_FILE,
@@ -163,7 +164,7 @@ class Planner:
     def _trained(self, key: str) -> Trained:
         checkpoint = Checkpoint.of(self._workspace.trained, key)
         if not checkpoint.is_whole:
-            raise ContractError(f"{checkpoint.folder}: no trained model {key}; `lary-orch train` makes one")
+            raise ContractError(f"{checkpoint.folder}: no trained model {key}; `{command('train')}` makes one")
         return Trained(CHECKPOINT, checkpoint.folder, checkpoint.result.fingerprint)
 
     def _recorded(self) -> WeightSet:
@@ -174,8 +175,8 @@ class Planner:
         wanted = [task.key for task in self._request.chosen(self.benchmark)]
         if missing := [key for key in wanted if key not in found]:
             raise ContractError(
-                f"{folder}: no recorded actions of {missing[0]}; record them by `lary-orch evaluate -m {policy} "
-                f"-b {self.benchmark.key} --record`"
+                f"{folder}: no recorded actions of {missing[0]}; record them by "
+                f"`{command('evaluate', '-m', policy, '-b', self.benchmark.key, '--record')}`"
             )
         root = linked_folder({f"{REPLAY}/{key}": found[key] for key in wanted}, self._workspace.cache)
         sha256 = fingerprint({key: path_sha256(found[key]) for key in wanted})

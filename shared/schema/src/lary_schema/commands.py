@@ -21,7 +21,8 @@ CATALOG = "--catalog"
 FOLDERS = ("--workspace", "--data-dir", "--metadata-dir", "--latents", "--weights-dir")
 BOTH = (*FOLDERS, CATALOG)
 TAKES: Mapping[str, tuple[str, ...]] = {
-    **dict.fromkeys(("run", "plan", "train", "study", "datasets", "models", "doctor", "conformance", "data"), BOTH),
+    **dict.fromkeys(("run", "plan", "train", "study", "evaluate", "datasets", "models"), BOTH),
+    **dict.fromkeys(("doctor", "conformance", "data"), BOTH),
     **dict.fromkeys(("latents import", "latents export"), BOTH),
     **dict.fromkeys(("weights ls", "weights verify", "weights fetch", "weights convert"), BOTH),
     **dict.fromkeys(("status", "runs", "cancel", "results", "report", "clean"), FOLDERS),
