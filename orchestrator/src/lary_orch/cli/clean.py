@@ -8,19 +8,38 @@ from pathlib import Path
 import click
 from lary_schema.base import ContractError
 
+from lary_orch.cli import completing
 from lary_orch.cli.options import option, workspace_options
-from lary_orch.run.cleaning import Target, cache, demo_sets, environments, leftovers, remove, runs, trained_models
+from lary_orch.run.cleaning import (
+    Target,
+    cache,
+    demo_sets,
+    environments,
+    leftovers,
+    remove,
+    results,
+    runs,
+    trained_models,
+)
 from lary_orch.run.cleaning import latents as latent_stores
 from lary_orch.workspace import Workspace
 
 
 @click.command()
-@option("--dry-run", is_flag=True, help="Notify what would go, and remove nothing.")
+@option("--dry-run", is_flag=True, help="Say what would go, and remove nothing.")
 @option("--envs", is_flag=True, help="Environments of the process runtime too.")
 @option("--cache", "caches", is_flag=True, help="What was cached: hashes, `describe` of images.")
 @option("--runs", "all_runs", is_flag=True, help="Jobs, logs and results of all runs; asks first.")
 @option("--stores", "keys", multiple=True, metavar="KEY", help="Latents of a dataset or model; repeatable; asks first.")
 @option("--trained", "recipes", multiple=True, metavar="RECIPE", help="Models of a recipe or key; repeatable; asks.")
+@option(
+    "--results",
+    "scored",
+    multiple=True,
+    metavar="MODEL|RUN",
+    shell_complete=completing.results,
+    help="Results of a model or run; repeatable; asks first.",
+)
 @option("--all", "everything", is_flag=True, help="All of these, all latents, models and the demo sets; asks first.")
 @option("--yes", is_flag=True, help="Do not ask.")
 @workspace_options
@@ -32,6 +51,7 @@ def command(
     all_runs: bool,
     keys: tuple[str, ...],
     recipes: tuple[str, ...],
+    scored: tuple[str, ...],
     everything: bool,
     yes: bool,
 ) -> None:
@@ -43,6 +63,7 @@ def command(
     \b
     lary-orch clean --dry-run
     lary-orch clean --stores calvin
+    lary-orch clean --results frame-diff
     """
     if not dry_run:
         _sweep(workspace)
@@ -53,6 +74,7 @@ def command(
         (demo_sets, None),
         (runs, all_runs),
         (partial(latent_stores, keys=None if everything else keys), keys),
+        (partial(results, names=scored), scored),
         (partial(trained_models, names=None if everything else recipes), recipes),
     ]
     found = chain.from_iterable(look(workspace) for look, chosen in looks if chosen or everything)

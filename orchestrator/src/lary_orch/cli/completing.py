@@ -4,6 +4,7 @@ from collections.abc import Iterable
 
 import click
 from lary_schema.base import ContractError
+from lary_schema.jobs import IMPORTED
 
 from lary_orch.catalog.cards import Catalog
 from lary_orch.workspace import Workspace
@@ -17,6 +18,23 @@ def models(context: click.Context, _: click.Parameter, typed: str) -> list[str]:
 def datasets(context: click.Context, _: click.Parameter, typed: str) -> list[str]:
     """Keys of the catalog."""
     return _after_commas(typed, (card.key for _, card in _catalog(context).datasets))
+
+
+def variants(context: click.Context, _: click.Parameter, typed: str) -> list[str]:
+    """Of the models that were named, or of all."""
+    wanted = set(context.params.get("models") or ())
+    cards = [card for _, card in _catalog(context).models() if not wanted or any(map(card.serves, wanted))]
+    return _after_commas(typed, (variant for card in cards for variant in (*card.variants, IMPORTED)))
+
+
+def results(context: click.Context, _: click.Parameter, typed: str) -> list[str]:
+    """Models and runs that have results."""
+    folder = _workspace(context).results
+    return _after_commas(typed, (path.name for pattern in ("*", "*/*") for path in folder.glob(pattern)))
+
+
+def runs_with_results(context: click.Context, _: click.Parameter, typed: str) -> list[str]:
+    return _after_commas(typed, (path.name for path in _workspace(context).results.glob("*")))
 
 
 def runs(context: click.Context, _: click.Parameter, typed: str) -> list[str]:

@@ -175,7 +175,12 @@ _MATRIX = together(
             shell_complete=completing.datasets,
             help="Dataset keys, in the same way.",
         ),
-        keys_option("--variant", "variants", help="How models are fed and read out; repeatable [their default]."),
+        keys_option(
+            "--variant",
+            "variants",
+            shell_complete=completing.variants,
+            help="How models are fed and read out; repeatable [their default].",
+        ),
         keys_option("--split", "splits", help="Evaluated split; repeatable [all of the dataset's]."),
         option("--protocol", default="clean", help="How probes are trained and scored: a name, or a YAML file."),
         option(

@@ -1,6 +1,7 @@
 """`lary-orch plan`: what `run` would do."""
 
 import sys
+from pathlib import Path
 from typing import Any
 
 import click
@@ -10,7 +11,15 @@ from lary_schema.printable import json_text
 from lary_schema.store.layout import row_bytes
 
 from lary_orch.catalog.cards import Catalog
-from lary_orch.cli.options import catalog_options, json_option, request_options, runtime_options, workspace_options
+from lary_orch.cli.config import FILE, config_option, save
+from lary_orch.cli.options import (
+    catalog_options,
+    json_option,
+    option,
+    request_options,
+    runtime_options,
+    workspace_options,
+)
 from lary_orch.plan.jobs import Plan, Request
 from lary_orch.runtimes.jobs import Job
 from lary_orch.runtimes.plugins import Wanted
@@ -22,8 +31,19 @@ from lary_orch.workspace import Workspace
 @catalog_options
 @workspace_options
 @runtime_options
+@config_option
+@option("--save", "file", type=FILE, help="Write what is asked for to FILE.yaml, for `run --config`.")
 @json_option
-def command(request: Request, catalog: Catalog, workspace: Workspace, wanted: Wanted, as_json: bool) -> None:
+@click.pass_context
+def command(
+    context: click.Context,
+    request: Request,
+    catalog: Catalog,
+    workspace: Workspace,
+    wanted: Wanted,
+    file: Path | None,
+    as_json: bool,
+) -> None:
     """Show the jobs that `run` would launch, and their JSON.
 
     Launches none of them. Images are made ready, since their own `describe` gives the facts; demo
@@ -33,7 +53,15 @@ def command(request: Request, catalog: Catalog, workspace: Workspace, wanted: Wa
     lary-orch plan -m frame-diff -d demo_motion
     lary-orch plan -m vjepa2 -d calvin --runtime docker --json
     lary-orch plan -m vjepa2 -d calvin --runtime slurm        with the scripts for sbatch
+    lary-orch plan -m frame-diff -d demo_motion --save asked.yaml
     """
+    if file is not None:
+        save(context, file)
+    sys.exit(show_plan(request, catalog, workspace, wanted, as_json=as_json))
+
+
+def show_plan(request: Request, catalog: Catalog, workspace: Workspace, wanted: Wanted, *, as_json: bool) -> int:
+    """Print the plan, and what is wrong with the request; the exit code."""
     from lary_orch.plan.names import check_request
     from lary_orch.plan.planner import make_plan
     from lary_orch.runtimes.choose import needed_images, open_runtime
@@ -52,7 +80,7 @@ def command(request: Request, catalog: Catalog, workspace: Workspace, wanted: Wa
             click.echo(f"\n{commands.joined(submission['command'])}\n{submission['script']}", nl=False)
     for problem in plan.problems:
         click.echo(f"error: {problem}", err=True)
-    sys.exit(plan.exit_code)
+    return plan.exit_code
 
 
 def _notify(line: str) -> None:

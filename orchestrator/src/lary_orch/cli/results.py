@@ -3,13 +3,15 @@
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 from lary_schema import commands
 from lary_schema.base import ContractError, ExitCode
 from lary_schema.printable import json_text, printable_lines
 
+from lary_orch.cli import completing
+from lary_orch.cli.config import FILE
 from lary_orch.cli.options import json_option, max_failed_option, option, workspace_options
 from lary_orch.workspace import Workspace
 
@@ -22,7 +24,9 @@ OUTSIDE = 6
 
 @click.command()
 @workspace_options
-@option("--run", default="*", help="One run's results alone; * stands for all.")
+@option(
+    "--run", default="*", shell_complete=completing.runs_with_results, help="One run's results alone; * stands for all."
+)
 @option("--protocol", help="Results of one protocol alone [all, a table each].")
 @option("--study", "key", help="The arms of a study and their differences, and nothing else.")
 @option("--csv", "as_csv", is_flag=True, help="CSV, one line a score, instead of text for people.")
@@ -43,19 +47,30 @@ OUTSIDE = 6
     default=0.01,
     help="Of --against: largest difference, in MSE and in top-1 as a share (0.01: one percentage point).",
 )
+@option(
+    "--diff",
+    nargs=2,
+    metavar="RUN RUN",
+    shell_complete=completing.runs_with_results,
+    help="Scores of two runs side by side, the second minus the first, and what made them different.",
+)
+@option("--export", "to", type=FILE, help="Write the results to FILE.zip, to be shared; with --run, one run's.")
+@option(
+    "--import", "files", type=FILE, multiple=True, help="Take results that --export wrote into the table; repeatable."
+)
 @max_failed_option
 @json_option
 def command(
     workspace: Workspace,
     run: str,
     protocol: str | None,
-    key: str | None,
     as_csv: bool,
     paired: tuple[str, str] | None,
     against: Path | None,
     tolerance: float,
     max_failed: float,
     as_json: bool,
+    **others: Any,
 ) -> None:
     """Print the table of results.
 
@@ -71,12 +86,11 @@ def command(
     lary-orch results --csv > scores.csv
     lary-orch results --json > before.json
     lary-orch results --against before.json --tolerance 0.005
+    lary-orch results --diff smoke-1a2b3c4d smoke-5e6f7a8b
+    lary-orch results --export ours.zip
     """
-    _check_together(as_csv, as_json, paired, against, key)
-    if key is not None:
-        from lary_results.study.tables import print_study
-
-        print_study(workspace.root, key, sys.stdout, as_json=as_json)
+    _check_together(as_csv, as_json, paired, against, *others.values())
+    if _otherwise(workspace, run, protocol, as_json=as_json, **others):
         return
     found, broken = _scores(workspace, run, protocol)
     if paired:
@@ -93,8 +107,58 @@ def _check_together(as_csv: bool, as_json: bool, *kinds: object) -> None:
     chosen = sum(map(bool, kinds))
     if (as_csv and as_json) or chosen > 1 or (as_csv and chosen):
         raise click.UsageError(
-            "take one of --json and --csv, and one of --paired, --against and --study; --csv is for the table"
+            "take one of --json and --csv, and one of --paired, --against, --study, --diff, --export and --import; "
+            "--csv is for the table"
         )
+
+
+def _otherwise(
+    workspace: Workspace,
+    run: str,
+    protocol: str | None,
+    *,
+    key: str | None,
+    diff: tuple[str, str] | None,
+    to: Path | None,
+    files: tuple[Path, ...],
+    as_json: bool,
+) -> bool:
+    """Do what is asked for in place of the table; False: nothing is."""
+    if key is not None:
+        from lary_results.study.tables import print_study
+
+        print_study(workspace.root, key, sys.stdout, as_json=as_json)
+    elif diff:
+        _diff(workspace, diff, as_json=as_json)
+    elif to is not None:
+        from lary_results.archive import export
+
+        click.echo(f"{export(workspace.results, run, protocol, to)} results in {to}")
+    elif files:
+        _import(workspace, files)
+    else:
+        return False
+    return True
+
+
+def _diff(workspace: Workspace, runs: tuple[str, str], *, as_json: bool) -> None:
+    from lary_results.diff import difference, difference_json, difference_table
+    from lary_terminal.tables import show
+
+    made = difference(workspace.results, *runs)
+    if as_json:
+        click.echo(json_text(difference_json(made), indent=2))
+    else:
+        show(difference_table(made), sys.stdout)
+
+
+def _import(workspace: Workspace, files: Sequence[Path]) -> None:
+    from lary_results.archive import import_results
+
+    for file in files:
+        made = import_results(file, workspace.results)
+        what = f"{made.results} results in {made.folder}"
+        click.echo(printable_lines(f"imported {what}" if made.is_new else f"there already: {what}"))
 
 
 def _scores(workspace: Workspace, run: str, protocol: str | None) -> "tuple[list[Score], list[str]]":

@@ -6,6 +6,7 @@ import sys
 import click
 
 from lary_orch.catalog.cards import Catalog
+from lary_orch.cli.config import config_option
 from lary_orch.cli.options import (
     attempts_option,
     catalog_options,
@@ -26,6 +27,8 @@ from lary_orch.workspace import Workspace
 @workspace_options
 @runtime_options
 @attempts_option
+@config_option
+@option("--dry-run", is_flag=True, help="Show the jobs, as `plan` does, and run none of them.")
 @option("--detach", is_flag=True, help="Of a runtime with a queue (slurm): submit, and do not wait.")
 @json_option
 def command(
@@ -35,6 +38,7 @@ def command(
     wanted: Wanted,
     attempts: int,
     detach: bool,
+    dry_run: bool,
     as_json: bool,
 ) -> None:
     """Run the plan: extract latents, probe them, print the table.
@@ -46,12 +50,16 @@ def command(
     lary-orch run -m frame-diff -d demo_motion --protocol smoke
     lary-orch run -m vjepa2 -m dinov3-origin -d calvin --runtime docker
     lary-orch run -m frame-diff -d my_set --catalog my_cards --data-dir /data
+    lary-orch run --config asked.yaml
     lary-orch run -m vjepa2 -d calvin --runtime slurm --profile cluster.yaml --detach
     """
+    from lary_orch.cli.plan import show_plan
     from lary_orch.run.run import run
     from lary_orch.runtimes.signals import exit_at_sigterm
 
     exit_at_sigterm()
+    if dry_run:
+        sys.exit(show_plan(request, catalog, workspace, wanted, as_json=as_json))
     try:
         code = run(
             request, catalog, workspace, wanted, attempts=attempts, as_json=as_json, out=sys.stdout, detach=detach

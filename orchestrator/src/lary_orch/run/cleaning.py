@@ -130,6 +130,22 @@ def runs(workspace: Workspace) -> Iterator[Target]:
     yield from _entries(workspace.results, "results of a run", expensive=True)
 
 
+def results(workspace: Workspace, names: Sequence[str]) -> Iterator[Target]:
+    """Results of these models or runs. Raises ContractError for a name without results."""
+    found = {path: {path.name, path.parent.name} for path in sorted(workspace.results.glob("*/*")) if path.is_dir()}
+    runs = {path.parent.name for path in found}
+    unknown = [name for name in names if not any(name in known for known in found.values())]
+    if unknown:
+        there = ", ".join(sorted(set().union(*found.values()))) or "nothing"
+        raise ContractError(f"{workspace.results}: no results of {', '.join(unknown)}; there is {there}")
+    for name in names:
+        if name in runs:
+            yield Target(workspace.results / name, "results of a run; probed again at the next use", expensive=True)
+    for path in found:
+        if path.name in names and path.parent.name not in names:
+            yield Target(path, f"results of {path.name} in {path.parent.name}; probed again", expensive=True)
+
+
 def _entries(folder: Path, why: str, *, expensive: bool = False) -> Iterator[Target]:
     if folder.is_dir():
         yield from (Target(path, why, expensive) for path in sorted(folder.iterdir()))

@@ -2,16 +2,47 @@
 
 import json
 from collections.abc import Iterator
+from functools import lru_cache
 from pathlib import Path
+from typing import Literal
 
 from lary_schema import commands
-from lary_schema.base import ContractError
+from lary_schema.base import ContractError, Document
 from lary_schema.results import ProbeResult
 
 RESULT_FILE = "result.json"
+IMPORTED = "imported-"
+"""What the folder of imported results begins with, in the place of a run's name."""
+IMPORT_FILE = "import.json"
 
 
 NAMED_RUNS = 10
+
+
+class Import(Document):
+    """`import.json`: where imported results come from."""
+
+    version: Literal[1] = 1
+    file: str
+    """Name of the zip file."""
+    runs: tuple[str, ...]
+    """Theirs."""
+
+
+def imported_from(result: Path) -> str | None:
+    """The name of the file that a result was imported from; None: it was made here."""
+    folder = result.parents[3]
+    if not folder.name.startswith(IMPORTED):
+        return None
+    try:
+        return _import(folder / IMPORT_FILE).file
+    except (OSError, ContractError):
+        return "an unknown file"
+
+
+@lru_cache(maxsize=64)
+def _import(path: Path) -> Import:
+    return Import.read(path)
 
 
 def one_folder(run: str) -> str:

@@ -11,7 +11,7 @@ from lary_results.comparing import REASONS
 from lary_results.published import published
 from lary_results.scores import Score, column_name, is_nuisance, printed_number
 
-FAILED, OTHER_ROWS, WEAK, UNLEARNED, REFUSED, MIXED = "*", "†", "‡", "§", "¶", "#"
+FAILED, OTHER_ROWS, WEAK, UNLEARNED, REFUSED, MIXED, IMPORTED = "*", "†", "‡", "§", "¶", "#", "°"
 NAMED = 8
 """How many a sentence names."""
 
@@ -25,12 +25,21 @@ def marks(board: Board, score: Score) -> str:
         UNLEARNED: score.learned is False,
         REFUSED: score in board.refused,
         MIXED: score.mixed,
+        IMPORTED: score.imported is not None,
     }
     return "".join(mark for mark, applies in found.items() if applies)
 
 
 def notes(board: Board) -> list[str]:
-    return [*_intervals(board), *_rows(board), *_doubts(board), *_targets(board), *_older(board), *_published(board)]
+    return [
+        *_intervals(board),
+        *_imported(board),
+        *_rows(board),
+        *_doubts(board),
+        *_targets(board),
+        *_older(board),
+        *_published(board),
+    ]
 
 
 def _intervals(board: Board) -> Iterator[str]:
@@ -54,6 +63,13 @@ def _drawn(score: Score) -> str:
     if score.unit == "groups":
         return f"groups drawn ({score.group})" if score.group else "groups drawn"
     return "rows taken as independent"
+
+
+def _imported(board: Board) -> Iterator[str]:
+    """Whose scores are not of this machine."""
+    for name in dict.fromkeys(score.imported for score in board.kept if score.imported is not None):
+        models = dict.fromkeys(score.model for score in board.kept if score.imported == name)
+        yield f"{IMPORTED} imported from {name}, made elsewhere: {', '.join(models)}"
 
 
 def _rows(board: Board) -> Iterator[str]:

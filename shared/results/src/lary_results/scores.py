@@ -1,7 +1,7 @@
 """Scores: one evaluated split of one result each, and which of them compete for one cell."""
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -11,6 +11,7 @@ from lary_schema.base import fingerprint
 from lary_schema.results import ProbeResult, SplitScore, StoreTrace
 
 from lary_results.comparing import differences
+from lary_results.files import imported_from
 from lary_results.published import PRINTED_DIGITS, published
 
 ARROWS = {"top1": "top-1 % ↑", "mse": "MSE ↓"}
@@ -89,6 +90,13 @@ class Score:
     """How latents were made, see `USUAL`; None where the result does not say."""
     mixed: tuple[str, ...]
     """What the environments that made its latents differ in."""
+    imported: str | None
+    """Name of the file of somebody else's results that it comes from."""
+    probe_seeds: tuple[int, ...]
+    fingerprint: str
+    """Of the probe."""
+    latents: tuple[str, ...]
+    """Fingerprints of the stores, train first."""
 
     @property
     def column(self) -> Column:
@@ -148,7 +156,6 @@ def collect(results: Iterable[tuple[Path, ProbeResult]]) -> list[Score]:
 def _score(path: Path, result: ProbeResult, split: str, score: SplitScore) -> Score:
     against = differences(result, split)
     stores = (*result.stores[:1], *_stores_of(result, split))
-    settings = stores[0].settings if stores else None
     return Score(
         protocol=result.protocol,
         model=result.model,
@@ -173,7 +180,6 @@ def _score(path: Path, result: ProbeResult, split: str, score: SplitScore) -> Sc
         rows=score.rows.used + score.rows.failed,
         failed=score.rows.failed,
         train_failed=result.train_rows.failed,
-        metadata=tuple(s.metadata_sha256 for s in stores),
         run=result.run,
         file=str(path),
         measures=_measures(result),
@@ -184,11 +190,24 @@ def _score(path: Path, result: ProbeResult, split: str, score: SplitScore) -> Sc
         group=result.group,
         nested=score.interval.seeds,
         note=score.interval.note,
-        targets=result.targets_sha256,
-        recipe=result.recipe,
-        settings=None if settings is None else settings.model_dump(mode="json"),
-        mixed=tuple(dict.fromkeys(text for store in stores for text in store.mixed)),
+        probe_seeds=tuple(seed.seed for seed in score.seeds),
+        imported=imported_from(path),
+        **_origin(result, stores),
     )
+
+
+def _origin(result: ProbeResult, stores: Sequence[StoreTrace]) -> dict[str, Any]:
+    """What the score was made from."""
+    settings = stores[0].settings if stores else None
+    return {
+        "metadata": tuple(store.metadata_sha256 for store in stores),
+        "targets": result.targets_sha256,
+        "recipe": result.recipe,
+        "settings": None if settings is None else settings.model_dump(mode="json"),
+        "mixed": tuple(dict.fromkeys(text for store in stores for text in store.mixed)),
+        "fingerprint": result.fingerprint,
+        "latents": tuple(store.fingerprint for store in stores),
+    }
 
 
 def _unusual_probe(result: ProbeResult) -> list[str]:
@@ -230,9 +249,9 @@ def _stores_of(result: ProbeResult, split: str) -> list[StoreTrace]:
 
 
 def newest(scores: Iterable[Score]) -> list[Score]:
-    """One score per cell: the first, which is the newest."""
+    """One score per cell: the first, which is the newest. What was made here goes before what was imported."""
     kept: dict[tuple[str, ...], Score] = {}
-    for score in scores:
+    for score in sorted(scores, key=lambda score: score.imported is not None):
         kept.setdefault(score.cell, score)
     return list(kept.values())
 
