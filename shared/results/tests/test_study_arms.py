@@ -48,7 +48,7 @@ def test_a_difference_is_paired_by_row_and_by_seed() -> None:
     b = _reading("b", {0: 0.8, 1: 1.3, 2: 1.0, 5: 9.0}, noise=0.05)
     made = difference(a, b)
     assert made.interval.value == pytest.approx(0.1 / VARIANCE, abs=1e-9)
-    assert (made.seeds, made.groups) == (3, GROUPS)
+    assert (made.seeds, made.interval.groups) == (3, GROUPS)
     assert made.by_seed == pytest.approx([0.05] * 3)
     assert made.interval.excludes_zero
     assert made.interval.high - made.interval.low < 0.02

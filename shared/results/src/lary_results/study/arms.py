@@ -12,10 +12,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import reduce
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from lary_schema.base import ContractError
-from lary_schema.intervals import estimate
+from lary_schema.intervals import Estimate, estimate
 from lary_schema.results import ProbeResult
 from lary_schema.trained import Checkpoint
 from lary_schema.training import TrainResult
@@ -33,18 +33,6 @@ TARGETS = ("actions", "nuisance")
 
 Place = tuple[str, str, str, str]
 """Model, variant, split, target."""
-
-
-class Interval(NamedTuple):
-    """A value with its 95 % interval; low and high are NaN where none can be given."""
-
-    value: float
-    low: float
-    high: float
-
-    @property
-    def excludes_zero(self) -> bool:
-        return self.low > 0 or self.high < 0
 
 
 @dataclass(frozen=True)
@@ -167,7 +155,7 @@ def _by_seed(
 # --- intervals --------------------------------------------------------------------------------
 
 
-def r2_interval(reading: Reading) -> Interval:
+def r2_interval(reading: Reading) -> Estimate:
     """The mean over seeds and its interval."""
     rows, scores = _stacked([[probed] for probed in reading.by_seed.values()])
     return _as_r2(rows, scores[0], reading, level=1.0)
@@ -182,9 +170,8 @@ class Difference:
     target: str
     split: str
     variant: str
-    interval: Interval
+    interval: Estimate
     seeds: int
-    groups: int
     by_seed: tuple[float, ...]
 
 
@@ -206,8 +193,7 @@ def difference(a: Reading, b: Reading) -> Difference:
     interval = _as_r2(rows, of_a - of_b, a, level=0.0)
     variance = _variance(a)
     by_seed = tuple(float(value) for value in -(of_a - of_b).mean(axis=1) / variance)
-    groups = len(set(rows.groups.tolist()))
-    return Difference(a.arm, b.arm, a.target, a.split, a.variant, interval, len(pairs), groups, by_seed)
+    return Difference(a.arm, b.arm, a.target, a.split, a.variant, interval, len(pairs), by_seed)
 
 
 def _stacked(parts: Sequence[Sequence[Probed]], *, across: bool = False) -> tuple[RowScores, list[NDArray[np.float64]]]:
@@ -228,7 +214,8 @@ def _variance(reading: Reading) -> float:
     return sum(known) / len(known) if known else math.nan
 
 
-def _as_r2(rows: RowScores, errors: NDArray[np.float64], reading: Reading, level: float) -> Interval:
+def _as_r2(rows: RowScores, errors: NDArray[np.float64], reading: Reading, level: float) -> Estimate:
     made = estimate(errors, rows.groups, resamples=resamples(rows.groups), seed=SEED)
     variance = _variance(reading)
-    return Interval(level - made.value / variance, level - made.high / variance, level - made.low / variance)
+    value, low, high = (level - number / variance for number in (made.value, made.high, made.low))
+    return Estimate(value, low, high, made.groups)

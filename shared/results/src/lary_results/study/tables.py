@@ -9,7 +9,7 @@ from typing import Any, TextIO
 
 from lary_schema import commands
 from lary_schema.base import ContractError
-from lary_schema.intervals import FEW_GROUPS
+from lary_schema.intervals import FEW_GROUPS, Estimate
 from lary_schema.printable import finite, json_text, printable_lines
 from lary_terminal.tables import Table, show
 
@@ -18,7 +18,6 @@ from lary_results.study import measures
 from lary_results.study.arms import (
     TARGETS,
     Difference,
-    Interval,
     Reading,
     Study,
     difference,
@@ -109,9 +108,9 @@ def _cells(reading: Reading | None) -> tuple[str, str]:
     return interval_text(r2_interval(reading)), spread_text(reading.values)
 
 
-def interval_text(interval: Interval, *, signed: bool = False) -> str:
+def interval_text(interval: Estimate, *, signed: bool = False) -> str:
     """`.25 [.21, .29]`."""
-    value, low, high = (f"{number:{'+' if signed else ''}.3f}" for number in interval)
+    value, low, high = (f"{number:{'+' if signed else ''}.3f}" for number in interval[:3])
     return f"{value} [no interval]" if math.isnan(interval.low) else f"{value} [{low}, {high}]"
 
 
@@ -263,8 +262,8 @@ def _training_json(study: Study, name: str) -> dict[str, Any]:
 def _difference_json(one: Difference | str) -> dict[str, Any]:
     if isinstance(one, str):
         return {"reason": one}
-    value, low, high = one.interval
+    value, low, high, groups = one.interval
     named = {"a": one.a, "b": one.b, "target": one.target, "split": one.split, "variant": one.variant}
-    counts = {"seeds": one.seeds, "groups": one.groups, "by_seed": list(one.by_seed)}
+    counts = {"seeds": one.seeds, "groups": groups, "by_seed": list(one.by_seed)}
     numbers = {"difference": value, "low": low, "high": high, "excludes_zero": one.interval.excludes_zero}
     return named | numbers | counts
