@@ -20,9 +20,9 @@ from lary_data.manifest import (
     SetFacts,
     held_out,
     metadata_name,
-    write_card,
     write_splits,
 )
+from lary_data.owned_cards import write_card
 from lary_data.progress import notify
 from lary_data.resuming import ResultLog
 from lary_data.sample_frames import HOW_COLUMN, LOG_SUFFIX, Outcome, Sampler, csv_text, failed, sample_clips

@@ -27,7 +27,8 @@ from lary_data.lerobot_files import (
 )
 from lary_data.lerobot_latents import STEP, annotated, write_latents
 from lary_data.lerobot_steps import Faults, Steps, read_steps
-from lary_data.manifest import TRAIN, VAL, SetFacts, held_out, metadata_name, retract, write_card, write_splits
+from lary_data.manifest import TRAIN, VAL, SetFacts, held_out, metadata_name, retract, write_splits
+from lary_data.owned_cards import write_card
 from lary_data.pool import run_tasks
 from lary_data.progress import notify, progress
 from lary_data.resuming import ResultLog, file_identity, result_key
@@ -90,7 +91,7 @@ def write_pair_manifest(out: Path, dataset: LeRobot, facts: SetFacts, pairs: Pai
     used = [episode for episode in dataset.episodes if pairs.starts(episode)]
     if len(used) < len(dataset.episodes):
         notify(f"{len(dataset.episodes) - len(used)} episodes are not longer than the stride and give no pair")
-    val = held_out([episode.number for episode in used], facts.val, facts.seed)
+    val = _held_out(used, facts)
     rows: dict[str, list[list[str]]] = {TRAIN: [], VAL: []}
     good = [episode for episode in used if episode.number not in faults]
     latents = annotated(dataset, pairs.stride)
@@ -101,6 +102,17 @@ def write_pair_manifest(out: Path, dataset: LeRobot, facts: SetFacts, pairs: Pai
     write_splits(out, facts.key, HEADER if latents is None else (*HEADER, STEP), rows)
     card = _card(dataset, facts, pairs, _has_texts(good)).model_copy(update={"latents": latents})
     return write_card(out, card), len(dataset.episodes), len(faults)
+
+
+def _held_out(episodes: Sequence[Episode], facts: SetFacts) -> set[int]:
+    """The episodes of val: a share of them, or those of a share of the tasks."""
+    if facts.group == "episode":
+        return held_out([episode.number for episode in episodes], facts.val, facts.seed)
+    without = [str(episode.number) for episode in episodes if not episode.task.strip()]
+    if without:
+        raise ContractError(f"--group task: episodes {', '.join(without[:NAMED])} have no task")
+    tasks = held_out(sorted({episode.task for episode in episodes}), facts.val, facts.seed)
+    return {episode.number for episode in episodes if episode.task in tasks}
 
 
 def _has_texts(episodes: Sequence[Episode]) -> bool:
@@ -256,6 +268,10 @@ def _rows(key: str, dataset: LeRobot, episode: Episode, pairs: Pairs, steps: boo
     ]  # fmt: skip
 
 
+def _grouping(facts: SetFacts) -> Grouping:
+    return Grouping(column="task" if facts.group == "task" else "episode_id")
+
+
 def _card(dataset: LeRobot, facts: SetFacts, pairs: Pairs, has_texts: bool) -> DatasetCard:
     actions = Actions(
         folder=".", stride=pairs.stride, dim=len(dataset.names), names=dataset.names,
@@ -263,7 +279,7 @@ def _card(dataset: LeRobot, facts: SetFacts, pairs: Pairs, has_texts: bool) -> D
     )  # fmt: skip
     return DatasetCard(
         key=facts.key, title=facts.title, task="regression", columns=PairColumns(),
-        metadata=(metadata_name(facts.key),), actions=actions, group=Grouping(column="episode_id"),
+        metadata=(metadata_name(facts.key),), actions=actions, group=_grouping(facts),
         instruction="task" if has_texts else None,
         license=facts.license,
         source=f"the LeRobot dataset {dataset.root.name}",

@@ -3,13 +3,12 @@
 import random
 from collections.abc import Hashable, Mapping, Sequence
 from pathlib import Path
-from typing import TypeVar
+from typing import Literal, TypeVar
 
-import yaml
 from lary_schema import commands
 from lary_schema.atomic import publish_text
 from lary_schema.base import ContractError, Document
-from lary_schema.cards import DatasetCard, Key
+from lary_schema.cards import Key
 
 from lary_data.sample_frames import csv_text
 
@@ -27,6 +26,8 @@ class SetFacts(Document):
     license: str
     val: float
     seed: int
+    group: Literal["episode", "task"] = "episode"
+    """Of trajectories: what goes to one split as a whole."""
 
 
 def held_out(items: Sequence[Item], share: float, seed: int | str) -> set[Item]:
@@ -62,16 +63,6 @@ def retract(folder: Path, key: str) -> None:
     """Remove the CSVs and the card of an earlier call: what they name is about to change."""
     for name in (f"{key}.yaml", *(metadata_name(key).replace("{split}", split) for split in (TRAIN, VAL))):
         (folder / name).unlink(missing_ok=True)
-
-
-def write_card(folder: Path, card: DatasetCard) -> Path:
-    """The card as YAML, with what differs from the defaults."""
-    fields = card.model_dump(mode="json", exclude_defaults=True)
-    # A union is resolved by its tag, which is a default.
-    fields["columns"]["input"] = card.columns.input
-    path = folder / f"{card.key}.yaml"
-    publish_text(path, yaml.safe_dump(fields, sort_keys=False, allow_unicode=True))
-    return path
 
 
 def how_to_go_on(card: Path, data: Path) -> str:

@@ -18,6 +18,7 @@ from lary_data.manifest import held_out
 from lary_data.tools.manifest import command
 from lary_schema.base import ContractError, TooManyFailedError
 from lary_schema.cards import DatasetCard
+from lary_schema.groups import Grouping
 
 FPS = 10
 LENGTHS = [12, 7, 9, 3]
@@ -204,6 +205,22 @@ def test_a_v2_dataset(tmp_path: Path, write_clip) -> None:
     assert card.group is not None
     assert (card.group.column, card.instruction) == ("episode_id", "task")
     assert f"-d arm --catalog {tmp_path}/out --metadata-dir {tmp_path}/out --data-dir {tmp_path}/out" in result.stderr
+
+
+def test_whole_tasks_are_held_out(tmp_path: Path, write_clip) -> None:
+    write_v2(tmp_path / "in", write_clip)
+    result = make(tmp_path / "in", tmp_path / "out", "--group", "task")
+    assert result.exit_code == 0, result.stderr
+    by_split = {split: rows(tmp_path / f"out/arm_metadata_{split}.csv") for split in ("train", "val")}
+    tasks = {split: {row["task"] for row in found} for split, found in by_split.items()}
+    assert sorted(map(len, tasks.values())) == [1, 1]
+    assert not tasks["train"] & tasks["val"]
+    assert DatasetCard.load(tmp_path / "out/arm.yaml").group == Grouping(column="task")
+    assert f"train: {len(by_split['train'])} rows, 1 groups (task)" in result.stderr
+    file = tmp_path / "in/meta/episodes.jsonl"
+    file.write_text(file.read_text().replace("task 0", " "))
+    refused = make(tmp_path / "in", tmp_path / "other", "--group", "task")
+    assert "--group task: episodes 0, 2 have no task" in str(refused.exception)
 
 
 @pytest.mark.parametrize(("lost", "said"), [((1,), "1 episodes have no task"), (range(len(LENGTHS)), "")])

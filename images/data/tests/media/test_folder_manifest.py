@@ -1,6 +1,7 @@
 """`manifest folder`: every file below the root is a clip, or is counted and named with a reason."""
 
 import csv
+import json
 import os
 import shutil
 from collections.abc import Iterator
@@ -244,3 +245,77 @@ def test_groups_stay_whole(tmp_path: Path, clip: Path) -> None:
     assert "finds no group in it" in str(missing.exception)
     assert "has no part" in str(call(tmp_path / "in", tmp_path / "other", "--group", r"video").exception)
     assert "no regular expression" in str(call(tmp_path / "in", tmp_path / "other", "--group", r"(").exception)
+
+
+# --- cards are people's -------------------------------------------------------------------------
+
+
+def test_an_edited_card_is_never_overwritten(root: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    assert call(root, out).exit_code == 0
+    card = out / "k.yaml"
+    written = card.read_bytes()
+    assert call(root, out).exit_code == 0, "one that nobody touched is written again"
+    assert card.read_bytes() == written
+    kept = {path.name: path.read_bytes() for path in out.iterdir()}
+    edits = [
+        written.replace(b"title: k", b"title: mine"),
+        written + b"# a note\n",
+        b"\n".join(line for line in written.splitlines() if b"sha256" not in line),
+        written.replace(b"\n", b"\r\n", 1),
+        b"",
+        b"\xff",
+    ]
+    for edited in edits:
+        card.write_bytes(edited)
+        done = call(root, out, "--val", "0.5")
+        assert isinstance(done.exception, ContractError)
+        assert "was edited" in str(done.exception)
+        assert {path.name: path.read_bytes() for path in out.iterdir()} == kept | {"k.yaml": edited}
+    card.unlink()
+    assert call(root, out).exit_code == 0
+
+
+def test_keys_of_the_catalog_are_refused(
+    root: Path, tmp_path: Path, publish: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "out"
+    assert call(root, tmp_path / "first").exit_code == 0
+    publish(root, DatasetCard.load(tmp_path / "first/k.yaml"))
+    done = call(root, out)
+    assert isinstance(done.exception, ContractError)
+    assert "the catalog has a dataset of that key already" in str(done.exception)
+    assert not out.exists()
+    # The set itself, found by its --catalog folder, may be made again.
+    assert call(root, tmp_path / "first").exit_code == 0
+
+
+def test_rows_for_each_split_and_class(root: Path, tmp_path: Path) -> None:
+    said = call(root, tmp_path / "out").stderr
+    assert "train: 2 rows\nval: 2 rows\n" in said
+    assert "  class    train      val\n  pull         1        1\n  push         1        1\n" in said
+    said = call(root, tmp_path / "grouped", "--group", "(?P<group>[ab]).mp4$").stderr
+    assert "train: 2 rows, 1 groups (group)\nval: 2 rows, 1 groups (group)\n" in said
+
+
+def test_classes_are_text(root: Path, tmp_path: Path) -> None:
+    for old, new in (("pull", "NA"), ("push", "007")):
+        (root / old).rename(root / new)
+    said = call(root, tmp_path / "out").stderr
+    assert "  007          1        1\n  NA           1        1\n" in said
+
+
+def test_the_schema_that_editors_use_takes_the_card(root: Path, tmp_path: Path) -> None:
+    import jsonschema
+    import yaml
+
+    call(root, tmp_path / "out")
+    first, *_ = (tmp_path / "out/k.yaml").read_text(encoding="utf-8").splitlines()
+    mark, name = first.split("$schema=")
+    assert mark == "# yaml-language-server: "
+    schema = json.loads((tmp_path / "out" / name).read_text(encoding="utf-8"))
+    card = yaml.safe_load((tmp_path / "out/k.yaml").read_text(encoding="utf-8"))
+    jsonschema.validate(card, schema)
+    for wrong in (card | {"titel": "x"}, {k: v for k, v in card.items() if k != "task"}, card | {"task": "guess"}):
+        with pytest.raises(jsonschema.ValidationError):
+            jsonschema.validate(wrong, schema)

@@ -66,9 +66,11 @@ def folder(
 
     from lary_data.clip_folder import write_clip_manifest
     from lary_data.manifest import SetFacts
+    from lary_data.owned_cards import check_key
     from lary_data.sample_frames import Sampler
 
     facts = SetFacts.parse({"key": key, "title": title or key, "license": licence, "val": val, "seed": seed}, "options")
+    check_key(out, facts.key)
     if pattern is not None:
         Grouping.parse({"column": "path", "pattern": pattern}, "--group")
     sampler = Sampler(CellFiles(clips, clips, None), frames, method, workers, timeout)
@@ -84,6 +86,13 @@ def folder(
 @click.option("--camera", help="Which one, where there are several.")
 @click.option("--action", default="action", show_default=True, help="Feature that holds the actions.")
 @click.option(
+    "--group",
+    type=click.Choice(["episode", "task"]),
+    default="episode",
+    show_default=True,
+    help="What goes to train or val as a whole; intervals draw it, too.",
+)
+@click.option(
     "--tolerance",
     type=click.FloatRange(min=0, min_open=True),
     default=1e-3,
@@ -95,13 +104,13 @@ def folder(
 @max_failed_option
 def lerobot(
     dataset: Path, key: str, out: Path, title: str | None, licence: str, val: float, seed: int, stride: int,
-    every: int | None, camera: str | None, action: str, tolerance: float, workers: int, timeout: float,
+    every: int | None, camera: str | None, action: str, group: str, tolerance: float, workers: int, timeout: float,
     max_failed: float,
 ) -> None:  # fmt: skip
     """Regression, from a LeRobot v2 or v3 dataset on disk.
 
-    Frames are written as PNG, action chunks as .npy; episodes go to train or val as a whole. A killed run goes on
-    where it was.
+    Frames are written as PNG, action chunks as .npy; episodes (or all of one task) go to train or val as a whole. A
+    killed run goes on where it was.
 
     \b
     lary-orch data manifest lerobot /data/aloha --key aloha --stride 10 --camera observation.images.top --out aloha_set
@@ -109,8 +118,11 @@ def lerobot(
     from lary_data.lerobot import read_lerobot
     from lary_data.lerobot_pairs import Pairs, write_pair_manifest
     from lary_data.manifest import SetFacts
+    from lary_data.owned_cards import check_key
 
-    facts = SetFacts.parse({"key": key, "title": title or key, "license": licence, "val": val, "seed": seed}, "options")
+    given = {"key": key, "title": title or key, "license": licence, "val": val, "seed": seed, "group": group}
+    facts = SetFacts.parse(given, "options")
+    check_key(out, facts.key)
     pairs = Pairs(stride, every or stride, tolerance, workers, timeout)
     card, total, failed = write_pair_manifest(out, read_lerobot(dataset, camera, action), facts, pairs)
     _close(card, out, "episodes", total, failed, max_failed)
@@ -118,8 +130,11 @@ def lerobot(
 
 def _close(card: Path, data: Path, unit: str, total: int, failed: int, max_failed: float) -> None:
     from lary_data.manifest import how_to_go_on
+    from lary_data.set_summary import summary
 
     notify(f"{card}: {total:,} {unit}, {failed:,} failed")
+    for line in summary(card):
+        notify(line)
     notify(how_to_go_on(card.absolute(), data.absolute()))
     if failed > max_failed * total:
         raise TooManyFailedError(f"{failed:,} of {total:,} {unit} failed; see above")
