@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -36,7 +37,32 @@ NO_RESULTS = ("lock", ".lock", ".answers", ".pyc", "/training.json")
 """How files end that are no part of a result: locks, the tools' notes on what is done, and what says how often and how
 long was trained; of that the measures are compared (`scores`)."""
 EPISODES, FRAMES, FPS = 16, 40, 10
-RECIPE = Path(__file__).parents[1] / "images/lara/recipes/moto-tiny.yaml"
+IMAGES = Path(__file__).parents[1] / "images"
+RECIPE = IMAGES / "lara/recipes/moto-tiny.yaml"
+STAGED = (
+    "univla-lam-tiny-one",
+    "univla-lam-tiny-two",
+    "action-tokenizer-tiny",
+    "latent-vla-tiny",
+    "latent-vla-tiny-tok",
+)
+STUDY = """
+key: stages
+title: two stages of latent actions, a tokenizer of actions, and policies without and with its codes
+data: {train: squares, labelled: {share: 1.0, seed: 0}}
+seeds: [0]
+stages:
+  one: {recipe: univla-lam-tiny-one, with: {steps: 120}}
+  two: {recipe: univla-lam-tiny-two, init: one, labelled: true, with: {steps: 120}}
+  tokenizer: {recipe: action-tokenizer-tiny, labelled: true, with: {steps: 200}}
+  policy: {recipe: latent-vla-tiny, labelled: true, with: {steps: 60, chunk: 1}}
+  coded: {recipe: latent-vla-tiny-tok, init: tokenizer, labelled: true, with: {steps: 60, chunk: 1}}
+arms:
+  one: {title: stage 1, of: one, probe: false}
+  two: {title: stage 2, of: two, probe: false}
+  policy: {title: a policy, of: policy, probe: false}
+  coded: {title: a policy with codes, of: coded, probe: false}
+"""
 SQUARES = """
 key: squares
 title: a square that moves
@@ -45,6 +71,8 @@ columns: {input: image}
 metadata: squares/{split}.csv
 media: squares/{split}
 actions: {folder: "squares/{split}", stride: 1, dim: 1, names: [speed], normalisation: {kind: train}}
+group: {column: episode}
+instruction: text
 license: MIT
 source: benchmarks
 """
@@ -206,7 +234,7 @@ def _make_pairs(inputs: Path) -> None:
     """PNG pairs of a square that moves over noise, in a set of their own."""
     for split, rows in (("train", 48), ("val", 16)):
         (inputs / "squares" / split).mkdir(parents=True)
-        lines = ["src_img,tgt_img,action"]
+        lines = ["src_img,tgt_img,action,episode,text"]
         for row in range(rows):
             rng = np.random.default_rng([rows, row])
             frame = cv2.resize(rng.integers(0, 128, (6, 6, 3), np.uint8), (48, 48))
@@ -216,9 +244,25 @@ def _make_pairs(inputs: Path) -> None:
                 moved[16:28, left : left + 12] = 255
                 cv2.imwrite(str(inputs / f"squares/{split}/{row}-{at}.png"), moved)
             np.save(inputs / f"squares/{split}/{row}.npy", np.full((1, 1), row % 7, np.float32))
-            lines.append(f"{row}-0.png,{row}-1.png,{row}.npy")
+            lines.append(f"{row}-0.png,{row}-1.png,{row}.npy,{split}{row // 4},push {'far' if row % 7 > 3 else 'near'}")
         (inputs / f"squares/{split}.csv").write_text("\n".join(lines) + "\n", encoding="utf-8")
     (inputs / "squares.yaml").write_text(SQUARES, encoding="utf-8")
+
+
+def _make_stages(inputs: Path) -> None:
+    _make_pairs(inputs)
+    for folder in ("recipes", "studies"):
+        (inputs / folder).mkdir()
+    for name in STAGED:
+        shutil.copy(IMAGES / f"latentvla/recipes/{name}.yaml", inputs / "recipes")
+    (inputs / "studies/stages.yaml").write_text(STUDY, encoding="utf-8")
+
+
+def _study(inputs: Path, out: Path) -> list[list[str]]:
+    data = ["--catalog", str(inputs), "--data-dir", str(inputs)]
+    often = ["--save-every", "10", "--evaluate-every", "50", "--workers", "2", "--cpu-slots", "2"]
+    runs = ["--runtime", "process", "--env", "current", "--workspace", str(out)]
+    return [[*ORCHESTRATOR, "study", "stages", *data, *often, *runs]]
 
 
 PARTS = {
@@ -226,6 +270,7 @@ PARTS = {
     "containers": Part(_run("docker"), ("latents",), containers=True),
     "tools": Part(_tools, ("robot", "clips", "sampled", "npz", "latents"), _make_inputs),
     "training": Part(_train("process", "--env", "current"), ("trained",), _make_pairs),
+    "training-stages": Part(_study, ("trained",), _make_stages),
     "training-containers": Part(_train("docker"), ("trained",), _make_pairs, containers=True),
     "environments": Part(_environments, ("envs", "generated")),
 }

@@ -1,6 +1,7 @@
 """The checks of `train`, on a toy that keeps the contract and on toys that break it, one fault each."""
 
 import importlib.util
+import json
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -11,6 +12,7 @@ from typing import Any
 import pytest
 from lary_conformance import training
 from lary_conformance.case import Verdict, verdict_of
+from lary_conformance.command import _recipes, _starts
 from lary_conformance.subject import Subject, open_subject
 from lary_orch.catalog.cards import Catalog
 from lary_orch.runtimes.choose import local
@@ -18,7 +20,8 @@ from lary_orch.runtimes.devices import Device, Slot
 from lary_orch.runtimes.docker_args import Host, task_arguments
 from lary_orch.runtimes.jobs import Job, Prepared
 from lary_orch.workspace import Workspace
-from lary_schema.training import Optimiser, Recipe
+from lary_schema.base import ContractError
+from lary_schema.training import Optimiser, Recipe, TrainJob
 
 REPO = Path(__file__).parents[3]
 RECIPE = Recipe(
@@ -192,3 +195,34 @@ def test_an_image_without_recipes_says_so(subject: Callable[..., Subject]) -> No
     examined = subject()
     examined.recipes = ()
     assert verdicts(examined)["train"].message.startswith("no recipe: --recipe names one")
+
+
+def test_a_recipe_goes_on_from_the_checkpoint_of_another(subject: Callable[..., Subject]) -> None:
+    """`starts.yaml`: the other one is trained first, whatever the order of the files, and is the `start`."""
+    examined = subject()
+    second = RECIPE.model_copy(update={"key": "toy-0-second"})
+    examined.recipes, examined.starts = (second, *examined.recipes), {second.key: RECIPE.key}
+    cases = [case for case in training.cases(examined) if (case.check, case.of) == ("train", second.key)]
+    (verdict,) = map(verdict_of, cases)
+    assert verdict.state == "ok", verdict
+    recorder: Any = examined.runtime
+    first, *_, last = (TrainJob.read(job.mounts.job / "job.json") for job in recorder.jobs if job.verb == "train")
+    assert (first.values.recipe.key, first.values.init) == (RECIPE.key, {})
+    assert last.values.init == {"start": first.fingerprint}
+
+
+def test_recipes_that_go_on_from_each_other_are_refused(subject: Callable[..., Subject]) -> None:
+    examined = subject()
+    examined.starts = {RECIPE.key: RECIPE.key}
+    with pytest.raises(ContractError, match="in a circle: toy-a"):
+        list(training.cases(examined))
+
+
+def test_which_recipes_go_on_stands_next_to_them(tmp_path: Path) -> None:
+    (tmp_path / "starts.yaml").write_text("starts: {two: one}")
+    (tmp_path / "two.yaml").write_text(json.dumps(RECIPE.model_dump(mode="json")))
+    found = _recipes((tmp_path / "two.yaml", tmp_path / "starts.yaml"), "")
+    assert (list(found.values()), _starts(found)) == ([RECIPE], {"two": "one"})
+    (tmp_path / "starts.yaml").write_text("starts: [two]")
+    with pytest.raises(ContractError, match=r"starts\.yaml: not a valid Starts"):
+        _starts(found)

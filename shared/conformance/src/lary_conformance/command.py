@@ -1,6 +1,7 @@
 """`lary-orch conformance`: is this image what the bench expects?"""
 
 import sys
+from collections.abc import Iterable
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -70,9 +71,10 @@ def command(
     chosen = runtime or ("process" if Path(image).is_dir() else "docker")
     ours, unknown_user = _runtimes(chosen, environment, workspace)
     found = _find(image, catalog)
+    trained = _recipes(recipes, found)
     options = {
         "unknown_user": unknown_user, "chosen": models, "device": Device(device), "python": _python(workspace),
-        "recipes": _recipes(recipes, found),
+        "recipes": tuple(trained.values()), "starts": _starts(trained),
     }  # fmt: skip
     # What an unknown user has written in a container may not be ours to remove.
     with tempfile.TemporaryDirectory(prefix="lary-conformance-", ignore_cleanup_errors=True) as folder:
@@ -113,13 +115,28 @@ def _find(image: str, catalog: Catalog) -> "ImageSource | str":
     return image
 
 
-def _recipes(files: tuple[Path, ...], image: "ImageSource | str") -> "tuple[Recipe, ...]":
+def _recipes(files: tuple[Path, ...], image: "ImageSource | str") -> "dict[Path, Recipe]":
     """Those that were given, else those in the folder of an image, in the order of their names."""
     from lary_schema.training import Recipe
 
+    from lary_conformance.subject import STARTS
+
     if not files and not isinstance(image, str) and image.folder is not None:
         files = tuple(sorted(path for path in image.folder.glob("recipes/*") if path.suffix in (".yaml", ".yml")))
-    return tuple(Recipe.load(file) for file in files)
+    return {file: Recipe.load(file) for file in files if file.name != STARTS}
+
+
+def _starts(files: "Iterable[Path]") -> dict[str, str]:
+    """What `starts.yaml` next to recipes says: recipe -> the one whose checkpoint it goes on from."""
+    from lary_schema.yaml_files import read_yaml
+
+    from lary_conformance.subject import STARTS, Starts
+
+    found: dict[str, str] = {}
+    for path in sorted({file.parent / STARTS for file in files}):
+        if path.is_file():
+            found |= Starts.parse(read_yaml(path), str(path)).starts
+    return found
 
 
 def _runtimes(name: str, environment: str, workspace: Workspace) -> "tuple[LocalRuntime, LocalRuntime | None]":

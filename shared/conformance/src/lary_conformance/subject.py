@@ -16,7 +16,7 @@ from lary_orch.runtimes.describe import describe, parse_card
 from lary_orch.runtimes.devices import Device, Slot
 from lary_orch.runtimes.jobs import JOB_FILE, Job, Output, Prepared
 from lary_orch.weights.index import WeightSet, find_weights
-from lary_schema.base import ContractError, WeightsError
+from lary_schema.base import ContractError, Document, WeightsError
 from lary_schema.cards import Actions, ImageCard, Mode, ModelCard
 from lary_schema.events import Event, Failed, from_line
 from lary_schema.jobs import ExtractJob
@@ -79,6 +79,17 @@ class Ran:
         return errors[-1] if errors else self.log.read_text(encoding="utf-8", errors="replace").strip()[-500:]
 
 
+STARTS = "starts.yaml"
+"""Next to recipes: which of them go on from the checkpoint of another one."""
+
+
+class Starts(Document):
+    """Content of `STARTS`."""
+
+    starts: dict[str, str]
+    """Recipe -> the one whose checkpoint it goes on from."""
+
+
 @dataclass
 class Subject:
     """An image that ran `describe`, and a scratch folder."""
@@ -95,6 +106,8 @@ class Subject:
     """Model keys; empty: all of the image."""
     recipes: tuple[Recipe, ...] = ()
     """What it is to train."""
+    starts: dict[str, str] = field(default_factory=dict)
+    """Recipe -> the one whose checkpoint it goes on from."""
     device: Device = field(default_factory=Device)
     python: Path = Path(sys.executable)
     """Draws the rows (see `fixture.make_rows`)."""

@@ -32,16 +32,24 @@ class Done:
     """A training that was done once, for all checks that need one."""
 
     trial: Trial
+    start: "Done | None" = None
+    """What it goes on from."""
     _made: list[tuple[TrainJob, WeightSet, Path, Ran]] = field(default_factory=list)
 
     def get(self) -> tuple[TrainJob, WeightSet, Path, Ran]:
         """Its job, weights, folder and how it went. Raises Skipped where weights are missing."""
         if not self._made:
-            weights = self.trial.weights()
+            weights = self.weights()
             job = self.trial.job(weights)
             out = self.trial.folder(job)
             self._made.append((job, weights, out, self.trial.run(job, weights, out)))
         return self._made[0]
+
+    def weights(self) -> WeightSet:
+        """With the checkpoint that it goes on from. Raises Skipped where some are missing, or that went wrong."""
+        if self.start is None:
+            return self.trial.weights()
+        return self.trial.weights(start_of(self.start.get()[2], self.start.result().fingerprint))
 
     def result(self) -> TrainResult:
         """Raises Skipped where it went wrong, which is another check's business."""
@@ -55,11 +63,24 @@ class Done:
 def cases(subject: Subject) -> Iterator[Case]:
     if not subject.recipes and subject.prepared.source.card.module == TRAINER:
         yield Case("train", "", _no_recipe, "")
-    done = [Done(Trial(subject, recipe)) for recipe in subject.recipes]
+    done = _trainings(subject)
     for one in done:
         yield from _of_a_recipe(one)
     if done:
         yield from _refusals(done)
+
+
+def _trainings(subject: Subject) -> list[Done]:
+    """One for each recipe; those that go on from another's checkpoint come after it."""
+    made: dict[str, Done] = {}
+    waiting = {recipe.key: recipe for recipe in subject.recipes}
+    while waiting:
+        ready = [key for key in waiting if subject.starts.get(key) not in waiting]
+        if not ready:
+            raise ContractError(f"recipes go on from each other in a circle: {', '.join(waiting)}")
+        for key in ready:
+            made[key] = Done(Trial(subject, waiting.pop(key)), made.get(subject.starts.get(key, "")))
+    return list(made.values())
 
 
 def _no_recipe() -> str:
@@ -159,7 +180,7 @@ def _resumed(done: Done) -> str:
 
 def _killed(done: Done) -> tuple[Trial, TrainJob, WeightSet, Path]:
     """A training that was killed before its end, with as many steps as that takes. Raises Skipped where it cannot."""
-    weights = done.trial.weights()
+    weights = done.weights()
     for times in LONGER:
         trial = done.trial.with_steps(done.trial.recipe.steps * times)
         try:
