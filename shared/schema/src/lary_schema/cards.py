@@ -495,7 +495,12 @@ class DatasetCard(_Card):
     title: str
     task: Literal["classification", "regression"]
     columns: VideoColumns | PairColumns = Field(discriminator="input")
-    metadata: Annotated[tuple[MountPath, ...], BeforeValidator(_one_or_more), Field(min_length=1), Distinct]
+    metadata: Annotated[
+        tuple[MountPath, ...],
+        BeforeValidator(_one_or_more, json_schema_input_type=MountPath | tuple[MountPath, ...]),
+        Field(min_length=1),
+        Distinct,
+    ]
     """Names of the CSV below the metadata folder or the data root, the first that is there; `{split}` stands for
     the split."""
     root: str | None = None
@@ -513,7 +518,7 @@ class DatasetCard(_Card):
     """Column of the text that says what is done."""
     latents: Latents | None = None
     """Labels that a latent action model gave, for policies that train on them."""
-    group: Annotated[Grouping | None, BeforeValidator(grouping_of)] = None
+    group: Annotated[Grouping | None, BeforeValidator(grouping_of, json_schema_input_type=str | Grouping | None)] = None
     """Rows that are not independent of each other; None: rows are taken as independent."""
     generator: Literal["demo_motion", "demo_arm", "demo_arm_long", "demo_arm_still"] | None = None
     """A built-in set that is made at first use."""
