@@ -17,7 +17,8 @@ import pyarrow.parquet
 from common import alternate, arguments, report, summary
 from lary_data.annotating import Annotation
 from lary_data.annotating_lerobot import write_lerobot
-from lary_data.joining import Labels, Place
+from lary_data.joining import LatentLabels
+from lary_data.labels import Labels, Place
 
 LENGTH, DT, TOKENS, WIDTH, CODES = 100, 5, 4, 32, 16
 
@@ -38,13 +39,11 @@ class MemoryStore:
         return self._indices[rows]
 
 
-class MemoryLabels(Labels):
+class MemoryLabels(LatentLabels):
     @property
     def model(self) -> str:
         return "benchmark"
 
-
-class MemoryAnnotation(Annotation):
     @property
     def facts(self) -> dict[str, Any]:
         return {"model": "benchmark", "dt": DT, "tokens": TOKENS, "width": WIDTH, "codes": CODES}
@@ -72,7 +71,7 @@ def write_dataset(root: Path, episodes: int) -> None:
 def measure(root: Path, labels: Labels, rounds: int) -> dict[str, dict[str, float]]:
     def annotate() -> None:
         shutil.rmtree(root / "out", ignore_errors=True)
-        write_lerobot(MemoryAnnotation({"train": labels}, root / "out", False), root / "in", lambda _: None)
+        write_lerobot(Annotation({"train": labels}, root / "out", False), root / "in", lambda _: None)
 
     def copy() -> None:
         shutil.rmtree(root / "copy", ignore_errors=True)
@@ -90,7 +89,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
         write_dataset(root / "in", given.episodes)
-        found = measure(root, MemoryLabels(store, DT, places, frozenset(), CODES), given.rounds)
+        found = measure(root, MemoryLabels(store, places, frozenset(), CODES, DT), given.rounds)
     steps = given.episodes * LENGTH
     rates = {f"{name}_steps_per_s": round(steps / seconds["min_s"]) for name, seconds in found.items()}
     report("annotate", {"steps": steps, **rates, "seconds": found}, given.save)

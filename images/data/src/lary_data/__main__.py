@@ -20,6 +20,7 @@ TOOLS: dict[str, str] = {
     "latents-import": "Take LARYBench's latents into stores.",
     "latents-export": "Write stores as LARYBench's latents.",
     "annotate": "Write latents into trajectories.",
+    "tokenize-actions": "Write codes of action chunks into trajectories.",
 }
 """Tool -> the line of help it has in its own module, `lary_data.tools.NAME`."""
 

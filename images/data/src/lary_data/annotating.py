@@ -14,12 +14,12 @@ import numpy as np
 from lary_schema.atomic import PARTIAL_SUFFIX, publish_text, replacing
 from lary_schema.base import ContractError, canonical_json
 
-from lary_data.joining import Arrays, Counts, Labels, one_model
+from lary_data.labels import Arrays, Counts, Labels, one_model
 from lary_data.progress import Tick
 from lary_data.resuming import ResultLog, file_identity, result_key
 
-SETTINGS, LOG, SIDECAR = "annotate.json", "annotate.log", "latents.json"
-"""What the folder was made from; which files are done; the sizes and the model of the labels."""
+SETTINGS, LOG = "annotate.json", "annotate.log"
+"""What the folder was made from; which files are done. Both are of that folder alone."""
 Write = Callable[[Path, Path, Counts], None]
 """Make the second file of the first, and count."""
 _REVISION = 1
@@ -38,12 +38,18 @@ class Annotation:
     @property
     def facts(self) -> dict[str, Any]:
         """Of the labels: what a reader needs to know of them."""
-        one = one_model(self.labels)
-        values = one.store.provenance.values
-        return {
-            "model": one.model, "key": values.model, "variant": values.variant, "dt": one.dt, "tokens": one.tokens,
-            "width": one.width, "codes": max(labels.codes for labels in self.labels.values()),
-        }  # fmt: skip
+        return one_model(self.labels).facts | {"codes": max(labels.codes for labels in self.labels.values())}
+
+    @property
+    def any(self) -> Labels:
+        """Of some split: names, columns and single values are those of all."""
+        return next(iter(self.labels.values()))
+
+    def refuse_present(self, found: Iterable[str], where: str, prefix: str = "") -> None:
+        """Raises ContractError where labels of these names are there already and are not to be replaced."""
+        there = [name for name in found if name.removeprefix(prefix) in self.any.names]
+        if there and not self.replace:
+            raise ContractError(f"{where}: has {', '.join(there)} already; replace them by --replace")
 
     def all_episodes(self) -> dict[str, Labels]:
         """Of all splits. Raises ContractError for an episode that stands in two of them."""
@@ -62,7 +68,7 @@ class Annotation:
         if path.is_file() and path.read_text(encoding="utf-8") != text:
             raise ContractError(f"{path}: the folder holds labels made otherwise; choose another --to")
         if not path.is_file() and self.out.is_dir() and any(self.out.iterdir()):
-            raise ContractError(f"{self.out}: is not empty and was not made by annotate; choose another --to")
+            raise ContractError(f"{self.out}: is not empty and was not made by this tool; choose another --to")
         publish_text(path, text)
         for left_behind in self.out.rglob(f"*{PARTIAL_SUFFIX}"):
             left_behind.unlink(missing_ok=True)
@@ -70,7 +76,7 @@ class Annotation:
     def finish(self, folder: Path, counts: Counts) -> None:
         """The last file: labels are whole where it is."""
         said = {"episodes": counts.episodes, "steps": counts.steps, "valid": counts.valid, "failed": counts.failed}
-        publish_text(folder / SIDECAR, json.dumps(self.facts | said, indent=2, sort_keys=True) + "\n")
+        publish_text(folder / self.any.sidecar, json.dumps(self.facts | said, indent=2, sort_keys=True) + "\n")
 
     def write_files(self, sources: Iterable[tuple[Path, Path]], write: Write, counts: Counts, tick: Tick) -> None:
         """`write` each (source, target) that was not written from the same source before."""

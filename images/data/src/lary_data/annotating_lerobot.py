@@ -3,7 +3,7 @@
 import json
 import shutil
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +12,10 @@ import pyarrow
 import pyarrow.parquet
 from lary_schema.atomic import publish_text, replacing
 from lary_schema.base import ContractError
+from numpy.typing import NDArray
 
-from lary_data.annotating import Annotation, link
-from lary_data.joining import DT, IDX, MODEL, NAMES, VALID, Arrays, Counts, Labels, Z
+from lary_data.annotating import LOG, SETTINGS, Annotation, link
+from lary_data.labels import Arrays, Counts, Labels
 from lary_data.lerobot_info import Info
 from lary_data.progress import Tick
 
@@ -24,7 +25,7 @@ _HF = b"huggingface"
 
 
 def write_lerobot(annotation: Annotation, root: Path, tick: Tick) -> Counts:
-    """A dataset in `annotation.out` that is `root` with the columns `latent_*`; rows of `latent_z` are flat, K * D.
+    """A dataset in `annotation.out` that is `root` with the labels as columns; what has several axes is flat.
 
     Raises ContractError for a dataset of another version, one that has such columns, and where an episode's rows and
     the store's pairs contradict each other.
@@ -55,22 +56,16 @@ def write_lerobot(annotation: Annotation, root: Path, tick: Tick) -> Counts:
 
 def _features(annotation: Annotation, info: Info) -> dict[str, Any]:
     """All features, those of the labels last."""
-    features = info.features()
-    if (there := [name for name in NAMES if name in features]) and not annotation.replace:
-        raise ContractError(f"{info.path}: has {', '.join(there)} already; replace them by --replace")
-    facts = annotation.facts
-    kept = {name: feature for name, feature in features.items() if name not in NAMES}
+    features, labels = info.features(), annotation.any
+    annotation.refuse_present(features, str(info.path))
+    kept = {name: feature for name, feature in features.items() if name not in labels.names}
 
-    def one(dtype: str, shape: int = 1) -> dict[str, Any]:
-        return {"dtype": dtype, "shape": [shape], "names": None}
+    def one(dtype: str, width: int = 1) -> dict[str, Any]:
+        return {"dtype": dtype, "shape": [width], "names": None}
 
-    return kept | {
-        IDX: one("int64", facts["tokens"]),
-        Z: one("float32", facts["tokens"] * facts["width"]),
-        VALID: one("bool"),
-        DT: one("int64"),
-        MODEL: one("string"),
-    }
+    made = {column.name: one(column.dtype, column.width) for column in labels.columns} | {labels.flag: one("bool")}
+    kinds = {"i": "int64", "U": "string"}
+    return kept | made | {name: one(kinds[value.dtype.kind]) for name, value in labels.constants.items()}
 
 
 def _by_number(episodes: Mapping[str, Labels]) -> dict[int, tuple[str, Labels]]:
@@ -99,10 +94,12 @@ def _write_table(
         table = file.read()
     except (pyarrow.ArrowException, OSError) as error:
         raise ContractError(f"{source}: no table: {error}") from None
-    table = table.drop_columns([name for name in NAMES if name in table.column_names])
-    for name, column in _columns(annotation, _labelled(table, by_number, annotation, source, counts)).items():
-        table = table.append_column(name, column)
-    table = table.replace_schema_metadata(_metadata(table.schema.metadata or {}, features))
+    names = annotation.any.names
+    table = table.drop_columns([name for name in names if name in table.column_names])
+    arrays = _labelled(table, by_number, annotation, source, counts)
+    for name in names:
+        table = table.append_column(name, _column(arrays[name], features[name]["shape"][0]))
+    table = table.replace_schema_metadata(_metadata(table.schema.metadata or {}, names, features))
     group = max(1, file.metadata.row_group(0).num_rows) if file.metadata.num_row_groups else None
     compression = file.metadata.row_group(0).column(0).compression if group else "SNAPPY"
     with replacing(target) as draft:
@@ -117,22 +114,18 @@ def _labelled(
     counts: Counts,
 ) -> Arrays:
     """The labels of a table's rows, in their order."""
-    facts = annotation.facts
     numbers, frames = (table[name].to_numpy().astype(np.int64) for name in ("episode_index", "frame_index"))
-    rows = len(numbers)
-    found: Arrays = {
-        IDX: np.zeros((rows, facts["tokens"]), np.int64),
-        Z: np.zeros((rows, facts["tokens"], facts["width"]), np.float32),
-        VALID: np.zeros(rows, bool),
-    }
+    rows, labels = len(numbers), annotation.any
+    found: Arrays = {column.name: np.zeros((rows, *column.shape), column.dtype) for column in labels.columns}
+    found[labels.flag] = np.zeros(rows, bool)
     for number, at in _places(numbers).items():
         if sorted(frames[at].tolist()) != list(range(len(at))):
             raise ContractError(f"{source}: episode {number}: its frame_index are not 0 to {len(at) - 1}, each once")
-        name, labels = by_number.get(number, (str(number), next(iter(annotation.labels.values()))))
-        arrays = labels.of(name, len(at), counts)
+        name, own = by_number.get(number, (str(number), labels))
+        arrays = own.of(name, len(at), counts)
         for key in found:
             found[key][at] = arrays[key][frames[at]]
-    return found | {DT: np.full(rows, facts["dt"], np.int64), MODEL: np.full(rows, facts["model"])}
+    return found | {name: np.full(rows, value) for name, value in labels.constants.items()}
 
 
 def _places(numbers: np.ndarray[Any, np.dtype[np.int64]]) -> dict[int, np.ndarray[Any, np.dtype[np.int64]]]:
@@ -142,18 +135,13 @@ def _places(numbers: np.ndarray[Any, np.dtype[np.int64]]) -> dict[int, np.ndarra
     return {number: np.array(at, np.int64) for number, at in by_number.items()}
 
 
-def _columns(annotation: Annotation, arrays: Arrays) -> dict[str, pyarrow.Array]:
-    facts = annotation.facts
-    widths = {IDX: facts["tokens"], Z: facts["tokens"] * facts["width"]}
-    return {
-        name: pyarrow.FixedSizeListArray.from_arrays(pyarrow.array(arrays[name].ravel()), widths[name])
-        if name in widths
-        else pyarrow.array(arrays[name].tolist() if name == MODEL else arrays[name])
-        for name in NAMES
-    }
+def _column(values: NDArray[Any], width: int) -> pyarrow.Array:
+    """Rows of one number are no lists: so the dataset's readers have it."""
+    flat = pyarrow.array(values.ravel().tolist() if values.dtype.kind == "U" else values.ravel())
+    return flat if width == 1 else pyarrow.FixedSizeListArray.from_arrays(flat, width)
 
 
-def _metadata(metadata: dict[bytes, bytes], features: Mapping[str, Any]) -> dict[bytes, bytes]:
+def _metadata(metadata: dict[bytes, bytes], names: Sequence[str], features: Mapping[str, Any]) -> dict[bytes, bytes]:
     """With the labels' types where the table says those of its columns."""
     if _HF not in metadata:
         return metadata
@@ -161,15 +149,15 @@ def _metadata(metadata: dict[bytes, bytes], features: Mapping[str, Any]) -> dict
     known = said.get("info", {}).get("features")
     if not isinstance(known, dict):
         return metadata
-    for name in NAMES:
+    for name in names:
         value: dict[str, Any] = {"dtype": features[name]["dtype"], "_type": "Value"}
         length = features[name]["shape"][0]
-        known[name] = {"feature": value, "length": length, "_type": "Sequence"} if name in (IDX, Z) else value
+        known[name] = {"feature": value, "length": length, "_type": "Sequence"} if length > 1 else value
     return metadata | {_HF: json.dumps(said).encode()}
 
 
 def _bring_along(root: Path, out: Path) -> None:
-    """Everything but tables and `info.json`: videos and images are linked, small files copied."""
+    """Everything but tables, `info.json` and notes of such tools: videos and images are linked, the rest copied."""
     for source in _others(root):
         target = out / source.relative_to(root)
         if source.relative_to(root).parts[0] in ("videos", "images"):
@@ -182,7 +170,8 @@ def _bring_along(root: Path, out: Path) -> None:
 def _others(root: Path) -> Iterator[Path]:
     for source in sorted(root.rglob("*")):
         relative = source.relative_to(root)
-        if source.is_file() and relative.parts[0] != "data" and relative.as_posix() != "meta/info.json":
+        made_here = relative.as_posix() in ("meta/info.json", SETTINGS, LOG)
+        if source.is_file() and relative.parts[0] != "data" and not made_here:
             if relative.parts[0].startswith("."):
                 continue
             yield source

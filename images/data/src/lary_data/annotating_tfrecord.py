@@ -9,7 +9,7 @@ from lary_schema.atomic import replacing
 from lary_schema.base import ContractError
 
 from lary_data.annotating import Annotation
-from lary_data.joining import IDX, VALID, Counts, Labels, Z
+from lary_data.labels import Counts, Labels
 from lary_data.progress import Tick
 from lary_data.tfrecords import count_values, feature_entries, make_entry, make_example, read_records, write_record
 
@@ -17,11 +17,12 @@ PREFIX = "steps/"
 """Of a step's features in an episode; without it, features lie at the top."""
 LENGTHS = ("is_first", "is_last", "is_terminal", "reward", "discount")
 """Features with one number a step: any of them says how long an episode is."""
-BESIDE = ("features.json", "dataset_info.json")
+BROUGHT = ("features.json", "dataset_info.json", "latents.json", "action_tokens.json")
+"""Files next to the shards that are brought along."""
 
 
 def write_tfrecords(annotation: Annotation, root: Path, tick: Tick) -> Counts:
-    """Shards of `root` with `latent_idx` (T * K int64), `latent_z` (T * K * D float32) and `latent_valid` (T int64).
+    """Shards of `root` with the labels as features: flat, the flag as int64, and no single values.
 
     The n-th record over all shards in the order of their names is episode n of the CSV. Raises ContractError for
     damaged records, episodes of unknown length, and features that are there already.
@@ -46,7 +47,7 @@ def write_tfrecords(annotation: Annotation, root: Path, tick: Tick) -> Counts:
                 write_record(file, _annotated(annotation, episodes.get(number), number, record, where, mine))
 
     annotation.write_files([(shard, annotation.out / shard.name) for shard in shards], write, counts, tick)
-    for name in BESIDE:
+    for name in BROUGHT:
         if (root / name).is_file():
             with replacing(annotation.out / name) as draft:
                 shutil.copyfile(root / name, draft)
@@ -69,14 +70,13 @@ def _annotated(
 ) -> bytes:
     entries = feature_entries(record, where)
     prefix = PREFIX if any(name.startswith(PREFIX) for name in entries) else ""
-    names = [f"{prefix}{name}" for name in (IDX, Z, VALID)]
-    if (there := [name for name in names if name in entries]) and not annotation.replace:
-        raise ContractError(f"{where}: has {', '.join(there)} already; replace them by --replace")
+    names = [column.name for column in annotation.any.columns] + [annotation.any.flag]
+    annotation.refuse_present(entries, where, prefix)
     length = _length(entries, prefix, where)
-    name, labels = episode or (str(number), next(iter(annotation.labels.values())))
+    name, labels = episode or (str(number), annotation.any)
     arrays = labels.of(name, length, counts)
-    kept = {key: entry for key, entry in entries.items() if key not in names}
-    return make_example(kept | {f"{prefix}{key}": make_entry(f"{prefix}{key}", arrays[key]) for key in (IDX, Z, VALID)})
+    made = {f"{prefix}{key}": make_entry(f"{prefix}{key}", arrays[key]) for key in names}
+    return make_example({key: entry for key, entry in entries.items() if key not in made} | made)
 
 
 def _length(entries: Mapping[str, bytes], prefix: str, where: str) -> int:

@@ -3,12 +3,12 @@
 import re
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from lary_schema.base import ContractError, fingerprint
+from lary_schema.base import ContractError
 from lary_schema.cards import PairColumns
 from lary_schema.datasets import DatasetFiles
 from lary_schema.groups import group_of
@@ -16,114 +16,69 @@ from lary_schema.metadata import Row, RowError, read_rows
 from lary_schema.store.reader import LatentReader
 from numpy.typing import NDArray
 
+from lary_data.labels import Arrays, Column, Labels, Place, late_row
+
 IDX, Z, VALID, DT, MODEL = "latent_idx", "latent_z", "latent_valid", "latent_dt", "latent_model"
-NAMES = (IDX, Z, VALID, DT, MODEL)
-Arrays = dict[str, NDArray[Any]]
-_OF_ROWS = {"split", "metadata_sha256", "media"}
-"""Of a store's values: what differs between the splits of a set."""
 STEP = r"(\d+)\D*$"
 """Finds a frame's step in its file's name: the last number."""
 
 
-class Place(NamedTuple):
-    """Where a label goes."""
-
-    row: int
-    step: int
-
-
-@dataclass
-class Counts:
-    """Of steps, over all episodes."""
-
-    episodes: int = 0
-    steps: int = 0
-    valid: int = 0
-    failed: int = 0
-    """Steps whose row failed in extraction."""
-    beyond: int = 0
-    """Steps from which no second frame is left in the episode."""
-    unlabelled: int = 0
-    """Other steps: no row of the CSV begins there."""
-    short: list[str] = field(default_factory=list)
-    """Episodes without one pair."""
-
-    def __str__(self) -> str:
-        short = f"; {len(self.short)} episodes are shorter than a pair" if self.short else ""
-        return (
-            f"{self.episodes:,} episodes, {self.steps:,} steps: {self.valid:,} have a label; of the others "
-            f"{self.beyond:,} lie at an episode's end, {self.failed:,} failed in extraction, and at "
-            f"{self.unlabelled:,} no pair begins{short}"
-        )
-
-
 @dataclass(frozen=True)
-class Labels:
-    """Latents of one split, by episode."""
+class LatentLabels(Labels):
+    """Latents of pairs of frames."""
 
-    store: LatentReader
     dt: int
-    places: Mapping[str, tuple[Place, ...]]
-    failed: frozenset[int]
-    codes: int
+
+    sidecar, row = "latents.json", "pair"
+    flag = VALID
 
     @property
     def model(self) -> str:
-        """Fingerprint of what made them: all that determines a store's values but its rows, so that the splits of a set
-        have one."""
-        values = self.store.provenance.values.model_dump(mode="json", exclude=_OF_ROWS)
-        return fingerprint(values | {"dt": self.dt})
+        return self.fingerprint_with(dt=self.dt)
 
     @property
-    def tokens(self) -> int:
-        return self.store.shape[1]
+    def reach(self) -> int:
+        return self.dt
 
     @property
-    def width(self) -> int:
-        return self.store.shape[2]
+    def columns(self) -> tuple[Column, ...]:
+        _, tokens, width = self.store.shape
+        return Column(IDX, "int64", tokens, (tokens,)), Column(Z, "float32", tokens * width, (tokens, width))
+
+    @property
+    def constants(self) -> Arrays:
+        return {DT: np.array(self.dt, np.int64), MODEL: np.array(self.model)}
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        values, (_, tokens, width) = self.store.provenance.values, self.store.shape
+        return {
+            "model": self.model, "key": values.model, "variant": values.variant, "dt": self.dt, "tokens": tokens,
+            "width": width, "codes": self.codes,
+        }  # fmt: skip
 
     def length(self, episode: str) -> int:
-        """Steps of an episode, as far as its pairs reach."""
-        return max((place.step for place in self.places[episode]), default=-self.dt) + self.dt + 1
+        return max((place.step for place in self.places[episode]), default=-self.dt - 1) + self.dt + 1
 
-    def of(self, episode: str, length: int, counts: Counts) -> Arrays:
-        """The arrays of an episode of `length` steps: `latent_idx` int64 (F, K), `latent_z` float32 (F, K, D), ...
+    def read(self, rows: NDArray[np.int64]) -> Arrays:
+        return {IDX: self.store.indices(rows)[:, 0], Z: self.store.tokens(rows)[:, 0].astype(np.float32)}
 
-        Steps without a label are 0 and not valid. Raises ContractError for a pair that reaches beyond `length`.
-        """
-        found: Arrays = {
-            IDX: np.zeros((length, self.tokens), np.int64),
-            Z: np.zeros((length, self.tokens, self.width), np.float32),
-            VALID: np.zeros(length, bool),
-            DT: np.array(self.dt, np.int64),
-            MODEL: np.array(self.model),
-        }
-        places = self.places.get(episode, ())
-        good = [place for place in places if place.row not in self.failed]
-        if late := next((place for place in places if place.step + self.dt >= length), None):
+    def refuse_late(self, episode: str, length: int) -> None:
+        if late := late_row(self, episode, length, self.dt):
             raise ContractError(
                 f"episode {episode}: has {length} steps, row {late.row} has a pair of steps {late.step} and "
                 f"{late.step + self.dt}; the store is of another version of this data"
             )
-        if good:
-            rows, steps = np.array([p.row for p in good], np.int64), [p.step for p in good]
-            found[IDX][steps] = self.store.indices(rows)[:, 0]
-            found[Z][steps] = self.store.tokens(rows)[:, 0].astype(np.float32)
-            found[VALID][steps] = True
-        self._count(episode, length, places, found[VALID], counts)
-        return found
 
-    def _count(self, episode: str, length: int, places: tuple[Place, ...], valid: NDArray[Any], counts: Counts) -> None:
-        failed = sum(place.row in self.failed for place in places)
-        beyond = min(self.dt, length)
-        counts.episodes += 1
-        counts.steps += length
-        counts.valid += int(valid.sum())
-        counts.failed += failed
-        counts.beyond += beyond
-        counts.unlabelled += length - int(valid.sum()) - failed - beyond
-        if not places:
-            counts.short.append(episode)
+
+class Begin(NamedTuple):
+    """A row of the CSV in its episode."""
+
+    row: int
+    episode: str
+    step: int
+    distance: int | None
+    """Steps to the second frame; None: the rows are no pairs."""
 
 
 def join(
@@ -133,7 +88,7 @@ def join(
     dt: int | None,
     codes: int | None,
     step: str | None = None,
-) -> Labels:
+) -> LatentLabels:
     """Labels of a store of image pairs. `step` is a column of steps; None: they are read in the frames' names.
 
     Raises ContractError for a store without indices, of clips, of another `dt` than asked for, and for rows of which
@@ -141,41 +96,54 @@ def join(
     """
     csv = files.csv[split]
     if not isinstance(files.card.columns, PairColumns) or store.provenance.values.mode != "image":
-        raise ContractError(f"{store.root}: is of clips; labels are of pairs of frames: a set of image pairs is needed")
+        raise ContractError(
+            f"{store.root}: is not of pairs of frames, of which labels are; a store of mode image is needed"
+        )
     if store.provenance.layout.indices is None:
         raise ContractError(f"{store.root}: holds no code numbers (indices); annotate with a model that has a codebook")
-    places: dict[str, list[Place]] = defaultdict(list)
-    found: set[int] = set()
-    for row, episode, first, second in _rows(files, csv, step):
-        places[episode].append(Place(row, first))
-        found.add(second - first)
+    rows = list(begins(files, csv, step))
+    found = {row.distance for row in rows if row.distance is not None}
     if len(found) != 1 or (dt is not None and found != {dt}):
         said = ", ".join(map(str, sorted(found)[:5])) or "none"
         raise ContractError(
             f"{csv}: its pairs are {said} steps apart{f', asked for is {dt}' if dt else ''}; make the set with one "
             "stride, and ask for that"
         )
+    failed = failed_rows(store)
+    return LatentLabels(store, in_episodes(csv, rows), failed, number_of_codes(store, failed, codes), found.pop())
+
+
+def begins(files: DatasetFiles, csv: Path, step: str | None) -> Iterator[Begin]:
+    """The rows of a CSV; `step` is the column of steps. Raises ContractError where episode or step cannot be read."""
+    card = files.card
+    if card.group is None:
+        raise ContractError(f"dataset {card.key}: its card names no group:, so a row's episode is unknown")
+    pairs = card.columns if isinstance(card.columns, PairColumns) else None
+    if pairs is None and step is None:
+        raise ContractError(
+            f"dataset {card.key}: has clips, in whose names no step is looked for; name a column of steps by --step"
+        )
+    names = [pairs.source, pairs.target] if pairs else []
+    for row in read_rows(csv, [card.group.column, *names, *([step] if step else [])], ()):
+        episode = group_of(row, card.group, str(csv))
+        distance = None
+        if pairs:
+            distance = _number(csv, row, pairs.target, STEP) - _number(csv, row, pairs.source, STEP)
+            if distance < 1:
+                raise ContractError(f"{csv}: row {row.index}: the second frame is not after the first one")
+        first = _number(csv, row, step, r"^\s*(\d+)\s*$") if step else _number(csv, row, names[0], STEP)
+        yield Begin(row.index, episode, first, distance)
+
+
+def in_episodes(csv: Path, rows: list[Begin]) -> Mapping[str, tuple[Place, ...]]:
+    """By episode, in the order of steps. Raises ContractError where two rows claim one step."""
+    places: dict[str, list[Place]] = defaultdict(list)
+    for row in rows:
+        places[row.episode].append(Place(row.row, row.step))
     for episode, inside in places.items():
         if len({place.step for place in inside}) != len(inside):
             raise ContractError(f"{csv}: episode {episode}: two rows begin at one step")
-    failed = frozenset(failure.row for failure in store.failures)
-    ordered = {name: tuple(sorted(inside, key=lambda place: place.step)) for name, inside in places.items()}
-    return Labels(store, found.pop(), ordered, failed, _codes(store, failed, codes))
-
-
-def _rows(files: DatasetFiles, csv: Path, step: str | None) -> Iterator[tuple[int, str, int, int]]:
-    """(row, episode, step of the first frame, step of the second)."""
-    card = files.card
-    if card.group is None or not isinstance(card.columns, PairColumns):
-        raise ContractError(f"dataset {card.key}: its card names no group:, so a row's episode is unknown")
-    columns = [card.group.column, card.columns.source, card.columns.target, *([step] if step else [])]
-    for row in read_rows(csv, columns, ()):
-        episode = group_of(row, card.group, str(csv))
-        first = _number(csv, row, step, r"^\s*(\d+)\s*$") if step else _number(csv, row, card.columns.source, STEP)
-        distance = _number(csv, row, card.columns.target, STEP) - _number(csv, row, card.columns.source, STEP)
-        if distance < 1:
-            raise ContractError(f"{csv}: row {row.index}: the second frame is not after the first one")
-        yield row.index, episode, first, first + distance
+    return {name: tuple(sorted(inside, key=lambda place: place.step)) for name, inside in places.items()}
 
 
 def _number(csv: Path, row: Row, column: str, pattern: str) -> int:
@@ -191,21 +159,14 @@ def _number(csv: Path, row: Row, column: str, pattern: str) -> int:
     return int(found.group(1))
 
 
-def _codes(store: LatentReader, failed: frozenset[int], codes: int | None) -> int:
+def failed_rows(store: LatentReader) -> frozenset[int]:
+    return frozenset(failure.row for failure in store.failures)
+
+
+def number_of_codes(store: LatentReader, failed: frozenset[int], codes: int | None) -> int:
+    """Of the codebook: `codes`, else the largest number in use plus one. Raises ContractError for a larger number."""
     rows = np.array([row for row in range(store.rows) if row not in failed], np.int64)
     largest = max((int(store.indices(rows[at : at + 65536]).max()) for at in range(0, len(rows), 65536)), default=0)
     if codes is not None and largest >= codes:
         raise ContractError(f"{store.root}: has code number {largest}, and --codes says {codes}")
     return codes or max(2, largest + 1)
-
-
-def one_model(labels: Mapping[str, Labels]) -> Labels:
-    """Any of several splits' labels. Raises ContractError where they are not of one model."""
-    first = next(iter(labels.values()))
-    for split, one in labels.items():
-        if one.model != first.model:
-            raise ContractError(
-                f"{one.store.root}: was made otherwise than {first.store.root} (model, weights, variant, code or "
-                f"precision differ); extract split {split} again by the same command"
-            )
-    return first

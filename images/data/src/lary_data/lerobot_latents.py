@@ -12,8 +12,9 @@ import pyarrow.parquet
 from lary_schema.base import ContractError
 from lary_schema.cards import Latents
 
-from lary_data.annotating import SIDECAR, write_arrays
-from lary_data.joining import DT, IDX, MODEL, VALID, Arrays, Z
+from lary_data.annotating import write_arrays
+from lary_data.joining import DT, IDX, MODEL, VALID, LatentLabels, Z
+from lary_data.labels import Arrays
 from lary_data.lerobot import Episode, LeRobot
 
 FOLDER, STEP = "latents", "step"
@@ -25,7 +26,7 @@ def annotated(dataset: LeRobot, steps: int) -> Latents | None:
 
     Raises ContractError for a damaged `meta/latents.json`.
     """
-    path = dataset.root / "meta" / SIDECAR
+    path = dataset.root / "meta" / LatentLabels.sidecar
     if not path.is_file():
         return None
     try:
@@ -58,7 +59,7 @@ def write_latents(out: Path, latents: Latents, episodes: Sequence[Episode]) -> N
 def _arrays(latents: Latents, flat: Arrays, valid: Any, at: Any) -> Arrays:
     shape = (len(at), latents.tokens, latents.width)
     return {
-        IDX: flat[IDX][at].astype(np.int64),
+        IDX: flat[IDX][at].astype(np.int64).reshape(shape[:2]),
         Z: flat[Z][at].astype(np.float32).reshape(shape),
         VALID: valid[at].astype(bool),
         DT: np.array(latents.dt, np.int64),

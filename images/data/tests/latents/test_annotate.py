@@ -156,6 +156,11 @@ def test_columns_that_are_there(disk: Disk, tmp_path: Path) -> None:
     assert [t.equals(o) for t, o in zip(tables(tmp_path / "once"), tables(tmp_path / "twice"), strict=True)] == [
         True
     ] * 2
+    # What it notes of its own work is not the source's: the same command goes on.
+    notes = (tmp_path / "twice" / annotating.SETTINGS).read_text()
+    assert str(tmp_path / "once") in notes
+    resumed = annotate(disk, "lerobot", tmp_path / "twice", "--from", str(tmp_path / "once"), "--replace")
+    assert resumed.exit_code == 0, resumed.output
 
 
 def test_npz_is_what_dataset_cards_read(disk: Disk, tmp_path: Path) -> None:
@@ -270,7 +275,12 @@ def test_killed_at_any_write_it_ends_in_the_same_bytes(
 ) -> None:
     source = {"lerobot": lerobot, "tfrecord": shards}.get(into, lambda path: path)(tmp_path / "source")
     options = [] if into == "npz" else ["--from", str(source)]
-    assert annotate(disk, into, tmp_path / "whole", *options).exit_code == 0
+    check_kills(lambda out: annotate(disk, into, out, *options), tmp_path, monkeypatch, "latents.json")
+
+
+def check_kills(run: Callable[[Path], Result], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, last: str) -> None:
+    """Killed at each write, then run to its end, a folder is that of an undisturbed run; `last` is its last file."""
+    assert run(tmp_path / "whole").exit_code == 0
     whole = _hashes(tmp_path / "whole")
     kills = 0
     for allowed in range(10):
@@ -278,13 +288,13 @@ def test_killed_at_any_write_it_ends_in_the_same_bytes(
         for _ in range(1 + (allowed == 0)):  # the first one twice at one write
             _kill_after(monkeypatch, allowed)
             try:
-                assert annotate(disk, into, out, *options).exit_code == 0
+                assert run(out).exit_code == 0
             except KilledError:
                 kills += 1
-                assert not list(out.rglob("latents.json"))
+                assert not list(out.rglob(last))
             finally:
                 monkeypatch.undo()
-        assert annotate(disk, into, out, *options).exit_code == 0
+        assert run(out).exit_code == 0
         assert _hashes(out) == whole, allowed
         if kills <= allowed + 1:
             break
@@ -359,7 +369,7 @@ def test_folders_that_are_not_written_into(disk: Disk, tmp_path: Path) -> None:
     assert "the dataset itself" in str(annotate(disk, "lerobot", root, "--from", str(root)).exception)
     (tmp_path / "full").mkdir()
     (tmp_path / "full/mine").write_text("")
-    assert "not made by annotate" in str(annotate(disk, "npz", tmp_path / "full").exception)
+    assert "not made by this tool" in str(annotate(disk, "npz", tmp_path / "full").exception)
     assert annotate(disk, "npz", tmp_path / "labels").exit_code == 0
     other = annotate(disk, "npz", tmp_path / "labels", "--codes", "16")
     assert "labels made otherwise" in str(other.exception)

@@ -37,36 +37,17 @@ def command(
     """
     from lary_schema.mounts import Mounts
 
-    from lary_data.annotating import Annotation, write_npz
+    from lary_data.annotating import Annotation
     from lary_data.datasets import find_dataset
     from lary_data.exporting import find_store
     from lary_data.joining import join
     from lary_data.migration import model_key, wanted_splits
-    from lary_data.progress import notify, progress
+    from lary_data.writing import check_source, write_labels
 
-    if (source is None) != (into == "npz"):
-        raise click.UsageError(f"--into {into} {'takes no' if into == 'npz' else 'needs'} --from")
+    check_source(into, source)
     files, latents = find_dataset(dataset), Mounts.from_env().latents
     labels = {
         split: join(files, split, find_store(files, split, model_key(model), variant, name, latents), dt, codes, step)
         for split in wanted_splits(files, splits, one=False)
     }
-    annotation = Annotation(labels, out, replace)
-    with progress(f"annotating {dataset}", 0, "files") as tick:
-        if into == "npz":
-            counts = write_npz(annotation, tick)
-        elif into == "lerobot":
-            from lary_data.annotating_lerobot import write_lerobot
-
-            counts = write_lerobot(annotation, _given(source), tick)
-        else:
-            from lary_data.annotating_tfrecord import write_tfrecords
-
-            counts = write_tfrecords(annotation, _given(source), tick)
-    notify(f"{out}: {counts}")
-
-
-def _given(source: Path | None) -> Path:
-    if source is None or not source.is_dir():
-        raise click.UsageError(f"--from {source}: is no folder")
-    return source
+    write_labels(Annotation(labels, out, replace), f"annotating {dataset}", into, source)
