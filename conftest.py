@@ -22,6 +22,7 @@ LONG = (
 )
 """Files of half a minute or so: they begin first, so that at the end no core waits for one of them on the other."""
 TESTS = Path(__file__).parent / "tests"
+WITH_ENGINE = (TESTS, TESTS / "docker", TESTS / "slurm")
 WARM = Path(__file__).parent / "scripts" / "warm_python.py"
 
 # Tests start hundreds of Python processes. Where nothing compiled may be kept, each of them compiles what it imports:
@@ -49,8 +50,9 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> ByFile:
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Tests of an engine or a cluster stand where .ci/run looks for them; long files begin first."""
     for item in items:
-        if TESTS not in item.path.parents and any(map(item.get_closest_marker, ("docker", "slurm"))):
-            raise pytest.UsageError(f"{item.nodeid}: needs an engine or a cluster; such tests stand in {TESTS}")
+        if item.path.parent not in WITH_ENGINE and any(map(item.get_closest_marker, ("docker", "slurm"))):
+            folders = ", ".join(map(str, WITH_ENGINE))
+            raise pytest.UsageError(f"{item.nodeid}: needs an engine or a cluster; such tests stand in {folders}")
     items.sort(key=lambda item: item.nodeid.partition("::")[0] not in LONG)
 
 
