@@ -25,6 +25,8 @@ KINDS = {
     "lary_worker extract": "worker",
     "lary_trainer.child": "decode process",
     "lary_trainer train": "training",
+    "lary_policy evaluate": "simulator",
+    "lary_policy act": "policy",
     "describe": "describe",
     "lary_data": "data tool",
     "lary_demo": "demo set",
@@ -33,9 +35,10 @@ KINDS = {
     "lary_orch": "orchestrator",
 }
 """A part of a process's command line -> what it is."""
-NO_RESULTS = ("lock", ".lock", ".answers", ".pyc", "/training.json")
+NO_RESULTS = ("lock", ".lock", ".answers", ".pyc", "/training.json", "/episodes.jsonl")
 """How files end that are no part of a result: locks, the tools' notes on what is done, and what says how often and how
-long was trained; of that the measures are compared (`scores`)."""
+long was trained; of that the measures are compared (`scores`). Episodes stand in their journal in the order in which
+they ended; in the result they are sorted."""
 EPISODES, FRAMES, FPS = 16, 40, 10
 IMAGES = Path(__file__).parents[1] / "images"
 RECIPE = IMAGES / "lara/recipes/moto-tiny.yaml"
@@ -230,6 +233,15 @@ def _train(runtime: str, *options: str) -> Callable[[Path, Path], list[list[str]
     return commands
 
 
+def _evaluate(runtime: str, *options: str) -> Callable[[Path, Path], list[list[str]]]:
+    def commands(_: Path, out: Path) -> list[list[str]]:
+        tasks = ["-b", "demo_turn", "--task", "left-clockwise-open,right-clockwise-close", "--episodes", "20"]
+        runs = ["--cpu-slots", "2", "--runtime", runtime, *options, "--workspace", str(out)]
+        return [[*ORCHESTRATOR, "evaluate", "-m", "random,zero", *tasks, "--record", *runs]]
+
+    return commands
+
+
 def _make_pairs(inputs: Path) -> None:
     """PNG pairs of a square that moves over noise, in a set of their own."""
     for split, rows in (("train", 48), ("val", 16)):
@@ -272,8 +284,10 @@ PARTS = {
     "training": Part(_train("process", "--env", "current"), ("trained",), _make_pairs),
     "training-stages": Part(_study, ("trained",), _make_stages),
     "training-containers": Part(_train("docker"), ("trained",), _make_pairs, containers=True),
+    "evaluations": Part(_evaluate("process", "--env", "current"), ("results",)),
+    "evaluation-containers": Part(_evaluate("docker"), ("results",), containers=True),
     "environments": Part(_environments, ("envs", "generated")),
 }
 """`containers` needs an engine and the built images `base`, `baseline` and `probe`, `training-containers` `base` and
-`lara`; `environments` takes packages from
+`lara`, `evaluation-containers` `base` and `arm`; `environments` takes packages from
 uv's cache, or else from the registry."""

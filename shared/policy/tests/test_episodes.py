@@ -233,6 +233,9 @@ class Here(Walker):
             raise left.pop()
         return self.chunk
 
+    def wants(self) -> tuple[str, ...]:
+        return ("at",)
+
     def close(self) -> None:
         pass
 

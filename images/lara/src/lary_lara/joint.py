@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
+import numpy as np
 import torch
-from lary_parts.encoders import draw_weights
+from lary_parts.encoders import draw_weights, make_encoder
 from lary_parts.flow import draw_flow
 from lary_parts.layers import sines
 from lary_parts.words import word_numbers
+from lary_schema.base import WeightsError
+from lary_schema.training import MODEL_FILE
 from lary_trainer.trainee import Batch, Facts, Outputs
+from lary_worker.checkpoints import load_strict, read_state
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from lary_lara.checkpoint import load_state, read_checkpoint_config
 from lary_lara.joint_facts import LaraConfig
-from lary_lara.network import Tokenizer
+from lary_lara.network import Tokenizer, make_tokenizer
 from lary_lara.policy import FlowPolicy
 
 
@@ -86,3 +94,26 @@ def make_joint(config: LaraConfig, tokenizer: Tokenizer, facts: Facts, seed: int
     if config.lam == "frozen":
         tokenizer.requires_grad_(False)
     return network
+
+
+def load_policy(folder: Path) -> tuple[JointNetwork, NDArray[np.float64], NDArray[np.float64]]:
+    """The network of a checkpoint folder, and mean and deviation (A,) of the actions that it was trained on.
+
+    Raises WeightsError where it has no policy, and for tensors missing or left over.
+    """
+    document = read_checkpoint_config(folder)
+    own = dict(document.policy or {})
+    if own.get("policy") != "flow" or "action_mean" not in own:
+        raise WeightsError(f"{folder}: no policy to act by; train a recipe of lara with policy: flow, by this version")
+    facts = {name: own.pop(name) for name in ("action_shape", "words", "action_mean", "action_std")}
+    settings = LaraConfig.parse(document.tokenizer.model_dump(mode="json") | own, f"{folder}: policy")
+    tokenizer = make_tokenizer(settings.tokenizer, make_encoder(settings.tokenizer, None), 0)
+    shape = (int(facts["action_shape"][0]), int(facts["action_shape"][1]))
+    network = JointNetwork(settings, tokenizer, Facts(rows=1, action_shape=shape, words=tuple(facts["words"])))
+    state = read_state(folder / MODEL_FILE)
+    load_state(tokenizer, dict(state), folder / MODEL_FILE)
+    inside = tokenizer.state_dict()
+    parts = {f"tokenizer.{name}": tensor for name, tensor in inside.items()}
+    kept = {name: tensor for name, tensor in state.items() if name not in inside}
+    load_strict(network, parts | kept, folder / MODEL_FILE)
+    return network, np.array(facts["action_mean"], np.float64), np.array(facts["action_std"], np.float64)

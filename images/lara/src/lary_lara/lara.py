@@ -131,7 +131,11 @@ class LaraTrainee(MotoTrainee):
 
         joint = _joint(network)
         own = {name: t for name, t in joint.state_dict().items() if not name.startswith("tokenizer.")}
-        policy = self.config.own | {"action_shape": list(joint.action_shape), "words": list(self.facts.words)}
+        # What a policy's standardised actions are turned back by.
+        actions = self.facts.actions
+        moments = {"action_mean": actions.mean.tolist(), "action_std": actions.std.tolist()} if actions else {}
+        shape = {"action_shape": list(joint.action_shape), "words": list(self.facts.words)}
+        policy = self.config.own | shape | moments
         return joint.tokenizer.kept_state() | own, config_document(self.recipe, self.config.tokenizer, policy)
 
 

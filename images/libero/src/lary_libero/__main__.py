@@ -10,6 +10,8 @@ from lary_schema.terminal import safe_output
 COMMANDS: dict[str, str] = {
     "describe": "Print the image card as JSON.",
     "tasks": "List suites and tasks.",
+    "evaluate": "Run a policy's episodes.",
+    "act": "Answer a simulator's observations with actions.",
     "selftest": "Make a task, draw it, and do the same episode twice.",
 }
 """Command -> the line of help it has in its own module, `lary_libero.commands.NAME`."""

@@ -85,15 +85,19 @@ class World:
     @property
     def simulator(self) -> Simulator:
         if self._simulator is None:
-            self._simulator = make_simulator(self._job.values.benchmark, self._job.values.task)
+            values = self._job.values
+            self._simulator = make_simulator(values.benchmark, values.task)
+            self._simulator.show(() if values.policy == SCRIPTED else self._connected(self._simulator).wants())
         return self._simulator
 
     def actor(self) -> Actor:
         """The policy: in the simulator's process, or at the other end of the socket."""
-        if self._job.values.policy == SCRIPTED:
-            return self.simulator.scripted()
+        simulator = self.simulator
+        return simulator.scripted() if self._job.values.policy == SCRIPTED else self._connected(simulator)
+
+    def _connected(self, simulator: Simulator) -> Remote:
         if self._remote is None:
-            space = Space.of(self.simulator.card, self._job.values.task)
+            space = Space.of(simulator.card, simulator.task.key)
             self._remote = Remote(self._socket, space, self._job.connect_timeout_s, self._job.act_timeout_s)
         return self._remote
 

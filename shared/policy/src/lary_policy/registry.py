@@ -105,11 +105,11 @@ def describe(key: str | None = None) -> ImageCard:
     benchmarks = [one for one in card.benchmarks if key in (None, one.key)]
     if key is not None and not policies and not benchmarks:
         raise unknown_key(f"policy or benchmark of image {card.name}", key, [*(c.key for c in card.policies), "none"])
-    update = {
+    update: dict[str, object] = {
         "policies": tuple(c.model_copy(update={"code_sha256": _code(POLICIES, c.key)}) for c in policies),
         "benchmarks": tuple(c.model_copy(update={"code_sha256": _code(SIMULATORS, c.key)}) for c in benchmarks),
         "libraries": libraries(),
-    }
+    } | ({} if key is None else {"models": ()})
     return card.model_copy(update=update)
 
 

