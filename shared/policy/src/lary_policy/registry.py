@@ -109,7 +109,9 @@ def describe(key: str | None = None) -> ImageCard:
         "policies": tuple(c.model_copy(update={"code_sha256": _code(POLICIES, c.key)}) for c in policies),
         "benchmarks": tuple(c.model_copy(update={"code_sha256": _code(SIMULATORS, c.key)}) for c in benchmarks),
         "libraries": libraries(),
-    } | ({} if key is None else {"models": ()})
+    }
+    if key is not None:
+        update["models"] = ()
     return card.model_copy(update=update)
 
 

@@ -1,0 +1,100 @@
+"""LIBERO's suites as benchmarks, on a world that is none: the simulator itself is tried where it is installed."""
+
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import Any
+
+import lary_libero
+import numpy as np
+import pytest
+from lary_libero import closed_loop, simulator
+from lary_libero.closed_loop import Suite
+from lary_policy import SimulatorError
+from lary_policy.simulator import Simulator
+from lary_schema.cards import ImageCard
+
+CARD = ImageCard.load(Path(lary_libero.__file__).with_name("image.yaml"))
+
+
+def test_every_benchmark_has_its_class_and_ten_tasks_of_fifty_states() -> None:
+    points = {point.name: point.load() for point in entry_points(group="lary.simulators")}
+    for card in CARD.benchmarks:
+        assert issubclass(points[card.key], Simulator)
+        assert [task.key for task in card.tasks] == [str(number) for number in range(10)]
+        assert {task.states for task in card.tasks} == {50}
+        assert len({task.instruction for task in card.tasks}) == 10
+        assert (len(card.actions), card.idle[-1]) == (simulator.ACTION_DIM, -1)
+        assert card.observations["state"].shape == (simulator.STATE_DIM,)
+    assert len(CARD.benchmarks) == 4
+
+
+class World:
+    """In place of LIBERO's."""
+
+    def __init__(self, cameras: list[str]) -> None:
+        self.cameras, self.breaks, self.closed = cameras, False, False
+
+    def reset(self, state: int, seed: int) -> simulator.Observation:
+        self.at = (state, seed)
+        return self._seen()
+
+    def step(self, action: Any) -> tuple[simulator.Observation, bool]:
+        if self.breaks:
+            raise RuntimeError("Got MuJoCo Warning: Nan, Inf or huge value in QACC at DOF 0")
+        return self._seen(), bool(action[0] > 0)
+
+    def close(self) -> None:
+        self.closed = True
+
+    def _seen(self) -> simulator.Observation:
+        images = {name: np.full((4, 4, 3), len(name), np.uint8) for name in self.cameras}
+        return simulator.Observation(images, np.arange(8, dtype=np.float32))
+
+
+@pytest.fixture
+def made(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    calls: list[Any] = []
+
+    def make(suite: str, task: int, cameras: list[str], size: int) -> World:
+        calls.append((suite, task, cameras, size, World(cameras)))
+        return calls[-1][-1]
+
+    monkeypatch.setattr(closed_loop.simulator.Simulator, "make", make)
+    return calls
+
+
+@pytest.mark.parametrize(
+    ("shown", "cameras"),
+    [
+        (None, ["agentview", "robot0_eye_in_hand"]),
+        (("state", "wrist"), ["robot0_eye_in_hand"]),
+        (("agentview",), ["agentview"]),
+        ((), []),
+    ],
+)
+def test_what_no_policy_looks_at_is_not_drawn(
+    made: list[Any], shown: tuple[str, ...] | None, cameras: list[str]
+) -> None:
+    suite = Suite(CARD.benchmarks[1], "7")
+    if shown is not None:
+        suite.show(shown)
+    assert made == []
+    seen = suite.reset(3, 5)
+    assert made[0][:4] == ("libero_object", 7, cameras, 128)
+    assert made[0][4].at == (3, 5)
+    wanted = ("agentview", "wrist") if shown is None else shown
+    assert set(seen) == {"state", *(name for name in wanted if name != "state")}
+    assert suite.step(np.ones(7, np.float32)).success
+    assert not suite.step(np.zeros(7, np.float32)).success
+    suite.close()
+    assert made[0][4].closed
+    suite.reset(0, 0)
+    assert len(made) == 2
+
+
+def test_a_simulation_that_breaks_is_a_fault_of_its_episode(made: list[Any]) -> None:
+    suite = Suite(CARD.benchmarks[0], "0")
+    suite.reset(0, 0)
+    made[0][4].breaks = True
+    with pytest.raises(SimulatorError, match="RuntimeError: Got MuJoCo Warning"):
+        suite.step(np.zeros(7, np.float32))
