@@ -12,7 +12,7 @@ TOOLS: dict[str, str] = {
     "describe": "Print the image card as JSON.",
     "check": "Read every file of datasets to its end.",
     "cut-clips": "Cut the clips of SSv2 and EgoDex by ffmpeg.",
-    "manifest": "Make a dataset from a folder of clips or a LeRobot dataset.",
+    "manifest": "Make a dataset from clips or a robot dataset on disk.",
     "sample-frames": "Choose the frames of every clip of a CSV.",
     "stats": "Compute the mean and spread of actions, per robot.",
     "relative": "Compute relative actions (last step minus first) and their statistics.",

@@ -1,6 +1,5 @@
 """The files of a manifest from a LeRobot dataset: frames as PNG, action chunks as .npy. Each is whole or absent."""
 
-import io
 from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
@@ -11,7 +10,6 @@ import cv2
 import numpy as np
 import pyarrow
 import pyarrow.parquet
-from lary_schema.atomic import publish_bytes
 from lary_schema.files import is_lfs_pointer, pointer_fault
 from lary_worker.decode import decode_in_order, upright
 from lary_worker.faults import RowFaultError
@@ -21,6 +19,7 @@ from numpy.typing import NDArray
 
 from lary_data.lerobot import Window
 from lary_data.lerobot_steps import Faults
+from lary_data.pair_files import write_npy, write_png
 from lary_data.pool import TaskFaultError
 
 
@@ -170,7 +169,7 @@ class _Match:
                 why = "its video ends before" if until_s == float("inf") else f"the nearest is at {shown:.4f} s"
                 self._faults.setdefault(episode, f"{self._task.video}: no frame at {time:.4f} s: {why}")
             elif out is not None:
-                _write_png(Path(out), upright(frame, self._task.video))
+                write_png(Path(out), upright(frame, self._task.video))
 
 
 def _window_fault(span: Span, shown_s: NDArray[np.float64], task: VideoFrames) -> str | None:
@@ -200,7 +199,7 @@ def write_data_rows(task: DataRows) -> Faults:
             faults[episode] = str(fault)
     for chunk in task.chunks:
         if chunk.episode in good:
-            _write_npy(Path(chunk.out), good[chunk.episode][1][chunk.start : chunk.start + task.stride])
+            write_npy(Path(chunk.out), good[chunk.episode][1][chunk.start : chunk.start + task.stride])
     for image in task.images:
         if image.episode in good:
             encoded = steps[task.camera][good[image.episode][0] + image.number].as_py()
@@ -239,19 +238,6 @@ def _episode_actions(
     return first, actions
 
 
-def _write_npy(path: Path, values: NDArray[np.float32]) -> None:
-    buffer = io.BytesIO()
-    np.save(buffer, values, allow_pickle=False)
-    publish_bytes(path, buffer.getvalue())
-
-
-def _write_png(path: Path, frame: NDArray[np.uint8]) -> None:
-    done, data = cv2.imencode(".png", cv2.cvtColor(frame, cv2.COLOR_RGB2BGR))
-    if not done:
-        raise TaskFaultError(f"{path}: cannot be encoded as PNG")
-    publish_bytes(path, data.tobytes())
-
-
 def _write_image(path: Path, encoded: Any) -> str:
     """Write the image of a parquet cell, `{"bytes": ...}`; what is wrong with it, or an empty string."""
     data = encoded.get("bytes") if isinstance(encoded, dict) else None
@@ -265,7 +251,7 @@ def _write_image(path: Path, encoded: Any) -> str:
         return f"an image that {error}"
     if image is None:
         return "not an image"
-    _write_png(path, cv2.cvtColor(image, cv2.COLOR_BGR2RGB))
+    write_png(path, cv2.cvtColor(image, cv2.COLOR_BGR2RGB))
     return ""
 
 

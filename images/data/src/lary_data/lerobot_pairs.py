@@ -10,7 +10,6 @@ from typing import NamedTuple
 from lary_schema.atomic import PARTIAL_SUFFIX, publish_text
 from lary_schema.base import ContractError, canonical_json
 from lary_schema.cards import Actions, DatasetCard, Normalisation, PairColumns
-from lary_schema.groups import Grouping
 
 from lary_data.lerobot import Episode, LeRobot
 from lary_data.lerobot_files import (
@@ -27,7 +26,17 @@ from lary_data.lerobot_files import (
 )
 from lary_data.lerobot_latents import STEP, annotated, write_latents
 from lary_data.lerobot_steps import Faults, Steps, read_steps
-from lary_data.manifest import TRAIN, VAL, SetFacts, held_out, metadata_name, retract, write_splits
+from lary_data.manifest import (
+    NAMED,
+    TRAIN,
+    VAL,
+    SetFacts,
+    grouping,
+    held_out_episodes,
+    metadata_name,
+    retract,
+    write_splits,
+)
 from lary_data.owned_cards import write_card
 from lary_data.pool import run_tasks
 from lary_data.progress import notify, progress
@@ -36,8 +45,6 @@ from lary_data.resuming import ResultLog, file_identity, result_key
 HEADER = ("dataset", "robot_type", "episode_id", "task", "src_img", "tgt_img", "action")
 SETTINGS, LOG = "manifest.json", "manifest.answers"
 """What the files in the folder were made from (others are not mixed in), and which sources are done, as they were."""
-NAMED = 10
-"""Files that a message names; all are counted."""
 _REVISION = 2
 """Bump when the same sources could give other files, or an episode that was good could be a fault."""
 
@@ -91,7 +98,7 @@ def write_pair_manifest(out: Path, dataset: LeRobot, facts: SetFacts, pairs: Pai
     used = [episode for episode in dataset.episodes if pairs.starts(episode)]
     if len(used) < len(dataset.episodes):
         notify(f"{len(dataset.episodes) - len(used)} episodes are not longer than the stride and give no pair")
-    val = _held_out(used, facts)
+    val = held_out_episodes({episode.number: episode.task for episode in used}, facts)
     rows: dict[str, list[list[str]]] = {TRAIN: [], VAL: []}
     good = [episode for episode in used if episode.number not in faults]
     latents = annotated(dataset, pairs.stride)
@@ -102,17 +109,6 @@ def write_pair_manifest(out: Path, dataset: LeRobot, facts: SetFacts, pairs: Pai
     write_splits(out, facts.key, HEADER if latents is None else (*HEADER, STEP), rows)
     card = _card(dataset, facts, pairs, _has_texts(good)).model_copy(update={"latents": latents})
     return write_card(out, card), len(dataset.episodes), len(faults)
-
-
-def _held_out(episodes: Sequence[Episode], facts: SetFacts) -> set[int]:
-    """The episodes of val: a share of them, or those of a share of the tasks."""
-    if facts.group == "episode":
-        return held_out([episode.number for episode in episodes], facts.val, facts.seed)
-    without = [str(episode.number) for episode in episodes if not episode.task.strip()]
-    if without:
-        raise ContractError(f"--group task: episodes {', '.join(without[:NAMED])} have no task")
-    tasks = held_out(sorted({episode.task for episode in episodes}), facts.val, facts.seed)
-    return {episode.number for episode in episodes if episode.task in tasks}
 
 
 def _has_texts(episodes: Sequence[Episode]) -> bool:
@@ -268,10 +264,6 @@ def _rows(key: str, dataset: LeRobot, episode: Episode, pairs: Pairs, steps: boo
     ]  # fmt: skip
 
 
-def _grouping(facts: SetFacts) -> Grouping:
-    return Grouping(column="task" if facts.group == "task" else "episode_id")
-
-
 def _card(dataset: LeRobot, facts: SetFacts, pairs: Pairs, has_texts: bool) -> DatasetCard:
     actions = Actions(
         folder=".", stride=pairs.stride, dim=len(dataset.names), names=dataset.names,
@@ -279,7 +271,7 @@ def _card(dataset: LeRobot, facts: SetFacts, pairs: Pairs, has_texts: bool) -> D
     )  # fmt: skip
     return DatasetCard(
         key=facts.key, title=facts.title, task="regression", columns=PairColumns(),
-        metadata=(metadata_name(facts.key),), actions=actions, group=_grouping(facts),
+        metadata=(metadata_name(facts.key),), actions=actions, group=grouping(facts),
         instruction="task" if has_texts else None,
         license=facts.license,
         source=f"the LeRobot dataset {dataset.root.name}",

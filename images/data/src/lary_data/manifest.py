@@ -9,11 +9,14 @@ from lary_schema import commands
 from lary_schema.atomic import publish_text
 from lary_schema.base import ContractError, Document
 from lary_schema.cards import Key
+from lary_schema.groups import Grouping
 
 from lary_data.sample_frames import csv_text
 
 Item = TypeVar("Item", bound=Hashable)
 TRAIN, VAL = "train", "val"
+NAMED = 10
+"""Files or episodes that a message names; all are counted."""
 GROUP_COLUMN = "group"
 """Column that the tools write where no column of the data is the group."""
 
@@ -39,6 +42,25 @@ def held_out(items: Sequence[Item], share: float, seed: int | str) -> set[Item]:
         return set()
     count = min(max(1, round(share * len(items))), len(items) - 1)
     return set(random.Random(f"{seed}").sample(list(items), count))
+
+
+def held_out_episodes(tasks: Mapping[Item, str], facts: SetFacts) -> set[Item]:
+    """Of episodes with their tasks those of val: a share of the episodes, or those of a share of the tasks.
+
+    Raises ContractError for `group: task` where an episode has none.
+    """
+    if facts.group == "episode":
+        return held_out(list(tasks), facts.val, facts.seed)
+    without = [str(episode) for episode, task in tasks.items() if not task.strip()]
+    if without:
+        raise ContractError(f"--group task: episodes {', '.join(without[:NAMED])} have no task")
+    held = held_out(sorted(set(tasks.values())), facts.val, facts.seed)
+    return {episode for episode, task in tasks.items() if task in held}
+
+
+def grouping(facts: SetFacts) -> Grouping:
+    """Of the rows of trajectories, for their card."""
+    return Grouping(column="task" if facts.group == "task" else "episode_id")
 
 
 def metadata_name(key: str) -> str:

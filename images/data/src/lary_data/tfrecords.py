@@ -6,7 +6,7 @@ Feature; a Feature holds one list: 1 bytes, 2 float32, 3 int64, each in field 1,
 """
 
 import struct
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -32,13 +32,40 @@ def read_records(path: Path) -> Iterator[bytes]:
     with path.open("rb") as file:
         number = 0
         while head := file.read(12):
-            if len(head) < 12:
-                raise ContractError(f"{path}: record {number}: the file is cut off; copy it again")
-            length = _checked(path, number, head[:8], head[8:], "length")
-            size = struct.unpack("<Q", length)[0]
-            content = _exactly(file, size, path, number)
-            yield _checked(path, number, content, _exactly(file, 4, path, number), "content")
+            yield _record(file, head, path, number)
             number += 1
+
+
+def record_at(path: Path, offset: int, number: int) -> bytes:
+    """The record that begins at a byte of the file. Raises ContractError as `read_records` does."""
+    with path.open("rb") as file:
+        file.seek(offset)
+        return _record(file, file.read(12), path, number)
+
+
+def record_offsets(path: Path) -> Iterator[int]:
+    """Where each record begins; contents are not read. Raises ContractError where the file is cut off or damaged."""
+    size, offset, number = path.stat().st_size, 0, 0
+    with path.open("rb") as file:
+        while offset < size:
+            file.seek(offset)
+            end = offset + 16 + _length(file.read(12), path, number)
+            if end > size:
+                raise ContractError(f"{path}: record {number}: the file is cut off; copy it again")
+            yield offset
+            offset, number = end, number + 1
+
+
+def _length(head: bytes, path: Path, number: int) -> int:
+    if len(head) < 12:
+        raise ContractError(f"{path}: record {number}: the file is cut off; copy it again")
+    length: int = struct.unpack("<Q", _checked(path, number, head[:8], head[8:], "length"))[0]
+    return length
+
+
+def _record(file: BinaryIO, head: bytes, path: Path, number: int) -> bytes:
+    content = _exactly(file, _length(head, path, number), path, number)
+    return _checked(path, number, content, _exactly(file, 4, path, number), "content")
 
 
 def _exactly(file: BinaryIO, size: int, path: Path, number: int) -> bytes:
@@ -102,6 +129,45 @@ def count_values(entry: bytes, where: str) -> int:
             else:
                 total += sum(byte < 0x80 for byte in packed)
     return total
+
+
+def read_values(entry: bytes, where: str) -> list[bytes] | NDArray[Any]:
+    """What a feature holds: byte strings, or a flat array of float32 or int64. Raises ContractError for neither."""
+    _, _, inside = next(iter(_fields(entry, where)))
+    feature = {n: value for n, _, value in _fields(inside, where)}.get(2, b"") if isinstance(inside, bytes) else b""
+    found: list[bytes] = []
+    numbers: list[NDArray[Any]] = []
+    for kind, _, values in _fields(feature, where) if isinstance(feature, bytes) else ():
+        if not isinstance(values, bytes) or kind not in (1, _FLOATS, _INTEGERS):
+            raise ContractError(f"{where}: no tf.train.Example: a feature of kind {kind}")
+        for _, _, content in _fields(values, where):
+            if kind == 1 and isinstance(content, bytes):
+                found.append(content)
+            else:
+                numbers.append(_numbers(kind, content, where))
+    return np.concatenate(numbers) if numbers else found
+
+
+def _numbers(kind: int, content: bytes | int, where: str) -> NDArray[Any]:
+    """Packed numbers, or one that stands for itself."""
+    if kind == _FLOATS:
+        data = content.to_bytes(4, "little") if isinstance(content, int) else content
+        if len(data) % 4:
+            raise ContractError(f"{where}: no tf.train.Example: floats of {len(data)} bytes")
+        return np.frombuffer(data, "<f4")
+    values, at = [], 0
+    try:
+        while isinstance(content, bytes) and at < len(content):
+            value, at = _read_varint(content, at)
+            values.append(value)
+    except IndexError:
+        raise ContractError(f"{where}: no tf.train.Example: a number is cut off") from None
+    return np.array([content] if isinstance(content, int) else values, np.uint64).astype(np.int64)
+
+
+def make_bytes_entry(name: str, values: Sequence[bytes]) -> bytes:
+    """The map entry of a feature of byte strings."""
+    return _tagged(1, _tagged(1, name.encode()) + _tagged(2, _tagged(1, b"".join(_tagged(1, v) for v in values))))
 
 
 def make_example(entries: Mapping[str, bytes]) -> bytes:

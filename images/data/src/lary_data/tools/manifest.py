@@ -1,4 +1,4 @@
-"""`manifest`: a dataset of one's own, from a folder of clips or a LeRobot dataset."""
+"""`manifest`: a dataset of one's own, from a folder of clips or a robot dataset on disk."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -27,6 +27,15 @@ def _facts_options(function: Callable[..., Any]) -> Callable[..., Any]:
     ):
         function = option(function)
     return function
+
+
+_group_option = click.option(
+    "--group",
+    type=click.Choice(["episode", "task"]),
+    default="episode",
+    show_default=True,
+    help="What goes to train or val as a whole; intervals draw it, too.",
+)
 
 
 @click.group()
@@ -85,13 +94,7 @@ def folder(
 @click.option("--every", type=click.IntRange(min=1), help="Steps from one pair to the next; default: the stride.")
 @click.option("--camera", help="Which one, where there are several.")
 @click.option("--action", default="action", show_default=True, help="Feature that holds the actions.")
-@click.option(
-    "--group",
-    type=click.Choice(["episode", "task"]),
-    default="episode",
-    show_default=True,
-    help="What goes to train or val as a whole; intervals draw it, too.",
-)
+@_group_option
 @click.option(
     "--tolerance",
     type=click.FloatRange(min=0, min_open=True),
@@ -126,6 +129,70 @@ def lerobot(
     pairs = Pairs(stride, every or stride, tolerance, workers, timeout)
     card, total, failed = write_pair_manifest(out, read_lerobot(dataset, camera, action), facts, pairs)
     _close(card, out, "episodes", total, failed, max_failed)
+
+
+def _trajectories(name: str, help_line: str, action_help: str) -> None:
+    """The command of one format of `lary_data.formats`."""
+
+    @command.command(name, short_help=help_line)
+    @click.argument("dataset", type=_folder)
+    @_facts_options
+    @click.option(
+        "--stride", type=click.IntRange(min=1), required=True, help="Steps between a pair's frames: the chunk."
+    )
+    @click.option("--every", type=click.IntRange(min=1), help="Steps from one pair to the next; default: the stride.")
+    @click.option("--camera", help="Which one, where there are several.")
+    @click.option("--action", help=action_help)
+    @_group_option
+    @workers_option
+    @timeout_option(3600)
+    @max_failed_option
+    def made(
+        dataset: Path, key: str, out: Path, title: str | None, licence: str, val: float, seed: int, stride: int,
+        every: int | None, camera: str | None, action: str | None, group: str, workers: int, timeout: float,
+        max_failed: float,
+    ) -> None:  # fmt: skip
+        from lary_data.manifest import SetFacts
+        from lary_data.owned_cards import check_key
+        from lary_data.trajectories import find
+        from lary_data.trajectory_manifest import Cutting, write_trajectory_manifest
+
+        given = {"key": key, "title": title or key, "license": licence, "val": val, "seed": seed, "group": group}
+        facts = SetFacts.parse(given, "options")
+        check_key(out, facts.key)
+        cutting = Cutting(stride, every or stride, workers, timeout)
+        source = find(name, dataset, camera, action)
+        card, total, failed = write_trajectory_manifest(out, source, facts, cutting)
+        _close(card, out, "episodes", total, failed, max_failed)
+
+    made.help = f"""Regression, from {help_line}
+
+    Frames are written as PNG, action chunks as .npy; episodes go to train or val as a whole. An episode that cannot be
+    read is left out with its file and the reason. A killed run goes on where it was.
+
+    \b
+    lary-orch data manifest {name} /data/{name} --key my_{name} --stride 10 --out my_{name}_set
+    """
+
+
+_trajectories(
+    "libero", "LIBERO or robomimic: .hdf5 files of demonstrations.", "Dataset of a demonstration. [default: actions]"
+)
+_trajectories(
+    "calvin", "CALVIN: training/ and validation/ with one .npz per step.", "Array of a step. [default: rel_actions]"
+)
+_trajectories(
+    "rlds", "RLDS (Open X-Embodiment): TFRecord shards with features.json.",
+    "Features of a step, several as A,B in the order that is wanted. [default: action]",
+)  # fmt: skip
+_trajectories(
+    "agibot", "AgiBot World: task_info/, observations/, proprio_stats/.",
+    "Datasets of proprio_stats.h5 as A,B. [default: poses and grippers of both hands]",
+)  # fmt: skip
+_trajectories(
+    "egodex", "EgoDex: .mp4 with an .hdf5 of hand poses each.",
+    "Joints whose positions are taken, as A,B. [default: leftHand,rightHand]",
+)  # fmt: skip
 
 
 def _close(card: Path, data: Path, unit: str, total: int, failed: int, max_failed: float) -> None:
