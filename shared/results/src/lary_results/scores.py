@@ -93,6 +93,8 @@ class Score:
     imported: str | None
     """Name of the file of somebody else's results that it comes from."""
     probe_seeds: tuple[int, ...]
+    seed_values: tuple[float, ...]
+    """The score of each."""
     fingerprint: str
     """Of the probe."""
     latents: tuple[str, ...]
@@ -191,6 +193,7 @@ def _score(path: Path, result: ProbeResult, split: str, score: SplitScore) -> Sc
         nested=score.interval.seeds,
         note=score.interval.note,
         probe_seeds=tuple(seed.seed for seed in score.seeds),
+        seed_values=tuple(seed.best.value for seed in score.seeds),
         imported=imported_from(path),
         **_origin(result, stores),
     )
