@@ -2,8 +2,8 @@
 
 import csv
 import subprocess
-import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -257,12 +257,12 @@ def test_same_job_same_bits(toy_actions: Any, with_protocol: WithProtocol) -> No
     assert one == two
 
 
-def test_two_processes_diffuse_like_one(toy_actions: Any, with_protocol: WithProtocol) -> None:
+def test_two_processes_diffuse_like_one(toy_actions: Any, with_protocol: WithProtocol, warm_python: Path) -> None:
     job = toy_actions.job("regress", protocol=diffusing(with_protocol, batch_size=13))
     alone = toy_actions.run(job).splits["val"]
     path = toy_actions.mounts.job / "job.json"
     path.write_text(job.model_copy(update={"processes": 2}).to_json())
-    command = [sys.executable, "-m", "lary_probe", "regress", "--job", str(path)]
+    command = [warm_python, "-m", "lary_probe", "regress", "--job", str(path)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=280, check=False, stdin=subprocess.DEVNULL)
     assert done.returncode == 0, done.stderr
     together = ProbeResult.read(toy_actions.mounts.out / "result.json").splits["val"]

@@ -22,6 +22,12 @@ from lary_schema.results import ProbeResult
 WithProtocol = Callable[..., ProtocolCard]
 
 
+@pytest.fixture
+def warm(warm_python: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The processes of a job are forks of one that has imported torch."""
+    monkeypatch.setattr(sys, "executable", str(warm_python))
+
+
 def command(toy: Any, job: Any) -> list[str]:
     path = toy.mounts.job / "job.json"
     path.write_text(job.to_json())
@@ -69,7 +75,7 @@ def without_losses(result: ProbeResult) -> Any:
     return splits
 
 
-def test_two_processes_classify_like_one(bench: Any, with_protocol: WithProtocol) -> None:
+def test_two_processes_classify_like_one(bench: Any, with_protocol: WithProtocol, warm: None) -> None:
     """45 rows fitted in batches of 11: six rows and five for a process, and one and none in the last batch."""
     mixing = np.random.default_rng(0).normal(size=(4, 6))
     for name, count, seed in (("train", 61, 1), ("val", 37, 2)):
@@ -95,7 +101,7 @@ def test_two_processes_classify_like_one(bench: Any, with_protocol: WithProtocol
 
 
 @pytest.mark.parametrize("head", ["mlp", "dit"])
-def test_two_processes_regress_like_one(toy_actions: Any, with_protocol: WithProtocol, head: str) -> None:
+def test_two_processes_regress_like_one(toy_actions: Any, with_protocol: WithProtocol, head: str, warm: None) -> None:
     """Batches of 47 and one rows: the last one leaves a process without a row."""
     base = with_protocol()
     dit = DiffusionHead(width=16, depth=2, heads=2, train_steps=20, sample_steps=5)
