@@ -66,6 +66,9 @@ class FakeRuntime:
     def sweep(self) -> list[str]:
         return []
 
+    def remarks(self, jobs: object) -> list[str]:
+        return []
+
     def preview(self, paths: object, jobs: object, notify: Notify) -> None:
         """Nothing is submitted."""
 

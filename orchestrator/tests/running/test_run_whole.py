@@ -37,6 +37,7 @@ def _no_folders_of_others(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 PYTHON = sys.executable
+FEW_STARTS = ("--shard-rows", "200", "--cpu-slots", "1")
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -74,8 +75,7 @@ class Finished(NamedTuple):
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory, once: Any, seed_workspace: Any) -> Finished:
     folder = tmp_path_factory.mktemp("finished")
-    few_starts = ("--shard-rows", "200", "--cpu-slots", "1")
-    command = [*_options(folder, once, seed_workspace), "-m", "frame-diff", *few_starts]
+    command = [*_options(folder, once, seed_workspace), "-m", "frame-diff", *FEW_STARTS]
     with pytest.MonkeyPatch.context() as patch:
         for name in FOLDERS:
             patch.delenv(name, raising=False)
@@ -140,6 +140,28 @@ def test_a_store_of_two_environments_is_refused_allowed_and_said(finished: Finis
     assert "made in more than one environment" in (tmp_path / "page.html").read_text(encoding="utf-8")
     # What was mixed once stays so, and needs no option where nothing is missing.
     assert "nothing to do" in _run(*command).stderr
+
+
+def _arrays(folder: Path, model: str) -> dict[str, bytes]:
+    """Every file of a model's stores that holds values."""
+    root = folder / "bench/latents/demo_arm"
+    files = (path for path in root.glob(f"*/{model}/*.zarr/*/c/**/*") if path.is_file())
+    return {path.relative_to(root).as_posix(): path.read_bytes() for path in files}
+
+
+def test_models_of_one_image_share_decoded_rows(finished: Finished, options: list[str], tmp_path: Path) -> None:
+    """`plan` says so, the latents are those of a run by itself, and nothing is kept in the end."""
+    both = [*options, "-m", "frame-diff", "-m", "pixels", "--target", "absolute", *FEW_STARTS]
+    planned = _run("plan", *both[1:])
+    said = " ".join(planned.stdout.split())
+    assert "Rows of demo_arm/train are decoded once for frame-diff, pixels;" in said
+    result = _run(*both)
+    assert result.exit_code == 0, result.output
+    alone = _arrays(finished.folder, "frame-diff")
+    assert alone
+    assert _arrays(tmp_path, "frame-diff") == alone
+    assert _arrays(tmp_path, "pixels")
+    assert list((tmp_path / "bench/cache/frames").iterdir()) == []
 
 
 def test_the_rest_is_done_where_a_part_cannot_be(options: list[str]) -> None:

@@ -61,6 +61,9 @@ class ToyRuntime:
     def unfit(self, images, *, gpu):
         return None
 
+    def remarks(self, jobs):
+        return []
+
     def preview(self, paths, jobs, say):
         return None
 

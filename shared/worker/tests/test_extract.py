@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from lary_schema import kept_frames
 from lary_schema.base import ExitCode, file_sha256
 from lary_schema.events import from_line
 from lary_schema.store.layout import Status
@@ -391,3 +392,30 @@ def test_jobs_one_after_the_other_in_a_process(bench: Any, media: Any, monkeypat
         shutil.rmtree(bench.root / "latents" / f"{number}.zarr")
         bench.extract(job)
         assert bench.tree(f"{number}.zarr") == together
+
+
+def test_extractions_that_share_rows(bench: Any, media: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """The second one does not look into the media, and both stores are byte for byte those of before."""
+    csv = bench.clips([*media.colours, media.red, *media.colours])
+    first = "clip_{}_{}_{}.mp4".format(*media.colours[0])
+    csv.write_text(csv.read_text() + f'missing.mp4,"0,1,2"\n{first},"0,5,40"\n')
+    jobs = [bench.job("mean", store="mean.zarr"), bench.job("nan", store="nan.zarr")]
+    alone = []
+    for job in jobs:
+        assert bench.extract(job).code == 0
+        alone.append(bench.tree(job.store.path))
+        shutil.rmtree(bench.root / "latents" / job.store.path)
+    file = tmp_path / "frames" / "toys.rows"
+    kept_frames.create(file, jobs[0].store.rows, 3 * 8 * 8 * 3)
+    monkeypatch.setenv(kept_frames.VARIABLE, str(file))
+    bench.extract(jobs[0])
+    for path in bench.media.glob("*.mp4"):
+        if path.name != first:  # which the one process of the second extraction compares
+            before = path.stat()
+            path.write_bytes(bytes(before.st_size))
+            os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+    bench.extract(jobs[1])
+    assert [bench.tree(job.store.path) for job in jobs] == alone
+    assert bench.reasons("mean.zarr") == {11: "missing_file"}
+    assert bench.reasons("nan.zarr") == {5: "non_finite", 11: "missing_file"}
+    assert [record.clamped for record in bench.records("nan.zarr")][-1] == (12,)

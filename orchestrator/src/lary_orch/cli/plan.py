@@ -70,12 +70,13 @@ def show_plan(request: Request, catalog: Catalog, workspace: Workspace, wanted: 
     images = needed_images(catalog, request.models if request.extracts else ())
     runtime, slots = open_runtime(wanted, workspace, images, _notify)
     plan = make_plan(request.on(slots), workspace, catalog, runtime, _notify)
+    remarks = runtime.remarks(plan.todo)
     scripts = runtime.preview(workspace.run(plan.run), plan.todo, _notify)
     if as_json:
         submissions = {"submissions": scripts} if scripts is not None else {}
-        click.echo(json_text(_document(plan) | submissions, indent=2))
+        click.echo(json_text(_document(plan, remarks) | submissions, indent=2))
     else:
-        _show(plan)
+        _show(plan, remarks)
         for submission in scripts or ():
             click.echo(f"\n{commands.joined(submission['command'])}\n{submission['script']}", nl=False)
     for problem in plan.problems:
@@ -87,16 +88,17 @@ def _notify(line: str) -> None:
     click.echo(line, err=True)
 
 
-def _document(plan: Plan) -> dict[str, Any]:
+def _document(plan: Plan, remarks: list[str]) -> dict[str, Any]:
     return {
         "run": plan.run,
         "jobs": [planned.document.model_dump(mode="json") for planned in plan.todo if planned.document],
         "finished": {probe.id: str(probe.result) for probe in plan.probes if probe.result is not None},
+        "remarks": remarks,
         "problems": [{"what": p.what, "message": str(p.error), "code": int(p.code)} for p in plan.problems],
     }
 
 
-def _show(plan: Plan) -> None:
+def _show(plan: Plan, remarks: list[str]) -> None:
     from lary_terminal.tables import Table, show, size_text
 
     finished = len(plan.probes) - sum(probe.result is None for probe in plan.probes)
@@ -109,6 +111,7 @@ def _show(plan: Plan) -> None:
         notes=(
             f"done already: {whole} of {len(plan.stores)} stores, {finished} of {len(plan.probes)} probes.",
             f"The latents volume will grow by about {size_text(plan.missing_bytes)}.",
+            *(remark[0].upper() + remark[1:] for remark in remarks),
             *(f"{store.layout.path}: made anew, another differs in: {store.why}" for store in plan.stores if store.why),
         ),
     )

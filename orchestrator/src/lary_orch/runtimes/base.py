@@ -182,6 +182,10 @@ class Runtime(Protocol):
         """What would be submitted, each with `command` and `script`; None for a runtime that shows no such thing."""
         return None
 
+    def remarks(self, jobs: Sequence[Job]) -> list[str]:
+        """What people should know of how these jobs are carried out here; a line each."""
+        return []
+
     def open(self, opening: Opening) -> Execution:
         """A run's execution: the one that is under way, or one of its own jobs."""
 

@@ -18,7 +18,7 @@ from lary_orch.workspace import Workspace
 
 def process_runtime(workspace: Workspace, environment: str) -> ProcessRuntime:
     """Jobs as child processes."""
-    return ProcessRuntime(interpreters(workspace, environment), owner=str(workspace.root))
+    return ProcessRuntime(interpreters(workspace, environment), str(workspace.root), workspace.cache / "frames")
 
 
 def interpreters(workspace: Workspace, environment: str) -> Interpreters:

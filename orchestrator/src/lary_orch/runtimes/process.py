@@ -7,15 +7,17 @@ job is given is the same: the job's JSON, the mounts' variables, and nothing of 
 import os
 import subprocess
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Protocol
 
-from lary_schema import commands, more_jobs, orphans
+from lary_schema import commands, kept_frames, more_jobs, orphans
 from lary_schema.base import ContractError
 from lary_schema.child_process import ProcessTask, spawn
 from lary_schema.jobs import ExtractJob
 from lary_schema.more_jobs import VARIABLE, OneAfterTheOther
+from lary_terminal.tables import size_text
 
 from lary_orch.catalog.source import ImageSource
 from lary_orch.runtimes.base import (
@@ -30,6 +32,7 @@ from lary_orch.runtimes.base import (
     thread_environment,
 )
 from lary_orch.runtimes.devices import Slot
+from lary_orch.runtimes.frames import SharedRows, file_of, shared_rows
 from lary_orch.runtimes.jobs import JOB_FILE, Job, Prepared
 from lary_orch.runtimes.refusals import refusal
 
@@ -60,9 +63,11 @@ class ProcessRuntime(LocalRuntime):
     name = "process"
     isolates = False
 
-    def __init__(self, interpreters: Interpreters, owner: str) -> None:
+    def __init__(self, interpreters: Interpreters, owner: str, frames: Path | None = None) -> None:
+        """`frames`: where rows are kept that several extractions read; None: each decodes its own."""
         self._interpreters = interpreters
         self._owner = owner
+        self._frames = frames
 
     def prepare(self, image: ImageSource, notify: Notify) -> Prepared:
         return self._interpreters.prepare(image, notify)
@@ -91,21 +96,40 @@ class ProcessRuntime(LocalRuntime):
         return done.stdout
 
     def open(self, opening: Opening) -> Execution:
-        """Extractions of one model follow each other in a process (decision 0035)."""
+        """Extractions of one model follow each other in a process (0035), those of one image share rows (0042)."""
         kept = OneAfterTheOther(len(opening.slots))
+        rows: list[SharedRows] = []
+
+        def make_jobs() -> list[Job]:
+            jobs = opening.make_jobs()
+            rows.extend(self._shared_rows(jobs))
+            for one in rows:
+                one.make()
+            return jobs
+
+        def at_end() -> None:
+            kept.rest()
+            for one in rows:
+                one.remove_if_done()
 
         def start(job: Job, slot: Slot, stderr: Path) -> Running:
             document, env = job.document, self._env(job.image) | {VARIABLE: "1"}
             if not isinstance(document, ExtractJob):
                 return self.start(job, slot, stderr)
-            whole = task_env(env, job, slot, self._owner)
-            own = job.mounts.to_env()
+            own = job.mounts.to_env() | {kept_frames.VARIABLE: file_of(rows, job)}
+            whole = task_env(env, job, slot, self._owner) | own
             shared = tuple(sorted(whole.items() - own.items()))
             spawn = partial(self._spawn, job, whole, stderr, subprocess.PIPE)
             key, uuids = (job.image, document.values.model, shared), frozenset(slot.device.uuids)
             return kept.start(more_jobs.Start(key, uuids, job.mounts.job / JOB_FILE, own, stderr, spawn))
 
-        return opening.one_by_one(opening, start, kept.rest)
+        return opening.one_by_one(replace(opening, make_jobs=make_jobs), start, at_end)
+
+    def remarks(self, jobs: Sequence[Job]) -> list[str]:
+        return [f"{one.title}; {size_text(one.bytes)} are kept meanwhile." for one in self._shared_rows(jobs)]
+
+    def _shared_rows(self, jobs: Sequence[Job]) -> list[SharedRows]:
+        return shared_rows(jobs, self._frames) if self._frames is not None else []
 
     def start(self, job: Job, slot: Slot, stderr: Path) -> ProcessTask:
         return self._spawn(job, task_env(self._env(job.image), job, slot, self._owner), stderr)

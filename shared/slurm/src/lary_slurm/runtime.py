@@ -130,6 +130,9 @@ class SlurmRuntime:
         paths = SessionPaths.make(opening.paths, session) if jobs else SessionPaths(opening.paths.root)
         return Follower(self.client, session, paths, opening.paths)
 
+    def remarks(self, jobs: Sequence[Job]) -> list[str]:
+        return []
+
     def preview(self, paths: RunPaths, jobs: Sequence[Job], notify: Notify) -> list[dict[str, Any]]:
         try:
             max_array = self.client.max_array()

@@ -9,6 +9,7 @@ import sys
 import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from typing import Any
 import cv2
 from lary_schema.cards import Mode, TensorSpec
 from lary_schema.jobs import Decoder
+from lary_schema.kept_frames import KeptFrames
 from numpy.typing import NDArray
 
 from lary_worker import decode, registry
@@ -42,14 +44,15 @@ def serve(arguments: list[str], make: Callable[[dict[str, Any]], Fill]) -> int:
     spec = TensorSpec.parse(settings["spec"], "settings")
     memory = map_memory(int(arguments[1]), spec, settings["slots"])
     fill = make(settings)
-    with Connection(int(arguments[0])) as pipe:
+    kept = KeptFrames.open(settings.get("frames_file", ""), settings.get("rows", 0), memory.rows[0].nbytes)
+    with Connection(int(arguments[0])) as pipe, kept or nullcontext():
         pipe.send_bytes(b"[]")
         while True:
             try:
                 tasks = json.loads(pipe.recv_bytes())
             except EOFError:
                 return 0
-            for replies in _together(_reply(task, fill, memory, settings) for task in tasks):
+            for replies in _together(_reply(task, fill, memory, settings, kept) for task in tasks):
                 pipe.send_bytes(json.dumps(replies).encode())
 
 
@@ -67,13 +70,21 @@ def _together(replies: Iterator[dict[str, Any]]) -> Iterator[list[dict[str, Any]
         yield some
 
 
-def _reply(task: dict[str, Any], fill: Fill, memory: Memory, settings: dict[str, Any]) -> dict[str, Any]:
+def _reply(
+    task: dict[str, Any], fill: Fill, memory: Memory, settings: dict[str, Any], kept: KeptFrames | None
+) -> dict[str, Any]:
     slot = task["slot"]
-    try:
+    into = memory.rows[slot]
+
+    def make() -> bool:
         frames, clamped = _read(task, settings["mode"], settings["decoder"], settings["spec"]["shape"])
         # For whoever has to say what hung or died.
         memory.states[slot] = State.PREPROCESSING
-        fill(task, frames, memory.rows[slot])
+        fill(task, frames, into)
+        return clamped
+
+    try:
+        clamped = make() if kept is None else kept.fill(task["row"], task["paths"], memoryview(into).cast("B"), make)
     except RowFaultError as fault:
         return {"reason": fault.reason, "detail": fault.detail}
     except MemoryError:

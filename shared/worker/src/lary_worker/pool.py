@@ -16,6 +16,7 @@ from multiprocessing.connection import Connection
 from types import TracebackType
 from typing import Any, NamedTuple, Protocol, Self
 
+from lary_schema import kept_frames
 from lary_schema.base import ContractError
 from lary_schema.cards import TensorSpec
 from lary_schema.jobs import ExtractJob
@@ -81,6 +82,8 @@ class PoolConfig:
                 "mode": values.mode,
                 "variant": values.variant,
                 "decoder": values.decoder,
+                "frames_file": os.environ.get(kept_frames.VARIABLE, ""),
+                "rows": job.source.metadata.rows,
             },
             spec=values.spec.input,
             workers=job.workers,
