@@ -12,6 +12,7 @@ COMMANDS: dict[str, str] = {
     "tasks": "List suites and tasks.",
     "evaluate": "Run a policy's episodes.",
     "act": "Answer a simulator's observations with actions.",
+    "generate": "Make a data set of episodes.",
     "selftest": "Make a task, draw it, and do the same episode twice.",
 }
 """Command -> the line of help it has in its own module, `lary_libero.commands.NAME`."""

@@ -15,6 +15,7 @@ import numpy as np
 from lary_schema.base import ContractError
 from numpy.typing import ArrayLike, NDArray
 
+from lary_libero.perturb import Perturbation
 from lary_libero.suites import Task, find_task
 from lary_libero.surroundings import prepare
 
@@ -44,28 +45,39 @@ class Observation:
 class Simulator:
     """A task of a suite. One episode at a time; as many after each other as you like."""
 
-    def __init__(self, task: Task, env: Any, cameras: tuple[str, ...]) -> None:
+    def __init__(self, task: Task, env: Any, cameras: tuple[str, ...], perturb: tuple[str, ...] = ()) -> None:
         self.task = task
         self.cameras = cameras
         self.env = env
         """LIBERO's environment. Who changes it, changes the episode."""
-        self.seed = 0
+        self._perturb = perturb
+        self._perturbation = Perturbation((), ())
+        self._time = 0
         self._fixtures: tuple[NDArray[np.float64], NDArray[np.float64]] | None = None
         self._chance = np.random.RandomState(_FIXTURES_SEED)
 
     @classmethod
-    def make(cls, suite: str, task: int, cameras: Sequence[str] = (AGENT,), size: int = 128) -> Self:
+    def make(
+        cls,
+        suite: str,
+        task: int,
+        cameras: Sequence[str] = (AGENT,),
+        size: int = 128,
+        perturb: Sequence[str] = (),
+    ) -> Self:
         """A task with square pictures of `size` pixels of some cameras; without cameras a step takes a seventh.
 
-        Raises ContractError for a suite, task or camera that does not exist, and where nothing can be drawn here.
+        `perturb` are keys of `lary_libero.perturb.DIMENSIONS`. Raises ContractError for a suite, task, camera or
+        perturbation that does not exist, and where nothing can be drawn here.
         """
+        Perturbation(perturb, ())
         unknown = [camera for camera in cameras if camera not in CAMERAS]
         if unknown:
             raise ContractError(f"no camera {unknown[0]!r}; there are {', '.join(CAMERAS)}")
         found = find_task(suite, task)
         with _chance_of(np.random.RandomState(_FIXTURES_SEED)):
             env = _environment(found, tuple(cameras), size)
-        return cls(found, env, tuple(cameras))
+        return cls(found, env, tuple(cameras), tuple(perturb))
 
     @property
     def instruction(self) -> str:
@@ -88,12 +100,14 @@ class Simulator:
                 f"suite {self.task.suite}, task {self.task.number} has no initial state {state}: "
                 f"they are numbered from 0 to {self.states - 1}"
             )
-        self.seed = seed
         # The reset itself always draws the same: the fixtures of the first are those of all.
         with _chance_of(np.random.RandomState(_FIXTURES_SEED)):
             self.env.reset()
         self._chance = np.random.RandomState(seed)
         self._keep_fixtures()
+        self._time = 0
+        self._perturbation = Perturbation(self._perturb, (seed, state, self.task.number, *self.task.suite.encode()))
+        self._perturbation.begin(self.env)
         return self._begin(self.task.states[state])
 
     def step(self, action: ArrayLike) -> tuple[Observation, bool]:
@@ -103,6 +117,8 @@ class Simulator:
         Raises ContractError for an action of another shape or with a value that is not finite.
         """
         values = check_action(action)
+        self._time += 1
+        self._perturbation.show(self.env, self._time)
         with _chance_of(self._chance):
             observed, *_ = self.env.step(values)
         return self._observation(observed), self.is_done()
@@ -110,6 +126,10 @@ class Simulator:
     def is_done(self) -> bool:
         """Whether the task is done now, by LIBERO's rule."""
         return bool(self.env.check_success())
+
+    def nuisance(self) -> NDArray[np.float32]:
+        """(K,) where the perturbations of what is seen stand now; their names are `lary_libero.perturb.names`."""
+        return self._perturbation.values(self._time)
 
     def close(self) -> None:
         """Free what draws. The simulator is not used afterwards."""
@@ -124,6 +144,7 @@ class Simulator:
     def _begin(self, state: NDArray[np.float64]) -> Observation:
         # Positions and velocities are stored; controls, forces and the solver's first guess are not.
         self.env.sim.reset()
+        self._perturbation.show(self.env, 0)
         with _chance_of(self._chance):
             observed = self.env.set_init_state(state)
         return self._observation(observed)

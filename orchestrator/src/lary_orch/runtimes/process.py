@@ -36,7 +36,20 @@ from lary_orch.runtimes.frames import SharedRows, file_of, shared_rows
 from lary_orch.runtimes.jobs import JOB_FILE, Job, Prepared
 from lary_orch.runtimes.refusals import refusal
 
-INHERITED = ("PATH", "HOME", "USER", "LOGNAME", "LANG", "LC_ALL", "LC_CTYPE", "TZ", "TMPDIR", "LD_LIBRARY_PATH")
+INHERITED = (
+    "PATH",
+    "HOME",
+    "USER",
+    "LOGNAME",
+    "LANG",
+    "LC_ALL",
+    "LC_CTYPE",
+    "TZ",
+    "TMPDIR",
+    "LD_LIBRARY_PATH",
+    "MUJOCO_GL",
+    "MUJOCO_EGL_DEVICE_ID",
+)
 """What a job sees of the caller's environment, as far as it is set."""
 
 

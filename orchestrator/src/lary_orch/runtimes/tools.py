@@ -8,10 +8,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from lary_schema import commands
+from lary_schema.base import ContractError, unknown_key
 from lary_schema.datasets import DATASETS_VARIABLE, DatasetFiles, Datasets
 from lary_schema.mounts import Mounts
 
 from lary_orch.catalog.cards import Catalog, repository
+from lary_orch.catalog.source import ImageSource
 from lary_orch.catalog.splits import csv_path, data_root
 from lary_orch.runtimes.base import Notify
 from lary_orch.runtimes.choose import interpreters
@@ -20,14 +22,19 @@ from lary_orch.runtimes.signals import exit_at_sigterm
 from lary_orch.workspace import Workspace
 
 HELP = {"--help", "-h"}
+GENERATE = "generate"
+"""The one tool that is no part of the image of data tools."""
+ONLY_EVALUATES = "lary_policy"
+"""The module of simulators that generate nothing."""
 
 
 def run_tool(catalog: Catalog, workspace: Workspace, environment: str, arguments: Sequence[str], notify: Notify) -> int:
-    """Run `python -m lary_data ARGUMENTS` and wait for it; its exit code.
+    """Run `python -m lary_data ARGUMENTS` and wait for it; its exit code. `generate NAME` is run by the image NAME.
 
-    Raises ContractError where its environment cannot be made. Relative paths in `arguments` are the caller's.
+    Raises ContractError where its environment cannot be made, and for a generator that is no image of kind simulator.
+    Relative paths in `arguments` are the caller's.
     """
-    image = catalog.tools()
+    image, arguments = _chosen(catalog, arguments)
     if image.folder is not None and (not arguments or set(arguments) & HELP):
         # What a tool does is read from its source: nothing is made for it.
         sources = [image.folder / "src", *(repository() / "shared" / name / "src" for name in ("schema", "worker"))]
@@ -41,6 +48,21 @@ def run_tool(catalog: Catalog, workspace: Workspace, environment: str, arguments
         known.write_text(datasets(catalog, workspace).to_json(), encoding="utf-8")
         env = base_env(os.environ, found.inherited) | _mounts(workspace).to_env() | {DATASETS_VARIABLE: str(known)}
         return subprocess.run([str(python), "-m", image.card.module, *arguments], env=env, check=False).returncode
+
+
+def _chosen(catalog: Catalog, arguments: Sequence[str]) -> tuple[ImageSource, Sequence[str]]:
+    """The image that has a tool, and what it is given."""
+    if not arguments or arguments[0] != GENERATE:
+        return catalog.tools(), arguments
+    images = (source for _, source in catalog.images if source.card.kind == "simulator")
+    simulators = {source.card.name: source for source in images if source.card.module != ONLY_EVALUATES}
+    name = next((word for word in arguments[1:] if not word.startswith("-")), None)
+    if name is None:
+        raise ContractError(f"generate: name what generates, and then its options: {', '.join(simulators)}")
+    if name not in simulators:
+        raise unknown_key("generator", name, simulators)
+    rest = [word for word in arguments[1:] if word != name]
+    return simulators[name], (GENERATE, *rest)
 
 
 def datasets(catalog: Catalog, workspace: Workspace) -> Datasets:

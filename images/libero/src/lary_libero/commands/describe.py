@@ -20,8 +20,12 @@ def command(key: str | None) -> None:
         click.echo(describe(key).to_json(), nl=False)
         return
     card = ImageCard.load(Path(__file__).parents[1] / "image.yaml")
-    found = {name: version for name in LIBRARIES if (version := _version(name)) is not None}
-    click.echo(card.model_copy(update={"libraries": found}).to_json(), nl=False)
+    click.echo(card.model_copy(update={"libraries": installed()}).to_json(), nl=False)
+
+
+def installed() -> dict[str, str]:
+    """The versions of the libraries that are there."""
+    return {name: version for name in LIBRARIES if (version := _version(name)) is not None}
 
 
 def _version(name: str) -> str | None:
