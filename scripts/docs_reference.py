@@ -38,25 +38,34 @@ def write(root: Path, target: Path) -> None:
 
 
 def commands() -> Iterator[tuple[click.Context, click.Command]]:
-    """Every command with its context, groups before what is in them; the data tools in place of `data`'s hand-over."""
-    from lary_data.__main__ import cli as data_tools
+    """Every command with its context, groups before what is in them.
+
+    `data` and `latents` hand over to the data tools, whose own commands stand here.
+    """
+    from lary_data.__main__ import cli as tools
     from lary_orch.cli import cli
 
-    yield from _below(cli, "lary-orch", None, {"data": data_tools})
+    context = click.Context(tools)
+    verbs = {f"latents {verb}": tools.get_command(context, f"latents-{verb}") for verb in ("import", "export")}
+    yield from _below(cli, "lary-orch", None, {"data": tools} | verbs)
 
 
 def _below(
-    command: click.Command, name: str, parent: click.Context | None, replaced: dict[str, click.Command]
+    command: click.Command, name: str, parent: click.Context | None, handed: dict[str, click.Command | None]
 ) -> Iterator[tuple[click.Context, click.Command]]:
-    context = click.Context(command, parent=parent, info_name=name, max_content_width=WIDTH, terminal_width=WIDTH)
-    yield context, command
-    inside = replaced.get(name, command)
+    """`handed`: path below lary-orch -> the command that it hands over to."""
+    path = f"{parent.command_path} {name}".removeprefix("lary-orch ") if parent else ""
+    inside = handed.get(path) or command
+    shown = command if isinstance(inside, click.Group) else inside
+    context = click.Context(shown, parent=parent, info_name=name, max_content_width=WIDTH, terminal_width=WIDTH)
+    yield context, shown
     if isinstance(inside, click.Group):
-        below = context if inside is command else click.Context(inside, parent=parent, info_name=name)
+        below = click.Context(inside, parent=parent, info_name=name)
         for child in inside.list_commands(below):
             found = inside.get_command(below, child)
-            if found is not None and not found.hidden and (name, child) != ("data", "describe"):
-                yield from _below(found, child, below, replaced)
+            internal = path == "data" and (child == "describe" or child.startswith("latents-"))
+            if found is not None and not found.hidden and not internal:
+                yield from _below(found, child, below, handed)
 
 
 def commands_page() -> str:

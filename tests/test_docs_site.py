@@ -51,6 +51,9 @@ def test_every_command_has_its_help(built: tuple[Path, str]) -> None:
     for name in (*cli.list_commands(click.Context(cli)), "data manifest lerobot", "latents import", "weights fetch"):
         assert f'id="lary-orch-{name.replace(" ", "-")}"' in page, name
     assert "--every" in page
+    assert page.count("--allow-unknown-robot") >= 1
+    assert "--codes" in page
+    assert "data latents-import" not in page, "what a user types is `latents import`"
     assert "--labelled" in page, "of a command that another package adds"
 
 
