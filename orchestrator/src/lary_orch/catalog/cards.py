@@ -100,7 +100,7 @@ def shown_key(card: ModelCard) -> str:
 
 
 def repository(env: Mapping[str, str] = os.environ) -> Path:
-    """The checkout of the bench: LARY_REPO, else the one this package runs from.
+    """The checkout of the bench: LARY_REPO, else the one this package runs from, else what its wheel holds of it.
 
     Raises ContractError where neither holds images/ and shared/.
     """
@@ -108,7 +108,9 @@ def repository(env: Mapping[str, str] = os.environ) -> Path:
         if not _is_repository(Path(given)):
             raise ContractError(f"LARY_REPO={given}: no checkout of the bench; it has no {' and '.join(MARKS)}")
         return normalised(Path(given))
-    found = next(filter(_is_repository, Path(__file__).resolve().parents), None)
+    here = Path(__file__).resolve().parents
+    # A wheel brings the sources along (`hatch_build.py`).
+    found = next(filter(_is_repository, (*here, here[1] / "checkout")), None)
     if found is None:
         raise ContractError(
             f"{Path(__file__).parent}: not inside a checkout of the bench, so its images are not found; "
