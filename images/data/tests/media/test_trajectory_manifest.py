@@ -423,6 +423,7 @@ SETS: list[tuple[str, str, Callable[[Path], object], str]] = [
     ("rlds", "mine-train.tfrecord-00001-of-00002", cut_off, "the file is cut off"),
     ("rlds", "mine-train.tfrecord-00001-of-00002", lambda p: p.write_bytes(b""), "says 3 records of train"),
     ("rlds", "features.json", lambda p: p.write_text('{"type": "old"}'), "features.json of TFDS"),
+    ("rlds", "dataset_info.json", lambda p: p.write_text("{}"), "how many records"),
     ("rlds", "features.json", lambda p: p.unlink(), "features.json of TFDS"),
     ("calvin", "training/ep_start_end_ids.npy", lambda p: np.save(p, np.array([[1, 9], [5, 12]])), "overlap"),
     ("calvin", "training/ep_start_end_ids.npy", lambda p: np.save(p, np.array([3, 9])), "first and last step"),

@@ -105,10 +105,13 @@ def _task(entries: Mapping[str, bytes], place: str) -> str:
 def _check_count(root: Path, splits: Sequence[str], trajectories: Sequence[Trajectory]) -> None:
     """As many records as `dataset_info.json` says."""
     path = root / "dataset_info.json"
-    try:
-        said = {one["name"]: sum(map(int, one["shardLengths"])) for one in json.loads(path.read_text())["splits"]}
-    except (OSError, ValueError, KeyError, TypeError):
+    if not path.is_file():
         return
+    try:
+        listed = json.loads(path.read_text(encoding="utf-8"))["splits"]
+        said = {one["name"]: sum(map(int, one["shardLengths"])) for one in listed}
+    except (ValueError, KeyError, TypeError) as error:
+        raise ContractError(f"{path}: does not say how many records a split has: {error!r}; copy it again") from None
     for split in splits:
         found = sum(trajectory.name.startswith(f"{split}/") for trajectory in trajectories)
         if said.get(split, found) != found:
