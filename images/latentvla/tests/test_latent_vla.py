@@ -431,8 +431,8 @@ def test_killed_it_ends_in_the_same_bytes(strategy: Strategy, rows: Rows, monkey
         rows.train(job, "killed")
     code, events = rows.train(job, "killed")
     assert (code, events[0].skipped) == (0, 2)
-    whole, killed = (rows.root / name / "model.safetensors" for name in ("whole", "killed"))
-    assert whole.read_bytes() == killed.read_bytes()
+    for name in ("model.safetensors", "held_out_rows.npz"):
+        assert (rows.root / "whole" / name).read_bytes() == (rows.root / "killed" / name).read_bytes()
     measured = TrainResult.read(rows.root / "whole/training.json").measured[-1].values
     assert measured["label_accuracy"] is not None
 
@@ -445,7 +445,14 @@ def test_a_set_without_latents_is_refused_by_the_strategies_that_need_them(strat
 
 
 def test_a_set_without_latents_will_do_for_the_baseline(rows: Rows) -> None:
+    """And its errors of single rows are left for studies, with the episode of each."""
     assert rows.train(rows.job(recipe(steps=1), changed={"latents": None}), "out")[0] == 0
+    found = np.load(rows.root / "out/held_out_rows.npz")
+    measured = TrainResult.read(rows.root / "out/training.json").measured[-1].values
+    names = ["l1", *(f"l1_step_{n + 1}" for n in range(N))]
+    assert [float(found[name].mean()) for name in names] == pytest.approx([measured[name] for name in names])
+    assert (found["row"].tolist(), found["group_names"].tolist()) == (list(range(8)), ["val-0", "val-1"])
+    assert found["group"].tolist() == [row % 2 for row in range(8)]
 
 
 # --- overfitting -----------------------------------------------------------------------------------
@@ -481,8 +488,12 @@ def test_it_overfits_sixteen_samples(strategy: Strategy, backbone: str, tmp_path
                   actions=torch.from_numpy(standardise(actions)), text=texts, latents=latents)  # fmt: skip
     optimiser = torch.optim.AdamW(network.parameters(), lr=1e-3, weight_decay=0.01)
     ratios: dict[int, float] = {}
-    first = 0.0
+    first, early = 0.0, {}
     for step in range(600):
+        if step == 150:
+            with torch.no_grad():
+                early = made.evaluate(network.eval(), lambda: [batch])
+            network.train()
         optimiser.zero_grad()
         terms = made.losses(made.forward(network, batch), batch)
         first = first or float(terms["actions"].detach())
@@ -495,7 +506,9 @@ def test_it_overfits_sixteen_samples(strategy: Strategy, backbone: str, tmp_path
         optimiser.step()
     with torch.no_grad():
         found = made.evaluate(network.eval(), lambda: [batch])
-    print(strategy, backbone, {s: round(min(v for k, v in ratios.items() if k <= s), 3) for s in (149, 599)}, found)  # noqa: T201
+    least = {step: round(min(v for k, v in ratios.items() if k <= step), 4) for step in (149, 599)}
+    accuracy = {step: one.get("label_accuracy") for step, one in ((150, early), (600, found))}
+    print(strategy, backbone, least, "label accuracy", accuracy, found)  # noqa: T201
     assert min(ratio for step, ratio in ratios.items() if step < 150) < 0.12
     assert ratios[599] < 0.05
     assert found["spread"] >= 0.5

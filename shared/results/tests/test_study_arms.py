@@ -7,7 +7,8 @@ import pytest
 from lary_results.row_scores import RowScores
 from lary_results.study.arms import Probed, Reading, Study, difference, r2_interval
 from lary_results.study.record import StudyEntry, StudyRecord
-from lary_results.study.tables import sign_test, study_json, study_tables
+from lary_results.study.tables import study_json, study_tables
+from lary_results.study.texts import sign_test
 from lary_schema.base import ContractError
 from lary_terminal.tables import plain
 

@@ -211,6 +211,15 @@ class LatentVlaTrainee(Trainee):
         constant = float(self.range.constant.sum())
         return measures.result() | {"clipped": outside / rows, "constant_dimensions": constant}
 
+    def by_row(self, network: nn.Module, batches: Callable[[], Iterable[Batch]]) -> dict[str, NDArray[np.float64]]:
+        """`l1` and `l1_step_i` of actions in [-1, 1]."""
+        import numpy as np
+
+        vla = _network(network)
+        errors = [(self.see(vla, b).actions.float() - self.targets(b)).abs().mean(2).cpu().numpy() for b in batches()]
+        by_step = np.concatenate(errors).astype(np.float64)  # (n, N)
+        return {"l1": by_step.mean(1), **{f"l1_step_{n + 1}": column for n, column in enumerate(by_step.T)}}
+
     def _outside(self, batch: Batch) -> float:
         from lary_latentvla.action_range import physical
 

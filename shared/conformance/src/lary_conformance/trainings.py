@@ -21,6 +21,7 @@ from lary_schema.training import (
     KEY_DIGITS,
     MODEL_FILE,
     PICTURE_FILE,
+    ROWS_FILE,
     TRAINING_FILE,
     Labelled,
     Recipe,
@@ -180,8 +181,8 @@ def check_whole(trial: Trial, job: TrainJob, out: Path, ran: Ran) -> TrainResult
         (result.key, result.fingerprint, result.values) == (job.values.key, job.fingerprint, job.values),
         f"{TRAINING_FILE} is of {result.key}, the job is {job.values.key}",
     )
-    # A picture for people may be there; `training.json` does not name it.
-    names = set(found) - {PICTURE_FILE}
+    # A picture for people and measures of rows may be there; `training.json` does not name them.
+    names = set(found) - {PICTURE_FILE, ROWS_FILE}
     expect(names == CHECKPOINT_FILES, f"the folder holds {sorted(names)}, {sorted(CHECKPOINT_FILES)} expected")
     named = {name: found[name] for name in names - {TRAINING_FILE}}
     expect(result.files == named, f"{TRAINING_FILE} names other files than there are")

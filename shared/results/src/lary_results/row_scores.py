@@ -6,7 +6,8 @@ numpy is imported where a file is read: tables that compare nothing start withou
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -81,7 +82,7 @@ def read_row_scores(score: Score) -> RowScores:
         raise ContractError("no scores of single rows: made by an older probe, so run it again")
     if not math.isfinite(score.value):
         raise ContractError("its score is no finite number: the probe diverged")
-    found = _checked(path, _arrays(path))
+    found = _checked(path, read_arrays(path, _NEEDED, _TARGETS))
     mean = float(found.scores.mean())
     if not abs(mean - score.value) <= AGREES * max(1.0, abs(score.value)):
         raise ContractError(f"{path}: its mean is {mean:.6g}, and the result's {score.value:.6g}: of another result")
@@ -94,7 +95,8 @@ _NEEDED = ("row", "group", "group_names", "score")
 _TARGETS = ("target", "train_target")
 
 
-def _arrays(path: Path) -> dict[str, Any]:
+def read_arrays(path: Path, needed: Sequence[str], others: Sequence[str] | None = None) -> dict[str, Any]:
+    """The `needed` arrays of an .npz file and those of `others` (None: all) that it has. Raises ContractError."""
     import zlib
     from zipfile import BadZipFile
 
@@ -103,15 +105,22 @@ def _arrays(path: Path) -> dict[str, Any]:
     try:
         # numpy leaves a file open that it cannot read.
         with path.open("rb") as opened, np.load(opened, allow_pickle=False) as file:
-            return {name: file[name] for name in (*_NEEDED, *(each for each in _TARGETS if each in file))}
+            further = file.files if others is None else [name for name in others if name in file]
+            return {name: file[name] for name in dict.fromkeys((*needed, *further))}
     except (OSError, ValueError, KeyError, EOFError, BadZipFile, zlib.error, TypeError, NotImplementedError) as error:
         raise ContractError(f"{path}: cannot be read: {error}") from None
 
 
 def _checked(path: Path, arrays: dict[str, Any]) -> RowScores:
+    found = row_scores(path, *(arrays[name] for name in _NEEDED))
+    targets, train_target = _hashes(path, arrays)
+    return replace(found, targets=targets, train_target=train_target)
+
+
+def row_scores(path: Path, rows: Any, groups: Any, names: Any, scores: Any) -> RowScores:
+    """Of arrays that a file `path` holds. Raises ContractError where they are no rows, groups and finite scores."""
     import numpy as np
 
-    rows, groups, names, scores = (arrays[name] for name in ("row", "group", "group_names", "score"))
     well = (
         rows.ndim == groups.ndim == names.ndim == 1
         and scores.ndim == 2
@@ -126,10 +135,10 @@ def _checked(path: Path, arrays: dict[str, Any]) -> RowScores:
     )
     if not well:
         raise ContractError(f"{path}: {_UNFIT}")
-    return RowScores(rows, groups, names, scores, *_hashes(path, arrays))
+    return RowScores(rows, groups, names, scores)
 
 
-_UNFIT = "no scores of rows as a probe writes them"
+_UNFIT = "no scores of rows as a probe or a training writes them"
 
 
 def _hashes(path: Path, arrays: dict[str, Any]) -> tuple[NDArray[np.uint64] | None, int | None]:

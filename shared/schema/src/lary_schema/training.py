@@ -20,6 +20,10 @@ MODEL_FILE, CONFIG_FILE, CARD_FILE, TRAINING_FILE = "model.safetensors", "config
 """The files of a checkpoint."""
 PICTURE_FILE = "reconstructions.png"
 """Of a checkpoint, where its trainee draws one: for people, not among its hashed files."""
+ROWS_FILE = "held_out_rows.npz"
+"""Of a checkpoint, where its trainee measures single held-out rows; not among its hashed files. `row` (n,) int64 in the
+CSV; `group` (n,) int64 codes, the row where rows are taken as independent; `group_names` (groups,) by code; and each
+measure under its own name, (n,) float64."""
 STATE_FOLDER = "state"
 """Below the checkpoint's folder: what a killed training goes on from."""
 KEY_DIGITS = 12

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import errno
+import io
 import json
 import os
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +19,7 @@ from lary_schema.training import (
     CONFIG_FILE,
     MODEL_FILE,
     PICTURE_FILE,
+    ROWS_FILE,
     STATE_FOLDER,
     TRAINING_FILE,
     TrainedCard,
@@ -80,10 +82,11 @@ def publish(
     card: TrainedCard,
     result: Callable[[dict[str, str]], TrainResult],
     picture: NDArray[np.uint8] | None = None,
+    by_row: Mapping[str, NDArray[Any]] | None = None,
 ) -> None:
     """Write the checkpoint's files, `training.json` last; `result` makes it of the hashes of the others.
 
-    `picture` (RGB) is for people: nothing is refused where its file is gone.
+    `picture` (RGB) is for people, `by_row` (see `row_arrays`) for studies: their files may be gone later.
     """
     from safetensors.torch import save
 
@@ -98,9 +101,31 @@ def publish(
             publish_bytes(out / name, content)
         if picture is not None:
             publish_bytes(out / PICTURE_FILE, _png(picture))
+        if by_row:
+            publish_bytes(out / ROWS_FILE, _npz(by_row))
         publish_text(out / TRAINING_FILE, result({name: file_sha256(out / name) for name in contents}).to_json())
     except OSError as error:
         raise cannot_write(out, error, "the last state is kept") from error
+
+
+def row_arrays(
+    rows: NDArray[np.int64], groups: Sequence[str], measured: Mapping[str, NDArray[np.float64]]
+) -> dict[str, NDArray[Any]]:
+    """The arrays of `ROWS_FILE`: of (n,) rows, the groups of all rows of the CSV (empty: each row is one), measures."""
+    import numpy as np
+
+    names, codes = np.unique([groups[row] for row in rows] if groups else np.empty(0, np.str_), return_inverse=True)
+    group = codes.astype(np.int64) if groups else rows
+    return {"row": rows, "group": group, "group_names": names.astype(np.str_), **measured}
+
+
+def _npz(arrays: Mapping[str, NDArray[Any]]) -> bytes:
+    """Equal arrays give equal bytes."""
+    import numpy as np
+
+    file = io.BytesIO()
+    np.savez(file, **arrays, allow_pickle=False)
+    return file.getvalue()
 
 
 def _png(picture: NDArray[np.uint8]) -> bytes:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -39,6 +40,8 @@ class SplitInput:
     targets: Targets
     order: Callable[[], Order]
     """A new one: the pool's thread and the loop go through their own."""
+    groups: Callable[[], list[str]]
+    """Of all rows of the CSV; empty where it has none."""
 
     def batches(self, start: int, stop: int, rank: int, processes: int) -> Iterator[Pairs]:
         """One process's part of every step's batch."""
@@ -219,7 +222,8 @@ def _input(
     reader: PairReader | NoFrames = NoFrames()
     if reads.frames:
         reader = PairReader(split.tasks_of(rows), _pool(job, split.data, len(rows), pairs), ram, beat)
-    return SplitInput(split.data.split, rows, reader, targets, lambda: Order(seed, rows, recipe.batch_size, pairs))
+    order = partial(Order, seed, rows, recipe.batch_size, pairs)
+    return SplitInput(split.data.split, rows, reader, targets, order, split.groups)
 
 
 def _pairs_of_a_row(job: TrainJob, data: TrainData) -> int:

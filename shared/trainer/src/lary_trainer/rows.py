@@ -84,8 +84,7 @@ class Split:
 
         Without groups each row is one. Raises ContractError for a share that leaves none.
         """
-        grouping = self.data.group
-        groups = [str(row.index) if grouping is None else group_of(row, grouping, str(self.path)) for row in self._rows]
+        groups = self.groups() or [str(row.index) for row in self._rows]
         names = sorted(set(groups))
         count = int(share.share * len(names) + 1e-9)
         if count == 0:
@@ -97,6 +96,11 @@ class Split:
         chosen = {names[at] for at in order[:count]}
         rows = np.array([at for at, group in enumerate(groups) if group in chosen], np.int64)
         return rows, Groups(tuple(sorted(chosen)))
+
+    def groups(self) -> list[str]:
+        """The group of every row; empty where the dataset card has none. Raises ContractError naming a row."""
+        grouping = self.data.group
+        return [group_of(row, grouping, str(self.path)) for row in self._rows] if grouping else []
 
     def actions(self, rows: Rows) -> NDArray[np.float64]:
         """(n, stride, dim) physical actions of some rows. Raises ContractError naming file and row."""

@@ -175,6 +175,15 @@ class Trainee(ABC):
     def evaluate(self, network: nn.Module, batches: Callable[[], Iterable[Batch]]) -> dict[str, float]:
         """Held-out measures, controls of its kind among them. `batches()` may be called more than once."""
 
+    def by_row(self, network: nn.Module, batches: Callable[[], Iterable[Batch]]) -> dict[str, NDArray[np.float64]]:
+        """Measures of single held-out rows by the finished network: (n,) each, in the order of one pass of `batches()`.
+
+        Studies compare arms by them, paired by row. Their means are measures of `evaluate` of the same names. Default:
+        none.
+        """
+        del network, batches
+        return {}
+
     def picture(self, network: nn.Module, batches: Callable[[], Iterable[Batch]]) -> NDArray[np.uint8] | None:
         """What the finished network makes of some held-out rows, for people: RGB (height, width, 3). Default: none."""
         del network, batches

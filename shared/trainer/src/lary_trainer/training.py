@@ -3,6 +3,7 @@
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import numpy as np
 import torch
@@ -16,7 +17,7 @@ from lary_worker.device import device_name
 from lary_worker.weights import verified_files
 from numpy.typing import NDArray
 
-from lary_trainer.checkpoint import publish, remove_states
+from lary_trainer.checkpoint import publish, remove_states, row_arrays
 from lary_trainer.frames import Pairs
 from lary_trainer.inputs import SplitInput, open_inputs
 from lary_trainer.journal import Journal
@@ -154,6 +155,23 @@ class Training:
             yield
         self._network.train()
 
+    def _by_row(self) -> dict[str, NDArray[Any]]:
+        """What is measured of single held-out rows, as arrays of `ROWS_FILE`; empty where nothing is."""
+        held_out = self._inputs.held_out
+        rows: list[NDArray[np.int64]] = []
+        if held_out is None:
+            return {}
+
+        def batches() -> Iterator[Batch]:
+            rows.clear()
+            for batch in self._held_out(self._recipe.steps):
+                rows.append(batch.rows)
+                yield batch
+
+        with self._evaluating(self._recipe.steps):
+            found = self._trainee.by_row(self._network, batches)
+        return row_arrays(np.concatenate(rows), held_out.groups(), found) if found else {}
+
     def _picture(self) -> NDArray[np.uint8] | None:
         if self._inputs.held_out is None:
             return None
@@ -203,7 +221,7 @@ class Training:
                 card=trained_card(self.job.values),
                 supervision=self._trainee.supervision(self._recipe),
             )
-            publish(self._out, tensors, config, card, self._result, self._picture())
+            publish(self._out, tensors, config, card, self._result, self._picture(), self._by_row())
             if not self.job.keep_states:
                 remove_states(self._out)
         self.journal.finished(done, self._stepper.micro_batch)

@@ -22,6 +22,7 @@ from lary_schema.training import TrainResult
 
 from lary_results.row_scores import SEED, RowScores, read_row_scores, resamples
 from lary_results.scores import collect
+from lary_results.study.held_out import HeldOut, read_held_out
 from lary_results.study.record import StudyEntry, StudyRecord
 
 if TYPE_CHECKING:
@@ -71,6 +72,8 @@ class Study:
     trainings: Mapping[str, TrainResult] = field(default_factory=dict)
     """By model key."""
     unreadable: tuple[str, ...] = ()
+    errors: tuple[HeldOut, ...] = ()
+    """Of single held-out rows, as trainings left them."""
 
     @property
     def splits(self) -> list[str]:
@@ -102,7 +105,8 @@ def read_study(record: StudyRecord, found: Sequence[tuple[Path, ProbeResult]], t
                 trainings[entry.model] = checkpoint.result
             except ContractError as error:
                 broken.append(str(error))
-    return Study(record, tuple(_readings(record, probed)), trainings, tuple(dict.fromkeys(broken)))
+    errors = read_held_out(record, trainings, trained, broken)
+    return Study(record, tuple(_readings(record, probed)), trainings, tuple(dict.fromkeys(broken)), errors)
 
 
 def _probed(record: StudyRecord, found: Sequence[tuple[Path, ProbeResult]], broken: list[str]) -> dict[Place, Probed]:

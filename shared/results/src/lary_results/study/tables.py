@@ -1,6 +1,5 @@
 """A study for people and programs: arms with their means and intervals, then the differences that were asked for."""
 
-import math
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -9,7 +8,7 @@ from typing import Any, TextIO
 
 from lary_schema import commands
 from lary_schema.base import ContractError
-from lary_schema.intervals import FEW_GROUPS, Estimate
+from lary_schema.intervals import FEW_GROUPS
 from lary_schema.printable import finite, json_text, printable_lines
 from lary_terminal.tables import Table, show
 
@@ -24,9 +23,10 @@ from lary_results.study.arms import (
     r2_interval,
     read_study,
 )
+from lary_results.study.held_out import held_out_json, held_out_tables
 from lary_results.study.record import find_record, records
+from lary_results.study.texts import NOTHING, difference_text, interval_text, sign_test, spread_text
 
-NOTHING = "-"
 METHOD = (
     "[ , ] 95 %: episodes resampled within seeds, then seeds; differences are paired by row and seed, * excludes 0. "
     "A high nuisance R2 is no merit."
@@ -64,7 +64,8 @@ def study_tables(study: Study) -> list[Table]:
     """Arms on each split, their trainings, and the differences."""
     probed = [_arms_table(study, split) for split in study.splits]
     made = differences(study)
-    return [*probed, _trainings_table(study), *([_differences_table(made)] if made else [])]
+    errors = held_out_tables(study.record, study.errors)
+    return [*probed, _trainings_table(study), *([_differences_table(made)] if made else []), *errors]
 
 
 # --- arms -------------------------------------------------------------------------------------
@@ -106,17 +107,6 @@ def _cells(reading: Reading | None) -> tuple[str, str]:
     if reading is None:
         return NOTHING, NOTHING
     return interval_text(r2_interval(reading)), spread_text(reading.values)
-
-
-def interval_text(interval: Estimate, *, signed: bool = False) -> str:
-    """`.25 [.21, .29]`."""
-    value, low, high = (f"{number:{'+' if signed else ''}.3f}" for number in interval[:3])
-    return f"{value} [no interval]" if math.isnan(interval.low) else f"{value} [{low}, {high}]"
-
-
-def spread_text(values: Sequence[float]) -> str:
-    """Standard deviation over seeds."""
-    return f"{stdev(values):.3f}" if len(values) > 1 else NOTHING
 
 
 def _counts(study: Study, split: str) -> tuple[int, int]:
@@ -196,7 +186,8 @@ def _differences_table(made: Sequence[Difference | str]) -> Table:
     for a, b, split in places:
         by_target = {one.target: one for one in found if (one.a, one.b, one.split) == (a, b, split)}
         first = next(iter(by_target.values()))
-        cells = [_difference_text(by_target.get(target)) for target in TARGETS]
+        there = [by_target.get(target) for target in TARGETS]
+        cells = [difference_text(one.interval if one else None) for one in there]
         rows.append((f"{a} - {b}", split, first.variant, str(first.seeds), *cells))
     texts = [one for one in made if isinstance(one, str)]
     return Table(
@@ -206,19 +197,6 @@ def _differences_table(made: Sequence[Difference | str]) -> Table:
         right=frozenset({3}),
         notes=(METHOD, sign_test(max((one.seeds for one in found), default=0)), *texts),
     )
-
-
-def _difference_text(one: Difference | None) -> str:
-    if one is None:
-        return NOTHING
-    return interval_text(one.interval, signed=True) + (" *" if one.interval.excludes_zero else "")
-
-
-def sign_test(seeds: int) -> str:
-    """What so many seeds can show at best."""
-    if seeds < 2:
-        return "1 seed: nothing is known of the spread over seeds, so no difference here is one of the method."
-    return f"{seeds} seeds: a sign test over them cannot go below p = {2 * 0.5**seeds:.2g}."
 
 
 # --- for programs -----------------------------------------------------------------------------
@@ -233,6 +211,7 @@ def study_json(study: Study) -> dict[str, Any]:
             "readings": [_reading_json(reading) for reading in study.readings],
             "trainings": [_training_json(study, name) for name in (*record.arms, *record.baselines)],
             "differences": [_difference_json(one) for one in differences(study)],
+            **held_out_json(study.record, study.errors),
         }
     )
     return document
