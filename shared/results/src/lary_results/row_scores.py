@@ -138,7 +138,7 @@ def row_scores(path: Path, rows: Any, groups: Any, names: Any, scores: Any) -> R
     return RowScores(rows, groups, names, scores)
 
 
-_UNFIT = "no scores of rows as a probe or a training writes them"
+_UNFIT = "no scores of rows as a probe writes them, or a training"
 
 
 def _hashes(path: Path, arrays: dict[str, Any]) -> tuple[NDArray[np.uint64] | None, int | None]:
