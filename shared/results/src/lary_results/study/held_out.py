@@ -6,7 +6,7 @@ Rows are paired by their number, seeds by their number; episodes are drawn withi
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import reduce
 from itertools import product
@@ -141,36 +141,44 @@ def _comparable(a: HeldOut, b: HeldOut) -> bool:
 # --- tables -----------------------------------------------------------------------------------
 
 
-def held_out_tables(record: StudyRecord, errors: Sequence[HeldOut]) -> Iterator[Table]:
+def held_out_tables(record: StudyRecord, errors: Sequence[HeldOut]) -> list[Table]:
     """Arms and differences; none where no training measured single rows."""
-    if not errors:
-        return
     names = tuple(dict.fromkeys(one.measure for one in errors))
+    made = held_out_differences(record, errors)
+    arms = [_arms_table(names, errors)] if errors else []
+    return [*arms, *([_differences_table(names, made)] if made else [])]
+
+
+def _arms_table(names: tuple[str, ...], errors: Sequence[HeldOut]) -> Table:
     scores = next(iter(errors[0].by_seed.values()))
     cells: dict[str, dict[str, str]] = {}
     for one in errors:
         cells.setdefault(one.arm, {})[one.measure] = interval_text(mean(one))
     seeds = {one.arm: len(one.by_seed) for one in errors}
-    yield Table(
+    return Table(
         f"held-out rows: means over {len(scores.rows):,} rows of {len(scores.names):,} episodes, and seeds",
         ("arm", "seeds", *names),
         [(arm, str(seeds[arm]), *(found.get(name, NOTHING) for name in names)) for arm, found in cells.items()],
         right=frozenset({1}),
         notes=(METHOD,),
     )
-    made = held_out_differences(record, errors)
-    if not made:
-        return
-    places = dict.fromkeys((one.a, one.b) for one in made)
-    found_of = {(one.a, one.b, one.measure): one for one in made}
-    rows = []
-    for a, b in places:
-        of = [found_of.get((a, b, name)) for name in names]
-        count = max(len(one.by_seed) for one in of if one)
-        rows.append((f"{a} - {b}", str(count), *(difference_text(one.interval if one else None) for one in of)))
-    notes = (METHOD, sign_test(max(len(one.by_seed) for one in made)))
-    header = ("difference", "seeds", *names)
-    yield Table("differences of held-out rows", header, rows, right=frozenset({1}), notes=notes)
+
+
+def _differences_table(names: tuple[str, ...], made: Sequence[HeldOutDifference]) -> Table:
+    cells: dict[tuple[str, str], dict[str, str]] = {}
+    for one in made:
+        cells.setdefault((one.a, one.b), {})[one.measure] = difference_text(one.interval)
+    seeds = {(one.a, one.b): len(one.by_seed) for one in made}
+    return Table(
+        "differences of held-out rows",
+        ("difference", "seeds", *names),
+        [
+            (f"{a} - {b}", str(seeds[a, b]), *(found.get(name, NOTHING) for name in names))
+            for (a, b), found in cells.items()
+        ],
+        right=frozenset({1}),
+        notes=(METHOD, sign_test(max(seeds.values()))),
+    )
 
 
 def held_out_json(record: StudyRecord, errors: Sequence[HeldOut]) -> dict[str, Any]:
