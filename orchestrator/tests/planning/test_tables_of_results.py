@@ -351,3 +351,16 @@ def test_runs_say_their_names(world: Any) -> None:
     assert (record["run"], record["state"], record["models"]) == (made.run, "not complete", ["frame-diff"])
     assert made.run in invoke(runs, world)
     assert json.loads(invoke(status, world, "--json"))["running"] is False
+
+
+def test_a_failed_row_has_the_reason_of_the_tool_that_sampled_it(world: Any) -> None:
+    world.dataset()
+    world.csv("train", 4)
+    rows = ["a.png,b.png,c0,", "a.png,b.png,c0,failed: a.mp4: Invalid data", "a.png,b.png,c1,motion"]
+    world.csv("val", text="src_img,tgt_img,action,sampling\n" + "\n".join(rows) + "\n")
+    planned = world.plan()
+    world.finish_stores(planned, {"val": (1, 2)}, reason="bad_indices")
+    write_plan(planned, world.workspace)
+    done = CliRunner().invoke(status.command, ["--workspace", str(world.workspace.root), "--failures", "--json"])
+    found = {row["row"]: (row["detail"], row["sampled"]) for row in json.loads(done.output)["failures"]}
+    assert found == {1: ("a.mp4: Invalid data", False), 2: ("row 2 is gone", True)}

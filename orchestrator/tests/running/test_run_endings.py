@@ -61,7 +61,10 @@ def test_jobs_and_problems(make_work: MakeWork, tmp_path: Path) -> None:
 
 def _rows(count: int, model: str) -> list[dict[str, object]]:
     store = {"dataset": "demo", "split": "val", "model": model, "variant": "corrected"}
-    return [store | {"row": i, "file": f"{i}.mp4", "reason": "decode_error", "detail": "cut"} for i in range(count)]
+    return [
+        store | {"row": i, "file": f"{i}.mp4", "reason": "decode_error", "detail": "cut", "sampled": True}
+        for i in range(count)
+    ]
 
 
 def test_rows_once_for_all_models(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -70,8 +73,23 @@ def test_rows_once_for_all_models(monkeypatch: pytest.MonkeyPatch) -> None:
     report_failures(EMPTY, [], [], out)
     lines = out.getvalue().splitlines()
     assert lines[1] == "12 rows without a latent; they are excluded from scores:"
-    assert lines[2].strip() == (
-        "demo/val row 0 (pixels, frame-diff): 0.mp4: cut -> replace the file, then --retry-failed"
-    )
-    assert lines[-1].strip() == "and 2 more: `lary-orch status --failures` lists them"
-    assert len(lines) == 13
+    assert lines[2].strip() == "demo/val row 0 (pixels, frame-diff): 0.mp4: cut"
+    assert lines[-2].strip() == "and 2 more: `lary-orch status --failures` lists them"
+    assert lines[-1] == "  12 of them: replace the file, then run the same command with --retry-failed"
+    assert len(lines) == 14
+
+
+def test_each_remedy_and_each_file_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = _rows(4, "pixels")
+    rows[1] |= {"detail": "1.mp4: cut after 3 frames"}
+    rows[2] |= {"reason": "bad_indices", "detail": "2.mp4: Invalid data", "sampled": False}
+    rows[3] |= {"reason": "timeout", "detail": "no answer"}
+    monkeypatch.setattr(failures, "failed_rows", lambda plan: rows)
+    out = io.StringIO()
+    report_failures(EMPTY, [], [], out)
+    text = out.getvalue()
+    assert [text.count(f"{i}.mp4") for i in range(4)] == [1, 1, 1, 1]
+    assert text.count("replace the file, then run the same command with --retry-failed") == 1
+    assert "  2 of them: replace the file" in text
+    assert "  1 of them: replace the clip, then choose its frames again (lary-orch data manifest --help)" in text
+    assert "  1 of them: the next run tries it again" in text

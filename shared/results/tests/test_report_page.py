@@ -477,7 +477,15 @@ def test_failed_rows_are_counted_and_listed(workspace: Workspace, tmp_path: Path
     publish_text(workspace.latents / "d/val/m/x.zarr/done/00000.json", json.dumps(marker))
     failures = made().one("section", id="failures")
     counts, rows, runs = failures.all("table")
-    assert counts.rows()[1] == ["d", "val", "m", "v", "missing_file", "put the file there, then --retry-failed", "1"]
+    assert counts.rows()[1] == [
+        "d",
+        "val",
+        "m",
+        "v",
+        "missing_file",
+        "put the file there, then run the same command with --retry-failed",
+        "1",
+    ]
     assert rows.rows()[1][4:] == ["1", "missing_file", EVIL.replace('"', ""), "gone"]
     assert runs.rows()[1] == ["smoke-1", "done", "1 of 1", "0 of 0", "1", "0"]
     csv.unlink()

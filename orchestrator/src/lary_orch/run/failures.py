@@ -1,6 +1,7 @@
 """What a run says about what went wrong: which job or row, why, and what to do."""
 
 import signal
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from itertools import islice
 from pathlib import Path
@@ -52,14 +53,23 @@ def _tail(log: Path) -> list[str]:
 
 
 def _row_lines(rows: Iterable[dict[str, Any]]) -> Iterable[str]:
-    """The first failed rows, each once with all the models that do not have it."""
+    """The first failed rows, each once with all the models that do not have it; then each remedy, once."""
     models: dict[tuple[str, ...], list[str]] = {}
+    remedies: Counter[str] = Counter()
     for row in rows:
         name = f"{row['dataset']}/{row['split']} row {row['row']}"
-        models.setdefault((name, row["file"], row["reason"], row["detail"]), []).append(row["model"])
+        # Most details begin with the file; it is said once.
+        why = str(row["detail"] or row["reason"])
+        said = why if row["file"] and row["file"] in why else f"{row['file']}: {why}"
+        of = (name, said)
+        if of not in models:
+            remedies[remedy(row["reason"], sampled=row["sampled"])] += 1
+        models.setdefault(of, []).append(row["model"])
     if models:
         yield f"{len(models)} rows without a latent; they are excluded from scores:"
-    for (name, file, reason, detail), names in islice(models.items(), SHOWN_ROWS):
-        yield f"    {name} ({', '.join(dict.fromkeys(names))}): {file}: {detail or reason} -> {remedy(reason)}"
+    for (name, said), names in islice(models.items(), SHOWN_ROWS):
+        yield f"    {name} ({', '.join(dict.fromkeys(names))}): {said}"
     if len(models) > SHOWN_ROWS:
         yield f"    and {len(models) - SHOWN_ROWS} more: `{commands.command('status', '--failures')}` lists them"
+    for text, count in remedies.items():
+        yield f"  {count} of them: {text}"

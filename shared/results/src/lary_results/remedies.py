@@ -2,12 +2,12 @@
 
 from lary_schema import commands
 
-FIX_FILE = "replace the file, then --retry-failed"
+FIX_FILE = "replace the file, then run the same command with --retry-failed"
 FIX_CSV = "correct the CSV; it makes another store"
 FIX_MODEL = "a fault of the model on this row; look at the frames"
 
 REMEDIES = {
-    "missing_file": "put the file there, then --retry-failed",
+    "missing_file": "put the file there, then run the same command with --retry-failed",
     "bad_row": FIX_CSV,
     "bad_path": FIX_CSV,
     "bad_indices": FIX_CSV,
@@ -26,8 +26,15 @@ REMEDIES = {
 """By `lary_schema.events.Reason`."""
 
 
-def remedy(reason: str) -> str:
-    """Of a `lary_schema.events.Reason`; nothing for another word."""
+SAMPLE_AGAIN = "replace the clip, then choose its frames again ({command}), which makes another store"
+
+
+def remedy(reason: str, *, sampled: bool = True) -> str:
+    """Of a `lary_schema.events.Reason`; nothing for another word. `sampled`: False where the tool that chose the
+    row's frames failed on it.
+    """
+    if not sampled:
+        return SAMPLE_AGAIN.replace("{command}", commands.command("data", "manifest", "--help"))
     return REMEDIES.get(reason, "").replace(
         "{command}", commands.command("latents", "import", "-m", "MODEL", "-d", "DATASET")
     )

@@ -13,6 +13,10 @@ from lary_schema.runs import PlanFile, RunProbe, RunStore
 from lary_schema.store.layout import Failure, Store
 from lary_terminal.tables import Table
 
+SAMPLING, SAMPLING_FAILED = "sampling", "failed: "
+"""Column of the CSVs that `lary-orch data` writes, and how its cell begins for a clip without indices."""
+OF_INDICES = ("bad_indices", "bad_row")
+
 
 def find_plan(runs: Path, run: str | None) -> PlanFile:
     """The plan of a run, or of the one that was planned last. Raises ContractError where there is none."""
@@ -66,24 +70,40 @@ def _probe_state(entry: RunProbe) -> dict[str, Any]:
 
 
 def failed_rows(plan: PlanFile) -> Iterator[dict[str, Any]]:
-    """Every failed row of every store, with the files that its CSV names."""
+    """Every failed row of every store, with the files that its CSV names.
+
+    Where the tool that chose a clip's frames failed on it, its CSV says why: that is the row's detail, and not that its
+    indices are empty.
+    """
     for entry in plan.stores:
         index = Store(Path(plan.latents) / entry.path)
         failures = {failure.row: failure for record in index.records() for failure in record.failures}
-        files = _files(Path(entry.csv), failures, entry.columns) if failures else {}
+        said = _said(Path(entry.csv), failures, entry.columns) if failures else {}
         for row, failure in failures.items():
-            yield _failed_row(entry, failure, files.get(row, ""))
+            yield _failed_row(entry, failure, *said.get(row, ("", "")))
 
 
-def _failed_row(entry: RunStore, failure: Failure, file: str) -> dict[str, Any]:
+def _failed_row(entry: RunStore, failure: Failure, file: str, sampling: str) -> dict[str, Any]:
     named = entry.model_dump(include={"model", "variant", "dataset", "split"})
-    return {**named, "row": failure.row, "file": file, "reason": failure.reason, "detail": failure.detail}
+    failed = failure.reason in OF_INDICES and sampling.startswith(SAMPLING_FAILED)
+    detail = sampling.removeprefix(SAMPLING_FAILED) if failed else failure.detail
+    return {
+        **named,
+        "row": failure.row,
+        "file": file,
+        "reason": failure.reason,
+        "detail": detail,
+        "sampled": not failed,
+    }
 
 
-def _files(csv: Path, wanted: Collection[int], columns: tuple[str, ...]) -> dict[int, str]:
-    """Row -> the cells that name its files. A malformed row has none."""
+def _said(csv: Path, wanted: Collection[int], columns: tuple[str, ...]) -> dict[int, tuple[str, str]]:
+    """Row -> the cells that name its files, and what was said of sampling its frames. A malformed row has none."""
     rows = (row for row in read_rows(csv) if row.index in wanted)
-    return {row.index: ", ".join(row.get(column) or "" for column in columns).strip(", ") for row in rows}
+    return {
+        row.index: (", ".join(row.get(column) or "" for column in columns).strip(", "), row.get(SAMPLING) or "")
+        for row in rows
+    }
 
 
 # --- for people -------------------------------------------------------------------------------

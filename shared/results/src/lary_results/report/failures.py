@@ -71,11 +71,12 @@ def _failed_job(job: FailedJob, *, under_way: bool) -> Html:
 def _rows(run: Run) -> Html:
     """How many for which reason, then the rows themselves."""
     counts = Counter(
-        (row["dataset"], row["split"], row["model"], row["variant"], row["reason"]) for row in run.failures
+        (row["dataset"], row["split"], row["model"], row["variant"], row["reason"], row["sampled"])
+        for row in run.failures
     )
     summary = table(
         ("dataset", "split", "model", "variant", "reason", "what to do", "rows"),
-        [(*of, remedy(of[-1]), count) for of, count in counts.most_common()],
+        [(*of[:-1], remedy(of[-2], sampled=of[-1]), count) for of, count in counts.most_common()],
         numbers=6,
     )
     listed: list[list[Child]] = [
