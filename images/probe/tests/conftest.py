@@ -210,3 +210,29 @@ def toy_signs(bench: Bench) -> Bench:
         cells = [bench.action(f"{name}_{i}.npy", np.stack([s, s]) * [1, 2, 3] + 5) for i, s in enumerate(signs)]
         bench.split(name, tokens.reshape(count, 1, 2, 4), cells)
     return bench
+
+
+@pytest.fixture
+def real_pictures() -> None:
+    """For tests that look at pictures."""
+
+
+@pytest.fixture(autouse=True)
+def _sketches(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In place of pictures, which are most of the time of a small probe, files that only claim to be some."""
+    if "real_pictures" in request.fixturenames:
+        return
+    from lary_probe import plots
+
+    def confusion(path: Path, matrix: NDArray[np.int64], labels: Sequence[str], title: str) -> None:
+        assert matrix.shape == (len(labels), len(labels))
+        path.write_bytes(b"\x89PNG")
+
+    def actions(path: Path, truth: Any, predicted: Any, names: Sequence[str], frames: Any, title: str) -> None:
+        assert truth.shape == predicted.shape
+        assert truth.shape[-1] == len(names)
+        path.write_bytes(b"\x89PNG")
+
+    monkeypatch.setattr(plots, "plot_confusion", confusion)
+    monkeypatch.setattr(plots, "plot_trajectory", actions)
+    monkeypatch.setattr(plots, "plot_step", actions)

@@ -153,7 +153,7 @@ def test_selection_on_the_evaluated_split_takes_its_best(bench: Any, with_protoc
         assert (bench.mounts.out / split / "confusion_matrix.json").is_file()
 
 
-def test_outputs_agree_with_each_other(bench: Any) -> None:
+def test_outputs_agree_with_each_other(bench: Any, real_pictures: None) -> None:
     for name, seed in (("train", 1), ("val", 2)):
         noise_split(bench, name, 40, seed)
     result = bench.run(bench.job("classify"))

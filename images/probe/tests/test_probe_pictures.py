@@ -14,6 +14,7 @@ from lary_probe.plots import LABEL_CHARS, _abbreviated, plot_confusion, plot_ste
 from lary_schema.base import ContractError
 from lary_schema.events import Warned
 
+pytestmark = pytest.mark.usefixtures("real_pictures")
 ODD = [
     "$x", "cost $5 to $6", "$\\frac{1}{$", "a_b^c", "\\alpha", "%d {x}", "拿起杯子", "カップ", "🦾 grasp", "tab\there",
     "two\nlines", "\x1b[31mred", "é" * 40, "a\u202eb", "", "\ud7ff", "$" * 50, "拿" * 60,

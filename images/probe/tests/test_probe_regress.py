@@ -79,7 +79,7 @@ def test_the_best_epoch_is_the_one_with_the_least_held_out_error(toy_actions: An
     assert seed.best.selection <= min(seed.early.selection, seed.last.selection)
 
 
-def test_outputs_agree_with_each_other(toy_actions: Any) -> None:
+def test_outputs_agree_with_each_other(toy_actions: Any, real_pictures: None) -> None:
     score = toy_actions.run(toy_actions.job("regress")).splits["val"]
     out = toy_actions.mounts.out
     pairs = np.load(out / "predictions_val.npy")
@@ -100,7 +100,7 @@ def test_outputs_agree_with_each_other(toy_actions: Any) -> None:
     assert sorted(p.name for p in (out / "eval_vis/val").iterdir()) == [f"sample_{i}.png" for i in range(4)]
 
 
-def test_pictures_show_frames_where_they_can_be_read(toy_actions: Any) -> None:
+def test_pictures_show_frames_where_they_can_be_read(toy_actions: Any, real_pictures: None) -> None:
     from matplotlib.image import imsave
 
     job = toy_actions.job("regress")
