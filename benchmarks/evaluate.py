@@ -28,6 +28,8 @@ from lary_schema.cards import TensorSpec
 from numpy.typing import NDArray
 
 SERVE = "--serve"
+# This folder has a coverage.py, which is not what numba means by that.
+sys.path.remove(str(Path(__file__).parent))
 
 
 class Looks(Policy):
@@ -75,16 +77,27 @@ def measure(given: argparse.Namespace) -> None:
         server = subprocess.Popen([sys.executable, __file__, SERVE, str(socket)], env=os.environ.copy())
         remote, here = Remote(socket, space, 600, 600), Looks("looks")
         here.fit(space)
-        seconds: dict[str, list[float]] = {"alone": [], "in process": [], "socket": [], "exchange": []}
-        for _ in range(given.rounds):
-            for name, actor in (("alone", None), ("in process", here), ("socket", remote)):
-                total, exchange = _run(simulator, actor, given.steps, noise if given.width else None)
-                seconds[name].append(total / given.steps)
-                if actor is remote:
-                    seconds["exchange"].append(exchange / given.steps)
-        remote.close()
-        server.wait(60)
+        try:
+            seconds = _seconds(simulator, remote, here, given, noise)
+        finally:
+            remote.close()
+            server.terminate()
+            server.wait()
     _report(given, seconds, shown)
+
+
+def _seconds(
+    simulator: Simulator, remote: Remote, here: Policy, given: argparse.Namespace, noise: Observation
+) -> dict[str, list[float]]:
+    """Of a step, by way and round; ways take turns."""
+    seconds: dict[str, list[float]] = {"alone": [], "in process": [], "socket": [], "exchange": []}
+    for _ in range(given.rounds):
+        for name, actor in (("alone", None), ("in process", here), ("socket", remote)):
+            total, exchange = _run(simulator, actor, given.steps, noise if given.width else None)
+            seconds[name].append(total / given.steps)
+            if actor is remote:
+                seconds["exchange"].append(exchange / given.steps)
+    return seconds
 
 
 def _simulator(given: argparse.Namespace) -> Simulator:

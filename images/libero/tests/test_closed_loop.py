@@ -9,8 +9,10 @@ import numpy as np
 import pytest
 from lary_libero import closed_loop, simulator
 from lary_libero.closed_loop import Suite
+from lary_libero.scripted import Move
 from lary_policy import SimulatorError
 from lary_policy.simulator import Simulator
+from lary_schema.base import ContractError
 from lary_schema.cards import ImageCard
 
 CARD = ImageCard.load(Path(lary_libero.__file__).with_name("image.yaml"))
@@ -90,6 +92,27 @@ def test_what_no_policy_looks_at_is_not_drawn(
     assert made[0][4].closed
     suite.reset(0, 0)
     assert len(made) == 2
+
+
+def test_the_scripted_policy_does_its_moves_and_then_nothing(made: list[Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    moves = [Move(np.full(7, n, np.float32), "reach") for n in range(2)]
+    monkeypatch.setitem(closed_loop.POLICIES, "scripted", lambda world, _: iter(moves))
+    suite = Suite(CARD.benchmarks[0], "0")
+    suite.show(())
+    seen = suite.reset(0, 0)
+    policy = suite.scripted()
+    policy.reset("x", 0)
+    acted = np.concatenate([policy.act(seen) for _ in range(4)])
+    np.testing.assert_array_equal(acted, [[0] * 7, [1] * 7, *[[0] * 6 + [-1]] * 2])
+
+    def lost(world: Any, _: Any) -> Any:
+        raise LookupError("no target")
+        yield
+
+    monkeypatch.setitem(closed_loop.POLICIES, "scripted", lost)
+    policy.reset("x", 0)
+    with pytest.raises(ContractError, match="cannot do this: LookupError: no target"):
+        policy.act(seen)
 
 
 def test_a_simulation_that_breaks_is_a_fault_of_its_episode(made: list[Any]) -> None:

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from lary_policy import EpisodeStart, Policy, Space
 from lary_policy.policy import BadActionsError, Observation, checked
-from lary_policy.talk import VERSION, RefusedError, Remote, serve
+from lary_policy.talk import VERSION, Local, RefusedError, Remote, serve
 from lary_policy.wire import BadMessageError, Channel, Message, SilentError, accept, connect, listen
 from lary_schema.base import ContractError, ExitCode, PeerLostError
 from lary_schema.cards import TensorSpec
@@ -293,6 +293,17 @@ def test_which_of_a_chunk_is_done() -> None:
     poisoned = chunk.copy()
     poisoned[3] = np.nan  # never done
     np.testing.assert_array_equal(checked(poisoned, 3, 0, 3), chunk[:3])
+
+
+def test_a_policy_in_this_process_refuses_as_one_elsewhere() -> None:
+    class Tired(Echo):
+        def act(self, observation: Observation) -> NDArray[np.float32]:
+            raise ContractError("no way")
+
+    here = Local(Tired("tired"))
+    here.begin(START)
+    with pytest.raises(RefusedError, match="the policy says: no way"):
+        here.act(SEEN)
 
 
 def test_a_channel_names_its_peer() -> None:

@@ -3,12 +3,15 @@
 import io
 import json
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
 from lary_results.evaluation_tables import pairs, print_evaluations
 from lary_results.evaluations import Board, boards, read_evaluations
+from lary_results.report.evidence import gather
+from lary_results.report.page import page
 from lary_schema.base import ContractError
 from lary_schema.evaluation import Episode, EpisodeProtocol, EvaluateValues, EvaluationResult
 from lary_schema.intervals import wilson
@@ -166,3 +169,16 @@ def test_what_people_and_programs_read(tmp_path: Path) -> None:
     whole, lift = json.loads(out.getvalue())
     assert (whole["task"], lift["task"], whole["states"], whole["low"]) == (None, "lift", 1, None)
     assert whole["verdict"] == "one state: no interval"
+
+
+def test_the_page_shows_them(tmp_path: Path) -> None:
+    """Beside no probe at all; a file that is none is named, and what others wrote is text."""
+    write(tmp_path, "a", [episode(0, True), episode(1)])
+    write(tmp_path, "zero", [episode(0), episode(1, fault="refused", detail="<b>")], seed=2)
+    (tmp_path / "evaluate/world/a/x").mkdir()
+    (tmp_path / "evaluate/world/a/x/evaluation.json").write_text("{", encoding="utf-8")
+    text = page(gather(tmp_path, tmp_path / "runs"), 1, datetime.now(UTC)).decode()
+    assert "Policies on world" in text
+    assert "50.0 [9.5, 90.5]" in text
+    assert "x/evaluation.json" in text
+    assert "No results in" not in text

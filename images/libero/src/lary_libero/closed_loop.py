@@ -1,14 +1,19 @@
 """LIBERO's suites as benchmarks of `lary-orch evaluate`."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
-from lary_policy import Simulator, SimulatorError, Step
+from lary_policy import Policy, Simulator, SimulatorError, Step
 from lary_policy.policy import Observation
+from lary_schema.base import ContractError
 from lary_schema.cards import BenchmarkCard
 from numpy.typing import NDArray
 
 from lary_libero import simulator
+from lary_libero.policies import POLICIES
+from lary_libero.scripted import Move
 from lary_libero.simulator import AGENT, WRIST
 
 CAMERAS = {"agentview": AGENT, "wrist": WRIST}
@@ -55,6 +60,9 @@ class Suite(Simulator):
         """Time, positions and velocities of MuJoCo, float64."""
         return np.asarray(self.world.env.sim.get_state().flatten(), np.float64)
 
+    def scripted(self) -> Policy:
+        return Scripted(self)
+
     def close(self) -> None:
         if self._made is not None:
             self._made.close()
@@ -63,3 +71,34 @@ class Suite(Simulator):
     def _named(self, seen: simulator.Observation) -> Observation:
         images: dict[str, NDArray[Any]] = {name: seen.images[CAMERAS[name]] for name in self._cameras}
         return {**images, "state": seen.state}
+
+
+class Scripted(Policy):
+    """The pick and place of `lary_libero.scripted`, then nothing. It sees where everything is."""
+
+    def __init__(self, suite: Suite) -> None:
+        super().__init__("scripted")
+        self._suite = suite
+        self._moves: Iterator[Move] = iter(())
+
+    def fit(self, space: Any) -> tuple[str, ...]:
+        return ()
+
+    def reset(self, instruction: str, seed: int) -> None:
+        with _can():
+            self._moves = POLICIES["scripted"](self._suite.world, (seed,))
+
+    def act(self, observation: Observation) -> NDArray[np.float32]:
+        with _can():
+            move = next(self._moves, None)
+        idle = np.array(self._suite.card.idle, np.float32)
+        return (idle if move is None else np.asarray(move.action, np.float32))[None]
+
+
+@contextmanager
+def _can() -> Iterator[None]:
+    """There are tasks that it was not made for: drawers, knobs."""
+    try:
+        yield
+    except BROKEN as error:
+        raise ContractError(f"the scripted policy cannot do this: {type(error).__name__}: {error}") from error

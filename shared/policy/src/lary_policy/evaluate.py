@@ -26,7 +26,7 @@ from lary_policy.episodes import BEGUN_FILE, Actor, Journal, recording, run_epis
 from lary_policy.policy import Space
 from lary_policy.registry import libraries, make_simulator
 from lary_policy.simulator import Simulator
-from lary_policy.talk import Remote
+from lary_policy.talk import Local, Remote
 
 LOCK_FILE = "lock"
 
@@ -93,7 +93,7 @@ class World:
     def actor(self) -> Actor:
         """The policy: in the simulator's process, or at the other end of the socket."""
         simulator = self.simulator
-        return simulator.scripted() if self._job.values.policy == SCRIPTED else self._connected(simulator)
+        return Local(simulator.scripted()) if self._job.values.policy == SCRIPTED else self._connected(simulator)
 
     def _connected(self, simulator: Simulator) -> Remote:
         if self._remote is None:

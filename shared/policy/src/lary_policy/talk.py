@@ -48,6 +48,31 @@ class Reset(Document):
 # --- the simulator's side ---------------------------------------------------------------------
 
 
+class Local:
+    """A policy in this process; it may refuse as one elsewhere."""
+
+    def __init__(self, policy: Policy) -> None:
+        self._policy = policy
+
+    def begin(self, episode: EpisodeStart) -> None:
+        """Raises RefusedError."""
+        with _refusing():
+            self._policy.begin(episode)
+
+    def act(self, observation: Observation) -> NDArray[Any]:
+        """Raises RefusedError."""
+        with _refusing():
+            return self._policy.act(observation)
+
+
+@contextmanager
+def _refusing() -> Iterator[None]:
+    try:
+        yield
+    except ContractError as error:
+        raise RefusedError(f"the policy says: {error}") from None
+
+
 class Remote:
     """A policy in another process."""
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from lary_schema import commands
 
-from lary_results.report import datasets, differences, failures, provenance, studies
+from lary_results.report import datasets, differences, failures, policies, provenance, studies
 from lary_results.report.evidence import Evidence
 from lary_results.report.markup import Child, Html, el, join, slug
 from lary_results.report.standing import leaderboard
@@ -28,7 +28,13 @@ def page(
     pictures = Pictures.choose(scores, pictures_mib)
     anchors = {file: f"r-{nth}" for nth, file in enumerate(dict.fromkeys(score.file for score in scores))}
     boards = [_board(evidence, nth, anchors, pictures) for nth in range(len(evidence.boards))]
-    shown = [*(studies.section(study, trained) for study in studied), *boards]
+    evaluated, broken = policies.found(evidence.folder)
+    shown = [
+        *(studies.section(study, trained) for study in studied),
+        *boards,
+        *map(policies.section, evaluated),
+        *filter(None, [policies.unreadable(broken)]),
+    ]
     body = el(
         "body",
         el(
