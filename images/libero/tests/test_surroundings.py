@@ -1,6 +1,7 @@
 """What the simulator finds when it is imported, and the image's card."""
 
 import json
+import subprocess
 import sys
 from pathlib import Path
 
@@ -49,6 +50,10 @@ def test_nothing_is_written_where_it_does_not_belong(monkeypatch: pytest.MonkeyP
     assert macros["ENABLE_NUMBA"] is False
     surroundings.prepare(environ)
     assert environ["MPLCONFIGDIR"] == folder
+    assert environ["HOME"] == folder
+    given = {"HOME": "/home/somebody", "MPLCONFIGDIR": "/tmp/mine"}
+    surroundings.prepare(given)
+    assert (given["HOME"], given["MPLCONFIGDIR"]) == ("/home/somebody", "/tmp/mine")
 
 
 def test_the_card_and_every_command() -> None:
@@ -59,3 +64,14 @@ def test_the_card_and_every_command() -> None:
         command = cli.get_command(None, name)
         assert command is not None
         assert (command.help or "").splitlines()[0].startswith(line.rstrip("."))
+
+
+def test_help_needs_no_numpy() -> None:
+    """It is shown by an interpreter that has the command line alone."""
+    script = (
+        "import sys\nsys.modules['numpy'] = sys.modules['av'] = sys.modules['PIL'] = None\n"
+        "sys.argv = ['lary_libero', 'generate', '--help']\nfrom lary_libero.__main__ import main\nmain()"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "--perturb [lighting|camera|distractor]" in done.stdout

@@ -12,12 +12,8 @@ import numpy as np
 from lary_schema.base import ContractError
 from numpy.typing import NDArray
 
-DIMENSIONS = {
-    "lighting": ("brightness",),
-    "camera": ("camera_x", "camera_y", "camera_z"),
-    "distractor": ("distractor_x", "distractor_y"),
-}
-"""What each moves: a factor on all lights; all cameras, in metres; a ball above the table, in metres."""
+from lary_libero.choices import DIMENSIONS
+
 _REACH = {"lighting": (0.5,), "camera": (0.04, 0.04, 0.04), "distractor": (0.25, 0.3)}
 _MIDDLE = {"lighting": (1.0,), "camera": (0.0, 0.0, 0.0), "distractor": (0.0, 0.0)}
 _PERIODS = (30.0, 70.0)

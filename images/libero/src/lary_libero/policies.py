@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 
+from lary_libero.choices import POLICY_NAMES
 from lary_libero.scene import Surveyor
 from lary_libero.scripted import CLOSED, OPEN, Move, Scripted
 from lary_libero.simulator import ACTION_DIM, Simulator
@@ -44,4 +45,4 @@ def zero(_: Simulator, __: Sequence[int]) -> Iterator[Move]:
     return iter([Move(np.zeros(ACTION_DIM, np.float32), "idle")] * STEPS)
 
 
-POLICIES: dict[str, Policy] = {"scripted": scripted, "noisy": noisy, "random": random, "zero": zero}
+POLICIES: dict[str, Policy] = dict(zip(POLICY_NAMES, (scripted, noisy, random, zero), strict=True))

@@ -15,12 +15,13 @@ import numpy as np
 from lary_schema.base import ContractError
 from numpy.typing import ArrayLike, NDArray
 
+from lary_libero.choices import AGENT as AGENT
+from lary_libero.choices import CAMERAS as CAMERAS
+from lary_libero.choices import WRIST as WRIST
 from lary_libero.perturb import Perturbation
 from lary_libero.suites import Task, find_task
 from lary_libero.surroundings import prepare
 
-AGENT, WRIST = "agentview", "robot0_eye_in_hand"
-CAMERAS = (AGENT, WRIST)
 ACTION_DIM = 7
 """Change of position x, y, z (1 is 0.05 m), of orientation as an axis-angle (1 is 0.5 rad), gripper (-1 opens, 1
 closes). All in [-1, 1], in the frame of the robot's base (robosuite 1.4.0, controllers/config/osc_pose.json)."""
@@ -67,7 +68,7 @@ class Simulator:
     ) -> Self:
         """A task with square pictures of `size` pixels of some cameras; without cameras a step takes a seventh.
 
-        `perturb` are keys of `lary_libero.perturb.DIMENSIONS`. Raises ContractError for a suite, task, camera or
+        `perturb` are keys of `lary_libero.choices.DIMENSIONS`. Raises ContractError for a suite, task, camera or
         perturbation that does not exist, and where nothing can be drawn here.
         """
         Perturbation(perturb, ())

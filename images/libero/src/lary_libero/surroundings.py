@@ -32,6 +32,8 @@ def prepare(environ: MutableMapping[str, str] = os.environ) -> None:
     environ.setdefault("LIBERO_CONFIG_PATH", str(Path(tempfile.gettempdir()) / "lary-libero-has-no-settings"))
     if "MPLCONFIGDIR" not in environ:
         environ["MPLCONFIGDIR"] = _own_folder()
+    # LIBERO looks for a home when it is imported, and ends where a user has none; it needs nothing of it.
+    environ.setdefault("HOME", environ["MPLCONFIGDIR"])
     sys.modules.setdefault(_MACROS, _macros())
 
 

@@ -22,6 +22,7 @@ def command(workspace: Workspace, catalog: Catalog, environment: str, arguments:
     \b
     lary-orch data                          list the tools
     lary-orch data TOOL --help              what one does
+    lary-orch data generate libero --help   make a data set by a simulator
     """
     from lary_orch.runtimes.tools import run_tool
 

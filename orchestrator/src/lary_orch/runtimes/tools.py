@@ -56,13 +56,12 @@ def _chosen(catalog: Catalog, arguments: Sequence[str]) -> tuple[ImageSource, Se
         return catalog.tools(), arguments
     images = (source for _, source in catalog.images if source.card.kind == "simulator")
     simulators = {source.card.name: source for source in images if source.card.module != ONLY_EVALUATES}
-    name = next((word for word in arguments[1:] if not word.startswith("-")), None)
-    if name is None:
+    name = arguments[1] if len(arguments) > 1 else "-"
+    if name.startswith("-"):
         raise ContractError(f"generate: name what generates, and then its options: {', '.join(simulators)}")
     if name not in simulators:
         raise unknown_key("generator", name, simulators)
-    rest = [word for word in arguments[1:] if word != name]
-    return simulators[name], (GENERATE, *rest)
+    return simulators[name], (GENERATE, *arguments[2:])
 
 
 def datasets(catalog: Catalog, workspace: Workspace) -> Datasets:

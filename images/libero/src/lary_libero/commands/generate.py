@@ -4,9 +4,7 @@ from pathlib import Path
 
 import click
 
-from lary_libero.perturb import DIMENSIONS
-from lary_libero.policies import POLICIES
-from lary_libero.simulator import AGENT, CAMERAS
+from lary_libero.choices import AGENT, CAMERAS, DIMENSIONS, POLICY_NAMES
 
 
 def numbers(text: str) -> tuple[int, ...]:
@@ -40,7 +38,7 @@ def _words(_: click.Context, __: click.Parameter, value: tuple[str, ...]) -> tup
 )  # fmt: skip
 @click.option("--seed", default=0, show_default=True, type=click.IntRange(0, 2**31 - 1))
 @click.option("--size", default=128, show_default=True, type=click.IntRange(32, 640), help="Pixels of a side; even.")
-@click.option("--policy", default="scripted", show_default=True, type=click.Choice(list(POLICIES)))
+@click.option("--policy", default="scripted", show_default=True, type=click.Choice(POLICY_NAMES))
 @click.option(
     "--perturb", multiple=True, callback=_words, type=click.Choice(list(DIMENSIONS)), help="What is seen alone."
 )
