@@ -12,6 +12,7 @@ from typing import NamedTuple
 import click
 import pytest
 from lary_data.__main__ import cli as data_tools
+from lary_libero.commands.generate import command as generate
 from lary_orch.cli import cli
 
 REPO = Path(__file__).parents[1]
@@ -86,6 +87,8 @@ def fault(arguments: list[str]) -> str | None:
                     return f"data: no option {rest[0]}"
                 rest = rest[2:]
             command = data_tools
+            if rest[:2] == ["generate", "libero"]:
+                command, rest = generate, rest[2:]
         if context.parent is not None and context.parent.info_name == "latents":
             tool = data_tools.get_command(context, f"latents-{name}")
             assert tool is not None
