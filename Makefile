@@ -33,13 +33,14 @@ has_monitoring = $(shell $(BIN)/python -c 'import sys; print("yes" if sys.versio
 coverage = $(foreach s,$(SOURCES),--cov=$(s)) --cov-report=term:skip-covered
 
 .DEFAULT_GOAL := help
-.PHONY: help bench study test test-full lint types docs lock images release clean
+.PHONY: help bench benchmarks study test test-full lint types docs lock images release clean
 
 help:
 	@echo 'make bench      the table for three models without weights on both demo sets (smoke protocol)'
 	@echo 'make bench MODEL=frame-diff,pixels DATASET=my_set DATA_DIR=/data CATALOG=dir PROTOCOL=lary-v1'
 	@echo '                RUNTIME=docker WORKSPACE=dir ARGS="--gpus 0"     the same for yours'
 	@echo 'make study STUDY=lara-demo ARGS="--seeds 0"       train, extract and probe the arms of a study'
+	@echo 'make benchmarks every measurement of speed again, and what moved (tens of minutes)'
 	@echo 'make test       all tests, with coverage (those that need Docker skip where no engine is reachable)'
 	@echo 'make test-full  and the full-size networks: minutes and gigabytes'
 	@echo 'make lint       ruff, mypy --strict, published JSON Schemas, age of the lock file'
@@ -51,6 +52,9 @@ help:
 
 bench: $(VENV)/.cli
 	$(BIN)/lary-orch run $(run_options)
+
+benchmarks: $(VENV)/.dev
+	$(BIN)/python benchmarks/all.py $(ARGS)
 
 study: $(VENV)/.cli
 	$(BIN)/lary-orch study $(STUDY) $(study_options)

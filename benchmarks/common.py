@@ -6,6 +6,7 @@ import importlib.util
 import json
 import os
 import platform
+import resource
 import statistics
 import time
 from collections.abc import Callable
@@ -13,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 RESULTS = Path(__file__).parent / "results"
+LOAD_BEFORE = [round(one, 1) for one in os.getloadavg()]
 
 
 def alternate(
@@ -33,12 +35,47 @@ def summary(seconds: dict[str, list[float]]) -> dict[str, dict[str, float]]:
     return {name: {"median_s": statistics.median(s), "min_s": min(s), "max_s": max(s)} for name, s in seconds.items()}
 
 
+def measured(ways: dict[str, Callable[[], Any]], rounds: int) -> dict[str, dict[str, float]]:
+    """Wall and processor seconds of each way, in turn round by round; medians with the range.
+
+    Processor time is that of this process, its threads and its children that have ended.
+    """
+    found: dict[str, list[tuple[float, float]]] = {name: [] for name in ways}
+    for _ in range(rounds):
+        for name, way in ways.items():
+            start, before = time.perf_counter(), _processor()
+            way()
+            found[name].append((time.perf_counter() - start, _processor() - before))
+    return {name: _figures(pairs) for name, pairs in found.items()}
+
+
+def ratio(found: dict[str, dict[str, float]], name: str, other: str) -> dict[str, float]:
+    """Of the medians of two ways of `measured`."""
+    return {
+        kind: round(found[name][f"{kind}_s"] / max(found[other][f"{kind}_s"], 1e-9), 3)
+        for kind in ("wall", "processor")
+    }
+
+
+def _processor() -> float:
+    used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    return sum(each.ru_utime + each.ru_stime for each in used)
+
+
+def _figures(pairs: list[tuple[float, float]]) -> dict[str, float]:
+    figures = {}
+    for kind, values in zip(("wall", "processor"), zip(*pairs, strict=True), strict=True):
+        figures |= {f"{kind}_s": statistics.median(values), f"{kind}_min_s": min(values), f"{kind}_max_s": max(values)}
+    return {name: round(value, 4) for name, value in figures.items()}
+
+
 def machine() -> dict[str, Any]:
     """The hardware, in words that say nothing of whose it is."""
     cpu = next((line.split(":")[1].strip() for line in _cpuinfo() if line.startswith("model name")), platform.machine())
     gib = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
     load = [round(one, 1) for one in os.getloadavg()]
     found = {"cpu": cpu, "cores": os.cpu_count(), "memory_gib": round(gib, 1), "load": load}
+    found |= {"load_before": LOAD_BEFORE}
     return found | {"python": platform.python_version()}
 
 

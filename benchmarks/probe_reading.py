@@ -9,22 +9,19 @@ processes, as LARYBench does. Processor time is that of this process, its thread
 """
 
 import os
-import resource
 import tempfile
-import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
-from statistics import median
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import torch
 from accelerate import Accelerator
-from common import arguments, report
+from common import arguments, measured, ratio, report
 from lary_orch.catalog.protocol_cards import load_protocol
 from lary_probe.attentive import AttentiveClassifier
 from lary_probe.classify import make_plan as classify_plan
@@ -156,29 +153,6 @@ def read_npz(root: Path, rows: int, batch: int, actions: bool) -> None:
         pass
 
 
-def measured(ways: dict[str, Callable[[], Any]], rounds: int) -> dict[str, dict[str, float]]:
-    """Wall and processor seconds of each way, in turn round by round; medians with the range."""
-    found: dict[str, list[tuple[float, float]]] = {name: [] for name in ways}
-    for _ in range(rounds):
-        for name, way in ways.items():
-            start, before = time.perf_counter(), _processor()
-            way()
-            found[name].append((time.perf_counter() - start, _processor() - before))
-    return {name: _figures(pairs) for name, pairs in found.items()}
-
-
-def _processor() -> float:
-    used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
-    return sum(each.ru_utime + each.ru_stime for each in used)
-
-
-def _figures(pairs: list[tuple[float, float]]) -> dict[str, float]:
-    figures = {}
-    for kind, values in zip(("wall", "processor"), zip(*pairs, strict=True), strict=True):
-        figures |= {f"{kind}_s": median(values), f"{kind}_min_s": min(values), f"{kind}_max_s": max(values)}
-    return {name: round(value, 4) for name, value in figures.items()}
-
-
 def compare(kind: str, root: Path, npz: Path, rows: int, rounds: int) -> dict[str, Any]:
     probe = Probe(kind, rows)
     now, past = ({m: opened(c, root, memory=m) for m in (True, False)} for c in (Latents, Before))
@@ -198,10 +172,10 @@ def compare(kind: str, root: Path, npz: Path, rows: int, rounds: int) -> dict[st
     }
     found = measured(ways, rounds)
     ratios = {
-        f"{name}_over_compute": _ratio(found, name, "compute")
+        f"{name}_over_compute": ratio(found, name, "compute")
         for name in ("memory", "before_memory", "files", "before_files")
     }
-    ratios |= {f"npz_over_{name}": _ratio(found, "read_npz", name) for name in ("read_memory", "read_files")}
+    ratios |= {f"npz_over_{name}": ratio(found, "read_npz", name) for name in ("read_memory", "read_files")}
     return {"batch_size": probe.recipe.batch_size, "seconds": found, "ratios": ratios}
 
 
@@ -220,12 +194,8 @@ def epochs(kind: str, rows: int, rounds: int, device: torch.device) -> dict[str,
         if rounds > 1:
             measured(ways, 1)
         found = measured(ways, rounds)
-    over = {name: _ratio(found, name, "compute")["wall"] for name in ("memory", "files")}
+    over = {name: ratio(found, name, "compute")["wall"] for name in ("memory", "files")}
     return {"rows": rows, "tokens": TOKENS, "seconds": found, "over_compute": over}
-
-
-def _ratio(found: dict[str, dict[str, float]], name: str, other: str) -> dict[str, float]:
-    return {kind: round(found[name][f"{kind}_s"] / found[other][f"{kind}_s"], 3) for kind in ("wall", "processor")}
 
 
 def main() -> None:

@@ -1,0 +1,86 @@
+"""`make benchmarks`: what is compared, and what counts as moved."""
+
+import importlib
+import json
+import sys
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
+
+
+@pytest.fixture
+def again(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> ModuleType:
+    """`benchmarks/all.py`, with results and scripts of its own."""
+    monkeypatch.syspath_prepend(BENCHMARKS)
+    own = {path.stem for path in BENCHMARKS.glob("*.py")}
+    for name in own & set(sys.modules):
+        monkeypatch.delitem(sys.modules, name)
+    module = importlib.import_module("all")
+    for name in own & set(sys.modules):
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setattr(module, "RESULTS", tmp_path)
+    monkeypatch.setattr(module, "__file__", str(tmp_path / "all.py"))
+    return module
+
+
+def test_times_and_ratios_are_compared_and_nothing_else(again: ModuleType) -> None:
+    document = {
+        "machine": {"load": [3.0], "memory_s": 5},
+        "rows": 512,
+        "rounds": 3,
+        "write": {"store": {"wall_s": 1.0, "wall_min_s": 0.5, "processor_s": 2}, "npz_over_store": {"wall": 8.0}},
+        "frame-diff": {"share": 0.9, "share_range": [0.8, 1.0], "rows_per_s": {"median": 7.0, "range": [1, 2]}},
+        "equal_s": True,
+    }
+    assert dict(again.figures(document)) == {
+        "write.store.wall_s": 1.0,
+        "write.store.processor_s": 2.0,
+        "write.npz_over_store.wall": 8.0,
+        "frame-diff.share": 0.9,
+        "frame-diff.rows_per_s.median": 7.0,
+    }
+
+
+@pytest.mark.parametrize(
+    ("before", "now", "is_moved"),
+    [(1.0, 1.5, False), (1.5, 1.0, False), (1.0, 1.51, True), (1.51, 1.0, True), (0.0, 0.1, True), (0.0, 0.0, False)],
+)
+def test_what_counts_as_moved(again: ModuleType, before: float, now: float, is_moved: bool) -> None:
+    assert bool(list(again.moved({"a_s": before}, {"a_s": now}))) == is_moved
+
+
+def test_every_saved_result_of_a_listed_script_has_something_to_compare(again: ModuleType) -> None:
+    for script in again.SCRIPTS:
+        assert (BENCHMARKS / f"{script}.py").is_file()
+        path = BENCHMARKS / "results" / f"{script}.json"
+        if path.is_file():
+            assert dict(again.figures(json.loads(path.read_text()))), script
+
+
+def script(folder: Path, document: dict[str, Any] | None) -> None:
+    """A benchmark that prints this, or fails."""
+    code = (
+        "raise SystemExit('no ffmpeg here')" if document is None else f"print('noise'); print({json.dumps(document)!r})"
+    )
+    (folder / "one.py").write_text(code)
+
+
+def test_a_script_is_run_again_and_compared(again: ModuleType, tmp_path: Path) -> None:
+    old = {"machine": {"cpu": "x", "cores": 2}, "a_s": 1.0, "gone_s": 1.0}
+    script(tmp_path, old)
+    assert list(again.compare("one", save=False)) == ["there is nothing to compare it with"]
+    (tmp_path / "one.json").write_text(json.dumps(old))
+    assert list(again.compare("one", save=False)) == ["nothing moved"]
+    script(tmp_path, {"machine": {"cpu": "x", "cores": 8}, "a_s": 9.0, "new_s": 1.0})
+    assert list(again.compare("one", save=False)) == [
+        "another machine: x x 2 -> x x 8",
+        "a_s: 1 -> 9",
+        "gone_s: no longer measured",
+        "new_s: new",
+    ]
+    script(tmp_path, None)
+    assert list(again.compare("one", save=False)) == ["did not run: no ffmpeg here"]
