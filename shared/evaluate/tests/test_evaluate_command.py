@@ -98,7 +98,10 @@ def test_a_second_call_does_nothing_and_more_episodes_are_added(bench: Bench, sc
     done = bench.here("-m", "scripted", "--episodes", "2", "--json", *REQUEST)
     assert "0 of 1 evaluations to do" in done.stderr
     assert bench.file("scripted").stat().st_mtime_ns == before
-    (board,) = json.loads(done.stdout)
+    # The last of the events: one line each.
+    last = json.loads(done.stdout.splitlines()[-1])
+    assert last["event"] == "evaluations"
+    (board,) = last["boards"]
     (entry,) = (one for one in board["policies"] if one["policy"] == "scripted")
     assert entry["tasks"][TASK]["episodes"] == 3
 

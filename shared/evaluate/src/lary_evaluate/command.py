@@ -138,7 +138,7 @@ def _run(
         return _show_plan(plan)
     out = sys.stdout if as_json else sys.stderr
     code = carry_out(plan, workspace, runtime, slots, attempts=attempts, as_json=as_json, out=out)
-    _show(workspace, request.benchmark, None, as_json=as_json)
+    _show(workspace, request.benchmark, None, as_json=as_json, event=True)
     return code
 
 
@@ -150,11 +150,20 @@ def _show_plan(plan: Any) -> int:
     return 0
 
 
-def _show(workspace: Workspace, benchmark: str | None, paired: tuple[str, str] | None, *, as_json: bool) -> None:
+def _show(
+    workspace: Workspace,
+    benchmark: str | None,
+    paired: tuple[str, str] | None,
+    *,
+    as_json: bool,
+    event: bool = False,
+) -> None:
+    """With `as_json` a document, or as the last of the events one line."""
+    from lary_results.evaluation_tables import as_json as boards_json
     from lary_results.evaluation_tables import print_evaluations
     from lary_results.evaluations import boards, read_evaluations
     from lary_schema.commands import command as typed
-    from lary_schema.printable import printable_lines
+    from lary_schema.printable import json_text, printable_lines
 
     broken: list[str] = []
     found = [
@@ -164,5 +173,8 @@ def _show(workspace: Workspace, benchmark: str | None, paired: tuple[str, str] |
         click.echo(printable_lines(f"error: {message}"), err=True)
     if not found and not as_json:
         click.echo(f"no evaluations in {workspace.results}; `{typed('evaluate', '-m', 'KEY', '-b', 'KEY')}` makes them")
+        return
+    if as_json and event:
+        click.echo(json_text({"event": "evaluations", "boards": boards_json(found)}))
         return
     print_evaluations(found, paired, json=as_json)
