@@ -2,9 +2,11 @@
 
 import json
 import os
+import subprocess
 import threading
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any, Literal
@@ -16,6 +18,7 @@ from lary_doctor import (
     CHECKS,
     datasets,
     disk,
+    driver,
     engine,
     gpu,
     images,
@@ -229,6 +232,32 @@ def test_gpus_need_the_engines_help_in_containers(
     assert gpu.run(context(runtime="docker")).status == "ok"
 
 
+@pytest.mark.parametrize(
+    ("reply", "status", "said"),
+    [
+        ("580.65.06", "ok", "needs 580"),
+        ("610.1\n610.1", "ok", "driver 610.1;"),
+        ("570.133.20", "fail", "LARY_TORCH_BACKEND=cu126"),
+        ("470.256.02", "fail", "update the driver"),
+        ("[N/A]", "skip", "no NVIDIA driver"),
+    ],
+)
+def test_the_driver_has_to_know_the_images_cuda(
+    reply: str, status: str, said: str, context: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put_smi(tmp_path, monkeypatch, reply)
+    finding = driver.run(context())
+    assert finding.status == status
+    assert said in finding.message + finding.remedy
+    assert ("cu126" in finding.remedy) == (reply == "570.133.20")
+
+
+def test_without_a_driver(context: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert driver.run(context()).status == "skip"
+    assert driver.cuda_of_images() in driver.OLDEST
+
+
 def test_shared_memory(context: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     assert shm.run(context(runtime="docker")).status == "skip"
     monkeypatch.setattr(shm, "FOLDER", tmp_path)
@@ -246,16 +275,63 @@ def test_disk_is_compared_with_what_the_stores_take(
     context: Any, workspace: Workspace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     put_csv(workspace, rows=1000)
-    checked = context(models=("frame-diff", "pixels"), sets=("clips",))
+    checked = context(models=("frame-diff", "pixels"), sets=("clips",), runtime="docker")
     needed = 2 * 1000 * (8 * 64 * 48 * 2 + 1 + 9 * 64 * 48 * 2 + 1)
     assert disk.needed_bytes(checked) == (needed, [])
     statuses = []
-    for free in (needed * 2, needed + 1, needed - 1):
+    total = needed + disk.LEAST
+    for free in (total * 2, total + 1, total - 1):
         monkeypatch.setattr("shutil.disk_usage", lambda _, free=free: type("Usage", (), {"free": free}))
         statuses.append(disk.run(checked).status)
     assert statuses == ["ok", "warn", "fail"]
     assert "--latents" in disk.run(checked).remedy
     assert disk.run(context()).status == "warn"
+
+
+def test_environments_and_demo_sets_count_where_they_are_missing(
+    context: Any, workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(disk, "_links", lambda _: True)
+    asked = {"models": ("frame-diff", "vjepa2"), "sets": ("demo_motion", "demo_arm_long")}
+    message = disk.run(context(**asked, runtime="process")).message
+    assert "1.5 GiB 3 environments" in message
+    assert "249.0 MiB demo sets (demo_arm_long, demo_motion)" in message
+    assert " environments" not in disk.run(context(**asked, runtime="docker")).message
+    # One that is there is not made again, and the others share its files.
+    source = context().catalog.image_for("frame-diff")
+    made = disk._environment(source, workspace.envs)
+    assert made is not None
+    made.mkdir(parents=True)
+    (made / disk.MARKER).touch()
+    assert "290.0 MiB 2 environments" in disk.run(context(**asked, runtime="process")).message
+    monkeypatch.setattr(disk, "_links", lambda _: False)
+    assert "2.4 GiB 2 environments" in disk.run(context(**asked, runtime="process")).message
+    monkeypatch.setattr("lary_demo.is_complete", lambda _: True)
+    assert "demo sets" not in disk.run(context(**asked, runtime="process")).message
+
+
+@pytest.mark.parametrize("names", [{}, {"models": ("frame-diff",), "sets": ("demo_motion",)}])
+def test_a_small_disk_is_a_fault(
+    names: dict[str, Any], context: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With and without names; a real one where this user may mount it."""
+    small = tmp_path / "small"
+    small.mkdir()
+    mount = ("mount", "-t", "tmpfs", "-o", "size=6m", "tmpfs", str(small))
+    mounted = os.geteuid() == 0 and subprocess.run(mount, capture_output=True, check=False).returncode == 0
+    if not mounted:
+        monkeypatch.setattr("shutil.disk_usage", lambda _: type("Usage", (), {"free": 6 << 20}))
+    try:
+        made = replace(context(**names, runtime="process"), workspace=Workspace.locate(small / "ws", env={}))
+        finding = disk.run(made)
+        assert finding.status == "fail"
+        assert f"6.0 MiB free in {small}/ws/latents" in finding.message
+        assert "choose another volume" in finding.remedy
+        split = replace(made, workspace=Workspace.locate(tmp_path / "big", latents=small / "l", env={}))
+        assert disk.run(split).message.count(" free in ") == (2 if mounted else 1)
+    finally:
+        if mounted:
+            subprocess.run(("umount", str(small)), check=True)
 
 
 def test_what_cannot_be_counted_is_named(context: Any) -> None:

@@ -9,6 +9,7 @@ from lary_orch.runtimes.plugins import plugin
 from lary_doctor import (
     datasets,
     disk,
+    driver,
     engine,
     gpu,
     images,
@@ -22,7 +23,7 @@ from lary_doctor import (
 from lary_doctor.check import Check, Context, Finding
 
 CHECKS: tuple[Check, ...] = (
-    *(python, uv, engine, images, gpu),
+    *(python, uv, engine, images, gpu, driver),
     *(disk, mounts, shm, weights, datasets, leftovers),
 )
 
