@@ -25,7 +25,7 @@ OURS = {
     "lary_demo": {"lary_schema"},
     "lary_libero": {"lary_schema", "lary_policy"},
     "lary_conformance": {"lary_schema", "lary_demo", "lary_orch"},
-    "lary_doctor": {"lary_schema", "lary_terminal", "lary_orch"},
+    "lary_doctor": {"lary_schema", "lary_terminal", "lary_demo", "lary_orch"},
     "lary_slurm": {"lary_schema", "lary_terminal", "lary_results", "lary_doctor", "lary_orch"},
     "lary_study": {"lary_schema", "lary_terminal", "lary_results", "lary_orch"},
     "lary_evaluate": {"lary_schema", "lary_terminal", "lary_results", "lary_orch"},
