@@ -33,7 +33,7 @@ has_monitoring = $(shell $(BIN)/python -c 'import sys; print("yes" if sys.versio
 coverage = $(foreach s,$(SOURCES),--cov=$(s)) --cov-report=term:skip-covered
 
 .DEFAULT_GOAL := help
-.PHONY: help bench benchmarks study test test-full lint types docs lock images release clean
+.PHONY: help bench benchmarks study demo_arm_latents test test-full lint types docs lock images release clean
 
 help:
 	@echo 'make bench      the table for three models without weights on both demo sets (smoke protocol)'
@@ -41,6 +41,7 @@ help:
 	@echo '                RUNTIME=docker WORKSPACE=dir ARGS="--gpus 0"     the same for yours'
 	@echo 'make study STUDY=lara-demo ARGS="--seeds 0"       train, extract and probe the arms of a study'
 	@echo 'make benchmarks every measurement of speed again, and what moved (tens of minutes)'
+	@echo 'make demo_arm_latents       the annotated set that the study strategies-demo trains on'
 	@echo 'make test       all tests, with coverage (those that need Docker skip where no engine is reachable)'
 	@echo 'make test-full  and the full-size networks: minutes and gigabytes'
 	@echo 'make lint       ruff, mypy --strict, published JSON Schemas, age of the lock file'
@@ -58,6 +59,10 @@ benchmarks: $(VENV)/.dev
 
 study: $(VENV)/.cli
 	$(BIN)/lary-orch study $(STUDY) $(study_options)
+
+# The annotated set of the study strategies-demo.
+demo_arm_latents: $(VENV)/.cli
+	$(BIN)/python scripts/demo_arm_latents.py $(if $(WORKSPACE),--workspace "$(WORKSPACE)") $(ARGS)
 
 test: $(VENV)/.dev
 	$(pytest) -m "not full"
