@@ -87,7 +87,8 @@ def _summary(rows: list[dict[str, Any]]) -> dict[str, Any]:
         )  # fmt: skip
     return {
         "date": datetime.now(UTC).strftime("%Y-%m-%d"), "machine": machine(), "libraries": installed(),
-        "settings_chosen_on_states": TUNED_ON, "horizon": HORIZON, "cameras": "none",
+        "settings_chosen_on_states": TUNED_ON,
+        "wanted": "15 tasks of three suites, states 0-19", "horizon": HORIZON, "cameras": "none",
         "cpu_s_per_episode": round(sum(row["cpu_s"] for row in rows) / max(1, len(rows)), 2), "tasks": table,
     }  # fmt: skip
 
