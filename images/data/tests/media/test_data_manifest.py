@@ -14,7 +14,7 @@ import pyarrow.parquet
 import pytest
 from click.testing import CliRunner, Result
 from lary_data.lerobot_files import DataRows, Frame, VideoFrames
-from lary_data.manifest import held_out
+from lary_data.manifest import SetFacts, held_out, held_out_episodes
 from lary_data.tools.manifest import command
 from lary_schema.base import ContractError, TooManyFailedError
 from lary_schema.cards import DatasetCard
@@ -217,10 +217,9 @@ def test_whole_tasks_are_held_out(tmp_path: Path, write_clip) -> None:
     assert not tasks["train"] & tasks["val"]
     assert DatasetCard.load(tmp_path / "out/arm.yaml").group == Grouping(column="task")
     assert f"train: {len(by_split['train'])} rows, 1 groups (task)" in result.stderr
-    file = tmp_path / "in/meta/episodes.jsonl"
-    file.write_text(file.read_text().replace("task 0", " "))
-    refused = make(tmp_path / "in", tmp_path / "other", "--group", "task")
-    assert "--group task: episodes 0, 2 have no task" in str(refused.exception)
+    facts = SetFacts(key="k", title="k", license="x", val=0.25, seed=1, group="task")
+    with pytest.raises(ContractError, match="--group task: episodes 0, 2 have no task"):
+        held_out_episodes({0: "", 1: "pull", 2: " "}, facts)
 
 
 @pytest.mark.parametrize(("lost", "said"), [((1,), "1 episodes have no task"), (range(len(LENGTHS)), "")])
@@ -345,7 +344,6 @@ def test_what_is_there_is_not_made_again(tmp_path: Path, write_clip, monkeypatch
     for name in gone:
         (out / name).unlink()
     (out / "images/ep_000000/frame_000000.png.0123.partial").write_text("of a killed run")
-    from lary_data import lerobot_pairs
 
     tasks: list[Any] = []
     real = lerobot_pairs.run_tasks
