@@ -344,6 +344,7 @@ def test_what_is_there_is_not_made_again(tmp_path: Path, write_clip, monkeypatch
     for name in gone:
         (out / name).unlink()
     (out / "images/ep_000000/frame_000000.png.0123.partial").write_text("of a killed run")
+    from lary_data import lerobot_pairs
 
     tasks: list[Any] = []
     real = lerobot_pairs.run_tasks
