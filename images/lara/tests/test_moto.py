@@ -14,12 +14,9 @@ from lary_lara.facts import MotoConfig
 from lary_lara.moto import MotoTrainee
 from lary_lara.network import Tokenizer, make_tokenizer
 from lary_lara.pictures import GAP, SIDE
-from lary_parts.encoders import MaeEncoder, make_encoder
+from lary_parts.encoders import make_encoder
 from lary_parts.layers import Stack
-from lary_parts.quantiser import UNUSED_STEPS, VectorQuantiser, quantiser_loss
-from lary_parts.settings import PIXELS, Quantiser
 from lary_schema.base import ContractError, WeightsError
-from lary_schema.cards import ModelCard
 from lary_schema.training import Recipe, TrainedCard
 from lary_trainer.chance import stream
 from lary_trainer.trainee import Batch, Facts
@@ -96,6 +93,10 @@ def saved(made: MotoTrainee, network: Tokenizer, folder: Path) -> Path:
     (folder / "config.json").write_text(json.dumps(config))
     (folder / "card.json").write_text(TrainedCard(image="lara", card=made.card(made.recipe)).to_json())
     return folder
+
+
+def vectors(*shape: int, seed: int = 0) -> torch.Tensor:
+    return torch.from_numpy(np.random.default_rng(seed).standard_normal(shape).astype(np.float32))
 
 
 # --- names and shapes -------------------------------------------------------------------------
@@ -314,84 +315,18 @@ def test_rows_do_not_depend_on_each_other() -> None:
             torch.testing.assert_close(whole[name][row : row + 1], value)
 
 
-# --- the quantiser ----------------------------------------------------------------------------
-
-
-def vectors(*shape: int, seed: int = 0) -> torch.Tensor:
-    return torch.from_numpy(np.random.default_rng(seed).standard_normal(shape).astype(np.float32))
-
-
-@pytest.mark.parametrize("order", ["legacy", "standard"])
-def test_the_order_says_where_the_factor_stands(order: str) -> None:
-    embeddings, codes = vectors(4, 3, 2).requires_grad_(), vectors(4, 3, 2, seed=1).requires_grad_()
-    quantiser_loss(Quantiser(order=order), embeddings, codes).backward()  # type: ignore[arg-type]
-    towards = 2 * (embeddings - codes).detach() / embeddings.numel()
-    factor = {"legacy": (1.0, 0.25), "standard": (0.25, 1.0)}[order]
-    torch.testing.assert_close(embeddings.grad, factor[0] * towards)
-    torch.testing.assert_close(codes.grad, -factor[1] * towards)
-
-
-def test_codes_are_the_nearest() -> None:
-    quantiser = VectorQuantiser(7, 3, Quantiser())
-    embeddings = vectors(5, 4, 3)
-    found = quantiser(embeddings)
-    table = quantiser.embedding.weight
-    expected = (embeddings[:, :, None] - table).square().sum(-1).argmin(-1)
-    assert torch.equal(found.indices, expected)
-    assert torch.equal(found.codes, table[expected])
-
-
-def started(codes: int = 6) -> VectorQuantiser:
-    quantiser = VectorQuantiser(codes, 2, Quantiser.model_validate(EMA))
-    for step in range(5):
-        assert not quantiser.quantises
-        quantiser.update(vectors(4, 3, 2), torch.zeros(4, 3, dtype=torch.int64), step, stream(0, "t", step))
-    return quantiser
-
-
-def test_codes_start_from_the_data_of_the_last_continuous_step() -> None:
-    quantiser = started()
-    assert quantiser.quantises
-    rows = {tuple(row) for row in vectors(4, 3, 2).flatten(0, 1).tolist()}
-    codes = [tuple(row) for row in quantiser.embedding.weight.tolist()]
-    assert set(codes) <= rows
-    assert len(set(codes)) == 6
-
-
-def test_running_means_reach_the_mean_of_what_is_assigned() -> None:
-    quantiser = started(2)
-    points = torch.tensor([[[-1.0, 0.0], [-3.0, 0.0], [5.0, 1.0]]])
-    for step in range(5, 900):
-        quantiser.update(points, torch.tensor([[0, 0, 1]]), step, stream(0, "t", step))
-    torch.testing.assert_close(quantiser.embedding.weight, torch.tensor([[-2.0, 0.0], [5.0, 1.0]]), atol=1e-3, rtol=0)
-
-
-def test_a_code_unused_for_fifty_steps_starts_again_from_the_batch() -> None:
-    quantiser = started()
-    used, points = torch.zeros(4, 3, dtype=torch.int64), vectors(4, 3, 2, seed=3)
-    before = quantiser.embedding.weight[1:].clone()
-    for step in range(5, 5 + UNUSED_STEPS - 1):
-        quantiser.update(points, used, step, stream(0, "t", step))
-    torch.testing.assert_close(quantiser.embedding.weight[1:], before, rtol=1e-4, atol=1e-4)
-    quantiser.update(points, used, 5 + UNUSED_STEPS, stream(0, "t", 0))
-    rows = {tuple(row) for row in points.flatten(0, 1).tolist()}
-    assert {tuple(row) for row in quantiser.embedding.weight[1:].tolist()} <= rows
-    assert quantiser.unused_steps[1:].tolist() == [0] * 5
-
-
-def test_data_need_a_batch() -> None:
-    with pytest.raises(ContractError, match="continuous_steps must be 1 or more"):
-        MotoTrainee.card(recipe(quantiser={"kind": "ema", "start": "data"}))
-
-
 # --- training and measures --------------------------------------------------------------------
+
+
+def make_trained() -> tuple[MotoTrainee, Tokenizer, list[dict[str, float]]]:
+    made = trainee(quantiser=EMA, target_input="difference", residual=True)
+    network = built(made)
+    return made, network, train(made, network, 60)
 
 
 @pytest.fixture(scope="module")
 def trained() -> tuple[MotoTrainee, Tokenizer, list[dict[str, float]]]:
-    made = trainee(quantiser=EMA, target_input="difference", residual=True)
-    network = built(made)
-    return made, network, train(made, network, 60)
+    return make_trained()
 
 
 def test_it_learns(trained: tuple[MotoTrainee, Tokenizer, list[dict[str, float]]]) -> None:
@@ -512,138 +447,3 @@ def test_lpips_without_weights_is_refused() -> None:
 def test_an_encoder_without_weights_is_refused(encoder: str, size: int, patch: int) -> None:
     with pytest.raises(WeightsError, match=f"encoder {encoder} needs its weights"):
         trainee(encoder=encoder, size=size, patch=patch).build({}, CPU)
-
-
-# --- checkpoints and read-out -----------------------------------------------------------------
-
-
-@pytest.fixture(scope="module")
-def folder(
-    trained: tuple[MotoTrainee, Tokenizer, list[dict[str, float]]], tmp_path_factory: pytest.TempPathFactory
-) -> Path:
-    return saved(trained[0], trained[1], tmp_path_factory.mktemp("trained") / "checkpoint")
-
-
-def model(folder: Path, variant: str = "embed", card: ModelCard | None = None) -> Moto:
-    card = card or TrainedCard.read(folder / "card.json").card
-    made = Moto(card, "image", variant)
-    made.load({"checkpoint": folder}, CPU, torch.float32, 0)
-    return made
-
-
-def read(made: Moto, rows: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
-    with torch.inference_mode():
-        found = made.encode(pairs(rows), rows)
-    assert found.indices is not None
-    assert found.tokens.shape[1:] == made.spec.tokens
-    assert found.indices.shape[1:] == made.spec.indices
-    return found.tokens, found.indices
-
-
-def test_what_extraction_reads_is_what_was_trained(
-    trained: tuple[MotoTrainee, Tokenizer, list[dict[str, float]]], folder: Path
-) -> None:
-    outputs = trained[0].forward(trained[1], batch(rows=np.arange(9)))
-    tokens, indices = read(model(folder), np.arange(9))
-    torch.testing.assert_close(tokens[:, 0], outputs["embeddings"])
-    assert torch.equal(indices[:, 0], outputs["indices"])
-    codes, _ = read(model(folder, "codebook"), np.arange(9))
-    torch.testing.assert_close(codes[:, 0], outputs["codes"])
-    hot, _ = read(model(folder, "onehot"), np.arange(9))
-    assert torch.equal(hot.argmax(-1), indices)
-    assert torch.equal(hot.sum(-1), torch.ones(9, 1, 3))
-
-
-def test_a_training_goes_on_from_a_checkpoint(
-    trained: tuple[MotoTrainee, Tokenizer, list[dict[str, float]]], folder: Path
-) -> None:
-    made, network, _ = trained
-    goes_on = built(MotoTrainee(made.recipe, made.facts, 7), {"start": folder})
-    assert all(torch.equal(t, network.state_dict()[n]) for n, t in goes_on.state_dict().items())
-    assert goes_on.vector_quantizer.quantises
-    assert [n for n, p in goes_on.named_parameters() if not p.requires_grad] == ["vector_quantizer.embedding.weight"]
-
-
-@pytest.mark.parametrize("quantiser", [EMA | {"continuous_steps": 9}, EMA | {"restart": False}], ids=["more", "none"])
-def test_how_the_codebook_is_trained_may_differ(folder: Path, quantiser: dict[str, Any]) -> None:
-    made = trainee(quantiser=quantiser, target_input="difference", residual=True)
-    assert built(made, {"start": folder}).vector_quantizer.quantises
-
-
-@pytest.mark.parametrize(
-    ("config", "named"),
-    [
-        ({"width": 32}, "width 16, here 32"),
-        ({"codes": 13}, "codes 12, here 13"),
-        ({"pixel_convention": "unit"}, "pixel_convention imagenet, here unit"),
-        ({"target_input": "frame"}, "target_input difference, here frame"),
-        ({"quantiser": {}}, "quantiser.kind ema, here gradient"),
-        ({"size": 24}, "size 16, here 24"),
-    ],
-)
-def test_a_start_of_another_kind_is_refused_by_name(folder: Path, config: dict[str, Any], named: str) -> None:
-    made = trainee(**{"quantiser": EMA, "target_input": "difference", "residual": True} | config)
-    with pytest.raises(WeightsError, match=named):
-        made.build({"start": folder}, CPU)
-
-
-def test_the_pixel_convention_of_config_and_card_must_agree(folder: Path) -> None:
-    card = TrainedCard.read(folder / "card.json").card
-    with pytest.raises(WeightsError, match="pixel_convention imagenet"):
-        model(folder, card=card.model_copy(update={"preprocessing": "area-16-unit"}))
-
-
-def test_pixels_that_contradict_the_convention_are_refused(folder: Path, tmp_path: Path) -> None:
-    document = json.loads((folder / "config.json").read_text())
-    document["pixels"]["mean"] = [0.5, 0.5, 0.5]
-    (tmp_path / "config.json").write_text(json.dumps(document))
-    with pytest.raises(WeightsError, match="not those of pixel_convention imagenet"):
-        checkpoint.read_checkpoint_config(tmp_path)
-
-
-def test_another_convention_is_another_card_and_another_latent(folder: Path) -> None:
-    cards = [MotoTrainee.card(recipe(pixel_convention=c)) for c in ("imagenet", "unit")]
-    assert cards[0].preprocessing != cards[1].preprocessing
-    networks = [built(trainee(pixel_convention=c)) for c in ("imagenet", "unit")]
-    frames = [n.pixels(pairs(np.arange(4))) for n in networks]
-    assert frames[1].min() >= 0
-    assert frames[1].max() <= 1
-    mean, std = (frames[0].new_tensor(v)[:, None, None] for v in PIXELS["imagenet"].values())
-    torch.testing.assert_close(frames[0] * std + mean, frames[1])
-
-
-def test_the_card_lies_beside_the_weights(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("LARY_MOUNT_WEIGHTS", str(folder.parent))
-    family = ModelCard.model_validate(
-        {**MotoTrainee.card(recipe()).model_dump(), "pattern": "moto-.*", "example": "moto-x", "key": "moto"}
-    )
-    found = Moto.resolve(family, "moto-tiny-0123456789ab")
-    assert found.key == "moto-tiny-0123456789ab"
-    assert found.spec("image", "onehot").tokens == (1, 3, 12)
-    assert found.pattern is None
-    with pytest.raises(ContractError, match="is the card of moto-tiny, asked for is moto-other-0123456789ab"):
-        Moto.resolve(family, "moto-other-0123456789ab")
-
-
-def test_mae_gives_the_image_in_order_and_the_same_twice() -> None:
-    import transformers
-
-    torch.manual_seed(0)
-    config = transformers.ViTMAEConfig(
-        hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=32, mask_ratio=0.0
-    )
-    backbone = transformers.ViTMAEModel(config).eval()
-    encoder = MaeEncoder(backbone)
-    image = vectors(1, 3, 224, 224)
-    with torch.inference_mode():
-        found = encoder(image)
-        assert torch.equal(found, encoder(image))
-        assert not torch.equal(*(backbone(pixel_values=image).last_hidden_state for _ in range(2)))
-        embedded = backbone.embeddings.patch_embeddings(image)
-    assert found.shape == (1, 197, 16)
-    # Of one layer, a patch's token is still nearest to its own embedding.
-    ordered = backbone.embeddings.position_embeddings[:, 1:] + embedded
-    with torch.inference_mode():
-        noise = torch.arange(196.0)[None]
-        kept = backbone.embeddings(image, noise=noise)[0][:, 1:]
-    assert torch.equal(kept, ordered)
