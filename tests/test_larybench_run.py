@@ -162,7 +162,7 @@ def test_robocoin_asks_for_statistics_then_for_leave(bench: dict[str, str]) -> N
     without = run(bench, "robocoin")
     assert without.returncode == 2
     assert "robocoin_stats.json: missing" in without.stderr
-    assert "lary-orch data stats -d robocoin" in without.stderr
+    assert "data stats -d robocoin`" in without.stderr
     made = lary(bench, "data", "--env", "current", "stats", "-d", "robocoin")
     assert made.returncode == 0, made.stderr
     refused = run(bench, "robocoin")

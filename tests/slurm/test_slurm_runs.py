@@ -68,7 +68,7 @@ def test_an_array_cut_in_two_a_kill_and_the_same_bytes(bench: Any, cluster: Any,
     assert [line for line in planned.splitlines() if "--array" in line] == [
         *("#SBATCH --array=0-7", "#SBATCH --array=0-1", "#SBATCH --array=0-7"),
     ]
-    assert "--dependency=afterok:<1>:<2>:<3> --kill-on-invalid-dep=yes" in planned
+    assert "'--dependency=afterok:<1>:<2>:<3>' --kill-on-invalid-dep=yes" in planned
     assert not cluster.queue()
 
     run = bench.start(*command, "--json")
