@@ -81,10 +81,18 @@ def carry_out(
         opening = Opening(paths, attempts, slots, partial(_written, plan, workspace), notify, one_by_one)
         observing_jobs = partial(watching, out=out, as_json=as_json)
         outcomes, interrupted = drive(runtime.open(opening), plan.run, observing_jobs, notify, detach=detach)
-    report_failures(document, plan.problems, outcomes, sys.stderr)
+    report_failures(_unread(plan, document), plan.problems, outcomes, sys.stderr)
     if interrupted is not None:
         notify("stopped; the same command goes on from here")
     return run_code(plan.problems, outcomes, interrupted)
+
+
+def _unread(plan: Plan, document: PlanFile) -> PlanFile:
+    """Without the stores that planning found whole: whoever has hundreds of them does not wait for a second look."""
+    pairs = zip(document.stores, plan.stores, strict=True)
+    return document.model_copy(
+        update={"stores": tuple(entry for entry, store in pairs if store.missing or store.failed)}
+    )
 
 
 def _written(plan: Plan, workspace: Workspace) -> list[Job]:

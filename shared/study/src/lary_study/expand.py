@@ -30,6 +30,7 @@ class Expansion:
     trainings: Trainings
     folders: Sequence[Path]
     _recipes: dict[str, Recipe] = field(default_factory=dict)
+    _planned: dict[tuple[str, str, int], Training] = field(default_factory=dict)
 
     def arms(self, seeds: Sequence[int], names: Sequence[str] = ()) -> list[Expanded]:
         """Of all arms and trained baselines, or of those that are named (with every baseline), for these seeds."""
@@ -47,6 +48,13 @@ class Expansion:
             yield Expanded(name, seed, self._training(stage, arm.changes, seed), arm.probe)
 
     def _training(self, stage: str, changes: Changes, seed: int) -> Training:
+        """Each is planned once: several arms begin from it, and the record names it again."""
+        key = (stage, repr(changes), seed)
+        if key not in self._planned:
+            self._planned[key] = self._plan(stage, changes, seed)
+        return self._planned[key]
+
+    def _plan(self, stage: str, changes: Changes, seed: int) -> Training:
         wanted = self.card.stages[stage]
         start = None if wanted.init is None else self._training(wanted.init, {}, seed)
         recipe = changed(self._recipe(wanted.recipe), wanted.changes, f"study {self.card.key}: stage {stage}")
