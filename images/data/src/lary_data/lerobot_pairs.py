@@ -7,8 +7,7 @@ from os.path import normpath
 from pathlib import Path
 from typing import NamedTuple
 
-from lary_schema.atomic import PARTIAL_SUFFIX, publish_text
-from lary_schema.base import ContractError, canonical_json
+from lary_schema.base import ContractError
 from lary_schema.cards import Actions, DatasetCard, Normalisation, PairColumns
 
 from lary_data.lerobot import Episode, LeRobot
@@ -40,7 +39,7 @@ from lary_data.manifest import (
 from lary_data.owned_cards import write_card
 from lary_data.pool import run_tasks
 from lary_data.progress import notify, progress
-from lary_data.resuming import ResultLog, file_identity, result_key
+from lary_data.resuming import ResultLog, claim_folder, file_identity, result_key
 
 HEADER = ("dataset", "robot_type", "episode_id", "task", "src_img", "tgt_img", "action")
 SETTINGS, LOG = "manifest.json", "manifest.answers"
@@ -140,13 +139,7 @@ def _claim(out: Path, dataset: LeRobot, pairs: Pairs) -> None:
     }  # fmt: skip
     if out.resolve() == dataset.root.resolve():
         raise ContractError(f"{out}: is the LeRobot dataset itself; choose another --out")
-    path, text = out / SETTINGS, canonical_json(made_from).decode() + "\n"
-    if path.is_file() and path.read_text(encoding="utf-8") != text:
-        raise ContractError(f"{path}: the folder holds files made from other data or settings; choose another --out")
-    publish_text(path, text)
-    for folder in ("images", "actions"):
-        for left_behind in (out / folder).rglob(f"*{PARTIAL_SUFFIX}"):
-            left_behind.unlink(missing_ok=True)
+    claim_folder(out / SETTINGS, made_from, ("images", "actions"))
 
 
 def _write_files(

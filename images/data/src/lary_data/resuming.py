@@ -3,18 +3,35 @@
 import json
 import os
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
-from lary_schema.base import ContractError, fingerprint
+from lary_schema.atomic import PARTIAL_SUFFIX, publish_text
+from lary_schema.base import ContractError, canonical_json, fingerprint
 from lary_schema.locks import FileLocks
 
 from lary_data.pool import Done, run_tasks
 
 Task = TypeVar("Task")
 Result = TypeVar("Result")
+
+
+def claim_folder(settings: Path, made_from: Mapping[str, Any], below: Iterable[str]) -> None:
+    """Make the folder of `settings`, a file that says what is made from what, or go on in it; drafts lie `below`.
+
+    Raises ContractError where it says otherwise.
+    """
+    text = canonical_json(made_from).decode() + "\n"
+    if settings.is_file() and settings.read_text(encoding="utf-8") != text:
+        raise ContractError(
+            f"{settings}: the folder holds files made from other data or settings; choose another --out"
+        )
+    publish_text(settings, text)
+    for folder in below:
+        for left_behind in (settings.parent / folder).rglob(f"*{PARTIAL_SUFFIX}"):
+            left_behind.unlink(missing_ok=True)
 
 
 def file_identity(path: Path) -> list[Any] | None:

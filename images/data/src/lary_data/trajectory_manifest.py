@@ -4,8 +4,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from lary_schema.atomic import PARTIAL_SUFFIX, publish_text
-from lary_schema.base import ContractError, canonical_json
+from lary_schema.base import ContractError
 from lary_schema.cards import Actions, DatasetCard, Normalisation, PairColumns
 
 from lary_data.lerobot_pairs import HEADER, LOG, SETTINGS
@@ -22,7 +21,7 @@ from lary_data.manifest import (
 )
 from lary_data.owned_cards import write_card
 from lary_data.progress import notify, progress
-from lary_data.resuming import ResultLog, result_key, run_resumed
+from lary_data.resuming import ResultLog, claim_folder, result_key, run_resumed
 from lary_data.trajectories import (
     Cut,
     Source,
@@ -99,13 +98,7 @@ def _claim(out: Path, source: Source, cutting: Cutting) -> None:
         "format": source.format, "dataset": str(root), "camera": source.camera, "action": source.action,
         "stride": cutting.stride,
     }  # fmt: skip
-    path, text = out / SETTINGS, canonical_json(made_from).decode() + "\n"
-    if path.is_file() and path.read_text(encoding="utf-8") != text:
-        raise ContractError(f"{path}: the folder holds files made from other data or settings; choose another --out")
-    publish_text(path, text)
-    for folder in ("images", "actions"):
-        for left_behind in (out / folder).rglob(f"*{PARTIAL_SUFFIX}"):
-            left_behind.unlink(missing_ok=True)
+    claim_folder(out / SETTINGS, made_from, ("images", "actions"))
 
 
 def _cut_all(out: Path, source: Source, key: str, cutting: Cutting, log: ResultLog) -> dict[str, tuple[int, str]]:

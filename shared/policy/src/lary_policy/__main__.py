@@ -1,13 +1,12 @@
 """The commands of an image with policies or simulators: `python -m lary_policy describe | act | evaluate`."""
 
 import argparse
-import os
-import sys
 from pathlib import Path
+from typing import TextIO
 
-from lary_schema.command import run_command, run_job
+from lary_schema.command import run_job, run_reply
 from lary_schema.evaluation import ActJob, EvaluateJob
-from lary_schema.events import Emit, _Event, to_line
+from lary_schema.events import Emit
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -44,19 +43,12 @@ def _evaluate(job: EvaluateJob, emit: Emit) -> None:
 
 
 def _describe(key: str | None) -> int:
-    sys.stdout.flush()
-    with os.fdopen(os.dup(1), "w", encoding="utf-8") as out:
-        os.dup2(2, 1)
+    def body(out: TextIO) -> None:
+        from lary_policy.registry import describe
 
-        def emit(event: _Event) -> None:
-            out.write(to_line(event))
+        out.write(describe(key).to_json())
 
-        def body() -> None:
-            from lary_policy.registry import describe
-
-            out.write(describe(key).to_json())
-
-        return run_command(body, emit)
+    return run_reply(body)
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@ import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple, TextIO, TypeVar
 
 from lary_schema.base import ContractError, ExitCode, read_json
 from lary_schema.evaluation import ActJob, EvaluateJob
@@ -60,6 +60,18 @@ def run_command(function: Callable[[], None], emit: Emit, job: str = "") -> int:
     emit(Failed(job=job, code=code, message=message))
     sys.stderr.write(f"{message}\n")
     return code
+
+
+def run_reply(body: Callable[[TextIO], None]) -> int:
+    """Run a command whose stdout is its reply, which `body` writes; what libraries print goes to stderr."""
+    sys.stdout.flush()
+    with os.fdopen(os.dup(1), "w", encoding="utf-8") as out:
+        os.dup2(2, 1)
+
+        def emit(event: _Event) -> None:
+            out.write(to_line(event))
+
+        return run_command(lambda: body(out), emit)
 
 
 def run_job(path: Path, kind: type[AnyJob], function: Callable[[AnyJob, Emit], None]) -> int:

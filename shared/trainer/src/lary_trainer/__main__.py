@@ -4,13 +4,13 @@
 """
 
 import argparse
-import os
 import sys
 from pathlib import Path
+from typing import TextIO
 
 from lary_policy import __main__ as policies
-from lary_schema.command import run_command, run_job
-from lary_schema.events import Emit, _Event, to_line
+from lary_schema.command import run_job, run_reply
+from lary_schema.events import Emit
 from lary_schema.launch import end_with_launcher, is_joined, launch
 from lary_schema.mounts import Mounts
 from lary_schema.training import TrainJob
@@ -81,19 +81,12 @@ def _unsaid(warning: str) -> None:
 
 
 def _describe(recipe: Path) -> int:
-    sys.stdout.flush()
-    with os.fdopen(os.dup(1), "w", encoding="utf-8") as out:
-        os.dup2(2, 1)
+    def body(out: TextIO) -> None:
+        from lary_trainer.registry import describe_recipe
 
-        def emit(event: _Event) -> None:
-            out.write(to_line(event))
+        out.write(describe_recipe(recipe).to_json())
 
-        def body() -> None:
-            from lary_trainer.registry import describe_recipe
-
-            out.write(describe_recipe(recipe).to_json())
-
-        return run_command(body, emit)
+    return run_reply(body)
 
 
 if __name__ == "__main__":

@@ -5,13 +5,11 @@
 
 import argparse
 import os
-import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import TextIO
 
-from lary_schema.command import run_command, run_jobs
-from lary_schema.events import Emit, _Event, to_line
+from lary_schema.command import run_jobs, run_reply
+from lary_schema.events import Emit
 from lary_schema.jobs import ExtractJob
 
 WEIGHTS_VARIABLE = "LARY_MOUNT_WEIGHTS"
@@ -45,12 +43,12 @@ def main(arguments: list[str] | None = None) -> int:
     if options.verb == "extract":
         return _extract(options.job)
     if options.verb == "selftest":
-        return _reply(lambda out: _selftest(options.model, options.device, out))
+        return run_reply(lambda out: _selftest(options.model, options.device, out))
     if options.verb == "convert":
-        return _reply(lambda out: _convert(options, out))
+        return run_reply(lambda out: _convert(options, out))
     if options.weights is not None:
         os.environ[WEIGHTS_VARIABLE] = options.weights
-    return _reply(lambda out: _describe(options.model, out))
+    return run_reply(lambda out: _describe(options.model, out))
 
 
 def _extract(path: Path) -> int:
@@ -83,18 +81,6 @@ def _convert(options: argparse.Namespace, out: TextIO) -> None:
 
     trusted = options.i_trust_this_file
     out.write(convert(options.source, options.target, options.entry, trusted=trusted).to_json())
-
-
-def _reply(body: Callable[[TextIO], None]) -> int:
-    """Run a command whose stdout is its reply: what libraries print goes to stderr."""
-    sys.stdout.flush()
-    with os.fdopen(os.dup(1), "w", encoding="utf-8") as out:
-        os.dup2(2, 1)
-
-        def emit(event: _Event) -> None:
-            out.write(to_line(event))
-
-        return run_command(lambda: body(out), emit)
 
 
 if __name__ == "__main__":
