@@ -5,7 +5,8 @@ from typing import Any
 import click
 import pytest
 from click.testing import CliRunner
-from lary_schema.lazy_group import LazyGroup, import_command
+from lary_schema.base import ContractError, ExitCode, WeightsError
+from lary_schema.lazy_group import LazyGroup, import_command, run_group
 
 LINES = {"second-one": "Say two.", "first": "Say one."}
 
@@ -57,3 +58,24 @@ def test_a_command_is_the_module_of_its_name(monkeypatch: pytest.MonkeyPatch, tm
     (folder / "two_words.py").write_text("import click\ncommand = click.Command('found')\n")
     monkeypatch.syspath_prepend(tmp_path)
     assert import_command("lazy_tools", "two-words").name == "found"
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "message"),
+    [
+        (ContractError("rows.csv: row 3"), ExitCode.BAD_JOB, "error: rows.csv: row 3\n"),
+        (WeightsError("no weights"), ExitCode.WEIGHTS, "error: no weights\n"),
+        (OSError(28, "disk is full", "out/a.csv"), ExitCode.BAD_JOB, "error: out/a.csv: disk is full\n"),
+    ],
+)  # fmt: skip
+def test_what_goes_wrong_is_one_line_and_an_exit_code(
+    error: Exception, code: int, message: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    @click.command()
+    def cli() -> None:
+        raise error
+
+    monkeypatch.setattr("sys.argv", ["tool"])
+    with pytest.raises(SystemExit) as ended:
+        run_group(cli, "tool")
+    assert (ended.value.code, capsys.readouterr().err) == (code, message)

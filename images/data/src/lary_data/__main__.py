@@ -1,12 +1,8 @@
 """`python -m lary_data TOOL ...`: the tools' command line. `describe` prints the image card as JSON."""
 
-import sys
-
 import click
 from lary_schema import commands
-from lary_schema.base import ContractError, ExitCode
-from lary_schema.lazy_group import LazyGroup, import_command
-from lary_schema.terminal import safe_output
+from lary_schema.lazy_group import LazyGroup, import_command, run_group
 
 TOOLS: dict[str, str] = {
     "describe": "Print the image card as JSON.",
@@ -41,16 +37,8 @@ def cli() -> None:
 
 
 def main() -> None:
-    """A ContractError is one readable message and its exit code, not a traceback; so is a disk that refuses."""
-    safe_output()
-    try:
-        cli(prog_name=f"{commands.program()} data")
-    except ContractError as error:
-        click.echo(f"error: {error}", err=True)
-        sys.exit(error.exit_code)
-    except OSError as error:
-        click.echo(f"error: {error.filename or 'a file'}: {error.strerror or error}", err=True)
-        sys.exit(ExitCode.BAD_JOB)
+    """Run the command that was asked for, and exit."""
+    run_group(cli, f"{commands.program()} data")
 
 
 if __name__ == "__main__":

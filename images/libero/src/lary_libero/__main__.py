@@ -1,11 +1,7 @@
 """`python -m lary_libero describe | tasks | selftest | generate ...`: the simulator's command line."""
 
-import sys
-
 import click
-from lary_schema.base import ContractError, ExitCode
-from lary_schema.lazy_group import LazyGroup, import_command
-from lary_schema.terminal import safe_output
+from lary_schema.lazy_group import LazyGroup, import_command, run_group
 
 COMMANDS: dict[str, str] = {
     "describe": "Print the image card as JSON.",
@@ -28,16 +24,8 @@ def cli() -> None:
 
 
 def main() -> None:
-    """A ContractError is one readable message and its exit code, not a traceback; so is a disk that refuses."""
-    safe_output()
-    try:
-        cli(prog_name="lary_libero")
-    except ContractError as error:
-        click.echo(f"error: {error}", err=True)
-        sys.exit(error.exit_code)
-    except OSError as error:
-        click.echo(f"error: {error.filename or 'a file'}: {error.strerror or error}", err=True)
-        sys.exit(ExitCode.BAD_JOB)
+    """Run the command that was asked for, and exit."""
+    run_group(cli, "lary_libero")
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ The only module here that needs click: a package with a command line brings it.
 
 import difflib
 import importlib
+import sys
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -59,3 +60,19 @@ def import_command(package: str, name: str) -> click.Command:
     command = importlib.import_module(f"{package}.{name.replace('-', '_')}").command
     assert isinstance(command, click.Command)
     return command
+
+
+def run_group(group: click.Command, program: str) -> None:
+    """An image's command line. A ContractError is one readable message and its exit code; so is a disk that refuses."""
+    from lary_schema.base import ContractError, ExitCode
+    from lary_schema.terminal import safe_output
+
+    safe_output()
+    try:
+        group(prog_name=program)
+    except ContractError as error:
+        click.echo(f"error: {error}", err=True)
+        sys.exit(error.exit_code)
+    except OSError as error:
+        click.echo(f"error: {error.filename or 'a file'}: {error.strerror or error}", err=True)
+        sys.exit(ExitCode.BAD_JOB)
