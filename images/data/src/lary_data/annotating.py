@@ -55,7 +55,7 @@ class Annotation:
         """Of all splits. Raises ContractError for an episode that stands in two of them."""
         found: dict[str, Labels] = {}
         for split, labels in self.labels.items():
-            for episode in labels.places:
+            for episode in labels.by_episode:
                 if episode in found:
                     raise ContractError(f"split {split}: episode {episode} stands in another split too")
                 found[episode] = labels
@@ -125,7 +125,7 @@ def write_npz(annotation: Annotation, tick: Tick) -> Counts:
     counts = Counts()
     annotation.claim(into="npz")
     for split, labels in annotation.labels.items():
-        for episode in labels.places:
+        for episode in labels.by_episode:
             target = annotation.out / split / f"{episode}.npz"
             if not target.resolve().is_relative_to(annotation.out.resolve()):
                 raise ContractError(f"episode {episode!r}: names a file outside of {annotation.out}")

@@ -118,7 +118,7 @@ def _labelled(
     rows, labels = len(numbers), annotation.any
     found: Arrays = {column.name: np.zeros((rows, *column.shape), column.dtype) for column in labels.columns}
     found[labels.flag] = np.zeros(rows, bool)
-    for number, at in _places(numbers).items():
+    for number, at in _rows_of(numbers).items():
         if sorted(frames[at].tolist()) != list(range(len(at))):
             raise ContractError(f"{source}: episode {number}: its frame_index are not 0 to {len(at) - 1}, each once")
         name, own = by_number.get(number, (str(number), labels))
@@ -128,7 +128,7 @@ def _labelled(
     return found | {name: np.full(rows, value) for name, value in labels.constants.items()}
 
 
-def _places(numbers: np.ndarray[Any, np.dtype[np.int64]]) -> dict[int, np.ndarray[Any, np.dtype[np.int64]]]:
+def _rows_of(numbers: np.ndarray[Any, np.dtype[np.int64]]) -> dict[int, np.ndarray[Any, np.dtype[np.int64]]]:
     by_number: dict[int, list[int]] = defaultdict(list)
     for at, number in enumerate(numbers.tolist()):
         by_number[number].append(at)

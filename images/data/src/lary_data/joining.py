@@ -16,7 +16,7 @@ from lary_schema.metadata import Row, RowError, read_rows
 from lary_schema.store.reader import LatentReader
 from numpy.typing import NDArray
 
-from lary_data.labels import Arrays, Column, Labels, Place, late_row
+from lary_data.labels import Arrays, Column, Labels, StepRow, late_row
 
 IDX, Z, VALID, DT, MODEL = "latent_idx", "latent_z", "latent_valid", "latent_dt", "latent_model"
 STEP = r"(\d+)\D*$"
@@ -58,7 +58,7 @@ class LatentLabels(Labels):
         }  # fmt: skip
 
     def length(self, episode: str) -> int:
-        return max((place.step for place in self.places[episode]), default=-self.dt - 1) + self.dt + 1
+        return max((one.step for one in self.by_episode[episode]), default=-self.dt - 1) + self.dt + 1
 
     def read(self, rows: NDArray[np.int64]) -> Arrays:
         return {IDX: self.store.indices(rows)[:, 0], Z: self.store.tokens(rows)[:, 0].astype(np.float32)}
@@ -135,15 +135,15 @@ def begins(files: DatasetFiles, csv: Path, step: str | None) -> Iterator[Begin]:
         yield Begin(row.index, episode, first, distance)
 
 
-def in_episodes(csv: Path, rows: list[Begin]) -> Mapping[str, tuple[Place, ...]]:
+def in_episodes(csv: Path, rows: list[Begin]) -> Mapping[str, tuple[StepRow, ...]]:
     """By episode, in the order of steps. Raises ContractError where two rows claim one step."""
-    places: dict[str, list[Place]] = defaultdict(list)
+    found: dict[str, list[StepRow]] = defaultdict(list)
     for row in rows:
-        places[row.episode].append(Place(row.row, row.step))
-    for episode, inside in places.items():
-        if len({place.step for place in inside}) != len(inside):
+        found[row.episode].append(StepRow(row.row, row.step))
+    for episode, inside in found.items():
+        if len({one.step for one in inside}) != len(inside):
             raise ContractError(f"{csv}: episode {episode}: two rows begin at one step")
-    return {name: tuple(sorted(inside, key=lambda place: place.step)) for name, inside in places.items()}
+    return {name: tuple(sorted(inside, key=lambda one: one.step)) for name, inside in found.items()}
 
 
 def _number(csv: Path, row: Row, column: str, pattern: str) -> int:

@@ -15,8 +15,8 @@ _OF_ROWS = {"split", "metadata_sha256", "media"}
 """Of a store's values: what differs between the splits of a set."""
 
 
-class Place(NamedTuple):
-    """Where a label goes."""
+class StepRow(NamedTuple):
+    """A row of the store, and the step that it labels."""
 
     row: int
     step: int
@@ -65,7 +65,7 @@ class Labels(ABC):
     """Labels of one split, by episode."""
 
     store: LatentReader
-    places: Mapping[str, tuple[Place, ...]]
+    by_episode: Mapping[str, tuple[StepRow, ...]]
     failed: frozenset[int]
     codes: int
 
@@ -127,31 +127,31 @@ class Labels(ABC):
         self.refuse_late(episode, length)
         found: Arrays = {column.name: np.zeros((length, *column.shape), column.dtype) for column in self.columns}
         found |= {self.flag: np.zeros(length, bool)} | self.constants
-        places = [place for place in self.places.get(episode, ()) if place.step + self.reach < length]
-        good = [place for place in places if place.row not in self.failed]
+        there = [one for one in self.by_episode.get(episode, ()) if one.step + self.reach < length]
+        good = [one for one in there if one.row not in self.failed]
         if good:
-            rows, steps = np.array([place.row for place in good], np.int64), [place.step for place in good]
+            rows, steps = np.array([one.row for one in good], np.int64), [one.step for one in good]
             for name, values in self.read(rows).items():
                 found[name][steps] = values
             found[self.flag][steps] = True
-        self._count(episode, length, len(places), len(good), counts)
+        self._count(episode, length, len(there), len(good), counts)
         return found
 
-    def _count(self, episode: str, length: int, places: int, good: int, counts: Counts) -> None:
+    def _count(self, episode: str, length: int, there: int, good: int, counts: Counts) -> None:
         beyond = min(self.reach, length)
         counts.episodes += 1
         counts.steps += length
         counts.valid += good
-        counts.failed += places - good
+        counts.failed += there - good
         counts.beyond += beyond
-        counts.unlabelled += length - places - beyond
-        if not self.places.get(episode):
+        counts.unlabelled += length - there - beyond
+        if not self.by_episode.get(episode):
             counts.short.append(episode)
 
 
-def late_row(labels: Labels, episode: str, length: int, reach: int) -> Place | None:
+def late_row(labels: Labels, episode: str, length: int, reach: int) -> StepRow | None:
     """A row of which a step `reach` after its own lies beyond an episode of `length` steps."""
-    return next((place for place in labels.places.get(episode, ()) if place.step + reach >= length), None)
+    return next((one for one in labels.by_episode.get(episode, ()) if one.step + reach >= length), None)
 
 
 def one_model(labels: Mapping[str, Labels]) -> Labels:

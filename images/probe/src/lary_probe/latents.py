@@ -130,19 +130,19 @@ class Latents:
         held = positions < self.held
         if held.all() and self._row_size < LARGE_ROW:
             return out.copy_(self._memory[torch.from_numpy(positions)])
-        for place in np.flatnonzero(held).tolist():
-            out[place].copy_(self._memory[positions[place]])
+        for at in np.flatnonzero(held).tolist():
+            out[at].copy_(self._memory[positions[at]])
         if not held.all():
             self._read(positions[~held], out, np.flatnonzero(~held) if held.any() else None)
         return out
 
-    def _read(self, positions: Positions, out: Tensor, places: Positions | None = None) -> None:
-        """Read rows from the files into `out`, or its `places`. Raises ContractError for one that is not finite."""
-        self._store.tokens_into(self.rows[positions], out.view(len(out), *self._store.shape).numpy(), places)
+    def _read(self, positions: Positions, out: Tensor, at: Positions | None = None) -> None:
+        """Read rows from the files into `out`, or its rows `at`. Raises ContractError for one that is not finite."""
+        self._store.tokens_into(self.rows[positions], out.view(len(out), *self._store.shape).numpy(), at)
         if math.isfinite(float(out.sum(dtype=torch.float32))):
             return
         # A sum of finite values may overflow.
-        read = out if places is None else out[torch.from_numpy(places)]
+        read = out if at is None else out[torch.from_numpy(at)]
         finite = torch.isfinite(read).flatten(1).all(dim=1).numpy()
         if not finite.all():
             row = int(self.rows[positions[np.flatnonzero(~finite)[0]]])

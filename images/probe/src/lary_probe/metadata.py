@@ -72,18 +72,18 @@ class _Columns:
         self.names = tuple(name for name in dict.fromkeys(wanted) if name in header)
         self.count = 0
         self._malformed: set[int] = set()
-        places = [header.index(name) for name in self.names]
-        kept = (self._kept(row, len(header), places) for row in table)
+        columns = [header.index(name) for name in self.names]
+        kept = (self._kept(row, len(header), columns) for row in table)
         blocks = iter(lambda: [cell for cells in islice(kept, BLOCK) for cell in cells], [])
         self._blocks = [zlib.compress(SEPARATOR.join(block).encode(), level=1) for block in blocks]
         self._unpacked: tuple[int, list[str]] = (-1, [])
 
-    def _kept(self, row: list[str], width: int, places: list[int]) -> list[str]:
+    def _kept(self, row: list[str], width: int, columns: list[int]) -> list[str]:
         self.count += 1
         if len(row) == width:
-            return [row[place] for place in places]
+            return [row[column] for column in columns]
         self._malformed.add(self.count - 1)
-        return [""] * len(places)
+        return [""] * len(columns)
 
     def row(self, row: int) -> Row:
         if row in self._malformed:

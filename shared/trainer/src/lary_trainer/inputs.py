@@ -193,7 +193,7 @@ def _targets(
 ) -> Targets:
     """What goes with the frames of rows."""
     return Targets(
-        {row: place for place, row in enumerate(rows.tolist())},
+        {row: position for position, row in enumerate(rows.tolist())},
         None if standardise is None or chunks is None else standardise(chunks),
         split.texts(rows) if reads.texts else (),
         split.latents(rows, reads.latents) if reads.latents else {},

@@ -15,11 +15,11 @@ INDICES, VECTORS, VALID, MODEL, DT = "latent_idx", "latent_z", "latent_valid", "
 Arrays = dict[str, NDArray[Any]]
 
 
-def read_latents(card: Latents, folder: Path, places: Sequence[tuple[str, int]], wanted: Sequence[str]) -> Arrays:
+def read_latents(card: Latents, folder: Path, starts: Sequence[tuple[str, int]], wanted: Sequence[str]) -> Arrays:
     """Of rows given by episode and step: the arrays of `wanted` and `latent_valid`, (n, T, ...) with T `card.steps`.
 
     Steps without a label, and those beyond the episode's end, are not valid and 0. Raises ContractError naming the
-    file, or the row by its number in `places`, and what does not fit.
+    file, or the row by its number in `starts`, and what does not fit.
     """
 
     @lru_cache(maxsize=8)
@@ -28,9 +28,9 @@ def read_latents(card: Latents, folder: Path, places: Sequence[tuple[str, int]],
 
     shapes = {INDICES: (card.tokens,), VECTORS: (card.tokens, card.width)}
     dtypes = {INDICES: np.int64, VECTORS: np.float32}
-    found: Arrays = {n: np.zeros((len(places), card.steps, *shapes[n]), dtypes[n]) for n in wanted}
-    found[VALID] = np.zeros((len(places), card.steps), bool)
-    for at, (name, step) in enumerate(places):
+    found: Arrays = {n: np.zeros((len(starts), card.steps, *shapes[n]), dtypes[n]) for n in wanted}
+    found[VALID] = np.zeros((len(starts), card.steps), bool)
+    for at, (name, step) in enumerate(starts):
         arrays = episode(name)
         if step >= len(arrays[VALID]):
             raise ContractError(

@@ -140,8 +140,8 @@ class Split:
                 "make them by `lary-orch data annotate`"
             )
         try:
-            places = [(self._cell(row, card.column), self._step(row, card)) for row in rows.tolist()]
-            return read_latents(card, self._mounts.data / card.folder_of(self.data.split), places, wanted)
+            positions = [(self._cell(row, card.column), self._step(row, card)) for row in rows.tolist()]
+            return read_latents(card, self._mounts.data / card.folder_of(self.data.split), positions, wanted)
         except ContractError as error:
             raise ContractError(f"{self.path}: {error}") from None
 
@@ -175,7 +175,7 @@ class Split:
 class Targets:
     """What goes with the frames of some rows of a split."""
 
-    places: Mapping[int, int]
+    positions: Mapping[int, int]
     """Row -> its position in what follows."""
     actions: NDArray[np.float32] | None = None
     """(n, stride, dim), standardised."""
@@ -184,17 +184,17 @@ class Targets:
     """By name, (n, ...)."""
 
     def latents_of(self, rows: Rows) -> dict[str, NDArray[Any]]:
-        places = self._places(rows)
-        return {name: values[places] for name, values in self.latents.items()}
+        positions = self._positions(rows)
+        return {name: values[positions] for name, values in self.latents.items()}
 
     def actions_of(self, rows: Rows) -> NDArray[np.float32] | None:
-        return None if self.actions is None else self.actions[self._places(rows)]
+        return None if self.actions is None else self.actions[self._positions(rows)]
 
     def texts_of(self, rows: Rows) -> tuple[str, ...]:
-        return tuple(self.texts[place] for place in self._places(rows)) if self.texts else ()
+        return tuple(self.texts[position] for position in self._positions(rows)) if self.texts else ()
 
-    def _places(self, rows: Rows) -> list[int]:
-        return [self.places[row] for row in rows.tolist()]
+    def _positions(self, rows: Rows) -> list[int]:
+        return [self.positions[row] for row in rows.tolist()]
 
 
 class Standardise:

@@ -79,15 +79,15 @@ def _is(item: Any, dimensions: int) -> bool:
 def read(task: Cut) -> Steps:
     """One demonstration."""
     trajectory, camera, action = task.trajectory, task.camera, task.action
-    path, place = Path(trajectory.files[0]), where(trajectory)
+    path, at = Path(trajectory.files[0]), where(trajectory)
     with opened(path) as file:
         if not trajectory.part:
             raise TaskFaultError(f"{path}: no group data")
         demo = file["data"][trajectory.part[0]]
-        actions, pictures = array(demo, action, place), array(demo, f"obs/{camera}", place)
+        actions, pictures = array(demo, action, at), array(demo, f"obs/{camera}", at)
         said = demo.attrs.get("num_samples", len(actions))
     if not len(actions) == len(pictures) == said:
-        raise TaskFaultError(f"{place}: {len(actions)} actions, {len(pictures)} pictures, and num_samples says {said}")
+        raise TaskFaultError(f"{at}: {len(actions)} actions, {len(pictures)} pictures, and num_samples says {said}")
 
     def frames(wanted: Sequence[int]) -> Iterator[NDArray[np.uint8]]:
         for step in wanted:

@@ -92,11 +92,11 @@ def _records(shard: Path, split: str, known: Mapping[str, str]) -> Iterator[Traj
         yield Trajectory(name, (str(shard),), (f"record {number}", offset), "", known.get(split))
 
 
-def _task(entries: Mapping[str, bytes], place: str) -> str:
+def _task(entries: Mapping[str, bytes], at: str) -> str:
     """The first step's instruction; empty where the record has none."""
     for name, entry in entries.items():
         if name.endswith(INSTRUCTIONS):
-            values = read_values(entry, f"{place}: {name}")
+            values = read_values(entry, f"{at}: {name}")
             if isinstance(values, list) and values:
                 return values[0].decode("utf-8", "replace").strip()
     return ""
@@ -126,46 +126,46 @@ def _check_count(root: Path, splits: Sequence[str], trajectories: Sequence[Traje
 def read(task: Cut) -> Steps:
     """One episode."""
     trajectory, camera, action = task.trajectory, task.camera, task.action
-    shard, (number, offset), place = Path(trajectory.files[0]), trajectory.part, where(trajectory)
+    shard, (number, offset), at = Path(trajectory.files[0]), trajectory.part, where(trajectory)
     try:
         content = record_at(shard, int(offset), int(str(number).split()[-1]))
-        entries = feature_entries(content, place)
-        pictures = _values(entries, camera, place)
-        parts = [_values(entries, name, place) for name in action.split(",")]
-        said = _task(entries, place)
+        entries = feature_entries(content, at)
+        pictures = _values(entries, camera, at)
+        parts = [_values(entries, name, at) for name in action.split(",")]
+        said = _task(entries, at)
     except ContractError as error:
         raise TaskFaultError(str(error)) from None
     length = len(pictures)
     if not isinstance(pictures, list) or not length:
-        raise TaskFaultError(f"{place}: {camera} holds no pictures")
+        raise TaskFaultError(f"{at}: {camera} holds no pictures")
     for name, part in zip(action.split(","), parts, strict=True):
         if isinstance(part, list) or len(part) % length:
-            raise TaskFaultError(f"{place}: {name} is {len(part)} values for {length} pictures")
+            raise TaskFaultError(f"{at}: {name} is {len(part)} values for {length} pictures")
     actions = np.concatenate([np.asarray(part).reshape(length, -1) for part in parts], axis=1)
 
     def frames(wanted: Sequence[int]) -> Iterator[NDArray[np.uint8]]:
         for step in wanted:
-            yield _picture(pictures[step], f"{place}: {camera} of step {step}")
+            yield _picture(pictures[step], f"{at}: {camera} of step {step}")
 
     return Steps(actions, frames, said)
 
 
-def _values(entries: Mapping[str, bytes], name: str, place: str) -> list[bytes] | NDArray[Any]:
+def _values(entries: Mapping[str, bytes], name: str, at: str) -> list[bytes] | NDArray[Any]:
     entry = entries.get(f"{STEPS}/{name}")
     if entry is None:
-        raise TaskFaultError(f"{place}: no {name} in the record")
-    return read_values(entry, f"{place}: {name}")
+        raise TaskFaultError(f"{at}: no {name} in the record")
+    return read_values(entry, f"{at}: {name}")
 
 
-def _picture(data: bytes, place: str) -> NDArray[np.uint8]:
+def _picture(data: bytes, at: str) -> NDArray[np.uint8]:
     """A JPEG or PNG as RGB. Raises TaskFaultError where it is empty, cut or damaged."""
     if not data:
-        raise TaskFaultError(f"{place}: the picture is empty")
+        raise TaskFaultError(f"{at}: the picture is empty")
     try:
         image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
         check_image(data)
     except (DamagedError, cv2.error) as error:
-        raise TaskFaultError(f"{place}: a picture that {error}") from None
+        raise TaskFaultError(f"{at}: a picture that {error}") from None
     if image is None:
-        raise TaskFaultError(f"{place}: not a picture")
+        raise TaskFaultError(f"{at}: not a picture")
     return np.asarray(cv2.cvtColor(image, cv2.COLOR_BGR2RGB), np.uint8)

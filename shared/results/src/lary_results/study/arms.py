@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 TARGETS = ("actions", "nuisance")
 """What latents are read for: a high R2 of the second is no merit."""
 
-Place = tuple[str, str, str, str]
+ProbeKey = tuple[str, str, str, str]
 """Model, variant, split, target."""
 
 
@@ -109,19 +109,21 @@ def read_study(record: StudyRecord, found: Sequence[tuple[Path, ProbeResult]], t
     return Study(record, tuple(_readings(record, probed)), trainings, tuple(dict.fromkeys(broken)), errors)
 
 
-def _probed(record: StudyRecord, found: Sequence[tuple[Path, ProbeResult]], broken: list[str]) -> dict[Place, Probed]:
+def _probed(
+    record: StudyRecord, found: Sequence[tuple[Path, ProbeResult]], broken: list[str]
+) -> dict[ProbeKey, Probed]:
     models = {entry.model for entry in record.entries}
-    made: dict[Place, Probed] = {}
+    made: dict[ProbeKey, Probed] = {}
     for path, result in found:
         wanted = result.model in models and result.dataset == record.dataset and result.protocol == record.protocol
         if not wanted or result.target != record.target or result.control != "none" or result.metric != "mse":
             continue
         for score in collect([(path, result)]):
-            place = (result.model, result.variant, score.split, result.reads)
-            if place in made:
+            key = (result.model, result.variant, score.split, result.reads)
+            if key in made:
                 continue
             try:
-                made[place] = _one(result, score.split, read_row_scores(score))
+                made[key] = _one(result, score.split, read_row_scores(score))
             except ContractError as error:
                 broken.append(f"{path}: {error}")
     return made
@@ -134,25 +136,25 @@ def _one(result: ProbeResult, split: str, rows: RowScores) -> Probed:
     return Probed(rows, r2, score.value / (1 - r2) if r2 < 1 else math.nan)
 
 
-def _readings(record: StudyRecord, probed: Mapping[Place, Probed]) -> Iterator[Reading]:
+def _readings(record: StudyRecord, probed: Mapping[ProbeKey, Probed]) -> Iterator[Reading]:
     for name in (*record.arms, *record.baselines):
         entries = record.of(name)
-        places = dict.fromkeys(
+        keys = dict.fromkeys(
             (variant, split, target)
             for entry in entries
             for model, variant, split, target in probed
             if model == entry.model
         )
         order = {variant: at for at, variant in enumerate(record.variants)}
-        for variant, split, target in sorted(places, key=lambda p: (order.get(p[0], len(order)), *p)):
+        for variant, split, target in sorted(keys, key=lambda p: (order.get(p[0], len(order)), *p)):
             by_seed = _by_seed(entries, probed, (variant, split, target))
             yield Reading(name, variant, split, target, by_seed)
 
 
 def _by_seed(
-    entries: Sequence[StudyEntry], probed: Mapping[Place, Probed], place: tuple[str, str, str]
+    entries: Sequence[StudyEntry], probed: Mapping[ProbeKey, Probed], key: tuple[str, str, str]
 ) -> dict[int | None, Probed]:
-    found = {entry.seed: probed.get((entry.model, *place)) for entry in entries}
+    found = {entry.seed: probed.get((entry.model, *key)) for entry in entries}
     return {seed: one for seed, one in found.items() if one is not None}
 
 

@@ -181,9 +181,9 @@ def differences(study: Study) -> list[Difference | str]:
 
 def _differences_table(made: Sequence[Difference | str]) -> Table:
     found = [one for one in made if isinstance(one, Difference)]
-    places = dict.fromkeys((one.a, one.b, one.split) for one in found)
+    pairs = dict.fromkeys((one.a, one.b, one.split) for one in found)
     rows = []
-    for a, b, split in places:
+    for a, b, split in pairs:
         by_target = {one.target: one for one in found if (one.a, one.b, one.split) == (a, b, split)}
         first = next(iter(by_target.values()))
         there = [by_target.get(target) for target in TARGETS]

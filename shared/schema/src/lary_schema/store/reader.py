@@ -91,10 +91,10 @@ class LatentReader:
         """(len(rows), T, N, D) in the store's dtype, rows in any order; NaN for failed rows."""
         return self._read("tokens", rows)
 
-    def tokens_into(self, rows: NDArray[np.int64], out: NDArray[Any], places: NDArray[np.int64] | None = None) -> None:
-        """`tokens` written to `out` (len(rows), T, N, D), converted to its dtype; to its rows `places` where given."""
+    def tokens_into(self, rows: NDArray[np.int64], out: NDArray[Any], at: NDArray[np.int64] | None = None) -> None:
+        """`tokens` written to `out` (len(rows), T, N, D), converted to its dtype; to its rows `at` where given."""
         target = ts.array(out, copy=False)
-        target = target if places is None else target[places]
+        target = target if at is None else target[at]
         self._guard("tokens", lambda: target.write(ts.cast(self._array("tokens"), out.dtype)[rows]).result())
 
     def indices(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
