@@ -54,7 +54,7 @@ def packages() -> list[str]:
 
 
 def uv(*arguments: str) -> None:
-    from lary_orch.runtimes.environments import uv_env
+    from lary_schema.package_sources import uv_env
     from uv import find_uv_bin
 
     subprocess.run([find_uv_bin(), "pip", *arguments], cwd=ROOT, env=uv_env(os.environ), check=True)
@@ -75,10 +75,11 @@ def bootstrap() -> None:
 def install() -> None:
     bootstrap()
     from lary_orch.runtimes.environments import FROM_FIND_LINKS, torch_source
+    from lary_schema.package_sources import with_pip_files
 
     target = ("install", "--python", sys.executable)
     uv(*target, "--require-hashes", "--no-deps", "-r", str(LOCK))
-    torch = torch_source(os.environ)
+    torch = torch_source(with_pip_files(os.environ))
     backend = [] if torch == FROM_FIND_LINKS else ["--torch-backend", torch]
     ours = [word for path in projects() for word in ("-e", editable(path))]
     # Built by the hatchling of the file above, and not by whatever is newest.

@@ -16,7 +16,6 @@ from lary_orch.runtimes.environments import (
     OwnEnvironments,
     make_recipe,
     torch_source,
-    uv_env,
 )
 from lary_schema.base import ContractError
 from lary_schema.cards import ImageCard
@@ -49,7 +48,7 @@ def image(checkout: Checkout) -> Kind:
 def calls(monkeypatch: pytest.MonkeyPatch) -> Calls:
     """The commands for uv, which are noted instead of run."""
     seen: Calls = []
-    monkeypatch.setattr(environments, "_uv", lambda command, environ: seen.append(list(command)))
+    monkeypatch.setattr(environments, "_uv", lambda command, environ, failed: seen.append(list(command)))
     return seen
 
 
@@ -205,18 +204,16 @@ class TestTorch:
         assert torch_source({}) == "auto"
 
 
-def test_pip_settings_reach_uv() -> None:
-    env = uv_env(
-        {
-            "PIP_FIND_LINKS": "/a /b",
-            "PIP_INDEX_URL": "https://mirror/simple",
-            "PIP_EXTRA_INDEX_URL": "https://more/simple",
-            "REQUESTS_CA_BUNDLE": "/ca.pem",
-            "HOME": "/h",
-        }
-    )
-    assert env["UV_FIND_LINKS"] == "/a,/b"
-    assert env["UV_DEFAULT_INDEX"] == "https://mirror/simple"
-    assert (env["UV_INDEX"], env["UV_INDEX_STRATEGY"]) == ("https://more/simple", "unsafe-best-match")
-    assert (env["SSL_CERT_FILE"], env["HOME"]) == ("/ca.pem", "/h")
-    assert uv_env({"PIP_CERT": "/pip.pem", "SSL_CERT_FILE": "/mine.pem"})["SSL_CERT_FILE"] == "/mine.pem"
+def test_a_failed_environment_says_what_uv_said(
+    tmp_path: Path, checkout: Checkout, image: Kind, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    uv = tmp_path / "uv"
+    uv.write_text("#!/bin/sh\necho 'no such package' >&2\nexit 2\n")
+    uv.chmod(0o755)
+    monkeypatch.setattr("uv.find_uv_bin", lambda: str(uv))
+    with pytest.raises(ContractError) as caught:
+        OwnEnvironments(tmp_path / "envs", checkout, {"LARY_TORCH_BACKEND": "cpu"}).prepare(image(), lambda line: None)
+    first, second, *_ = str(caught.value).splitlines()
+    assert first.startswith(f"environment {tmp_path / 'envs'}/toy-")
+    assert first.endswith(" cannot be made: uv venv ends with exit 2")
+    assert second == "no such package"

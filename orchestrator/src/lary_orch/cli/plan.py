@@ -20,7 +20,7 @@ from lary_orch.cli.options import (
     runtime_options,
     workspace_options,
 )
-from lary_orch.plan.jobs import Plan, Request
+from lary_orch.plan.jobs import Plan, Request, error_lines
 from lary_orch.runtimes.jobs import Job
 from lary_orch.runtimes.plugins import Wanted
 from lary_orch.workspace import Workspace
@@ -79,8 +79,8 @@ def show_plan(request: Request, catalog: Catalog, workspace: Workspace, wanted: 
         _show(plan, remarks)
         for submission in scripts or ():
             click.echo(f"\n{commands.joined(submission['command'])}\n{submission['script']}", nl=False)
-    for problem in plan.problems:
-        click.echo(f"error: {problem}", err=True)
+    for line in error_lines(plan.problems):
+        click.echo(line, err=True)
     return plan.exit_code
 
 

@@ -1,6 +1,6 @@
 """What is requested, and the plan that comes of it."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal, Self
 
@@ -96,6 +96,14 @@ class Problem:
 
     def __str__(self) -> str:
         return f"{self.what}: {self.error}"
+
+
+def error_lines(problems: Iterable[Problem]) -> list[str]:
+    """Each cause once, with all that it stops."""
+    stopped: dict[str, list[str]] = {}
+    for problem in problems:
+        stopped.setdefault(str(problem.error), []).append(problem.what)
+    return [f"error: {', '.join(dict.fromkeys(what))}: {cause}" for cause, what in stopped.items()]
 
 
 @dataclass(frozen=True)

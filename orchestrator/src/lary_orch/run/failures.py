@@ -13,7 +13,7 @@ from lary_schema import commands
 from lary_schema.printable import printable_lines
 from lary_schema.runs import PlanFile
 
-from lary_orch.plan.jobs import Problem
+from lary_orch.plan.jobs import Problem, error_lines
 from lary_orch.runtimes.base import Outcome
 
 SHOWN_ROWS = 10
@@ -30,7 +30,7 @@ def run_code(problems: Sequence[Problem], outcomes: Sequence[Outcome], interrupt
 
 def report_failures(plan: PlanFile, problems: Sequence[Problem], outcomes: Sequence[Outcome], out: TextIO) -> None:
     """A short list of everything that is missing from the table, and why."""
-    lines = [*_job_lines(outcomes), *_row_lines(failed_rows(plan)), *(f"error: {problem}" for problem in problems)]
+    lines = [*_job_lines(outcomes), *_row_lines(failed_rows(plan)), *error_lines(problems)]
     if lines:
         out.write(printable_lines("\n" + "\n".join(lines) + "\n"))
 

@@ -20,6 +20,7 @@ from lary_schema.atomic import publish_text
 from lary_schema.base import ContractError, file_sha256, fingerprint
 from lary_schema.gpus import find_gpus
 from lary_schema.locks import exclusive
+from lary_schema.package_sources import uv_env, with_pip_files
 
 from lary_orch.catalog.source import ImageSource
 from lary_orch.runtimes.base import Notify
@@ -83,7 +84,7 @@ class OwnEnvironments:
         self._environ = environ
 
     def prepare(self, image: ImageSource, notify: Notify) -> Prepared:
-        recipe = make_recipe(image, self._checkout, torch_source(self._environ))
+        recipe = make_recipe(image, self._checkout, torch_source(with_pip_files(self._environ)))
         self._make(recipe, notify)
         sources = [*self._checkout.common, recipe.image]
         return Prepared(image, recipe.name, None, fingerprint([recipe.name, source_state(sources)]))
@@ -218,30 +219,6 @@ def _has_torch(location: str) -> bool:
     return location.startswith(("http:", "https:")) or any(Path(location.removeprefix("file://")).glob("torch-*.whl"))
 
 
-HANDED_ON = (
-    ("PIP_INDEX_URL", "UV_DEFAULT_INDEX"),
-    ("PIP_EXTRA_INDEX_URL", "UV_INDEX"),
-    ("PIP_CERT", "SSL_CERT_FILE"),
-    ("REQUESTS_CA_BUNDLE", "SSL_CERT_FILE"),
-)
-"""pip's settings, which uv does not read, and their names in uv. One that is set for uv wins."""
-
-
-def uv_env(environ: Mapping[str, str]) -> dict[str, str]:
-    """The environment for uv: the caller's, with pip's settings translated."""
-    env = dict(environ)
-    # pip separates locations by spaces, uv by commas.
-    if links := environ.get("PIP_FIND_LINKS"):
-        env.setdefault("UV_FIND_LINKS", ",".join(links.split()))
-    for pip_name, uv_name in HANDED_ON:
-        if value := environ.get(pip_name):
-            env.setdefault(uv_name, value)
-    if environ.get("PIP_EXTRA_INDEX_URL"):
-        # As pip does: the best version of all indexes, not the first index that has the name.
-        env.setdefault("UV_INDEX_STRATEGY", "unsafe-best-match")
-    return env
-
-
 def source_state(folders: Sequence[Path]) -> list[list[object]]:
     """Name, size and time of every source file: changes whenever `describe` could reply otherwise."""
     state: list[list[object]] = []
@@ -276,16 +253,18 @@ def _create(recipe: Recipe, env: Path, environ: Mapping[str, str], notify: Notif
         shutil.rmtree(env)
     hint = "; the first one downloads torch" if recipe.torch else ""
     notify(f"making environment {recipe.name} (once{hint})")
-    _uv([uv, "venv", "--quiet", "--no-project", "--python", sys.executable, str(env)], environ)
-    _uv([uv, "pip", "install", "--quiet", "--python", str(env / "bin" / "python"), *recipe.install], environ)
+    made = f"environment {env} cannot be made"
+    _uv([uv, "venv", "--quiet", "--no-project", "--python", sys.executable, str(env)], environ, made)
+    _uv([uv, "pip", "install", "--quiet", "--python", str(env / "bin" / "python"), *recipe.install], environ, made)
     publish_text(env / MARKER, "\n".join(recipe.install) + "\n")
 
 
-def _uv(command: Sequence[str], environ: Mapping[str, str]) -> None:
+def _uv(command: Sequence[str], environ: Mapping[str, str], failed: str) -> None:
     done = subprocess.run(command, env=environ, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
     if done.returncode:
+        words = " ".join(word for word in command[1:3] if not word.startswith("-"))
         raise ContractError(
-            f"{' '.join(command)}: exit {done.returncode}\n{done.stderr.strip()[-4000:]}\n"
-            "Without a reachable registry, install the images yourself and use --env current; another build of "
-            f"torch is chosen by {TORCH_BACKEND} (cpu, auto, cu128, ...)"
+            f"{failed}: uv {words} ends with exit {done.returncode}\n{done.stderr.strip()[-4000:]}\n"
+            "Packages come from where pip's settings say (pip config list). Without a reachable index, install them "
+            f"yourself and use --env current. {TORCH_BACKEND} chooses the build of torch (cpu, cu126, ...)."
         )

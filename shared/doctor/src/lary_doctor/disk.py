@@ -12,6 +12,7 @@ from lary_orch.catalog.source import ImageSource
 from lary_orch.catalog.splits import find_split
 from lary_orch.runtimes.environments import MARKER, Checkout, make_recipe, torch_source
 from lary_schema.base import ContractError
+from lary_schema.package_sources import with_pip_files
 from lary_schema.store.layout import row_bytes
 from lary_terminal.tables import size_text
 
@@ -119,7 +120,7 @@ def _environments(context: Context) -> Iterator[Need]:
 def _environment(source: ImageSource, folder: Path) -> Path | None:
     """Where an image's environment belongs; None for one that is a container alone."""
     try:
-        return folder / make_recipe(source, Checkout(repository()), torch_source(os.environ)).name
+        return folder / make_recipe(source, Checkout(repository()), torch_source(with_pip_files(os.environ))).name
     except ContractError:
         return None
 

@@ -77,6 +77,7 @@ def command(
 
 
 def _show_plan(plan: "Plan", *, as_json: bool) -> int:
+    from lary_orch.plan.jobs import error_lines
     from lary_orch.run.attempts import some
 
     if as_json:
@@ -89,8 +90,8 @@ def _show_plan(plan: "Plan", *, as_json: bool) -> int:
         done = sum(job.result is not None for job in (*plan.trainings, *plan.probes))
         notes = (f"done already: {done} trainings and probes, {_whole(plan)} of {len(plan.stores)} stores.",)
         show(Table(f"run {plan.run}: {len(rows)} jobs", ("job", "needs"), rows, notes=notes), sys.stdout)
-    for problem in plan.problems:
-        click.echo(f"error: {problem}", err=True)
+    for line in error_lines(plan.problems):
+        click.echo(line, err=True)
     return plan.exit_code
 
 
