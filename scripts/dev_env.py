@@ -74,13 +74,13 @@ def bootstrap() -> None:
 
 def install() -> None:
     bootstrap()
-    from lary_orch.runtimes.environments import FROM_FIND_LINKS, torch_source
+    from lary_orch.runtimes.environments import FROM_FIND_LINKS, FROM_INDEX, torch_source
     from lary_schema.package_sources import with_pip_files
 
     target = ("install", "--python", sys.executable)
     uv(*target, "--require-hashes", "--no-deps", "-r", str(LOCK))
     torch = torch_source(with_pip_files(os.environ))
-    backend = [] if torch == FROM_FIND_LINKS else ["--torch-backend", torch]
+    backend = [] if torch in (FROM_FIND_LINKS, FROM_INDEX) else ["--torch-backend", torch]
     ours = [word for path in projects() for word in ("-e", editable(path))]
     # Built by the hatchling of the file above, and not by whatever is newest.
     uv(*target, "--no-build-isolation", "-c", str(CONSTRAINTS), *backend, "torch", *ours)

@@ -10,6 +10,7 @@ from lary_orch.catalog.source import ImageSource
 from lary_orch.runtimes import environments
 from lary_orch.runtimes.environments import (
     FROM_FIND_LINKS,
+    FROM_INDEX,
     MARKER,
     Checkout,
     CurrentEnvironment,
@@ -85,6 +86,9 @@ def test_a_probe_needs_no_worker_and_a_local_wheel_no_backend(checkout: Checkout
     install = make_recipe(image("scorer", "probe"), checkout, FROM_FIND_LINKS).install
     assert f"{checkout.root}/shared/worker" not in install
     assert "--torch-backend" not in install
+    of_the_index = make_recipe(image("scorer", "probe"), checkout, FROM_INDEX)
+    assert of_the_index.install == install
+    assert of_the_index.name != make_recipe(image("scorer", "probe"), checkout, FROM_FIND_LINKS).name
 
 
 def test_a_simulator_gets_little_of_ours_its_extra_and_its_own_pins(checkout: Checkout, image: Kind) -> None:

@@ -29,7 +29,8 @@ from lary_orch.runtimes.jobs import Prepared
 MARKER = "lary-environment.txt"
 """Written last into a finished environment: what it was made from."""
 TORCH_BACKEND = "LARY_TORCH_BACKEND"
-FROM_FIND_LINKS = "find-links"
+FROM_FIND_LINKS, FROM_INDEX = "find-links", "index"
+"""Sources of torch that are none of uv's backends: a wheel at hand, and the index of all other packages."""
 SOURCE_SUFFIXES = {".py", ".yaml", ".toml", ".json"}
 
 
@@ -149,7 +150,7 @@ class Recipe:
 
 
 def make_recipe(image: ImageSource, checkout: Checkout, torch: str) -> Recipe:
-    """The environment of an image. `torch` is a backend of uv's `--torch-backend`, or `find-links`."""
+    """The environment of an image. `torch` is a backend of uv's `--torch-backend`, `find-links` or `index`."""
     folder = _folder_of(image)
     projects = [*checkout.common, folder]
     # An image may pin further libraries.
@@ -161,7 +162,7 @@ def make_recipe(image: ImageSource, checkout: Checkout, torch: str) -> Recipe:
         "python": [sys.implementation.name, platform.python_version(), platform.machine()],
         "torch": torch,
     }
-    backend = [] if torch == FROM_FIND_LINKS else ["--torch-backend", torch]
+    backend = [] if torch in (FROM_FIND_LINKS, FROM_INDEX) else ["--torch-backend", torch]
     constraints = [word for file in (checkout.constraints, *pins) for word in ("-c", str(file))]
     install = [*constraints, *backend, *editable_arguments(folder, image, checkout)]
     return Recipe(f"{image.card.name}-{fingerprint(made_from)[:12]}", folder, tuple(install))
@@ -266,5 +267,6 @@ def _uv(command: Sequence[str], environ: Mapping[str, str], failed: str) -> None
         raise ContractError(
             f"{failed}: uv {words} ends with exit {done.returncode}\n{done.stderr.strip()[-4000:]}\n"
             "Packages come from where pip's settings say (pip config list). Without a reachable index, install them "
-            f"yourself and use --env current. {TORCH_BACKEND} chooses the build of torch (cpu, cu126, ...)."
+            f"yourself and use --env current. {TORCH_BACKEND} chooses the build of torch: cpu, cu126, ..., or "
+            f"{FROM_INDEX} for the one that the index has."
         )
