@@ -21,7 +21,6 @@ FILES = ("video_preprocessor_config.json", "preprocessor_config.json")
 """In this order for a video model; an image model has the second alone."""
 RESAMPLING = {0: "nearest", 1: "lanczos", 2: "bilinear", 3: "bicubic"}
 """Pillow's numbers, as processors write them."""
-STANDARD = (0.5, 0.5, 0.5)
 _UNKNOWN = ("do_pad", "do_thumbnail", "do_align_long_axis", "do_image_splitting", "do_flip_channel_order")
 
 

@@ -5,7 +5,7 @@ import struct
 from pathlib import Path
 
 from lary_schema.base import file_sha256
-from lary_schema.cards import Actions, Normalisation, PairColumns
+from lary_schema.cards import Actions, Normalisation
 from lary_schema.groups import Grouping
 from lary_schema.jobs import MetadataFile, Source
 from lary_schema.presence import SplitSource
@@ -72,10 +72,6 @@ def train_data(split: SplitSource, *, labels: bool) -> TrainData:
         actions=ACTIONS if labels else None,
         instruction=INSTRUCTION if labels else None,
     )
-
-
-def is_pairs(split: SplitSource) -> bool:
-    return isinstance(split.source.columns, PairColumns)
 
 
 def files(folder: Path) -> dict[str, str]:

@@ -1,7 +1,6 @@
 """What one call of `lary-orch evaluate` requests."""
 
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Literal
 
 from lary_schema.base import ContractError
@@ -63,8 +62,3 @@ class Request:
         if wanted > task.states:
             raise ContractError(f"--episodes {wanted}: task {task.key} has {task.states} initial states")
         return tuple(range(wanted))
-
-
-def recorded_by(folder: Path, benchmark: str, policy: str) -> Path:
-    """Where the recorded actions of a policy's evaluations on a benchmark lie."""
-    return folder / benchmark / policy

@@ -18,10 +18,6 @@ from lary_schema.intervals import difference, estimate, wilson
 FOLDER = "evaluate"
 """Below the results: `evaluate/BENCHMARK/POLICY/TASK.sSEED.FINGERPRINT/evaluation.json`."""
 RESAMPLES = 1000
-TRIALS = {
-    "one seed": "Wilson's, episodes taken as independent",
-    "several": "initial states drawn, seeds nested in them",
-}
 
 
 class Rate(NamedTuple):
