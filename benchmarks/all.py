@@ -29,7 +29,7 @@ LEFT_OUT = {
     "slurm": "needs the test cluster",
     "train": "needs --recipe",
     "annotate": "run it by itself",
-    "kills, coverage, damage, parity": "measure no time",
+    "kills, interval_coverage, damage, parity": "measure no time",
 }
 MOVED = 1.5
 _TIMED = re.compile(r"(_s|_ms|seconds|ratio|share|median|per_s|over_\w+|npz_over_\w+|processor|wall)$")

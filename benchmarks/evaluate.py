@@ -28,8 +28,6 @@ from lary_schema.cards import TensorSpec
 from numpy.typing import NDArray
 
 SERVE = "--serve"
-# This folder has a coverage.py, which is not what numba means by that.
-sys.path.remove(str(Path(__file__).parent))
 
 
 class Looks(Policy):

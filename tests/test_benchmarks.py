@@ -3,6 +3,7 @@
 import importlib
 import json
 import sys
+from importlib.machinery import PathFinder
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -84,3 +85,11 @@ def test_a_script_is_run_again_and_compared(again: ModuleType, tmp_path: Path) -
     ]
     script(tmp_path, None)
     assert list(again.compare("one", save=False)) == ["did not run: no ffmpeg here"]
+
+
+def test_no_script_has_the_name_of_an_installed_module() -> None:
+    """Their folder stands first on the path of each: another package's import would get the script."""
+    elsewhere = [folder for folder in sys.path if Path(folder).resolve() != BENCHMARKS]
+    names = {path.stem for path in BENCHMARKS.glob("*.py")}
+    assert {name for name in names if PathFinder.find_spec(name, elsewhere)} == set()
+    assert PathFinder.find_spec("coverage", elsewhere) is not None

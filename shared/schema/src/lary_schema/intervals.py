@@ -1,8 +1,8 @@
 """95 % intervals of scores whose rows come in groups (episodes, videos): of one score, and of a difference.
 
 Rows of one group are alike, so groups are drawn, never rows. With several seeds the interval holds both causes of
-spread: which groups were drawn, and which seed trained the probe. `benchmarks/coverage.py` measures how often the
-intervals hold the truth; decision 0023 says why they are made this way.
+spread: which groups were drawn, and which seed trained the probe. `benchmarks/interval_coverage.py` measures how
+often the intervals hold the truth; decision 0023 says why they are made this way.
 
 numpy is imported where it is needed: commands that show no interval start without it.
 """
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 LEVEL = 0.95
 FEW_GROUPS = 30
-"""With fewer groups an interval may be too narrow (see `benchmarks/coverage.py`): whoever shows it says so."""
+"""With fewer groups an interval may be too narrow (see `benchmarks/interval_coverage.py`): whoever shows it says so."""
 DRAWS_AT_ONCE = 1 << 21
 """Bounds the memory of a bootstrap (about 50 MB)."""
 NORMAL = NormalDist()
