@@ -34,15 +34,16 @@ class World:
     """In place of LIBERO's."""
 
     def __init__(self, cameras: list[str]) -> None:
-        self.cameras, self.breaks, self.closed = cameras, False, False
+        self.cameras, self.closed = cameras, False
+        self.breaks: Exception | None = None
 
     def reset(self, state: int, seed: int) -> simulator.Observation:
         self.at = (state, seed)
         return self._seen()
 
     def step(self, action: Any) -> tuple[simulator.Observation, bool]:
-        if self.breaks:
-            raise RuntimeError("Got MuJoCo Warning: Nan, Inf or huge value in QACC at DOF 0")
+        if self.breaks is not None:
+            raise self.breaks
         return self._seen(), bool(action[0] > 0)
 
     def close(self) -> None:
@@ -115,9 +116,33 @@ def test_the_scripted_policy_does_its_moves_and_then_nothing(made: list[Any], mo
         policy.act(seen)
 
 
-def test_a_simulation_that_breaks_is_a_fault_of_its_episode(made: list[Any]) -> None:
+class FatalError(Exception):
+    """MuJoCo's is of no kind that Python knows."""
+
+
+BREAKS = [
+    RuntimeError("Got MuJoCo Warning: Nan, Inf or huge value in QACC at DOF 0"),
+    FatalError("engine error: mj_step"),
+    AssertionError(),
+    ValueError("cannot convert float NaN to integer"),
+    OSError(5, "Input/output error"),
+]
+
+
+@pytest.mark.parametrize("error", BREAKS, ids=lambda error: type(error).__name__)
+def test_a_simulation_that_breaks_is_a_fault_of_its_episode(made: list[Any], error: Exception) -> None:
     suite = Suite(CARD.benchmarks[0], "0")
     suite.reset(0, 0)
-    made[0][4].breaks = True
-    with pytest.raises(SimulatorError, match="RuntimeError: Got MuJoCo Warning"):
+    made[0][4].breaks = error
+    with pytest.raises(SimulatorError, match=f"{type(error).__name__}: "):
         suite.step(np.zeros(7, np.float32))
+
+
+@pytest.mark.parametrize("error", [MemoryError(), ContractError("no initial state 50")])
+def test_what_is_no_fault_of_an_episode_passes(made: list[Any], error: Exception) -> None:
+    suite = Suite(CARD.benchmarks[0], "0")
+    suite.reset(0, 0)
+    made[0][4].breaks = error
+    with pytest.raises(type(error)) as caught:
+        suite.step(np.zeros(7, np.float32))
+    assert caught.value is error

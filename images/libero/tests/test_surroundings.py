@@ -10,6 +10,7 @@ from click.testing import CliRunner
 from lary_libero import surroundings
 from lary_libero.__main__ import COMMANDS, cli
 from lary_schema.base import ContractError
+from lary_schema.gpus import Gpu
 
 MACROS = "robosuite.macros_private"
 
@@ -38,6 +39,67 @@ def test_a_renderer_of_another_kind_is_refused() -> None:
         surroundings.prepare({"MUJOCO_GL": "glfw"})
 
 
+@pytest.mark.parametrize(
+    ("assigned", "renderer"), [("", "osmesa"), ("-1", "osmesa"), ("0", "egl"), ("GPU-b", "egl"), ("GPU-b,GPU-a", "egl")]
+)
+def test_a_job_without_a_gpu_draws_on_the_processor(
+    monkeypatch: pytest.MonkeyPatch, assigned: str, renderer: str
+) -> None:
+    """`nvidia-smi` lists every GPU of the machine, also to a job that was given none."""
+    monkeypatch.setattr(surroundings, "find_gpus", lambda: [Gpu("GPU-a", "", 0, 0), Gpu("GPU-b1", "", 0, 0)])
+    environ = {"CUDA_VISIBLE_DEVICES": assigned}
+    surroundings.prepare(environ)
+    assert environ["MUJOCO_GL"] == renderer
+
+
+@pytest.mark.parametrize(
+    ("given", "device"),
+    [
+        ({"CUDA_VISIBLE_DEVICES": "GPU-b1"}, "1"),
+        ({"CUDA_VISIBLE_DEVICES": "GPU-b,GPU-a"}, "1"),
+        ({"CUDA_VISIBLE_DEVICES": "3,2"}, "3"),
+        ({"CUDA_VISIBLE_DEVICES": "MIG-x"}, "0"),
+        ({"CUDA_VISIBLE_DEVICES": "GPU-b1", "MUJOCO_EGL_DEVICE_ID": "5"}, "5"),
+        ({"CUDA_VISIBLE_DEVICES": ""}, None),
+        ({}, None),
+    ],
+)
+def test_egl_is_told_a_device_by_its_number(
+    monkeypatch: pytest.MonkeyPatch, given: dict[str, str], device: str | None
+) -> None:
+    """The process runtime sets UUIDs; robosuite takes CUDA_VISIBLE_DEVICES for a number, wherever it is set."""
+    monkeypatch.setattr(surroundings, "find_gpus", lambda: [Gpu("GPU-a", "", 0, 0), Gpu("GPU-b1", "", 0, 0)])
+    environ = {"MUJOCO_GL": "egl", **given}
+    for _ in range(2):
+        surroundings.prepare(environ)
+        assert environ.get("MUJOCO_EGL_DEVICE_ID") == device
+        assert "CUDA_VISIBLE_DEVICES" not in environ
+
+
+@pytest.mark.parametrize("given", [True, False])
+@pytest.mark.parametrize("writable", [True, False])
+def test_numba_gets_a_folder_where_it_can_write(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, given: bool, writable: bool
+) -> None:
+    code, compiled = tmp_path / "robosuite", tmp_path / "compiled"
+    for folder in (code, compiled):
+        folder.mkdir()
+    (code / "__init__.py").touch()
+    (compiled / "one.nbc").write_bytes(b"machine code")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(surroundings, "find_gpus", list)
+    # A read-only root refuses root as well.
+    monkeypatch.setattr(surroundings.os, "access", lambda folder, _: writable and Path(folder) in (code, compiled))
+    environ = {"NUMBA_CACHE_DIR": str(compiled)} if given else {}
+    surroundings.prepare(environ)
+    if writable:
+        assert environ.get("NUMBA_CACHE_DIR") == (str(compiled) if given else None)
+    else:
+        found = Path(environ["NUMBA_CACHE_DIR"])
+        assert found not in (code, compiled)
+        assert [path.read_bytes() for path in found.iterdir()] == ([b"machine code"] if given else [])
+
+
 def test_nothing_is_written_where_it_does_not_belong(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(surroundings, "find_gpus", list)
     environ: dict[str, str] = {}
@@ -45,9 +107,7 @@ def test_nothing_is_written_where_it_does_not_belong(monkeypatch: pytest.MonkeyP
     folder = environ["MPLCONFIGDIR"]
     assert Path(folder).is_dir()
     assert not Path(environ["LIBERO_CONFIG_PATH"]).exists()
-    macros = vars(sys.modules[MACROS])
-    assert macros["FILE_LOGGING_LEVEL"] is None
-    assert macros["ENABLE_NUMBA"] is False
+    assert MACROS in sys.modules
     surroundings.prepare(environ)
     assert environ["MPLCONFIGDIR"] == folder
     assert environ["HOME"] == folder

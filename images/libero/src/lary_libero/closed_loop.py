@@ -19,7 +19,7 @@ from lary_libero.simulator import AGENT, WRIST
 CAMERAS = {"agentview": AGENT, "wrist": WRIST}
 """Name of an observation -> LIBERO's camera."""
 BROKEN = (ArithmeticError, AttributeError, LookupError, OSError, RuntimeError, TypeError, ValueError)
-"""What MuJoCo, robosuite and what draws raise when a simulation cannot go on."""
+"""What the scripted policy raises where a task is not of its kind, or the world not as it expects."""
 
 
 class Suite(Simulator):
@@ -44,16 +44,12 @@ class Suite(Simulator):
 
     def reset(self, state: int, seed: int) -> Observation:
         world = self.world
-        try:
+        with _going_on():
             return self._named(world.reset(state, seed))
-        except BROKEN as error:
-            raise SimulatorError(f"{type(error).__name__}: {error}") from error
 
     def step(self, action: NDArray[np.float32]) -> Step:
-        try:
+        with _going_on():
             seen, done = self.world.step(action)
-        except BROKEN as error:
-            raise SimulatorError(f"{type(error).__name__}: {error}") from error
         return Step(self._named(seen), done)
 
     def state(self) -> NDArray[Any]:
@@ -93,6 +89,17 @@ class Scripted(Policy):
             move = next(self._moves, None)
         idle = np.array(self._suite.card.idle, np.float32)
         return (idle if move is None else np.asarray(move.action, np.float32))[None]
+
+
+@contextmanager
+def _going_on() -> Iterator[None]:
+    """MuJoCo, robosuite and what draws raise what they like when a simulation cannot go on."""
+    try:
+        yield
+    except (ContractError, MemoryError):
+        raise
+    except Exception as error:
+        raise SimulatorError(f"{type(error).__name__}: {error}") from error
 
 
 @contextmanager

@@ -5,7 +5,6 @@ fixtures stand in the model and not in the stored states, and what the solver st
 Here the model's fixtures are those of one draw per task, and an episode begins from nothing but its stored state.
 """
 
-import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ from numpy.typing import ArrayLike, NDArray
 from lary_libero.choices import AGENT as AGENT
 from lary_libero.choices import CAMERAS as CAMERAS
 from lary_libero.choices import WRIST as WRIST
+from lary_libero.drawing import starting, try_to_draw
 from lary_libero.perturb import Perturbation
 from lary_libero.suites import Task, find_task
 from lary_libero.surroundings import prepare
@@ -191,7 +191,9 @@ def _chance_of(generator: np.random.RandomState) -> Iterator[None]:
 
 def _environment(task: Task, cameras: tuple[str, ...], size: int) -> Any:
     prepare()
-    try:
+    with starting():
+        if cameras:
+            try_to_draw(size)
         from libero.libero.envs.env_wrapper import ControlEnv
 
         return ControlEnv(
@@ -205,14 +207,3 @@ def _environment(task: Task, cameras: tuple[str, ...], size: int) -> Any:
             # An episode's end is the caller's decision.
             ignore_done=True,
         )
-    except (ImportError, AttributeError, RuntimeError) as error:
-        raise ContractError(_cannot_draw(error)) from error
-
-
-def _cannot_draw(error: Exception) -> str:
-    renderer = os.environ.get("MUJOCO_GL", "")
-    what_to_do = {
-        "egl": "no GPU that draws is to be seen; set MUJOCO_GL=osmesa to draw on the processor",
-        "osmesa": "install Debian's libosmesa6, or run the container image libero, which has it",
-    }.get(renderer, "")
-    return f"the simulator cannot be started with MUJOCO_GL={renderer}: {error}; {what_to_do}"

@@ -15,8 +15,11 @@ def command(suite: str, task: int, size: int) -> None:
     from lary_libero.simulator import Simulator
 
     simulator = Simulator.make(suite, task, size=size)
-    first, second = _episode(simulator, 0), _episode(simulator, 0)
-    if first != second or first == _episode(simulator, 1):
+    try:
+        first, second, other = (_episode(simulator, state) for state in (0, 0, 1))
+    finally:
+        simulator.close()
+    if first != second or first == other:
         raise ContractError("an episode is not a function of its initial state: do not use this installation")
     click.echo(f"{suite} task {task}: {simulator.instruction}; drawn by {os.environ['MUJOCO_GL']}; repeats bit for bit")
 
