@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from lary_latentvla import released
 from lary_latentvla import univla_checkpoint as checkpoints
 from lary_latentvla.univla import UnivlaTrainee
 from lary_latentvla.univla_checkpoint import load_released, take
@@ -332,42 +331,6 @@ def test_released_names_load_strictly(stage: int, policy: bool) -> None:
     with pytest.raises(WeightsError, match="unexpected"):
         load_released(network, state | {"lam.more": torch.zeros(1)}, "file")
     assert all(not p.requires_grad for p in network.vq.parameters()) or stage == 1
-
-
-@pytest.fixture
-def files(tmp_path: Path) -> dict[int, Path]:
-    """Files of stage 1 (with text) and stage 2: tensors of other sizes under the released names."""
-    found = {}
-    for stage in (1, 2):
-        config = UnivlaConfig.model_validate(SIZES | {"stage": stage, "width": 64, "heads": 1, "residual": False})
-        encoder, text = released._Frames(16), released._Text() if stage == 1 else None
-        network = make_univla(config, encoder, 3, text)
-        state = {f"lam.{n}".replace(".embedding.", ".codebook."): t for n, t in network.kept_state().items()}
-        found[stage] = tmp_path / f"stage{stage}.safetensors"
-        save_file(state | {"lam.dino_encoder.cls_token": torch.zeros(1)}, found[stage])
-    return found
-
-
-def test_the_converter_asks_what_stage_one_means(files: dict[int, Path], tmp_path: Path) -> None:
-    with pytest.raises(WeightsError, match="say --text-states encoded"):
-        released.write_released(files[1], None, tmp_path / "none")
-    prints = {states: released.write_released(files[1], states, tmp_path / states) for states in ("text", "encoded")}
-    assert prints["text"] != prints["encoded"], "equal tensors of another meaning"
-    assert (tmp_path / "text/model.safetensors").read_bytes() == (tmp_path / "encoded/model.safetensors").read_bytes()
-    for states in prints:
-        config = checkpoints.read_checkpoint_config(tmp_path / states).univla
-        assert (config.text, config.text_states, config.stage, config.width) == ("t5-base", states, 1, 64)
-    with pytest.raises(WeightsError, match="reads no text"):
-        released.write_released(files[2], "text", tmp_path / "two")
-    assert released.write_released(files[2], None, tmp_path / "two")
-    released.main([str(files[2]), "--to", str(tmp_path / "three")])
-    assert (tmp_path / "three/config.json").read_bytes() == (tmp_path / "two/config.json").read_bytes()
-    with pytest.raises(SystemExit) as ended:
-        released.main([str(files[1]), "--to", str(tmp_path / "four")])
-    assert ended.value.code == 4
-    save_file({"other": torch.zeros(1)}, tmp_path / "other.safetensors")
-    with pytest.raises(WeightsError, match="no latent action model of UniVLA"):
-        released.read_released(tmp_path / "other.safetensors", None)
 
 
 # --- resume -----------------------------------------------------------------------------------

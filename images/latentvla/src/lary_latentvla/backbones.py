@@ -8,11 +8,14 @@ from typing import Any
 
 import torch
 from lary_schema.base import WeightsError
+from lary_worker.checkpoints import load_pretrained
 from torch import Tensor, nn
 
 from lary_latentvla.vla_facts import BackboneKey, Lora, VlaConfig
 from lary_latentvla.vocabulary import TINY_SPECIAL, Vocabulary
 
+MODEL_TYPES = {"qwen3-vl": "qwen3_vl", "smolvlm": "smolvlm"}
+"""Of each family, as `config.json` says it."""
 MEAN = STD = 0.5
 """Of pixels in [0, 1], in both families."""
 _SPECIAL = {name: number for number, name in enumerate(TINY_SPECIAL)}
@@ -61,7 +64,8 @@ def tiny_config(key: BackboneKey, size: int, vocabulary: int) -> Any:
 def make_backbone(config: VlaConfig, vocabulary: Vocabulary, base: int, folder: Path | None) -> nn.Module:
     """An image-text model with room for `vocabulary`; drawn by torch's generator where `folder` is None.
 
-    `base`: tokens before any were added. Raises WeightsError where the folder is missing or of another family.
+    `base`: tokens before any were added. Raises WeightsError where the folder is missing, of another family, or not
+    whole.
     """
     from transformers import AutoModelForImageTextToText
 
@@ -72,7 +76,14 @@ def make_backbone(config: VlaConfig, vocabulary: Vocabulary, base: int, folder: 
     elif folder is None:
         raise WeightsError(f"backbone {config.backbone} needs its downloaded folder, given as weights 'backbone'")
     else:
-        made = AutoModelForImageTextToText.from_pretrained(folder, local_files_only=True, attn_implementation="sdpa")
+        # In float32 whatever the file has: the head is, and full training in bfloat16 would round its steps away.
+        made = load_pretrained(
+            AutoModelForImageTextToText,
+            folder,
+            model_type=MODEL_TYPES[config.facts.family],
+            attn_implementation="sdpa",
+            dtype=torch.float32,
+        )
         _require_width(made, config, folder)
     rows = made.get_input_embeddings().num_embeddings
     if len(vocabulary) > rows:
