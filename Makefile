@@ -33,9 +33,10 @@ has_monitoring = $(shell $(BIN)/python -c 'import sys; print("yes" if sys.versio
 coverage = $(foreach s,$(SOURCES),--cov=$(s)) --cov-report=term:skip-covered
 
 .DEFAULT_GOAL := help
-.PHONY: help bench benchmarks study demo_arm_latents test test-full lint types docs lock images release clean
+.PHONY: help setup bench benchmarks study demo_arm_latents test test-full lint types docs lock images release clean
 
 help:
+	@echo 'make setup      the command line alone: .venv/bin/lary-orch'
 	@echo 'make bench      the table for three models without weights on both demo sets (smoke protocol)'
 	@echo 'make bench MODEL=frame-diff,pixels DATASET=my_set DATA_DIR=/data CATALOG=dir PROTOCOL=lary-v1'
 	@echo '                RUNTIME=docker WORKSPACE=dir ARGS="--gpus 0"     the same for yours'
@@ -50,6 +51,8 @@ help:
 	@echo 'make images     build all container images (ARGS="--base-image IMAGE")'
 	@echo 'make release    wheels in dist/ and all container images, at the version in VERSION'
 	@echo 'make clean      remove environments, caches and what runs left behind; latents and results stay'
+
+setup: $(VENV)/.cli
 
 bench: $(VENV)/.cli
 	$(BIN)/lary-orch run $(run_options)

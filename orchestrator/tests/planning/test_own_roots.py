@@ -45,6 +45,19 @@ def test_a_card_with_its_root_does_not_look_elsewhere(world: Any) -> None:
     assert str(world.cards / "nowhere/lists/train.csv") in error
 
 
+@pytest.mark.parametrize("root", [None, "far", "."])
+def test_csvs_next_to_the_card(world: Any, root: str | None) -> None:
+    own_set(world, "mine", root, world.cards)
+    assert world.plan(datasets=("mine",)).problems == ()
+    tools = {one.card.key: one for one in known_datasets(world.catalog(), world.workspace).datasets}
+    assert tools["mine"].csv["val"] == world.cards / "lists/val.csv"
+    # Where the data root has CSVs of that name, these are meant.
+    data = world.workspace.data if root is None else world.cards / root
+    own_set(world, "mine", root, data)
+    tools = {one.card.key: one for one in known_datasets(world.catalog(), world.workspace).datasets}
+    assert tools["mine"].csv["val"] == data / "lists/val.csv"
+
+
 @pytest.mark.parametrize("line", ["-m a,b -d c,d", "-m a -m b -d c -d d", "-m a,,b, -d ,c,d"])
 def test_keys_joined_by_commas(line: str) -> None:
     seen: list[Any] = []

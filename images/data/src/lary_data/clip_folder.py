@@ -20,6 +20,7 @@ from lary_data.manifest import (
     SetFacts,
     held_out,
     metadata_name,
+    own_root,
     write_splits,
 )
 from lary_data.owned_cards import write_card
@@ -60,6 +61,7 @@ def write_clip_manifest(
     write_splits(out, facts.key, header, rows)
     card = DatasetCard(
         key=facts.key, title=facts.title, task="classification", columns=columns, metadata=(metadata_name(facts.key),),
+        root=own_root(root),
         frames=sampler.frames, labels=Labels(classes=len(classes)), license=facts.license,
         group=Grouping(column=GROUP_COLUMN) if groups else None, source=f"the folder {shown(root.name)}",
     )  # fmt: skip

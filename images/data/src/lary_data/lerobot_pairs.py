@@ -264,7 +264,7 @@ def _card(dataset: LeRobot, facts: SetFacts, pairs: Pairs, has_texts: bool) -> D
     )  # fmt: skip
     return DatasetCard(
         key=facts.key, title=facts.title, task="regression", columns=PairColumns(),
-        metadata=(metadata_name(facts.key),), actions=actions, group=grouping(facts),
+        metadata=(metadata_name(facts.key),), root=".", actions=actions, group=grouping(facts),
         instruction="task" if has_texts else None,
         license=facts.license,
         source=f"the LeRobot dataset {dataset.root.name}",

@@ -8,8 +8,9 @@ from typing import Literal, TypeVar
 from lary_schema import commands
 from lary_schema.atomic import publish_text
 from lary_schema.base import ContractError, Document
-from lary_schema.cards import Key
+from lary_schema.cards import DatasetCard, Key
 from lary_schema.groups import Grouping
+from lary_schema.printable import printable
 
 from lary_data.sample_frames import csv_text
 
@@ -87,7 +88,13 @@ def retract(folder: Path, key: str) -> None:
         (folder / name).unlink(missing_ok=True)
 
 
+def own_root(data: Path) -> str | None:
+    """A data root as a card says it; None for a name that YAML cannot hold."""
+    text = str(data.absolute())
+    return text if printable(text) == text else None
+
+
 def how_to_go_on(card: Path, data: Path) -> str:
     """The command for what was written."""
-    folders = ("--catalog", card.parent, "--metadata-dir", card.parent, "--data-dir", data)
-    return commands.command("run", "-m", "MODEL", "-d", card.stem, *folders)
+    elsewhere = () if DatasetCard.load(card).root is not None else ("--data-dir", data)
+    return commands.command("run", "-m", "frame-diff", "-d", card.stem, "--catalog", card.parent, *elsewhere)

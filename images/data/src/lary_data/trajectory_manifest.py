@@ -154,7 +154,7 @@ def _card(source: Source, facts: SetFacts, cutting: Cutting, good: Sequence[Traj
     )  # fmt: skip
     return DatasetCard(
         key=facts.key, title=facts.title, task="regression", columns=PairColumns(),
-        metadata=(metadata_name(facts.key),), actions=actions, group=grouping(facts),
+        metadata=(metadata_name(facts.key),), root=".", actions=actions, group=grouping(facts),
         instruction=None if without or not good else "task", license=facts.license,
         source=f"{source.title} {source.root.name}",
     )  # fmt: skip

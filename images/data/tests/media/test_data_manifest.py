@@ -74,7 +74,8 @@ def test_a_folder_of_clips(tmp_path: Path, write_clip) -> None:
     )  # fmt: skip
     assert card.labels is not None
     assert card.labels.classes == 3
-    assert f"-d mine --catalog {out} --metadata-dir {out} --data-dir {root}" in result.stderr
+    assert result.stderr.endswith(f"run -m frame-diff -d mine --catalog {out}\n")
+    assert card.root == str(root)
 
 
 def test_a_folder_without_classes_is_refused(tmp_path: Path, write_clip) -> None:
@@ -204,7 +205,8 @@ def test_a_v2_dataset(tmp_path: Path, write_clip) -> None:
     assert card.actions.names == ("x", "y", "gripper")
     assert card.group is not None
     assert (card.group.column, card.instruction) == ("episode_id", "task")
-    assert f"-d arm --catalog {tmp_path}/out --metadata-dir {tmp_path}/out --data-dir {tmp_path}/out" in result.stderr
+    assert result.stderr.endswith(f"run -m frame-diff -d arm --catalog {tmp_path}/out\n")
+    assert card.root == "."
 
 
 def test_whole_tasks_are_held_out(tmp_path: Path, write_clip) -> None:

@@ -176,9 +176,7 @@ def _read_loose(file: Path) -> Found:
     content: Any = read_yaml(file)
     fields = content if isinstance(content, dict) else {}
     if "task" in fields:
-        found = _with_evaluated(DatasetCard.parse(content, str(file)), file)
-        own = None if found.root is None else str(normalised(file.parent / Path(found.root).expanduser()))
-        return file, found.model_copy(update={"root": own})
+        return file, _with_evaluated(DatasetCard.parse(content, str(file)), file).in_file(file)
     if fields.get("kind") in ("model", "probe", "tools", "simulator"):
         card = ImageCard.parse(content, str(file))
         if card.ref is None:

@@ -26,9 +26,10 @@ def csv_path(card: DatasetCard, split: str, workspace: Workspace) -> Path:
     """The split's CSV: the first of the card's names that is there, else where the first one should be."""
     data = data_root(card, workspace)
     own = card.generator is not None or card.root is not None
-    folders = (data,) if own else dict.fromkeys((workspace.metadata, data))
+    folders = [data] if own else [workspace.metadata, data]
+    folders += [] if card.beside is None else [card.beside]
     names = [name.replace("{split}", split) for name in card.metadata]
-    candidates = [folder / name for folder in folders for name in names]
+    candidates = [folder / name for folder in dict.fromkeys(folders) for name in names]
     return next((path for path in candidates if path.is_file()), candidates[0])
 
 
@@ -39,10 +40,13 @@ def find_split(card: DatasetCard, split: str, workspace: Workspace) -> SplitSour
     """
     data, csv = data_root(card, workspace), csv_path(card, split, workspace)
     if not csv.is_file():
+        folders = (
+            "the CSVs' folder by --metadata-dir or LARY_ROOT (its data/), the data's root by --data-dir or DATA_DIR"
+        )
+        how = f"give {folders}" if card.root is None else "correct root: in the dataset card"
         raise ContractError(
-            f"{csv}: missing (split {split!r} of {card.key}). Put it there, give the CSVs' folder by "
-            "--metadata-dir or LARY_ROOT (its data/), the data's root by --data-dir or DATA_DIR, or correct metadata: "
-            "in the dataset card"
+            f"{csv}: missing (split {split!r} of {card.key}). Put it there or next to the card, {how}, or correct "
+            "metadata: in the dataset card"
         )
     columns = needed_columns(card)
     facts = remembered(

@@ -6,11 +6,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, BeforeValidator, Field, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, PrivateAttr, model_validator
 
 from lary_schema.base import ContractError, Document, unknown_key
 from lary_schema.groups import Grouping, grouping_of
 from lary_schema.mounts import MountPath
+from lary_schema.paths import normalised
 from lary_schema.yaml_files import read_yaml as read_yaml
 
 Input = Literal["video", "image"]
@@ -501,8 +502,8 @@ class DatasetCard(_Card):
         Field(min_length=1),
         Distinct,
     ]
-    """Names of the CSV below the metadata folder or the data root, the first that is there; `{split}` stands for
-    the split."""
+    """Names of the CSV below the metadata folder, the data root or the card's folder, the first that is there;
+    `{split}` stands for the split."""
     root: str | None = None
     """The set's own data root; a relative one is below the card's folder, `.` that folder. None: --data-dir."""
     media: MountPath = "."
@@ -524,6 +525,20 @@ class DatasetCard(_Card):
     """A built-in set that is made at first use."""
     license: str
     source: str
+
+    _beside: Path | None = PrivateAttr(default=None)
+
+    @property
+    def beside(self) -> Path | None:
+        """The folder of the file that the card is in, where its CSVs may lie, too; None for one from elsewhere."""
+        return self._beside
+
+    def in_file(self, file: Path) -> Self:
+        """The card as it stands in a user's file: its root is absolute, and `beside` known."""
+        own = None if self.root is None else str(normalised(file.parent / Path(self.root).expanduser()))
+        made = self.model_copy(update={"root": own})
+        made._beside = file.parent
+        return made
 
     @property
     def mode(self) -> Input:

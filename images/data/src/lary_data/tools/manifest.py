@@ -202,6 +202,6 @@ def _close(card: Path, data: Path, unit: str, total: int, failed: int, max_faile
     notify(f"{card}: {total:,} {unit}, {failed:,} failed")
     for line in summary(card):
         notify(line)
-    notify(how_to_go_on(card.absolute(), data.absolute()))
+    notify(how_to_go_on(card, data))
     if failed > max_failed * total:
         raise TooManyFailedError(f"{failed:,} of {total:,} {unit} failed; see above")
