@@ -3,6 +3,7 @@
 import fcntl
 import json
 import os
+import re
 import shutil
 import subprocess
 from collections.abc import Callable, Iterator
@@ -23,6 +24,9 @@ FLAGS = (
     "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-component-update",
     "--disable-background-networking", "--disable-sync", "--remote-debugging-pipe",
 )  # fmt: skip
+
+PAPER_PX = 1039
+"""A4, landscape, without its margins."""
 
 
 def _high_pipe() -> tuple[int, int]:
@@ -193,3 +197,19 @@ def test_printing_opens_what_is_folded(browser: Browser, url: str) -> None:
     browser.run("dispatchEvent(new Event('afterprint'))")
     assert browser.run(folded) == before
     assert len(browser.call("Page.printToPDF")["data"]) > 10_000
+
+
+def test_on_paper_provenance_is_one_line_a_result(browser: Browser, url: str) -> None:
+    def shown(what: str) -> int:
+        return int(browser.run(f"[...document.querySelectorAll('{what}')].filter(e => e.offsetParent).length"))
+
+    browser.size(PAPER_PX)
+    browser.open(url)
+    results = browser.run("document.querySelectorAll('details.trace').length")
+    assert (shown("details.trace"), shown(".paper tbody tr")) == (results, 0)
+    browser.call("Emulation.setEmulatedMedia", media="print")
+    assert (shown("details.trace"), shown(".paper tbody tr")) == (0, results)
+    text = browser.run("document.querySelector('#provenance .paper').innerText")
+    assert {"f1f1f1f1f1f1", "model abababababab", "c5c5c5c5c5c5", "0e0e0e0e0e0e"} <= set(re.split(r"[\t\n]", text))
+    assert browser.run("document.documentElement.scrollWidth") <= PAPER_PX
+    browser.call("Emulation.setEmulatedMedia", media="")

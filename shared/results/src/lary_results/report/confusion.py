@@ -47,7 +47,7 @@ def matrices(scores: list[Score]) -> Html | None:
     ours = [score for score in scores if score.control == "none" and score.metric == "top1"]
     shown = sorted(ours, key=lambda s: (s.split, s.rank))
     parts = [_section(score, open_=nth == 0) for nth, score in enumerate(shown)]
-    return join(el("h4", "Confusion matrices"), parts) if parts else None
+    return join(el("h4", "Confusion matrices"), el("div", parts, class_="matrices")) if parts else None
 
 
 def _section(score: Score, *, open_: bool) -> Html:

@@ -1,5 +1,7 @@
 """Every model against the best of its column: is the distance more than chance?"""
 
+from collections.abc import Iterator, Sequence
+
 from lary_results.board import Board
 from lary_results.paired import HEADER, METHOD, UNCLEAR, Difference, against_best, numbers
 from lary_results.report.markup import Child, Html, details, el, join, table
@@ -23,10 +25,19 @@ def section(board: Board) -> Html | None:
     apart = sum(made.reason is None and made.verdict != UNCLEAR for made in found)
     compared = sum(made.reason is None for made in found)
     title = f"Against the best of each column: {apart} of {compared} differences exclude 0"
-    reasons = list(dict.fromkeys(f"{made.b.named}: {made.reason}" for made in found if made.reason is not None))
-    why = el("ul", [el("li", f"not compared: {reason}") for reason in reasons], class_="notes") if reasons else None
+    why = el("ul", [el("li", reason) for reason in _not_compared(found)], class_="notes")
     text = el("p", METHOD, " ", ALONE, class_="muted")
     return details(title, text, table(header, rows, numbers=len(header)), why, class_="differences")
+
+
+def _not_compared(found: Sequence[Difference]) -> Iterator[str]:
+    """Each reason once, with all that it keeps from being compared."""
+    of: dict[str, list[str]] = {}
+    for made in found:
+        if made.reason is not None:
+            of.setdefault(made.reason, []).append(made.b.named)
+    for reason, named in of.items():
+        yield f"not compared: {'; '.join(dict.fromkeys(named))}: {reason}"
 
 
 def _name(line: tuple[str, str]) -> Html:

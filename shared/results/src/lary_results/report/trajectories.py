@@ -15,6 +15,7 @@ MIB = 1 << 20
 WIDE = 1.3
 """Ratio of the sides above which a picture would be too small on a phone."""
 HINT = "Rows at even ranks of the error, from the best to the worst; normalised actions."
+ON_PAPER = "Printed: of each model the best row, one between and the worst; the page itself shows more."
 
 
 @dataclass
@@ -48,7 +49,14 @@ class Pictures:
         ours = [score for score in scores if score.control == "none" and score.metric == "mse"]
         shown = sorted(ours, key=lambda s: (s.split, s.probe, s.rank))
         parts = [part for score in shown if (part := self._of(score, open_=score is shown[0])) is not None]
-        return join(el("h4", "Trajectories"), el("p", HINT, class_="muted"), parts) if parts else None
+        if not parts:
+            return None
+        return join(
+            el("h4", "Trajectories"),
+            el("p", HINT, class_="muted"),
+            el("p", ON_PAPER, class_="muted paper"),
+            parts,
+        )
 
     def _of(self, score: Score, *, open_: bool) -> Html | None:
         paths = [path for path in sorted(pictures_of(score), key=str) if path in self.chosen]
@@ -56,7 +64,10 @@ class Pictures:
         if not paths and not left_out:
             return None
         name = f"{score.model} ({', '.join(filter(None, (score.variant, score.probe)))}) on {score.split}"
-        images = [_image(self.chosen[path], f"{name}, {path.stem}") for path in paths]
+        printed = {0, len(paths) // 2, len(paths) - 1}
+        images = [
+            _image(self.chosen[path], f"{name}, {path.stem}", printed=nth in printed) for nth, path in enumerate(paths)
+        ]
         where = Path(score.file).parent / FOLDER
         note = el("p", f"{left_out} more in {where}", class_="muted") if left_out else None
         title = f"{name}: MSE {number(score.metric, score.value)}"
@@ -82,9 +93,9 @@ def _png(path: Path, room: int) -> bytes | None:
     return content if content.startswith(SIGNATURE) else None
 
 
-def _image(content: bytes, alt: str) -> Html:
+def _image(content: bytes, alt: str, *, printed: bool) -> Html:
     """Wide pictures keep a readable width and scroll on a phone; square ones shrink."""
     width, height = struct.unpack(">II", content[16:24].ljust(8, b"\0"))
     source = f"data:image/png;base64,{base64.b64encode(content).decode()}"
     picture = el("img", src=source, alt=alt, class_="wide" if width > WIDE * height else None)
-    return el("figure", picture, class_="picture", tabindex="0")
+    return el("figure", picture, class_="picture" if printed else "picture screen", tabindex="0")
