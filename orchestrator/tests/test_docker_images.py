@@ -7,7 +7,18 @@ import lary_orch
 import pytest
 from lary_orch.catalog.cards import Catalog
 from lary_orch.catalog.source import ImageSource
-from lary_orch.runtimes.images import Built, Recipes, choose, how_to_get, ordered, reference, sources_of, state, tag
+from lary_orch.runtimes.images import (
+    TORCH_LABEL,
+    Built,
+    Recipes,
+    choose,
+    how_to_get,
+    ordered,
+    reference,
+    sources_of,
+    state,
+    tag,
+)
 from lary_schema.base import ContractError
 from lary_schema.cards import ImageCard
 
@@ -73,6 +84,34 @@ def test_a_named_image_leaves_the_base_alone(checkout: Path, catalog: Catalog) -
     ]
     assert names == [["toy"], ["base"]]
     assert choose(catalog, ["base"], Recipes(checkout), None)[0].arguments == {}
+
+
+@pytest.mark.parametrize(
+    ("parent", "torch", "arguments"),
+    [
+        (None, "cpu", ("python:3.12-slim", "https://download.pytorch.org/whl/cpu")),
+        (None, "cu126", ("nvidia/cuda:12.6.3-base-ubuntu24.04", "https://download.pytorch.org/whl/cu126")),
+        ("mine:1", "cu126", ("mine:1", "https://download.pytorch.org/whl/cu126")),
+        ("mine:1", "cu130", ("mine:1", "https://download.pytorch.org/whl/cu130")),
+        ("mine:1", "https://mirror/whl", ("mine:1", "https://mirror/whl")),
+    ],
+)
+def test_another_build_of_torch(
+    parent: str | None, torch: str, arguments: tuple[str, str], checkout: Path, catalog: Catalog
+) -> None:
+    for names in ([], ["base"], ["toy"]):
+        base, *rest = choose(catalog, names, Recipes(checkout), parent, torch)
+        assert base.arguments == dict(zip(("BASE_IMAGE", "TORCH_INDEX"), arguments, strict=True))
+        # The others inherit it.
+        assert base.labels[TORCH_LABEL] == arguments[1]
+        assert [recipe.name for recipe in rest] == ([] if names == ["base"] else ["toy"])
+    assert TORCH_LABEL not in choose(catalog, ["base"], Recipes(checkout), parent)[0].labels
+
+
+@pytest.mark.parametrize("torch", ["cu118", "https://mirror/whl"])
+def test_a_build_of_torch_needs_a_parent(torch: str, checkout: Path, catalog: Catalog) -> None:
+    with pytest.raises(ContractError, match=f"--torch {torch}: give its parent by --base-image"):
+        choose(catalog, (), Recipes(checkout), None, torch)
 
 
 def test_unknown_names_and_what_cannot_be_built(checkout: Path, catalog: Catalog, tmp_path: Path) -> None:

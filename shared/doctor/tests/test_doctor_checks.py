@@ -33,7 +33,7 @@ from lary_doctor.check import Context, Finding, worst
 from lary_doctor.command import command
 from lary_orch import __version__ as VERSION
 from lary_orch.catalog.cards import Catalog, repository
-from lary_orch.runtimes.images import SOURCE_LABEL, Recipes
+from lary_orch.runtimes.images import SOURCE_LABEL, TORCH_LABEL, Recipes
 from lary_orch.workspace import Workspace
 from lary_schema.base import ContractError
 
@@ -237,7 +237,8 @@ def test_gpus_need_the_engines_help_in_containers(
     [
         ("580.65.06", "ok", "needs 580"),
         ("610.1\n610.1", "ok", "driver 610.1;"),
-        ("570.133.20", "fail", "LARY_TORCH_BACKEND=cu126"),
+        ("570.133.20", "fail", "`lary-orch images build --torch cu126`"),
+        ("525.60.13", "fail", "LARY_TORCH_BACKEND=cu126"),
         ("470.256.02", "fail", "update the driver"),
         ("[N/A]", "skip", "no NVIDIA driver"),
     ],
@@ -249,7 +250,20 @@ def test_the_driver_has_to_know_the_images_cuda(
     finding = driver.run(context())
     assert finding.status == status
     assert said in finding.message + finding.remedy
-    assert ("cu126" in finding.remedy) == (reply == "570.133.20")
+    assert ("cu126" in finding.remedy) == (reply in ("570.133.20", "525.60.13"))
+
+
+def test_an_older_build_of_torch_asks_for_less(
+    context: Any, docker: FakeEngine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put_smi(tmp_path, monkeypatch, "570.133.20")
+    assert driver.run(context(runtime="docker")).status == "fail"
+    # As `images build --torch cu126` labels the base.
+    docker.images[f"lary/base:{VERSION}"] = {TORCH_LABEL: "https://download.pytorch.org/whl/cu126"}
+    assert "CUDA 12 needs 525" in driver.run(context(runtime="docker")).message
+    assert driver.run(context(runtime="process")).status == "fail"
+    monkeypatch.setenv("LARY_TORCH_BACKEND", "cu126")
+    assert driver.run(context(runtime="process")).status == "ok"
 
 
 def test_without_a_driver(context: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

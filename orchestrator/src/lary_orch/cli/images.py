@@ -14,6 +14,7 @@ def command() -> None:
     \b
     lary-orch images build
     lary-orch images build --base-image python:3.12-slim      without CUDA
+    lary-orch images build --torch cu126                      an older CUDA, for an older driver
     lary-orch images build --catalog ./my-lam my-lam
     lary-orch images export --to /shared/images baseline probe
     """
@@ -22,13 +23,16 @@ def command() -> None:
 @command.command()
 @click.argument("names", nargs=-1)
 @option("--base-image", envvar="LARY_BASE_IMAGE", help="Parent of the base [LARY_BASE_IMAGE, else CUDA's].")
+@option("--torch", metavar="BUILD", help="For an older driver: cu126, cu128, cpu, or an index's URL.")
 @option("--no-cache", is_flag=True, help="Build every layer anew.")
 @option("--quiet", is_flag=True, help="Show no build log.")
 @catalog_options
-def build(catalog: Catalog, names: tuple[str, ...], base_image: str | None, no_cache: bool, quiet: bool) -> None:
+def build(
+    catalog: Catalog, names: tuple[str, ...], base_image: str | None, torch: str | None, no_cache: bool, quiet: bool
+) -> None:
     """Build the named images, or the base and all others.
 
-    NAMES without `base` leave the base as it is, unless --base-image is given or it is missing.
+    NAMES without `base` leave the base as it is, unless --base-image or --torch is given or it is missing.
     """
     from lary_terminal.tables import size_text
 
@@ -38,7 +42,7 @@ def build(catalog: Catalog, names: tuple[str, ...], base_image: str | None, no_c
     from lary_orch.runtimes.images import BASE, Recipes, choose, tag
 
     client, recipes = connect(), Recipes(repository())
-    chosen = choose(catalog, names, recipes, base_image)
+    chosen = choose(catalog, names, recipes, base_image, torch)
     if chosen[0].name != BASE and not any(tag(BASE) in image.tags for image in built(client)):
         chosen.insert(0, recipes.base(None))
     for recipe in chosen:

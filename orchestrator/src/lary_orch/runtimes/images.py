@@ -14,6 +14,14 @@ from lary_orch.catalog.source import ImageSource
 
 BASE = "base"
 NAME_LABEL, VERSION_LABEL, SOURCE_LABEL, CONTRACT_LABEL = "lary.image", "lary.version", "lary.source", "lary.contract"
+TORCH_LABEL = "lary.torch"
+TORCH_INDEX = "https://download.pytorch.org/whl/"
+PARENTS = {
+    "cpu": "python:3.12-slim",
+    "cu126": "nvidia/cuda:12.6.3-base-ubuntu24.04",
+    "cu128": "nvidia/cuda:12.8.1-base-ubuntu24.04",
+}
+"""By build of torch: NVIDIA's images refuse to start on a driver that is older than their own CUDA."""
 NEVER_SOURCE = ("**/__pycache__", "**/*.egg-info", "**/.*", "tests")
 """What changes nothing in an image, where its folder has no .dockerignore that says so."""
 
@@ -60,6 +68,7 @@ class Recipe:
             VERSION_LABEL: lary_orch.__version__,
             SOURCE_LABEL: self.source,
             CONTRACT_LABEL: str(CONTRACT_VERSION),
+            **({TORCH_LABEL: self.arguments["TORCH_INDEX"]} if "TORCH_INDEX" in self.arguments else {}),
             "org.opencontainers.image.title": self.ref,
             "org.opencontainers.image.version": lary_orch.__version__,
         }
@@ -72,9 +81,9 @@ class Recipes:
         self._checkout = checkout
         self._base_source: str | None = None
 
-    def base(self, base_image: str | None) -> Recipe:
-        """The parent of all others. `base_image` None leaves the Dockerfile's own choice."""
-        arguments = {"BASE_IMAGE": base_image} if base_image else {}
+    def base(self, base_image: str | None, torch: str | None = None) -> Recipe:
+        """The parent of all others. None leaves the Dockerfile's own choice."""
+        arguments = base_arguments(base_image, torch)
         return Recipe(BASE, self._checkout, self._checkout / "images/base/Dockerfile", arguments, self._base())
 
     def of(self, image: ImageSource) -> Recipe:
@@ -98,6 +107,23 @@ class Recipes:
         return self._base_source
 
 
+def base_arguments(base_image: str | None, torch: str | None) -> dict[str, str]:
+    """The build arguments of the base. `torch` is a build of PyTorch's index (cu126), or the URL of an index.
+
+    Raises ContractError for a build without a parent that is known.
+    """
+    parent = base_image or (PARENTS.get(torch) if torch else None)
+    arguments = {"BASE_IMAGE": parent} if parent else {}
+    if not torch:
+        return arguments
+    if parent is None:
+        raise ContractError(
+            f"--torch {torch}: give its parent by --base-image, with Python 3.11 or newer and a CUDA that the driver "
+            f"knows; {', '.join(PARENTS)} have one"
+        )
+    return arguments | {"TORCH_INDEX": torch if "://" in torch else TORCH_INDEX + torch}
+
+
 def _files(context: Path) -> dict[str, str]:
     """Relative path -> sha256 of all that a build gets to see."""
     from docker.utils.build import exclude_paths
@@ -110,18 +136,21 @@ def _files(context: Path) -> dict[str, str]:
     return {path: file_sha256(context / path) for path in paths}
 
 
-def choose(catalog: Catalog, names: Sequence[str], recipes: Recipes, base_image: str | None) -> list[Recipe]:
+def choose(
+    catalog: Catalog, names: Sequence[str], recipes: Recipes, base_image: str | None, torch: str | None = None
+) -> list[Recipe]:
     """The recipes of the named images, or of all, the base first.
 
     The base is left out where names are given and it is not among them: it may have been built on another
-    `base_image` than this call knows of. Raises ContractError for an unknown name.
+    `base_image` or `torch` than this call knows of. Raises ContractError for an unknown name.
     """
     known = {source.card.name: source for _, source in catalog.images if source.folder is not None}
     unknown = set(names) - {BASE, *known}
     if unknown:
         raise ContractError(f"no image {', '.join(sorted(unknown))}; known: {', '.join([BASE, *sorted(known)])}")
     wanted = [known[name] for name in dict.fromkeys(names or sorted(known)) if name != BASE]
-    first = [recipes.base(base_image)] if not names or BASE in names or base_image else []
+    wants_base = not names or BASE in names or base_image or torch
+    first = [recipes.base(base_image, torch)] if wants_base else []
     return [*first, *map(recipes.of, wanted)]
 
 

@@ -1,10 +1,14 @@
 """Is the GPU's driver new enough for the torch that images and environments get?"""
 
+import os
 import re
 import shutil
 import subprocess
 
 from lary_orch.catalog.cards import repository
+from lary_orch.runtimes.environments import TORCH_BACKEND
+from lary_orch.runtimes.images import BASE, TORCH_LABEL, tag
+from lary_schema import commands
 
 from lary_doctor.check import Context, Finding
 
@@ -14,21 +18,23 @@ OLDEST = {13: 580, 12: 525}
 """CUDA's major version -> the oldest driver for it on Linux, by NVIDIA's table "CUDA minor version compatibility"."""
 
 
-OLDER, BUILD = 12, "LARY_TORCH_BACKEND=cu126"
+OLDER, BUILD = 12, "cu126"
 
 
-def run(context: Context) -> Finding:  # noqa: ARG001 - one interface for all checks
+def run(context: Context) -> Finding:
     driver = _driver()
     if driver is None:
         return Finding("skip", "no NVIDIA driver answers")
-    major, wanted = int(driver.partition(".")[0]), cuda_of_images()
+    major, wanted = int(driver.partition(".")[0]), _cuda_wanted(context)
     oldest = OLDEST[wanted]
     if major >= oldest:
         return Finding("ok", f"driver {driver}; the images' CUDA {wanted} needs {oldest} or newer")
     remedy = f"update the driver to {oldest} or newer, or use --device cpu"
     if major >= OLDEST[OLDER]:
-        # torch's build, not the parent image, brings CUDA's libraries: containers have no other way yet.
-        remedy += f"; as processes (--runtime process) {BUILD} takes torch's build for CUDA {OLDER}"
+        build = commands.command("images", "build", "--torch", BUILD)
+        remedy += (
+            f"; `{build}` takes torch's build for CUDA {OLDER}, and {TORCH_BACKEND}={BUILD} does for --runtime process"
+        )
     return Finding(
         "fail", f"driver {driver} is too old for the images' torch, whose CUDA {wanted} needs {oldest}", remedy
     )
@@ -43,6 +49,17 @@ def _driver() -> str | None:
         return None
     found = re.match(r"\d+(\.\d+)*", done.stdout.strip())
     return found[0] if done.returncode == 0 and found else None
+
+
+def _cuda_wanted(context: Context) -> int:
+    """CUDA's major version of the torch that would run: of the images that are built, or of the environments."""
+    engine = context.engine if context.runtime in ("auto", "docker") else "not asked for"
+    if isinstance(engine, str):
+        chosen = os.environ.get(TORCH_BACKEND, "")
+    else:
+        chosen = (engine.labels(tag(BASE)) or {}).get(TORCH_LABEL, "")
+    found = re.search(r"\bcu(\d\d)\d$", chosen.rstrip("/"))
+    return int(found[1]) if found and int(found[1]) in OLDEST else cuda_of_images()
 
 
 def cuda_of_images() -> int:
