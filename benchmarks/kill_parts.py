@@ -270,11 +270,14 @@ def _make_stages(inputs: Path) -> None:
     (inputs / "studies/stages.yaml").write_text(STUDY, encoding="utf-8")
 
 
-def _study(inputs: Path, out: Path) -> list[list[str]]:
-    data = ["--catalog", str(inputs), "--data-dir", str(inputs)]
-    often = ["--save-every", "10", "--evaluate-every", "50", "--workers", "2", "--cpu-slots", "2"]
-    runs = ["--runtime", "process", "--env", "current", "--workspace", str(out)]
-    return [[*ORCHESTRATOR, "study", "stages", *data, *often, *runs]]
+def _study(runtime: str, *options: str) -> Callable[[Path, Path], list[list[str]]]:
+    def commands(inputs: Path, out: Path) -> list[list[str]]:
+        data = ["--catalog", str(inputs), "--data-dir", str(inputs)]
+        often = ["--save-every", "10", "--evaluate-every", "50", "--workers", "2", "--cpu-slots", "2"]
+        runs = ["--runtime", runtime, *options, "--workspace", str(out)]
+        return [[*ORCHESTRATOR, "study", "stages", *data, *often, *runs]]
+
+    return commands
 
 
 PARTS = {
@@ -282,12 +285,13 @@ PARTS = {
     "containers": Part(_run("docker"), ("latents",), containers=True),
     "tools": Part(_tools, ("robot", "clips", "sampled", "npz", "latents"), _make_inputs),
     "training": Part(_train("process", "--env", "current"), ("trained",), _make_pairs),
-    "training-stages": Part(_study, ("trained",), _make_stages),
+    "training-stages": Part(_study("process", "--env", "current"), ("trained",), _make_stages),
+    "training-stages-containers": Part(_study("docker"), ("trained",), _make_stages, containers=True),
     "training-containers": Part(_train("docker"), ("trained",), _make_pairs, containers=True),
     "evaluations": Part(_evaluate("process", "--env", "current"), ("results",)),
     "evaluation-containers": Part(_evaluate("docker"), ("results",), containers=True),
     "environments": Part(_environments, ("envs", "generated")),
 }
 """`containers` needs an engine and the built images `base`, `baseline` and `probe`, `training-containers` `base` and
-`lara`, `evaluation-containers` `base` and `arm`; `environments` takes packages from
-uv's cache, or else from the registry."""
+`lara`, `training-stages-containers` `base` and `latentvla`, `evaluation-containers` `base` and `arm`; `environments`
+takes packages from uv's cache, or else from the registry."""

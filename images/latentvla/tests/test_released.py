@@ -2,7 +2,10 @@
 
 import io
 import json
+import os
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -325,6 +328,15 @@ def test_folders_are_keys_that_are_listed(root: Path, tmp_path: Path) -> None:
     for key in ("released-tokenizer-libero", *(f"released-univla-{name}" for name in STAGES)):
         assert all(weight["found"] for weight in listed[key]["weights"])
         assert describe(key).models[0].key == key
+
+
+def test_the_image_is_asked_as_the_planner_asks(root: Path, tmp_path: Path) -> None:
+    key = "released-tokenizer-libero"
+    asked = [sys.executable, "-m", "lary_trainer", "describe", "--model", key, "--weights", str(root)]
+    where = {**os.environ, "LARY_MOUNT_WEIGHTS": str(tmp_path), "LARY_IMAGE": "latentvla"}
+    found = subprocess.run(asked, env=where, check=True, capture_output=True, text=True).stdout
+    described = ImageCard.model_validate_json(found).models[0]
+    assert (described.key, described.modes["actions"].tokens) == (key, (8, 1, 128))
 
 
 @pytest.mark.parametrize("key", ["released-univla-example", "released-tokenizer-example"])

@@ -27,6 +27,7 @@ def _parser() -> argparse.ArgumentParser:
     which.add_argument("--model", metavar="KEY", help="one model alone, resolved where a family serves it")
     which.add_argument("--policy", metavar="KEY", help="one policy, as `python -m lary_policy`")
     which.add_argument("--recipe", type=Path, metavar="FILE", help="the model that a recipe trains")
+    describe.add_argument("--weights", metavar="FOLDER", help="as `python -m lary_worker`")
     train = verbs.add_parser("train", help="train one checkpoint, or go on with it")
     train.add_argument("--job", type=Path, required=True, metavar="FILE")
     verbs.add_parser("act", help="as `python -m lary_policy`", add_help=False)
