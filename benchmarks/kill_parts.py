@@ -55,11 +55,11 @@ title: two stages of latent actions, a tokenizer of actions, and policies withou
 data: {train: squares, labelled: {share: 1.0, seed: 0}}
 seeds: [0]
 stages:
-  one: {recipe: univla-lam-tiny-one, with: {steps: 120}}
-  two: {recipe: univla-lam-tiny-two, init: one, labelled: true, with: {steps: 120}}
-  tokenizer: {recipe: action-tokenizer-tiny, labelled: true, with: {steps: 200}}
-  policy: {recipe: latent-vla-tiny, labelled: true, with: {steps: 60, chunk: 1}}
-  coded: {recipe: latent-vla-tiny-tok, init: tokenizer, labelled: true, with: {steps: 60, chunk: 1}}
+  one: {recipe: univla-lam-tiny-one, with: {steps: LONG}}
+  two: {recipe: univla-lam-tiny-two, init: one, labelled: true, with: {steps: LONG}}
+  tokenizer: {recipe: action-tokenizer-tiny, labelled: true, with: {steps: LONG}}
+  policy: {recipe: latent-vla-tiny, labelled: true, with: {steps: SHORT, chunk: 1}}
+  coded: {recipe: latent-vla-tiny-tok, init: tokenizer, labelled: true, with: {steps: SHORT, chunk: 1}}
 arms:
   one: {title: stage 1, of: one, probe: false}
   two: {title: stage 2, of: two, probe: false}
@@ -261,13 +261,19 @@ def _make_pairs(inputs: Path) -> None:
     (inputs / "squares.yaml").write_text(SQUARES, encoding="utf-8")
 
 
-def _make_stages(inputs: Path) -> None:
+def _make_stages(inputs: Path, steps: int = 120) -> None:
+    """`steps` of the codes' trainings; half as many of policies."""
     _make_pairs(inputs)
     for folder in ("recipes", "studies"):
         (inputs / folder).mkdir()
     for name in STAGED:
         shutil.copy(IMAGES / f"latentvla/recipes/{name}.yaml", inputs / "recipes")
-    (inputs / "studies/stages.yaml").write_text(STUDY, encoding="utf-8")
+    study = STUDY.replace("LONG", str(steps)).replace("SHORT", str(steps // 2))
+    (inputs / "studies/stages.yaml").write_text(study, encoding="utf-8")
+
+
+def _make_short_stages(inputs: Path) -> None:
+    _make_stages(inputs, 40)
 
 
 def _study(runtime: str, *options: str) -> Callable[[Path, Path], list[list[str]]]:
@@ -286,7 +292,7 @@ PARTS = {
     "tools": Part(_tools, ("robot", "clips", "sampled", "npz", "latents"), _make_inputs),
     "training": Part(_train("process", "--env", "current"), ("trained",), _make_pairs),
     "training-stages": Part(_study("process", "--env", "current"), ("trained",), _make_stages),
-    "training-stages-containers": Part(_study("docker"), ("trained",), _make_stages, containers=True),
+    "training-stages-containers": Part(_study("docker"), ("trained",), _make_short_stages, containers=True),
     "training-containers": Part(_train("docker"), ("trained",), _make_pairs, containers=True),
     "evaluations": Part(_evaluate("process", "--env", "current"), ("results",)),
     "evaluation-containers": Part(_evaluate("docker"), ("results",), containers=True),
