@@ -30,7 +30,9 @@ def test_built_in_recipes_are_those_of_their_trainee(name: str) -> None:
         ("p2t-demo", ["S1", "S1t", "S1te", "S2", "S2t", "S2t-10", "S2t-100"], 3),
         ("p2t-small", ["S1", "S1t", "S1te", "S2", "S2t", "S2t-10", "S2t-100"], 3),
         ("strategies-demo", ["baseline", "la-align", "la-direct", "la-cond", "la-tok"], 3),
+        ("strategies-small", ["baseline", "la-align", "la-direct", "la-cond", "la-tok"], 3),
         ("tokenizer-demo", ["ours", "released"], 3),
+        ("tokenizer-small", ["ours", "released"], 3),
     ],
 )
 def test_every_arm_of_the_built_in_studies_is_a_recipe_of_its_trainee(key: str, arms: list[str], seeds: int) -> None:
