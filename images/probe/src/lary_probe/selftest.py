@@ -9,6 +9,7 @@ from lary_schema.events import Emit, Finished, Started
 from torch import Tensor, nn
 from torch.nn import functional
 
+from lary_probe.adamw import AdamW
 from lary_probe.attentive import AttentiveClassifier
 from lary_probe.dit import Dit
 from lary_probe.mlp import ResidualMlp
@@ -49,7 +50,7 @@ class _Denoiser(nn.Module):
 
 def _learn(name: str, network: nn.Module, tokens: Tensor, targets: Tensor) -> None:
     loss = functional.huber_loss if targets.is_floating_point() else functional.cross_entropy
-    optimiser = torch.optim.AdamW(network.parameters(), lr=3e-3)
+    optimiser = AdamW(network.parameters(), lr=3e-3, weight_decay=0.01)
     losses = []
     for _ in range(STEPS):
         value = loss(network(tokens), targets)

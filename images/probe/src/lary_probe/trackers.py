@@ -59,7 +59,7 @@ def epoch_scalars(job: ProbeJob, tracks: Mapping[str, Track], heads: Sequence[He
         score = track.scores[-1]
         found = {metric: score.value, "macro": score.macro, "r2": score.r2, "head": score.optimiser}
         scalars |= {f"{name}/{key}": float(value) for key, value in found.items() if value is not None}
-    rates = [head.optimiser.param_groups[0]["lr"] for head in heads]
+    rates = [head.optimiser.lr for head in heads]
     if len(rates) == 1:
         return scalars | {"lr": rates[0]}
     return scalars | {f"lr/head_{i}": rate for i, rate in enumerate(rates)}

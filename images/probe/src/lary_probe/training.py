@@ -10,6 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from lary_probe.adamw import AdamW
 from lary_probe.latents import Latents, Positions
 from lary_probe.sampling import Share, even_size, shares_of, steps_per_epoch
 from lary_probe.session import Session
@@ -46,7 +47,7 @@ class Head:
     network: nn.Module
     parallel: nn.Module
     """The same network as training calls it: between several processes it averages gradients."""
-    optimiser: torch.optim.Optimizer
+    optimiser: AdamW
     lr: float
 
 
@@ -139,7 +140,7 @@ def make_head(session: Session, network: nn.Module, lr: float, weight_decay: flo
     # For one process `prepare` does no more than `to`, and imports the distributed package (2 s).
     network.to(accelerator.device)
     parallel = accelerator.prepare(network) if accelerator.num_processes > 1 else network
-    return Head(network, parallel, torch.optim.AdamW(network.parameters(), lr=lr, weight_decay=weight_decay), lr)
+    return Head(network, parallel, AdamW(network.parameters(), lr, weight_decay), lr)
 
 
 def weights_of(head: Head) -> dict[str, Tensor]:
@@ -227,8 +228,7 @@ def _train_step(
         sums.append(torch.stack([_train_score(plan.read_out(output.detach()), compared), loss.detach() * count, count]))
     taken = _finite_everywhere(session, torch.stack(finite)) if plan.skip_non_finite else [True] * len(heads)
     for head, usable in zip(heads, taken, strict=True):
-        for group in head.optimiser.param_groups:
-            group["lr"] = head.lr * factor
+        head.optimiser.lr = head.lr * factor
         if usable:
             head.optimiser.step()
         head.optimiser.zero_grad()
