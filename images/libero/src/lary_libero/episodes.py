@@ -61,7 +61,8 @@ def record(simulator: Simulator, policy: str, state: int, seed: int, horizon: in
         phases=np.array(phases, np.int64),
         nuisance=np.stack(nuisance),
         first_success=first_success,
-        success_after_release=stands(simulator),
+        # What falls into place after the last step that was allowed is no success.
+        success_after_release=first_success is not None and stands(simulator),
     )
 
 
