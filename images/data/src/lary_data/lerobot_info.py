@@ -1,7 +1,7 @@
 """`meta/info.json` and the other JSON of a LeRobot dataset, checked where it is read."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +10,7 @@ from lary_schema.files import is_lfs_pointer, pointer_fault
 
 _CAMERA_TYPES = {"video", "image"}
 """How a camera's frames are kept: in video files, or encoded in the parquet rows."""
+CHANNELS, UNKNOWN = ("channel", "channels"), -1
 
 
 class Info:
@@ -59,12 +60,14 @@ class Info:
 
     def choose_camera(self, camera: str | None) -> str:
         """The camera that is meant. Raises ContractError where there is no such one, or no only one."""
-        cameras = [name for name, feature in self.features().items() if feature.get("dtype") in _CAMERA_TYPES]
+        found = {name: one for name, one in self.features().items() if one.get("dtype") in _CAMERA_TYPES}
+        cameras = [name for name, feature in found.items() if not _is_depth(feature)]
         if camera is None and len(cameras) == 1:
             return cameras[0]
         if camera not in cameras:
             reason = "choose one by --camera" if camera is None else f"{camera!r} is none of them"
-            raise ContractError(f"{self.path}: cameras are {', '.join(cameras) or 'missing'}; {reason}")
+            depth = "".join(f"; {name} is of depth, which is not read" for name in found if name not in cameras)
+            raise ContractError(f"{self.path}: cameras are {', '.join(cameras) or 'missing'}; {reason}{depth}")
         return camera
 
     def in_video(self, camera: str) -> bool:
@@ -152,3 +155,14 @@ def _flat(names: Any) -> Iterator[Any]:
             yield from _flat(value)
     elif names is not None:
         yield names
+
+
+def _is_depth(feature: Mapping[str, Any]) -> bool:
+    """LeRobot's mark of a depth map, or another number of channels than a colour picture's where axes are named."""
+    details = [found for key in ("info", "video_info") if isinstance(found := feature.get(key), dict)]
+    if any(found.get(mark) is True for found in details for mark in ("is_depth_map", "video.is_depth_map")):
+        return True
+    names, shape = feature.get("names"), feature.get("shape")
+    if not (isinstance(names, list) and isinstance(shape, list) and len(names) == len(shape)):
+        return False
+    return any(size not in (3, UNKNOWN) for name, size in zip(names, shape, strict=True) if name in CHANNELS)

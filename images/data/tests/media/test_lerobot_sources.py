@@ -21,6 +21,7 @@ import pyarrow.parquet
 import pytest
 from click.testing import CliRunner, Result
 from lary_data import lerobot_pairs
+from lary_data.lerobot_info import Info
 from lary_data.pool import Done, TaskFaultError
 from lary_data.tools.manifest import command
 from lary_schema.base import ContractError, TooManyFailedError
@@ -538,3 +539,27 @@ def test_sources_that_went_bad_leave_no_set_of_them(tmp_path: Path) -> None:
     assert "no row for train" in str(make(tmp_path / "in", out).exception)
     assert list(out.glob("*.csv")) == []
     assert not (out / "k.yaml").exists()
+
+
+@pytest.mark.parametrize("kind", ["video", "image"])
+@pytest.mark.parametrize(
+    "depth",
+    [
+        *({key: {mark: True}} for key in ("info", "video_info") for mark in ("video.is_depth_map", "is_depth_map")),
+        {"shape": [48, 64, 1], "names": ["height", "width", "channels"]},
+        {"shape": [1, 48, 64], "names": ["channel", "height", "width"]},
+    ],
+)
+def test_cameras_of_depth_are_not_read(tmp_path: Path, kind: str, depth: dict[str, Any]) -> None:
+    colour = {
+        "dtype": kind, "shape": [48, 64, 3], "names": ["height", "width", "channels"],
+        "info": {"video.is_depth_map": False},
+    }  # fmt: skip
+    (tmp_path / "meta").mkdir()
+    path = tmp_path / "meta/info.json"
+    path.write_text(json.dumps({"features": {"top": colour, "depth": colour | depth}}))
+    assert Info(path).choose_camera(None) == "top"
+    with pytest.raises(ContractError, match="depth is of depth, which is not read"):
+        Info(path).choose_camera("depth")
+    path.write_text(json.dumps({"features": {"top": colour, "bare": {"dtype": kind}}}))
+    assert Info(path).choose_camera("bare") == "bare"

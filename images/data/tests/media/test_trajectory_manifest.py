@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 from click.testing import CliRunner, Result
 from lary_data import pool
+from lary_data.formats.rlds_features import read_features
 from lary_data.manifest import SetFacts
 from lary_data.tfrecords import make_bytes_entry, make_entry, make_example, write_record
 from lary_data.tools.manifest import command
@@ -333,6 +334,27 @@ def test_another_camera(name: str, other: str, written: dict[str, Written]) -> N
     assert find(name, written[name].root, prefix + other, None).camera == prefix + other
     with pytest.raises(ContractError, match=f"no camera 'nose'.*there: .*{other}"):
         find(name, written[name].root, "nose", None)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "channels", "taken"),
+    [
+        *(("uint8", channels, channels in ("3", "-1")) for channels in ("1", "2", "3", "4", "-1")),
+        *((dtype, "3", False) for dtype in ("uint16", "float32", "bool")),
+        ("uint16", "1", False),
+    ],
+)
+def test_only_pictures_in_colour_are_cameras_of_rlds(tmp_path: Path, dtype: str, channels: str, taken: bool) -> None:
+    """The names and nesting are those of TFDS 4.9.10."""
+    image = {"dtype": dtype, "encodingFormat": "png", "shape": {"dimensions": ["64", "64", channels]}}
+    colour = {"dtype": "uint8", "encodingFormat": "jpeg", "shape": {"dimensions": ["64", "64", "3"]}}
+    kind = {"pythonClassName": "tensorflow_datasets.core.features.image_feature.Image"}
+    inside = {"main": {"image": colour, **kind}, "other": {"image": image, **kind}}
+    steps = {"sequence": {"feature": {"featuresDict": {"features": inside}}, "length": "-1"}}
+    (tmp_path / "features.json").write_text(json.dumps({"featuresDict": {"features": {"steps": steps}}}))
+    kinds = {leaf.name: leaf.kind for leaf in read_features(tmp_path / "features.json").values()}
+    assert kinds["steps/main"] == "image"
+    assert (kinds["steps/other"] == "image") is taken
 
 
 # --- what is refused ----------------------------------------------------------------------------

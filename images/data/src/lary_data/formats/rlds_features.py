@@ -9,6 +9,8 @@ from typing import Any, NamedTuple
 from lary_schema.base import ContractError
 
 STEPS = "steps"
+UNKNOWN = -1
+"""A size that varies."""
 
 
 class Feature(NamedTuple):
@@ -17,7 +19,7 @@ class Feature(NamedTuple):
     name: str
     """As the records have it: `steps/observation/image`."""
     kind: str
-    """`image`, `numbers`, `text`, or what else it is."""
+    """`image` (of colours), `numbers`, `text`, or what else it is."""
     size: int
     """Numbers of one step; 0 where that varies."""
 
@@ -39,13 +41,21 @@ def _leaves(feature: Mapping[str, Any], name: str) -> Iterator[Feature]:
         for key, inside in feature["featuresDict"]["features"].items():
             yield from _leaves(inside, f"{name}/{key}")
     elif "image" in feature:
-        yield Feature(name, "image", 0)
+        yield Feature(name, _kind_of_image(feature["image"]), 0)
     elif "text" in feature:
         yield Feature(name, "text", 0)
     elif "tensor" in feature:
         yield _tensor(feature["tensor"], name)
     else:
         yield Feature(name, str(feature.get("pythonClassName", "unknown")).rpartition(".")[2], 0)
+
+
+def _kind_of_image(image: Mapping[str, Any]) -> str:
+    """`image` for eight bits of three colours, which is what a sparse description means; depth is none of it."""
+    *_, channels = image.get("shape", {}).get("dimensions", [3])
+    dtype = image.get("dtype", "uint8")
+    colours = dtype == "uint8" and int(channels) in (3, UNKNOWN)
+    return "image" if colours else f"{dtype} image of {channels} channels"
 
 
 def _tensor(tensor: Mapping[str, Any], name: str) -> Feature:
