@@ -6,11 +6,11 @@ the same jobs, mounts and isolation, with tiny clips and images made on the spot
 
 from collections.abc import Iterator
 
-from lary_conformance import extraction, isolation, refusals, self_report, training
+from lary_conformance import acting, extraction, isolation, refusals, self_report, training
 from lary_conformance.case import Verdict, verdict_of
 from lary_conformance.subject import Subject
 
-TOPICS = (self_report, isolation, refusals, extraction, training)
+TOPICS = (self_report, isolation, refusals, extraction, acting, training)
 """Quick ones first."""
 
 

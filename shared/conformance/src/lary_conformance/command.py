@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 @click.command()
 @click.argument("image")
-@option("-m", "--model", "models", multiple=True, help="This model alone; repeatable [all of the image].")
+@option("-m", "--model", "models", multiple=True, help="This model or policy alone; repeatable [all].")
 @option(
     "-r",
     "--recipe",
@@ -54,8 +54,8 @@ def command(
 
     IMAGE is an image of the catalog, a container reference, or the folder an image is made from. It gets
     tiny clips and images made on the spot. Models whose weights are not on this disk are skipped, saying so.
-    An image that trains is given recipes of seconds: each is trained about five times. Exits with 1 where a check
-    fails.
+    An image that trains is given recipes of seconds: each is trained about five times. A policy is shown pictures
+    of nothing, as a benchmark of the catalog that it fits would show them. Exits with 1 where a check fails.
 
     \b
     lary-orch conformance baseline
@@ -75,6 +75,7 @@ def command(
     options = {
         "unknown_user": unknown_user, "chosen": models, "device": Device(device), "python": _python(workspace),
         "recipes": tuple(trained.values()), "starts": _starts(trained),
+        "benchmarks": tuple(card for _, source in catalog.images for card in source.card.benchmarks),
     }  # fmt: skip
     # What an unknown user has written in a container may not be ours to remove.
     with tempfile.TemporaryDirectory(prefix="lary-conformance-", ignore_cleanup_errors=True) as folder:

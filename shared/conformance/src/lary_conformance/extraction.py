@@ -15,7 +15,7 @@ from lary_conformance.subject import Feed, Ran, Subject
 
 
 def cases(subject: Subject) -> Iterator[Case]:
-    if subject.card.kind != "model":
+    if not subject.card.models:
         return
     seen: set[str] = set()
     for feed in subject.feeds():

@@ -11,6 +11,8 @@ UNKNOWN_USER = (54321, 54321)
 
 
 def cases(subject: Subject) -> Iterator[Case]:
+    if subject.card.kind == "model" and not subject.card.models:
+        return  # What only acts has no self test: `acting` looks.
     remedy = "let the code be readable by all, write nowhere but to /tmp, and need no name of the user"
     yield Case("isolation", "", partial(_as_unknown_user, subject), remedy)
 

@@ -15,14 +15,14 @@ from lary_conformance.subject import Feed, Ran, Subject
 
 def cases(subject: Subject) -> Iterator[Case]:
     for verb in _verbs(subject):
-        of = "" if verb != "train" else verb
+        of = "" if verb == _verbs(subject)[0] else verb
         yield Case("bad job", of, partial(_bad_json, subject, verb), _REMEDY_JSON)
         yield Case("other version", of, partial(_other_version, subject, verb), _REMEDY_VERSION)
     made: list[tuple[str, Callable[[Subject], str], str]] = [
         ("missing weights", _missing_weights, "check the job's weights before the first row"),
         ("too many failed", _too_many_failed, "compare the share of failed rows with max_failed"),
     ]
-    for check, run, remedy in made if subject.card.kind == "model" else ():
+    for check, run, remedy in made if subject.card.models else ():
         yield Case(check, "", partial(run, subject), remedy)
 
 
@@ -31,8 +31,10 @@ _REMEDY_VERSION = "look at `version` before anything else in the job"
 
 
 def _verbs(subject: Subject) -> tuple[str, ...]:
-    main = "extract" if subject.card.kind == "model" else "classify"
-    return (main, "train") if subject.recipes else (main,)
+    if subject.card.kind != "model":
+        return ("classify",)
+    does = {"extract": subject.card.models, "act": subject.card.policies, "train": subject.recipes}
+    return tuple(verb for verb, found in does.items() if found)
 
 
 def _bad_json(subject: Subject, verb: str) -> str:

@@ -14,23 +14,27 @@ def cases(subject: Subject) -> Iterator[Case]:
     yield Case("describe", "", partial(_image, subject), "look at image.yaml and at what `describe` prints")
     for card in subject.card.models:
         yield Case("describe", card.key, partial(_model, subject, card), "look at the model's card in image.yaml")
-    yield Case("selftest", "", partial(_selftest, subject), "run `selftest` by hand; it prints what it found")
+    if subject.card.models or subject.card.kind != "model":
+        yield Case("selftest", "", partial(_selftest, subject), "run `selftest` by hand; it prints what it found")
 
 
 def _image(subject: Subject) -> str:
     """The reply, against the card that the catalog knows."""
     known, found = subject.prepared.source.card, subject.card
-    if known.models:
+    if known.models or known.policies:
         expect(known.name == found.name, f"image.yaml says name {known.name}, describe {found.name}")
         expect(known.kind == found.kind, f"image.yaml says kind {known.kind}, describe {found.kind}")
         ours, theirs = {m.key for m in known.models}, {m.key for m in found.models}
         expect(ours == theirs, f"image.yaml has keys {sorted(ours)}, describe {sorted(theirs)}")
+        ours, theirs = {p.key for p in known.policies}, {p.key for p in found.policies}
+        expect(ours == theirs, f"image.yaml has policies {sorted(ours)}, describe {sorted(theirs)}")
     if found.kind == "model":
-        expect(bool(found.models), "an image of kind model without models")
+        expect(bool(found.models or found.policies), "an image of kind model without models and policies")
     else:
         expect(found.code_sha256 is not None, "a probe image without code_sha256: its scores could not be traced")
     expect(bool(found.libraries), "no versions of libraries, which can move a value")
-    return f"{found.name}, {found.kind}, {len(found.models)} models"
+    acting = f", {len(found.policies)} policies" if found.policies else ""
+    return f"{found.name}, {found.kind}, {len(found.models)} models{acting}"
 
 
 def _model(subject: Subject, card: ModelCard) -> str:

@@ -17,7 +17,7 @@ from lary_orch.runtimes.devices import Device, Slot
 from lary_orch.runtimes.jobs import JOB_FILE, Job, Output, Prepared
 from lary_orch.weights.index import WeightSet, find_weights
 from lary_schema.base import ContractError, Document, WeightsError
-from lary_schema.cards import Actions, ImageCard, Mode, ModelCard
+from lary_schema.cards import Actions, BenchmarkCard, ImageCard, Mode, ModelCard, PolicyCard
 from lary_schema.events import Event, Failed, from_line
 from lary_schema.jobs import ExtractJob
 from lary_schema.linked import linked_folder
@@ -103,7 +103,9 @@ class Subject:
     unknown_user: LocalRuntime | None = None
     """The same runtime under another user; None where the runtime cannot."""
     chosen: tuple[str, ...] = ()
-    """Model keys; empty: all of the image."""
+    """Keys of models and policies; empty: all of the image."""
+    benchmarks: tuple[BenchmarkCard, ...] = ()
+    """What a policy may be tried on: a simulator of one is pretended."""
     recipes: tuple[Recipe, ...] = ()
     """What it is to train."""
     starts: dict[str, str] = field(default_factory=dict)
@@ -118,8 +120,16 @@ class Subject:
     @cached_property
     def models(self) -> dict[str, ModelCard]:
         """Resolved cards by key; a family stands for its example."""
-        keys = self.chosen or tuple(card.example or card.key for card in self.card.models)
+        acting = {card.key for card in self.card.policies if card.pattern is None}
+        keys = [key for key in self.chosen if key not in acting]
+        if not self.chosen:
+            keys = [card.example or card.key for card in self.card.models]
         return {key: describe(self.runtime, self.prepared, key, self.folder / "cache") for key in keys}
+
+    @property
+    def policies(self) -> list[PolicyCard]:
+        """Those that are chosen; a family where none of its keys has to be."""
+        return [one for one in self.card.policies if not self.chosen or any(map(one.serves, self.chosen))]
 
     @cached_property
     def breach_in_isolation(self) -> ContractError | None:
