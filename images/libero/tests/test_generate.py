@@ -181,6 +181,71 @@ def test_a_set_that_is_killed_anywhere_ends_with_the_same_bytes(made: Path, tmp_
     assert files(root) == wanted
 
 
+class Breaks(Exception):
+    """Of no kind that Python knows, as MuJoCo's and FFmpeg's."""
+
+
+@pytest.mark.parametrize("error", [Breaks("huge value in QACC"), RuntimeError("engine error"), AssertionError()])
+def test_a_simulator_that_dies_in_a_step_ends_with_a_message_and_keeps_other_episodes(
+    made: Path, tmp_path: Path, error: Exception
+) -> None:
+    root, steps = tmp_path / "out", 0
+    original = Simulator.step
+
+    def breaking(self: Simulator, action: Any) -> Any:
+        nonlocal steps
+        steps += 1
+        if steps == 80:
+            raise error
+        return original(self, action)
+
+    def close(self: Simulator) -> None:
+        closed.append(self)
+
+    closed: list[Any] = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Simulator, "step", breaking)
+        patch.setattr(Simulator, "close", close)
+        with pytest.raises(ContractError) as caught:
+            generate(Layout(root), SETTINGS, 1, str, partial(make, _world()))
+    said = str(caught.value)
+    assert said.startswith(f"{root}: episode 2 (task 0, initial state ")
+    assert f"the simulator failed: {type(error).__name__}: {error}; what is finished is kept" in said
+    assert "--tasks" in said
+    assert len(closed) == 1
+    assert [path.stem for path in sorted((root / "episodes").glob("*.json"))] == ["000000", "000001"]
+    generate(Layout(root), SETTINGS, 1, str, partial(make, _world()))
+    assert files(root) == files(made)
+
+
+FULL = {
+    "video": ("lary_libero.writing.av.open", OSError(28, "No space left on device", "file.mp4")),
+    "encoder": ("lary_libero.writing.av.open", Breaks("[Errno 28] No space left on device")),
+    "frames": ("lary_libero.writing.Image.fromarray", OSError(28, "No space left on device")),
+    "chunks": ("lary_libero.writing.np.save", OSError(28, "No space left on device")),
+    "arrays": ("lary_libero.writing.np.savez", OSError(28, "No space left on device")),
+    "marker": ("lary_libero.writing.publish_text", OSError(122, "Disk quota exceeded")),
+}
+
+
+@pytest.mark.parametrize(("where", "error"), FULL.values(), ids=FULL)
+def test_a_disk_that_is_full_ends_with_a_message_and_leaves_nothing_half(
+    tmp_path: Path, where: str, error: Exception
+) -> None:
+    root = tmp_path / "out"
+
+    def full(*_: Any, **__: Any) -> Any:
+        raise error
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(where, full)
+        with pytest.raises(ContractError, match=r"episode 0 .* make room on the disk") as caught:
+            generate(Layout(root), SETTINGS, 1, str, partial(make, _world()))
+    assert str(error) in str(caught.value)
+    assert list((root / "episodes").glob("*.json")) == []
+    assert list(root.rglob("*.partial")) == []
+
+
 SCRIPT = """
 import sys
 from functools import partial

@@ -4,9 +4,10 @@ import json
 import multiprocessing
 import os
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -120,21 +121,40 @@ def units(layout: Layout, settings: Settings, missing: Sequence[Planned], worker
 def make_unit(unit: Unit, make: Make) -> int:
     """Record and write every episode of a unit; how many."""
     simulator = make(unit.settings, unit.task)
-    for episode in unit.episodes:
-        _make_episode(unit, simulator, episode)
-    simulator.close()
+    try:
+        for episode in unit.episodes:
+            _make_episode(unit, simulator, episode)
+    finally:
+        simulator.close()
     return len(unit.episodes)
 
 
 def _make_episode(unit: Unit, simulator: Simulator, episode: Planned) -> None:
     settings = unit.settings
     state, seed = draw_state(settings, episode, simulator.states)
-    recording = record(simulator, settings.policy, state, seed, settings.horizon)
     facts = {
         "task": episode.task, "name": simulator.task.name, "instruction": simulator.instruction,
         "place": episode.place, "count": settings.episodes, "state": state, "seed": seed,
     }  # fmt: skip
-    write_episode(unit.root, episode.number, facts, recording, settings.stride)
+    which = f"{unit.root.root}: episode {episode.number} (task {episode.task}, initial state {state})"
+    with _going_on(f"{which}: the simulator", "leave the task out by --tasks if it does so again"):
+        recording = record(simulator, settings.policy, state, seed, settings.horizon)
+    with _going_on(f"{which}: writing", "make room on the disk"):
+        write_episode(unit.root, episode.number, facts, recording, settings.stride)
+
+
+@contextmanager
+def _going_on(what: str, what_to_do: str) -> Iterator[None]:
+    """MuJoCo, what draws and what encodes raise what they like. Raises ContractError."""
+    try:
+        yield
+    except (ContractError, MemoryError):
+        raise
+    except Exception as error:
+        raise ContractError(
+            f"{what} failed: {type(error).__name__}: {error}; what is finished is kept: "
+            f"run the same command again, and {what_to_do}"
+        ) from error
 
 
 def _make(work: Sequence[Unit], workers: int, make: Make, notify: Notify, total: int) -> None:
