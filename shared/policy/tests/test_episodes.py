@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from lary_policy import EpisodeStart, Simulator, SimulatorError, Step, evaluate
+from lary_policy import EpisodeStart, Simulator, SimulatorError, Step, episodes, evaluate
 from lary_policy.episodes import BEGUN_FILE, Journal, run_episode
 from lary_policy.evaluate import evaluate as run_job
 from lary_policy.policy import Observation
@@ -320,6 +320,52 @@ def test_a_fault_leaves_the_other_episodes(out: Path, fault: str) -> None:
     run_job(job(again=True), lambda _: None)
     assert Here.actor.ran == [2]
     assert json.loads(result(out)) == json.loads(undisturbed)
+
+
+def _full(*_: Any, **__: Any) -> Any:
+    raise OSError(28, "No space left on device")
+
+
+FULL = {
+    "journal": (episodes, "publish_text", "episodes.jsonl"),
+    "which episode is under way": (evaluate, "publish_text", BEGUN_FILE),
+    "recorded actions": (episodes.Trace, "write", "recorded/right/0.npy"),
+    "a line": (episodes.os, "write", "episodes.jsonl"),
+    "half a line": (episodes.os, "write", "episodes.jsonl"),
+    "a synced line": (episodes.os, "fsync", "episodes.jsonl"),
+}
+
+
+@pytest.mark.parametrize(("where", "name", "file"), FULL.values(), ids=FULL)
+def test_a_full_disk_ends_with_a_message_and_the_same_job_goes_on(
+    out: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest, where: Any, name: str, file: str,
+) -> None:  # fmt: skip
+    half = "half" in request.node.name
+    with monkeypatch.context() as patch:
+        patch.setattr(where, name, (lambda descriptor, data: len(data) // 2) if half else _full)
+        with pytest.raises(ContractError, match=r"cannot be written: .*make room, and run the same") as caught:
+            run_job(job(record=True), lambda _: None)
+    assert str(caught.value).startswith(f"{out / file}: ")
+    assert caught.value.exit_code == ExitCode.BAD_JOB
+    assert not (out / "evaluation.json").exists()
+    run_job(job(record=True), lambda _: None)
+    assert [one.success for one in EvaluationResult.read(out / "evaluation.json").episodes] == [True] * 4
+    assert len(list((out / "recorded/right").glob("*.npy"))) == 4
+
+
+def test_a_disk_that_is_full_at_the_result_keeps_every_episode(out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    original = evaluate.publish_text
+
+    def full(path: Path, text: str) -> None:
+        _full() if path.name == "evaluation.json" else original(path, text)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(evaluate, "publish_text", full)
+        with pytest.raises(ContractError, match=r"evaluation\.json: cannot be written: No space left on device"):
+            run_job(job(), lambda _: None)
+    run_job(job(), lambda _: None)
+    assert Here.actor.ran == [0, 1, 2, 3]
+    assert result(out)
 
 
 def test_an_unknown_task_or_benchmark(monkeypatch: pytest.MonkeyPatch) -> None:

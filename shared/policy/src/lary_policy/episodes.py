@@ -1,10 +1,11 @@
 """One evaluation: episode after episode, each written whole when it has ended."""
 
+import errno
 import hashlib
 import json
 import os
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -59,21 +60,33 @@ class Journal:
         self.done = {state: episode for state, episode in self.done.items() if keeps(episode)}
         kept = head + "".join(map(_line, self.done.values()))
         if kept != text:
-            publish_text(path, kept)
+            with written(path):
+                publish_text(path, kept)
 
     def append(self, episode: Episode) -> None:
         """Written by one call, and on the disk when this returns. Raises ContractError (a full disk)."""
         data = _line(episode).encode()
-        descriptor = os.open(self._path, os.O_WRONLY | os.O_APPEND)
-        try:
-            if os.write(descriptor, data) != len(data):
-                raise ContractError(f"{self._path}: an episode could not be written whole; is the disk full?")
-            os.fsync(descriptor)
-        except OSError as error:
-            raise ContractError(f"{self._path}: cannot be written: {error.strerror}") from None
-        finally:
-            os.close(descriptor)
+        with written(self._path):
+            descriptor = os.open(self._path, os.O_WRONLY | os.O_APPEND)
+            try:
+                if os.write(descriptor, data) != len(data):
+                    raise OSError(errno.ENOSPC, "an episode could not be written whole")
+                os.fsync(descriptor)
+            finally:
+                os.close(descriptor)
         self.done[episode.state] = episode
+
+
+@contextmanager
+def written(path: Path) -> Iterator[None]:
+    """While a file is written. Raises ContractError where the disk refuses it."""
+    try:
+        yield
+    except OSError as error:
+        raise ContractError(
+            f"{path}: cannot be written: {error.strerror or error}; finished episodes are kept: make room, and run the "
+            "same command again"
+        ) from None
 
 
 def _line(episode: Episode) -> str:

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from lary_schema.atomic import publish_text
-from lary_schema.base import ContractError, TooManyFailedError
+from lary_schema.base import TooManyFailedError
 from lary_schema.evaluation import (
     EPISODES_FILE,
     EVALUATION_FILE,
@@ -22,7 +22,7 @@ from lary_schema.locks import exclusive
 from lary_schema.mounts import Mounts
 from lary_schema.watchdog import Watchdog
 
-from lary_policy.episodes import BEGUN_FILE, Actor, Journal, recording, run_episode, start_of
+from lary_policy.episodes import BEGUN_FILE, Actor, Journal, recording, run_episode, start_of, written
 from lary_policy.policy import Space
 from lary_policy.registry import libraries, make_simulator
 from lary_policy.simulator import Simulator
@@ -123,12 +123,14 @@ def _world(job: EvaluateJob, socket: Path) -> Iterator[World]:
 
 
 def _one(job: EvaluateJob, world: World, journal: Journal, state: int, out: Path, watchdog: Watchdog) -> None:
-    publish_text(out / BEGUN_FILE, f"{state}\n")
+    with written(out / BEGUN_FILE):
+        publish_text(out / BEGUN_FILE, f"{state}\n")
     watchdog.beat(f"making task {job.values.task}")
     start = start_of(job, world.simulator.task.instruction, state)
     episode, trace = run_episode(world.simulator, world.actor(), start, job.values.protocol, watchdog.beat)
     if job.record and trace.actions:
-        trace.write(recording(out, job.values.task, state))
+        with written(path := recording(out, job.values.task, state)):
+            trace.write(path)
     if episode.fault == "simulator_error":
         world.anew()
     journal.append(episode)
@@ -145,10 +147,8 @@ def _publish(job: EvaluateJob, journal: Journal, out: Path) -> None:
         code_revision=job.code_revision,
         libraries=libraries(),
     )
-    try:
+    with written(out / EVALUATION_FILE):
         publish_text(out / EVALUATION_FILE, result.to_json())
-    except OSError as error:
-        raise ContractError(f"{out / EVALUATION_FILE}: cannot be written: {error.strerror}") from None
 
 
 def _progress(job: EvaluateJob, journal: Journal, done: int, total: int, began: float) -> Progress:
