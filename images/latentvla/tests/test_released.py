@@ -291,7 +291,8 @@ def test_a_tokenizer_reads_physical_actions(root: Path) -> None:
         ({"low": []}, "low"),
         ({"low": [0.0]}, "low has 1 numbers, high 7"),
         ({"high": [-5.0] * 7}, "dimension 0"),
-        ({"low": [float("nan")] * 7}, "dimension 0"),
+        ({"low": [float("nan")] * 7}, "finite"),
+        ({"high": [float("inf")] * 7}, "finite"),
         ({"quantile": 0.01}, "quantile"),
     ],
 )

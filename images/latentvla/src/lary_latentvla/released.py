@@ -14,7 +14,7 @@ from lary_parts.pairs import VARIANTS, pair_modes, preprocessing_id
 from lary_schema.base import ContractError, Document, WeightsError
 from lary_schema.mounts import Mounts
 from lary_schema.training import CONFIG_FILE, MODEL_FILE
-from pydantic import Field, model_validator
+from pydantic import Field, FiniteFloat, model_validator
 from safetensors import SafetensorError, safe_open
 
 from lary_latentvla.action_tokenizer import ActionTokens
@@ -48,17 +48,17 @@ class TokenizerFile(Document):
 
     steps: int = Field(ge=1)
     """T of its chunks."""
-    low: tuple[float, ...] = Field(min_length=1)
+    low: tuple[FiniteFloat, ...] = Field(min_length=1)
     """What of each dimension became -1 in its training: a quantile or the minimum; physical units."""
-    high: tuple[float, ...]
+    high: tuple[FiniteFloat, ...]
     """And 1. A dimension in which the two are equal passes through as it is."""
 
     @model_validator(mode="after")
     def _is_a_range(self) -> Self:
         if len(self.low) != len(self.high):
             raise ValueError(f"low has {len(self.low)} numbers, high {len(self.high)}; each dimension has both")
-        if wrong := [n for n, (low, high) in enumerate(zip(self.low, self.high, strict=True)) if not low <= high]:
-            raise ValueError(f"low is above high, or no number, in dimension {wrong[0]} (counted from 0)")
+        if wrong := [n for n, (low, high) in enumerate(zip(self.low, self.high, strict=True)) if low > high]:
+            raise ValueError(f"low is above high in dimension {wrong[0]} (counted from 0)")
         return self
 
 
