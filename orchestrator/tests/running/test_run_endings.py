@@ -59,6 +59,33 @@ def test_jobs_and_problems(make_work: MakeWork, tmp_path: Path) -> None:
     ]
 
 
+def test_what_a_job_said_last_is_said_once(make_work: MakeWork, tmp_path: Path) -> None:
+    log = tmp_path / "a.1.stderr.log"
+    log.write_text("before\n17 of 74 rows failed\nreplace the files\n")
+    out = io.StringIO()
+    report_failures(
+        EMPTY, [], [Outcome(make_work("a"), "failed", 3, "17 of 74 rows failed\nreplace the files", 1, log)], out
+    )
+    assert out.getvalue().splitlines()[3:] == ["    | before", f"    log: {log}"]
+
+
+@pytest.mark.parametrize(
+    ("file", "detail", "said"),
+    [
+        ("a.png, b.png", "b.png: truncated", "b.png: truncated"),
+        ("a.png, b.png", "truncated", "a.png, b.png: truncated"),
+        ("a.mp4", "a.mp4: cut", "a.mp4: cut"),
+        ("", "cut", ": cut"),
+    ],
+)
+def test_a_file_is_named_once(file: str, detail: str, said: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    row = _rows(1, "pixels")[0] | {"file": file, "detail": detail}
+    monkeypatch.setattr(failures, "failed_rows", lambda plan: [row])
+    out = io.StringIO()
+    report_failures(EMPTY, [], [], out)
+    assert out.getvalue().splitlines()[2] == f"    demo/val row 0 (pixels): {said}"
+
+
 def _rows(count: int, model: str) -> list[dict[str, object]]:
     store = {"dataset": "demo", "split": "val", "model": model, "variant": "corrected"}
     return [

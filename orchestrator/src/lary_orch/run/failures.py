@@ -40,7 +40,9 @@ def _job_lines(outcomes: Sequence[Outcome]) -> Iterable[str]:
         if outcome.state == "failed":
             yield f"failed: {outcome.task.verb} {outcome.task.title}: {outcome.message} (exit {outcome.code})"
             if outcome.stderr is not None:
-                yield from (f"    | {line}" for line in _tail(outcome.stderr))
+                # The message is the log's end, too.
+                said = outcome.message.splitlines()
+                yield from (f"    | {line}" for line in _tail(outcome.stderr) if line not in said)
                 yield f"    log: {outcome.stderr}"
         elif outcome.state == "skipped":
             yield f"skipped: {outcome.task.verb} {outcome.task.title}: {outcome.message}"
@@ -58,9 +60,10 @@ def _row_lines(rows: Iterable[dict[str, Any]]) -> Iterable[str]:
     remedies: Counter[str] = Counter()
     for row in rows:
         name = f"{row['dataset']}/{row['split']} row {row['row']}"
-        # Most details begin with the file; it is said once.
+        # Most details begin with the file, or with one of a pair; it is said once.
         why = str(row["detail"] or row["reason"])
-        said = why if row["file"] and row["file"] in why else f"{row['file']}: {why}"
+        names_it = any(file and file in why for file in str(row["file"]).split(", "))
+        said = why if names_it else f"{row['file']}: {why}"
         of = (name, said)
         if of not in models:
             remedies[remedy(row["reason"], sampled=row["sampled"])] += 1

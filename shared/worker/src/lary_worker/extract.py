@@ -106,6 +106,6 @@ def _check_failed(job: ExtractJob, store: Store) -> None:
         first = failures[0]
         raise TooManyFailedError(
             f"{store.root}: {len(failures)} of {job.store.rows} rows failed, more than --max-failed "
-            f"{job.max_failed:g} allows; the first is row {first.row} ({first.reason}: {first.detail}). Fix the data "
-            f"and delete the markers of those shards in {store.markers}, or raise --max-failed"
+            f"{job.max_failed:g} allows; the first is row {first.row} ({first.reason}: {first.detail}). Replace "
+            "the files and run again with --retry-failed, or allow more by --max-failed"
         )
