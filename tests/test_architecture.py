@@ -18,7 +18,7 @@ OURS = {
     "lary_arm": {"lary_schema", "lary_policy", "lary_demo"},
     "lary_worker": {"lary_schema"},
     "lary_trainer": {"lary_schema", "lary_worker", "lary_policy"},
-    "lary_parts": {"lary_schema", "lary_worker", "lary_trainer"},
+    "lary_parts": {"lary_schema", "lary_worker", "lary_trainer", "lary_policy"},
     "lary_probe": {"lary_schema"},
     "lary_terminal": {"lary_schema"},
     "lary_results": {"lary_schema", "lary_terminal"},

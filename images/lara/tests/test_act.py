@@ -91,6 +91,24 @@ def test_it_reads_picture_instruction_and_seed(policy: tuple[LaraPolicy, JointNe
     assert len(set(acted)) == 4
 
 
+def test_a_downloaded_encoder_is_handed_over(
+    policy: tuple[LaraPolicy, JointNetwork], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No checkpoint holds one: it is a weight of its own."""
+    from lary_lara import joint
+
+    given: list[Path | None] = []
+    make = joint.make_encoder
+
+    def noted(config: Any, weights: Path | None) -> Any:
+        given.append(weights)
+        return make(config, None)
+
+    monkeypatch.setattr(joint, "make_encoder", noted)
+    policy[0].load({"checkpoint": tmp_path, "encoder": tmp_path / "vit"}, "cpu")
+    assert given == [tmp_path / "vit"]
+
+
 def test_worlds_and_checkpoints_that_do_not_fit(policy: tuple[LaraPolicy, JointNetwork], tmp_path: Path) -> None:
     made, _ = policy
     with pytest.raises(ContractError, match="actions of 2 numbers, world of 3"):

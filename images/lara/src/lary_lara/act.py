@@ -7,10 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from lary_parts.frames import resize_area
-from lary_policy import Policy, Space
-from lary_schema.base import ContractError, WeightsError
-from lary_schema.trained import CHECKPOINT
+from lary_parts.acting import CameraPolicy
 
 if TYPE_CHECKING:
     from lary_policy.policy import Observation
@@ -21,8 +18,8 @@ if TYPE_CHECKING:
 NOISE = "act noise"
 
 
-class LaraPolicy(Policy):
-    """Looks at the first camera. The noise that its flow starts from depends on the seed and the chunk's number."""
+class LaraPolicy(CameraPolicy):
+    """The noise that its flow starts from depends on the seed and the chunk's number."""
 
     network: JointNetwork
 
@@ -32,22 +29,13 @@ class LaraPolicy(Policy):
 
         from lary_lara.joint import load_policy
 
-        if CHECKPOINT not in weights:
-            raise WeightsError(f"policy {self.key} needs the folder of its training, as weights {CHECKPOINT!r}")
         self.device = torch.device(device)
-        self.network, self._mean, self._std = load_policy(weights[CHECKPOINT])
+        self.network, self._mean, self._std = load_policy(self.checkpoint(weights), weights.get("encoder"))
         self.network.to(self.device).eval()
 
-    def fit(self, space: Space) -> tuple[str, ...]:
-        cameras = [name for name, spec in space.observations.items() if spec.dtype == "uint8" and len(spec.shape) == 3]
-        if not cameras:
-            raise ContractError(f"policy {self.key} looks at a camera, and {space.benchmark} shows none")
-        if len(space.actions) != len(self._mean):
-            raise ContractError(
-                f"policy {self.key} has actions of {len(self._mean)} numbers, {space.benchmark} of {len(space.actions)}"
-            )
-        self._camera = cameras[0]
-        return (self._camera,)
+    @property
+    def numbers(self) -> int:
+        return len(self._mean)
 
     def reset(self, instruction: str, seed: int) -> None:
         self._instruction, self._seed, self._chunk = instruction, seed, 0
@@ -59,11 +47,11 @@ class LaraPolicy(Policy):
 
         network = self.network
         assert network.policy is not None
-        frames = resize_area(observation[self._camera][None], network.tokenizer.config.size)
+        frames = torch.from_numpy(self.frame(observation, network.tokenizer.config.size)).to(self.device)
         noise = row_noise(self._seed, NOISE, self._chunk, np.zeros(1, np.int64), network.action_shape)
         self._chunk += 1
         with torch.inference_mode():
-            context, seen = network.condition(torch.from_numpy(frames).to(self.device), (self._instruction,))
+            context, seen = network.condition(frames, (self._instruction,))
             standard = network.policy.sample(noise.to(self.device), context, seen)[0].double().cpu().numpy()
         actions: NDArray[Any] = (standard * self._std + self._mean).astype(np.float32)
         return actions

@@ -96,10 +96,11 @@ def make_joint(config: LaraConfig, tokenizer: Tokenizer, facts: Facts, seed: int
     return network
 
 
-def load_policy(folder: Path) -> tuple[JointNetwork, NDArray[np.float64], NDArray[np.float64]]:
+def load_policy(folder: Path, encoder: Path | None) -> tuple[JointNetwork, NDArray[np.float64], NDArray[np.float64]]:
     """The network of a checkpoint folder, and mean and deviation (A,) of the actions that it was trained on.
 
-    Raises WeightsError where it has no policy, and for tensors missing or left over.
+    `encoder`: the downloaded one, which no checkpoint holds; None where it has another. Raises WeightsError where the
+    folder has no policy, and for tensors missing or left over.
     """
     document = read_checkpoint_config(folder)
     own = dict(document.policy or {})
@@ -107,7 +108,7 @@ def load_policy(folder: Path) -> tuple[JointNetwork, NDArray[np.float64], NDArra
         raise WeightsError(f"{folder}: no policy to act by; train a recipe of lara with policy: flow, by this version")
     facts = {name: own.pop(name) for name in ("action_shape", "words", "action_mean", "action_std")}
     settings = LaraConfig.parse(document.tokenizer.model_dump(mode="json") | own, f"{folder}: policy")
-    tokenizer = make_tokenizer(settings.tokenizer, make_encoder(settings.tokenizer, None), 0)
+    tokenizer = make_tokenizer(settings.tokenizer, make_encoder(settings.tokenizer, encoder), 0)
     shape = (int(facts["action_shape"][0]), int(facts["action_shape"][1]))
     network = JointNetwork(settings, tokenizer, Facts(rows=1, action_shape=shape, words=tuple(facts["words"])))
     state = read_state(folder / MODEL_FILE)

@@ -18,7 +18,7 @@ from lary_orch.weights.index import Trained, WeightSet, find_weights
 from lary_orch.workspace import Workspace
 from lary_results.evaluations import FOLDER
 from lary_schema.base import ContractError, fingerprint, path_sha256, unknown_key
-from lary_schema.cards import BenchmarkCard, ImageCard, TaskCard
+from lary_schema.cards import BenchmarkCard, ImageCard, PolicyCard, TaskCard
 from lary_schema.commands import command
 from lary_schema.evaluation import (
     BASELINES,
@@ -156,16 +156,21 @@ class Planner:
             raise ContractError(
                 f"policy {key} has actions of {found[0].actions} numbers, benchmark {card.key} of {len(card.actions)}"
             )
-        own = found[0].model_copy(update={"key": key})
-        trained = self._trained(key) if found[0].pattern is not None else None
-        weights = find_weights(own, self._workspace.weights, self._workspace.cache, trained=trained)
+        weights = self._weights(found[0].model_copy(update={"key": key}))
         return Acting(key, prepared, found[0].code_sha256, weights)
 
-    def _trained(self, key: str) -> Trained:
-        checkpoint = Checkpoint.of(self._workspace.trained, key)
-        if not checkpoint.is_whole:
-            raise ContractError(f"{checkpoint.folder}: no trained model {key}; `{command('train')}` makes one")
-        return Trained(CHECKPOINT, checkpoint.folder, checkpoint.result.fingerprint)
+    def _weights(self, card: PolicyCard) -> WeightSet:
+        """Of a trained policy its checkpoint, and what that does not hold of its weights: a downloaded backbone."""
+        trained = None
+        if card.pattern is not None:
+            checkpoint = Checkpoint.of(self._workspace.trained, card.key)
+            if not checkpoint.is_whole:
+                raise ContractError(f"{checkpoint.folder}: no trained model {card.key}; `{command('train')}` makes one")
+            trained = Trained(CHECKPOINT, checkpoint.folder, checkpoint.result.fingerprint)
+            # Optional ones are the checkpoint itself, and what training alone reads.
+            needed = tuple(spec for spec in checkpoint.card.card.weights if not spec.optional)
+            card = card.model_copy(update={"weights": card.weights + needed})
+        return find_weights(card, self._workspace.weights, self._workspace.cache, trained=trained)
 
     def _recorded(self) -> WeightSet:
         """The recorded actions that `replay` sends: a folder for each task."""

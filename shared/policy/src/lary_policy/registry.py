@@ -21,6 +21,8 @@ POLICIES, SIMULATORS = "lary.policies", "lary.simulators"
 IMAGE_VARIABLE = "LARY_IMAGE"
 NAMED_LIBRARIES = ("numpy", "torch", "mujoco", "robosuite")
 _OWN = "lary_policy"
+_PARTS = "lary_parts"
+"""What trained policies are made of; not of this package's dependencies."""
 
 
 @cache
@@ -116,16 +118,20 @@ def describe(key: str | None = None) -> ImageCard:
 
 
 def _code(group: str, key: str) -> str:
-    """Hash of all sources of the package that has it, and of this one."""
-    return fingerprint({name: _package(name) for name in (_point(group, key).module.partition(".")[0], _OWN)})
+    """Hash of all sources of the package that has it, of this one, and of the shared parts where it is made of them."""
+    own = _point(group, key).module.partition(".")[0]
+    uses_parts = any(_PARTS.encode() in path.read_bytes() for path in _sources(own).values())
+    names = (own, _OWN, *((_PARTS,) if uses_parts else ()))
+    return fingerprint({name: {inside: file_sha256(path) for inside, path in _sources(name).items()} for name in names})
 
 
-def _package(name: str) -> dict[str, str]:
+def _sources(name: str) -> dict[str, Path]:
+    """The sources of a package by their path in it."""
     spec = importlib.util.find_spec(name)
     assert spec is not None
     assert spec.origin is not None
     folder = Path(spec.origin).parent
-    return {path.relative_to(folder).as_posix(): file_sha256(path) for path in sorted(folder.rglob("*.py"))}
+    return {path.relative_to(folder).as_posix(): path for path in sorted(folder.rglob("*.py"))}
 
 
 def libraries() -> dict[str, str]:
