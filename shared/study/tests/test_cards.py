@@ -12,6 +12,7 @@ from lary_study.planning import parse_arms, parse_seeds
 from lary_study.recipes import card_files, changed, load, load_recipe
 
 RECIPES = sorted(card_files("recipes", [], {}))
+STRATEGIES = ["baseline", "la-align", "la-direct", "la-cond", "la-tok"]
 
 
 @pytest.mark.parametrize("name", RECIPES)
@@ -29,10 +30,12 @@ def test_built_in_recipes_are_those_of_their_trainee(name: str) -> None:
         ("lara-demo", ["A0", "A1", "A2", "A2c", "A3", "A3c", "A4", "A5"], 5),
         ("p2t-demo", ["S1", "S1t", "S1te", "S2", "S2t", "S2t-10", "S2t-100"], 3),
         ("p2t-small", ["S1", "S1t", "S1te", "S2", "S2t", "S2t-10", "S2t-100"], 3),
-        ("strategies-demo", ["baseline", "la-align", "la-direct", "la-cond", "la-tok"], 3),
-        ("strategies-small", ["baseline", "la-align", "la-direct", "la-cond", "la-tok"], 3),
+        ("strategies-demo", STRATEGIES, 3),
+        ("strategies-small", STRATEGIES, 3),
         ("tokenizer-demo", ["ours", "released"], 3),
         ("tokenizer-small", ["ours", "released"], 3),
+        ("libero-lam", ["moto", "univla"], 3),
+        ("libero-policy", ["head", "head-aligned", "head-contrastive", *STRATEGIES], 3),
     ],
 )
 def test_every_arm_of_the_built_in_studies_is_a_recipe_of_its_trainee(key: str, arms: list[str], seeds: int) -> None:
