@@ -29,6 +29,7 @@ LEFT_OUT = {
     "slurm": "needs the test cluster",
     "train": "needs --recipe",
     "annotate": "run it by itself",
+    "libero_scripted, libero_generate, libero_probes": "need what the image libero has or makes",
     "kills, interval_coverage, damage, parity": "measure no time",
 }
 MOVED = 1.5
