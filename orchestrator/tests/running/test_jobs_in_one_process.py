@@ -1,4 +1,4 @@
-"""Extractions of one model follow each other in a process; each keeps its own end, log and variables."""
+"""Extractions of one model, and probes, follow each other in a process; each keeps its own end, log and variables."""
 
 import json
 import os
@@ -14,7 +14,7 @@ from lary_orch.runtimes.base import Opening, Running
 from lary_orch.runtimes.devices import Device, Slot
 from lary_orch.runtimes.jobs import Job
 from lary_orch.runtimes.process import ProcessRuntime
-from lary_schema.jobs import ExtractJob
+from lary_schema.jobs import ExtractJob, ProbeJob
 from lary_schema.runs import RunPaths
 
 KNOWING = """
@@ -52,8 +52,19 @@ class Jobs(NamedTuple):
     make: Callable[..., Job]
     folder: Path
 
-    def begin(self, name: str, *steps: str, model: str = "m", slot: Slot = Slot(), **fields: Any) -> Running:  # noqa: B008
-        document = ExtractJob.model_construct(values=SimpleNamespace(model=model))
+    def begin(
+        self,
+        name: str,
+        *steps: str,
+        model: str = "m",
+        probe: dict[str, Any] | None = None,
+        slot: Slot = Slot(),  # noqa: B008
+        **fields: Any,
+    ) -> Running:
+        document: Any = ExtractJob.model_construct(values=SimpleNamespace(model=model))
+        if probe is not None:
+            own = {"processes": 1, "trackers": (), "device": "cpu", "threads": 1}
+            document = ProbeJob.model_construct(**own | probe)
         job = self.make(name, list(steps) or ["start"], document=document, **fields)
         return self.start(job, slot, self.folder / f"{name}.log")
 
@@ -157,3 +168,31 @@ def test_a_command_that_knows_nothing_of_it(jobs: Jobs, fake_module: str) -> Non
     first, second = jobs.do("a"), jobs.do("b")
     assert (first.code, second.code) == (0, 0)
     assert first.pid != second.pid
+
+
+def test_probes_share_a_process_and_wait_beside_extractions(jobs: Jobs) -> None:
+    """They hold no model. Where threads differ, or a launcher or trackers are wanted, a process is its own."""
+    first = jobs.do("a", probe={})
+    side_by_side = [jobs.begin(name, model=name) for name in "bc"]
+    extractions = [jobs.end(name, one) for name, one in zip("bc", side_by_side, strict=True)]
+    assert jobs.do("d", probe={"kind": "regress"}).pid == first.pid
+    assert jobs.do("e", probe={"processes": 2}).pid != first.pid
+    assert jobs.do("f", probe={"trackers": ("wandb",)}).pid != first.pid
+    assert jobs.do("g", probe={}).pid == first.pid
+    others = [jobs.do(name, probe={"threads": number}) for number, name in enumerate("hi", 2)]
+    assert len({first.pid, *(one.pid for one in others)}) == 3
+    # As many as there are slots.
+    assert gone(first.pid)
+    assert jobs.do("j", probe={"threads": 3}).pid == others[1].pid
+    jobs.rest()
+    assert all(gone(one.pid) for one in (*extractions, *others))
+
+
+def test_a_probe_that_waits_leaves_its_gpu(jobs: Jobs) -> None:
+    gpu = Slot(Device("cuda", ("GPU-1",), "H100"))
+    first = jobs.do("a", probe={"device": "cuda"}, slot=gpu)
+    assert jobs.do("b", probe={"device": "cuda"}, slot=gpu).pid == first.pid
+    extraction = jobs.do("c", slot=gpu)
+    assert gone(first.pid)
+    assert jobs.do("d", probe={"device": "cuda"}, slot=gpu).code == 0
+    assert gone(extraction.pid)

@@ -4,7 +4,8 @@ import argparse
 import sys
 from pathlib import Path
 
-from lary_schema.command import claim_stdout, run_command, run_job
+from lary_schema.base import ContractError
+from lary_schema.command import claim_stdout, run_command, run_jobs
 from lary_schema.events import Emit
 from lary_schema.jobs import ProbeJob
 from lary_schema.launch import end_with_launcher, is_joined, launch
@@ -21,7 +22,13 @@ def main(arguments: list[str] | None = None) -> int:
     if parsed.command == "selftest":
         return _selftest(claim_stdout())
     end_with_launcher()
-    return run_job(parsed.job, ProbeJob, lambda job, emit: _probe(parsed.command, parsed.job, job, emit))
+    first = [parsed]
+
+    def probe(job: ProbeJob, emit: Emit) -> None:
+        # Jobs that follow in this process (`lary_schema.more_jobs`) may be of either kind.
+        _probe(first.pop() if first else None, job, emit)
+
+    return run_jobs(parsed.job, ProbeJob, probe)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -35,13 +42,16 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _probe(command: str, file: Path, job: ProbeJob, emit: Emit) -> None:
+def _probe(typed: argparse.Namespace | None, job: ProbeJob, emit: Emit) -> None:
+    """`typed`: the command line, where it names this job."""
     if job.processes > 1 and not is_joined():
-        launch([sys.executable, "-m", "lary_probe", command, "--job", str(file)], job.processes, emit)
+        if typed is None:
+            raise ContractError(f"job {job.id} takes {job.processes} processes, so it cannot follow another job in one")
+        launch([sys.executable, "-m", "lary_probe", typed.command, "--job", str(typed.job)], job.processes, emit)
         return
     from lary_probe.run import run_probe  # imports torch: `describe` does without
 
-    run_probe(command, job, emit)
+    run_probe(typed.command if typed else job.kind, job, emit)
 
 
 def _selftest(emit: Emit) -> int:

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 _free: list[Tensor] = []
-"""Flat, of any sizes. A process does one job, whose splits are read one after the other."""
+"""Flat, of any sizes. A process does one job at a time, whose splits are read one after the other."""
 
 
 @contextmanager
@@ -23,3 +23,16 @@ def borrowed(count: int, size: int, dtype: torch.dtype, *, pinned: bool) -> Iter
         yield taken
     finally:
         _free[:] = taken
+
+
+def start_counting(device: str) -> None:
+    """The peak of a job's memory on a GPU is its own, whichever jobs this process did before."""
+    if device == "cuda" and torch.cuda.is_available():
+        torch.cuda.reset_peak_memory_stats()
+
+
+def give_back(device: str) -> None:
+    """A process that waits for another job (`lary_schema.more_jobs`) keeps no memory for it."""
+    _free.clear()
+    if device == "cuda" and torch.cuda.is_available():
+        torch.cuda.empty_cache()

@@ -11,6 +11,7 @@ from lary_schema.jobs import ProbeJob
 from lary_schema.mounts import Mounts
 from lary_schema.results import ProbeResult, recipe_of
 
+from lary_probe.buffers import give_back, start_counting
 from lary_probe.classify import Classification, classify
 from lary_probe.data import ProbeData, open_data
 from lary_probe.describe import code_sha256, libraries
@@ -24,6 +25,7 @@ def run_probe(command: str, job: ProbeJob, emit: Emit) -> None:
     """Do the job. Raises ContractError for one that cannot be done as given."""
     check_job(command, job)
     mounts = Mounts.from_env()
+    start_counting(job.device)
     try:
         with open_session(job, mounts, emit) as session:
             _probe(session)
@@ -32,6 +34,8 @@ def run_probe(command: str, job: ProbeJob, emit: Emit) -> None:
         raise OutOfMemoryError(
             f"out of memory on {job.device}: {str(error).splitlines()[0]}. Take a protocol with a smaller batch_size"
         ) from error
+    finally:
+        give_back(job.device)
 
 
 def check_job(command: str, job: ProbeJob) -> None:

@@ -6,7 +6,7 @@ job is given is the same: the job's JSON, the mounts' variables, and nothing of 
 
 import os
 import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -15,7 +15,7 @@ from typing import Protocol
 from lary_schema import commands, kept_frames, more_jobs, orphans
 from lary_schema.base import ContractError
 from lary_schema.child_process import ProcessTask, spawn
-from lary_schema.jobs import ExtractJob
+from lary_schema.jobs import ExtractJob, ProbeJob
 from lary_schema.more_jobs import VARIABLE, OneAfterTheOther
 from lary_terminal.tables import size_text
 
@@ -109,7 +109,7 @@ class ProcessRuntime(LocalRuntime):
         return done.stdout
 
     def open(self, opening: Opening) -> Execution:
-        """Extractions of one model follow each other in a process (0035), those of one image share rows (0042)."""
+        """Extractions of one model, and probes, follow each other in a process (0035); extractions share rows."""
         kept = OneAfterTheOther(len(opening.slots))
         rows: list[SharedRows] = []
 
@@ -126,15 +126,16 @@ class ProcessRuntime(LocalRuntime):
                 one.remove_if_done()
 
         def start(job: Job, slot: Slot, stderr: Path) -> Running:
-            document, env = job.document, self._env(job.image) | {VARIABLE: "1"}
-            if not isinstance(document, ExtractJob):
+            kind, env = _kind(job), self._env(job.image) | {VARIABLE: "1"}
+            if kind is None:
                 return self.start(job, slot, stderr)
             own = job.mounts.to_env() | {kept_frames.VARIABLE: file_of(rows, job)}
             whole = task_env(env, job, slot, self._owner) | own
             shared = tuple(sorted(whole.items() - own.items()))
             spawn = partial(self._spawn, job, whole, stderr, subprocess.PIPE)
-            key, uuids = (job.image, document.values.model, shared), frozenset(slot.device.uuids)
-            return kept.start(more_jobs.Start(key, uuids, job.mounts.job / JOB_FILE, own, stderr, spawn))
+            key, uuids = (job.image, kind, shared), frozenset(slot.device.uuids)
+            light = isinstance(job.document, ProbeJob)
+            return kept.start(more_jobs.Start(key, uuids, job.mounts.job / JOB_FILE, own, stderr, spawn, light))
 
         return opening.one_by_one(replace(opening, make_jobs=make_jobs), start, at_end)
 
@@ -169,6 +170,17 @@ class ProcessRuntime(LocalRuntime):
 
     def _env(self, prepared: Prepared) -> dict[str, str]:
         return base_env(os.environ, self._interpreters.inherited) | {"LARY_IMAGE": prepared.source.card.name}
+
+
+def _kind(job: Job) -> Hashable | None:
+    """Jobs of an image and of equal kinds may follow each other in a process; None: the job has one of its own."""
+    document = job.document
+    if isinstance(document, ExtractJob):
+        return document.values.model
+    # Trackers are libraries that log in threads of their own; several processes have a launcher.
+    if isinstance(document, ProbeJob) and document.processes == 1 and not document.trackers:
+        return ProbeJob.__name__, document.device, document.threads
+    return None
 
 
 def base_env(environ: Mapping[str, str], further: tuple[str, ...] = ()) -> dict[str, str]:

@@ -74,6 +74,8 @@ class Start(NamedTuple):
     """What differs from the job before."""
     stderr: Path
     spawn: Callable[[], Process]
+    is_light: bool = False
+    """Waiting, it holds little memory, so it may wait beside as many busy ones as there may be."""
 
 
 @dataclass
@@ -83,7 +85,10 @@ class _Waiting:
 
 
 class OneAfterTheOther:
-    """Processes that do jobs or wait for one: `most` at any time, both kinds together. Any thread may call it."""
+    """Processes that do jobs or wait for one: `most` at any time, both together. Any thread may call it.
+
+    Light ones do not count while they wait; of them too at most `most` do.
+    """
 
     def __init__(self, most: int) -> None:
         self._most = most
@@ -99,11 +104,7 @@ class OneAfterTheOther:
             if found is not None:
                 self._waiting.remove(found)
             self._busy += 1
-            room = self._most - self._busy
-            near = [one for one in self._waiting if one.start.device & start.device]
-            others = [one for one in self._waiting if one not in near]
-            ended = near + others[: max(0, len(others) - room)]
-            self._waiting = [one for one in self._waiting if one not in ended]
+            ended = self._make_room(start)
         for one in ended:
             one.process.dismiss()
         message = json.dumps({"job": str(start.job), "env": dict(start.env)}) + "\n"
@@ -117,6 +118,14 @@ class OneAfterTheOther:
             self._done(None)
             raise
 
+    def _make_room(self, start: Start) -> list[_Waiting]:
+        """Those that wait no longer when this starts: on the same device, and the longest waiting of too many."""
+        near = [one for one in self._waiting if one.start.device & start.device]
+        heavy = [one for one in self._waiting if one not in near and not one.start.is_light]
+        ended = near + heavy[: max(0, len(heavy) - (self._most - self._busy))]
+        self._waiting = [one for one in self._waiting if one not in ended]
+        return ended
+
     def rest(self) -> None:
         """Nothing more comes: end what waits, now and when it would begin to wait."""
         with self._lock:
@@ -128,11 +137,17 @@ class OneAfterTheOther:
         """Count a job as ended, and keep its process, if there is one, for the next."""
         with self._lock:
             self._busy -= 1
-            if waiting is not None and not self._resting:
-                self._waiting.append(waiting)
-                return
-        if waiting is not None:
-            waiting.process.dismiss()
+            light = [one for one in (*self._waiting, waiting) if one is not None and one.start.is_light]
+            # The one that waits longest makes room.
+            ended = light[: -self._most]
+            if waiting is not None:
+                if self._resting:
+                    ended = [waiting]
+                else:
+                    self._waiting.append(waiting)
+            self._waiting = [one for one in self._waiting if one not in ended]
+        for one in ended:
+            one.process.dismiss()
 
 
 class OneJob:
