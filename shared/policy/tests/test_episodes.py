@@ -269,6 +269,15 @@ def test_a_job_from_start_to_end(out: Path) -> None:
     assert result(out) == before
 
 
+def test_drafts_of_a_killed_attempt_are_swept_and_nothing_else(out: Path) -> None:
+    run_job(job((0, 1), record=True), lambda _: None)
+    kept = sorted(path for path in out.rglob("*") if path.is_file())
+    for path in kept:
+        path.with_name(f"{path.name}.0123456789abcdef.partial").write_bytes(b"half")
+    run_job(job((0, 1), record=True), lambda _: None)
+    assert sorted(path for path in out.rglob("*") if path.is_file()) == kept
+
+
 def test_more_states_are_added(out: Path) -> None:
     run_job(job((0, 1)), lambda _: None)
     run_job(job((0, 1, 2, 5)), lambda _: None)

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from lary_schema.atomic import publish_text
+from lary_schema.atomic import PARTIAL_SUFFIX, publish_text
 from lary_schema.base import TooManyFailedError
 from lary_schema.evaluation import (
     EPISODES_FILE,
@@ -39,6 +39,7 @@ def evaluate(job: EvaluateJob, emit: Emit) -> None:
     mounts = Mounts.from_env()
     busy = f"{mounts.out}: another process runs these episodes; wait for it"
     with exclusive(mounts.out / LOCK_FILE, busy), Watchdog(emit, job.id, job.stall_timeout_s) as watchdog:
+        _sweep(mounts.out)
         journal = Journal(mounts.out / EPISODES_FILE, job.fingerprint, lambda episode: _keeps(job, episode))
         missing = _in_order(job, journal, mounts.out)
         skipped = len(job.values.states) - len(missing)
@@ -56,6 +57,13 @@ def evaluate(job: EvaluateJob, emit: Emit) -> None:
         _publish(job, journal, mounts.out)
         emit(_finished(job, journal, len(missing), began))
     _complain(job, journal)
+
+
+def _sweep(out: Path) -> None:
+    """Drafts that a killed attempt left: under the lock nobody writes them any more."""
+    for draft in list(out.rglob(f"*{PARTIAL_SUFFIX}")):
+        with written(draft):
+            draft.unlink(missing_ok=True)
 
 
 def _keeps(job: EvaluateJob, episode: Episode) -> bool:
