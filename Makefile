@@ -101,9 +101,11 @@ clean:
 $(BIN)/python:
 	@sh scripts/make_venv.sh $(VENV)
 
+# What builds our packages is installed once: pip would make an environment for it anew for each of them.
 $(VENV)/.cli: VERSION $(CLI_PROJECTS) | $(BIN)/python
 	@echo 'installing the command line into $(VENV)'
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check $(CLI:%=-e %)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check 'hatchling>=1.25' 'editables>=0.5'
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-build-isolation $(CLI:%=-e %)
 	@touch $@
 
 # Its own copy of what is installed decides, and not the times of files: a fresh clone may bring its .venv from a cache.
