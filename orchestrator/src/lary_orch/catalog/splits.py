@@ -27,7 +27,7 @@ def csv_path(card: DatasetCard, split: str, workspace: Workspace) -> Path:
     data = data_root(card, workspace)
     own = card.generator is not None or card.root is not None
     folders = [data] if own else [workspace.metadata, data]
-    folders += [] if card.beside is None else [card.beside]
+    folders += [] if card.own_folder is None else [card.own_folder]
     names = [name.replace("{split}", split) for name in card.metadata]
     candidates = [folder / name for folder in dict.fromkeys(folders) for name in names]
     return next((path for path in candidates if path.is_file()), candidates[0])

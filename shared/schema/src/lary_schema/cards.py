@@ -526,18 +526,18 @@ class DatasetCard(_Card):
     license: str
     source: str
 
-    _beside: Path | None = PrivateAttr(default=None)
+    _own_folder: Path | None = PrivateAttr(default=None)
 
     @property
-    def beside(self) -> Path | None:
+    def own_folder(self) -> Path | None:
         """The folder of the file that the card is in, where its CSVs may lie, too; None for one from elsewhere."""
-        return self._beside
+        return self._own_folder
 
     def in_file(self, file: Path) -> Self:
-        """The card as it stands in a user's file: its root is absolute, and `beside` known."""
+        """The card as it stands in a user's file: its root is absolute, and `own_folder` known."""
         own = None if self.root is None else str(normalised(file.parent / Path(self.root).expanduser()))
         made = self.model_copy(update={"root": own})
-        made._beside = file.parent
+        made._own_folder = file.parent
         return made
 
     @property
