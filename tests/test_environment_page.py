@@ -16,9 +16,9 @@ SCRIPTS = [
 NAME = re.compile(r"""(?<=["'])([A-Z][A-Z0-9]*(_[A-Z0-9]+)+|RANK)(?=["'])""")
 OTHER = {
     "BASE_IMAGE", "BOOT_FAIL", "NODE_FAIL", "OUT_OF_MEMORY", "REQUEUE_FED", "REQUEUE_HOLD", "RESV_DEL_HOLD",
-    "SPECIAL_EXIT", "STAGE_OUT",
+    "SPECIAL_EXIT", "STAGE_OUT", "TORCH_INDEX",
 }  # fmt: skip
-"""Constants of that form which are no variables: an argument of a build, states of Slurm."""
+"""Constants of that form which are no variables: arguments of a build, states of Slurm."""
 
 
 def written() -> Iterator[str]:
