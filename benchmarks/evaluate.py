@@ -60,6 +60,8 @@ def main() -> None:
     if given.serve:
         serve(Looks("looks"), given.serve, 600, 600)
         return
+    # Several images with policies or simulators are installed side by side in the development environment.
+    os.environ.setdefault("LARY_IMAGE", "arm" if given.benchmark == "demo_turn" else "libero")
     measure(given)
 
 
