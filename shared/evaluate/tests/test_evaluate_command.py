@@ -186,9 +186,13 @@ def test_kills_change_no_byte(bench: Bench) -> None:
             while not (journal.exists() and len(journal.read_bytes().splitlines()) > lines):
                 assert running.poll() is None, running.communicate()
                 time.sleep(0.005)
-            for pid in [running.pid] if verb == "orchestrator" else processes(bench, verb):
+            killed = [running.pid] if verb == "orchestrator" else processes(bench, verb)
+            for pid in killed:
                 if Path(f"/proc/{pid}").exists():
                     os.kill(pid, signal.SIGKILL)
+            while verb != "orchestrator" and not set(processes(bench, verb)) - set(killed):
+                assert running.poll() is None, running.communicate()
+                time.sleep(0.005)
         _, err = running.communicate()
     assert err.count("starting it again") == 2
     bench.run(*whole)
