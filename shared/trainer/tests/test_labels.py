@@ -155,3 +155,15 @@ def test_sets_without_labels_keep_their_fingerprint(bench: Any) -> None:
     labelled = values.model_copy(update={"data": values.data.model_copy(update={"latents": CARD})})
     assert labelled.fingerprint != values.fingerprint
     assert type(values).parse(labelled.model_dump(mode="json"), "again") == labelled
+
+
+def test_a_compressed_file_whose_stream_is_damaged_is_refused(tmp_path: Path) -> None:
+    arrays = episode(tmp_path, "e", 7)
+    path = tmp_path / "e.npz"
+    np.savez_compressed(path, **arrays)
+    data = bytearray(path.read_bytes())
+    start = 30 + int.from_bytes(data[26:28], "little") + int.from_bytes(data[28:30], "little")
+    data[start : start + 8] = b"\xff" * 8
+    path.write_bytes(data)
+    with pytest.raises(ContractError, match=r"e\.npz: no file of arrays"):
+        read_latents(CARD, tmp_path, [("e", 0)], ("latent_idx",))

@@ -4,27 +4,21 @@ import io
 import math
 import struct
 import zipfile
-import zlib
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
-from tokenize import TokenError
 from typing import Any, NamedTuple
 
 import numpy as np
 from lary_schema.base import ContractError
+from lary_schema.damage import DAMAGED_ARCHIVE
 from lary_schema.metadata import RowError
 from numpy.lib import format as npy
 from numpy.typing import NDArray
 
 TOKENS, INDICES = "tokens", "indices"
-_DAMAGE = (
-    zipfile.BadZipFile, zlib.error, EOFError, ValueError, NotImplementedError, RuntimeError, struct.error,
-    OverflowError, TypeError, SyntaxError, TokenError,
-)  # fmt: skip
-"""What reading a cut, altered or encrypted archive raises."""
 
 
 class Latent(NamedTuple):
@@ -89,7 +83,7 @@ def _archive(path: Path) -> Iterator[zipfile.ZipFile]:
             yield archive
     except FileNotFoundError:
         raise RowError("no such file") from None
-    except (OSError, *_DAMAGE) as error:
+    except (OSError, *DAMAGED_ARCHIVE) as error:
         raise RowError(f"no whole .npz: {error}") from None
 
 

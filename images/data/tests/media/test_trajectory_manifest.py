@@ -364,6 +364,19 @@ def cut_off(path: Path) -> None:
     path.write_bytes(path.read_bytes()[:-200])
 
 
+def deflated_and_overwritten(path: Path) -> None:
+    """A compressed step whose data are no stream of zlib's any more."""
+    with np.load(path) as step:
+        np.savez_compressed(path, **{name: step[name] for name in step.files})
+    data = bytearray(path.read_bytes())
+    for at in range(len(data)):
+        if data[at : at + 4] == b"PK\x03\x04":
+            start = at + 30 + int.from_bytes(data[at + 26 : at + 28], "little")
+            start += int.from_bytes(data[at + 28 : at + 30], "little")
+            data[start : start + 8] = b"\xff" * 8
+    path.write_bytes(data)
+
+
 def flipped(path: Path) -> None:
     data = bytearray(path.read_bytes())
     data[len(data) // 2] ^= 0x10
@@ -402,6 +415,7 @@ BAD: list[tuple[str, str, Callable[[Path], object], str]] = [
     ("libero", DEMO, lambda p: edited(p, "data/demo_9/obs/agentview_rgb", lambda a: a / 255), "no RGB frame"),
     ("calvin", STEP, lambda p: p.unlink(), "no such file"),
     ("calvin", STEP, cut_off, "not the arrays of a step"),
+    ("calvin", STEP, deflated_and_overwritten, "not the arrays of a step"),
     ("calvin", STEP, lambda p: npz(p, rel_actions=None), "no rel_actions"),
     ("calvin", STEP, lambda p: npz(p, rel_actions=np.zeros(6)), "changes its shape"),
     ("calvin", STEP, lambda p: npz(p, rel_actions=np.full(7, np.inf)), "not finite at step 3"),

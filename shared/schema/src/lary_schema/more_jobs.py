@@ -137,14 +137,12 @@ class OneAfterTheOther:
         """Count a job as ended, and keep its process, if there is one, for the next."""
         with self._lock:
             self._busy -= 1
-            light = [one for one in (*self._waiting, waiting) if one is not None and one.start.is_light]
-            # The one that waits longest makes room.
-            ended = light[: -self._most]
-            if waiting is not None:
-                if self._resting:
-                    ended = [waiting]
-                else:
-                    self._waiting.append(waiting)
+            if waiting is None:
+                return
+            self._waiting.append(waiting)
+            light = [one for one in self._waiting if one.start.is_light]
+            # The one that waits longest makes room. Once nothing more comes, none waits.
+            ended = list(self._waiting) if self._resting else light[: -self._most]
             self._waiting = [one for one in self._waiting if one not in ended]
         for one in ended:
             one.process.dismiss()

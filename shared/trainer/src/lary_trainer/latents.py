@@ -1,6 +1,5 @@
 """Latent labels of trajectories: the files that `lary-orch data annotate` writes, read row by row."""
 
-import zipfile
 from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
@@ -9,6 +8,7 @@ from typing import Any
 import numpy as np
 from lary_schema.base import ContractError
 from lary_schema.cards import Latents
+from lary_schema.damage import DAMAGED_ARCHIVE
 from numpy.typing import NDArray
 
 INDICES, VECTORS, VALID, MODEL, DT = "latent_idx", "latent_z", "latent_valid", "latent_model", "latent_dt"
@@ -50,7 +50,7 @@ def _read_episode(card: Latents, path: Path, wanted: tuple[str, ...]) -> Arrays:
             arrays = {name: file[name] for name in (*wanted, VALID, MODEL, DT) if name in file}
     except OSError as error:
         raise ContractError(f"{path}: cannot be read: {error.strerror or error}; annotate the set anew") from None
-    except (ValueError, EOFError, zipfile.BadZipFile) as error:
+    except DAMAGED_ARCHIVE as error:
         raise ContractError(f"{path}: no file of arrays: {error}") from None
     if missing := [name for name in (*wanted, VALID, MODEL, DT) if name not in arrays]:
         raise ContractError(f"{path}: has no {', '.join(missing)}; annotate the set anew")

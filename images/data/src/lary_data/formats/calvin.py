@@ -8,10 +8,10 @@ import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
-from zipfile import BadZipFile
 
 import numpy as np
 from lary_schema.base import ContractError
+from lary_schema.damage import DAMAGED_ARCHIVE
 from numpy.typing import NDArray
 
 from lary_data.pool import TaskFaultError
@@ -86,7 +86,7 @@ def _step(file: str, names: Sequence[str] | None = None) -> dict[str, NDArray[An
         raise TaskFaultError(f"{file}: no such file") from None
     except KeyError as error:
         raise TaskFaultError(f"{file}: no {error.args[0]}") from None
-    except (ValueError, EOFError, BadZipFile, NotImplementedError) as error:
+    except DAMAGED_ARCHIVE as error:
         raise TaskFaultError(f"{file}: not the arrays of a step: {error}") from None
 
 
