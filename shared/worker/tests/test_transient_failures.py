@@ -6,6 +6,7 @@ import random
 import signal
 import threading
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -99,16 +100,14 @@ def test_a_volume_that_hangs_ends_the_job_as_stalled(bench: Any) -> None:
     assert "the volume of the media hangs" in done.message
 
 
-def decode_processes() -> list[int]:
+def decode_processes(parent: int | None = None) -> list[int]:
+    """The process that they are forks of, and its forks."""
     found = []
-    for file in Path(f"/proc/{os.getpid()}/task").glob("*/children"):
-        for child in file.read_text().split():
-            try:
-                command = Path(f"/proc/{child}/cmdline").read_bytes()
-            except OSError:
-                continue
-            if b"lary_worker.child" in command:
-                found.append(int(child))
+    for file in Path(f"/proc/{parent or os.getpid()}/task").glob("*/children"):
+        with suppress(OSError):
+            for child in map(int, file.read_text().split()):
+                if b"lary_worker.child" in Path(f"/proc/{child}/cmdline").read_bytes():
+                    found += [child, *decode_processes(child)]
     return found
 
 

@@ -1,11 +1,10 @@
-"""A decode process: `python -m lary_worker.child`, started by `pool` alone. `serve` is for others that decode alike.
+"""A decode process, a fork of `forkserver` that `pool` starts. `serve` is for others that decode alike.
 
 It talks JSON over a pipe: tasks in, replies out, in their order, the rows themselves and how far each is in shared
 memory. It ends with its parent, by the pipe's end or, in the middle of a row, by the kernel.
 """
 
 import json
-import sys
 import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -23,7 +22,6 @@ from numpy.typing import NDArray
 from lary_worker import decode, registry
 from lary_worker.chunks import read_actions
 from lary_worker.faults import RowFaultError, detail_of
-from lary_worker.parent import die_with_parent
 from lary_worker.processes import IN_ADVANCE_S
 from lary_worker.slots import Memory, State, map_memory
 
@@ -39,7 +37,6 @@ def main(arguments: list[str]) -> int:
 def serve(arguments: list[str], make: Callable[[dict[str, Any]], Fill]) -> int:
     """The loop of a decode process; `make` gets the settings."""
     settings = json.loads(arguments[2])
-    die_with_parent(settings["parent"])
     cv2.setNumThreads(1)
     spec = TensorSpec.parse(settings["spec"], "settings")
     memory = map_memory(int(arguments[1]), spec, settings["slots"])
@@ -139,7 +136,3 @@ def preprocessed(
             f"preprocess gave {array.dtype} {array.shape}, {owner} says {spec.dtype} {spec.shape}",
         )
     return array
-
-
-if __name__ == "__main__":
-    raise SystemExit(main(sys.argv[1:]))

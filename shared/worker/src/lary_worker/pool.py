@@ -5,11 +5,8 @@ One thread owns the processes (`processes`). Rows whose failure need not be thei
 
 import json
 import os
-import subprocess
-import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing import Pipe
 from multiprocessing.connection import Connection
@@ -24,6 +21,7 @@ from lary_schema.store.layout import Failure
 from numpy.typing import NDArray
 
 from lary_worker.faults import StalledRowsError
+from lary_worker.forks import fork_server
 from lary_worker.processes import Child, End, Processes, Reply, Stage
 from lary_worker.slots import State, make_memory, map_memory
 
@@ -69,7 +67,7 @@ class PoolConfig:
     slots: int
     """Rows that are decoded and not yet released, at most."""
     module: str = "lary_worker.child"
-    """What the processes run."""
+    """Whose `main` the processes run."""
 
     @classmethod
     def of(cls, job: ExtractJob) -> Self:
@@ -115,6 +113,8 @@ class DecodePool:
         self._stopping = False
         self._error: BaseException | None = None
         self._thread = threading.Thread(target=self._run, name="decode-pool")
+        # Begins to import while this process imports torch, say.
+        fork_server(config.module)
 
     def __enter__(self) -> Self:
         self._thread.start()
@@ -187,22 +187,11 @@ class DecodePool:
 
     def _start(self) -> Child[_Numbered]:
         config = self._config
-        ours_alone = {"parent": os.getpid(), "spec": config.spec.model_dump(mode="json"), "slots": config.slots}
-        settings = {**config.settings, **ours_alone}
+        settings = {**config.settings, "spec": config.spec.model_dump(mode="json"), "slots": config.slots}
         ours, theirs = Pipe()
         with theirs:
-            fds = (theirs.fileno(), self._fd)
-            command = [sys.executable, "-m", config.module, *map(str, fds), json.dumps(settings)]
-            # Parallelism is by process: libraries that start a thread per core would only get in its way.
-            env = os.environ | {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
-            process = subprocess.Popen(command, stdin=subprocess.DEVNULL, pass_fds=fds, env=env)
-
-        def ended(seconds: float) -> int | None:
-            with suppress(subprocess.TimeoutExpired):
-                return process.wait(seconds)
-            return None
-
-        return Child(ours, process, ended, self._look)
+            fork = fork_server(config.module).start([theirs.fileno(), self._fd], settings)
+        return Child(ours, fork, fork.ended, self._look)
 
     def _look(self, numbered: _Numbered) -> Stage | Reply | None:
         state = self._memory.states[self._slot(numbered)]
