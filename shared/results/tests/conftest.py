@@ -154,6 +154,11 @@ def write_rows(
     os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns))
 
 
+@pytest.fixture(name="make_result")
+def _make_result() -> Callable[..., ProbeResult]:
+    return make_result
+
+
 @pytest.fixture(name="write_rows")
 def _write_rows() -> Callable[..., None]:
     return write_rows

@@ -32,15 +32,16 @@ def command(run: str | None, workspace: Workspace, failures: bool, as_json: bool
     lary-orch status
     lary-orch status smoke-1a2b3c4d --failures
     """
-    from lary_results.run_state import failed_rows, failure_table, find_plan, run_state, state_tables
+    from lary_results.run_state import DiskState, failed_rows, failure_table, find_plan, run_state, state_tables
     from lary_results.running import is_worked_on, running_jobs, running_table
     from lary_terminal.tables import show
 
     plan = find_plan(workspace.runs, run)
-    state = run_state(plan)
+    disk = DiskState()
+    state = run_state(plan, disk)
     paths = workspace.run(plan.run)
     state |= {"running": is_worked_on(paths), "jobs": running_jobs(paths)}
-    rows = list(failed_rows(plan)) if failures else []
+    rows = list(failed_rows(plan, disk)) if failures else []
     detached = list(_detached(paths))
     for known, found in detached:
         state[known.key] = found

@@ -3,11 +3,11 @@
 import math
 import string
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from types import MappingProxyType
-from typing import Any
+from typing import Any, TypeVar
 
 from lary_results.averages import Average, averages
 from lary_results.baselines import BASELINE_MODELS
@@ -62,9 +62,27 @@ class Board:
         return sorted({score.column for score in self.kept}, key=lambda c: (c[2] != "top1", is_nuisance(c), c))
 
     @cached_property
+    def columns_of(self) -> dict[str, list[Column]]:
+        """By dataset, in the order of the columns."""
+        return _grouped(self.columns, lambda column: column[0])
+
+    @cached_property
     def ours(self) -> list[Score]:
         """All but controls and models that are baselines."""
-        return [s for s in self.kept if s.control == "none" and s.model not in BASELINE_MODELS]
+        return [score for score in self.kept if _is_model(score)]
+
+    @cached_property
+    def of_column(self) -> dict[Column, list[Score]]:
+        """All of `kept`, controls and baselines too."""
+        return _grouped(self.kept, lambda score: score.column)
+
+    @cached_property
+    def of_dataset(self) -> dict[str, list[Score]]:
+        return _grouped(self.kept, lambda score: score.dataset)
+
+    @cached_property
+    def _ours_of(self) -> dict[Column, list[Score]]:
+        return _grouped(self.ours, lambda score: score.column)
 
     @cached_property
     def _cells(self) -> dict[tuple[Line, Column], Score]:
@@ -88,31 +106,39 @@ class Board:
     def rank(self, score: Score) -> float:
         """Lower is better: by the common rows where there are some; what is not compared comes last."""
         found = self.common.get(score.column)
-        if score in self.refused or (found is not None and found.scores and score.line in found.without):
+        if self.is_refused(score) or (found is not None and found.scores and score.line in found.without):
             return math.inf
         common = self.on_common_rows(score)
         return score.rank if common is None else rank(score.metric, common.value)
 
     def best(self, column: Column) -> Score | None:
         """The best score of a column, of those that are compared; no score of a nuisance is."""
-        if is_nuisance(column):
-            return None
-        ranked = [(self.rank(s), s) for s in self.ours if s.column == column]
-        found = min(ranked, key=lambda pair: (pair[0], pair[1].line), default=(math.inf, None))
-        return None if math.isinf(found[0]) else found[1]
+        return self._best.get(column)
+
+    @cached_property
+    def _best(self) -> dict[Column, Score]:
+        first = {
+            column: min((self.rank(score), score.line, nth) for nth, score in enumerate(scores))
+            for column, scores in self._ours_of.items()
+            if not is_nuisance(column)
+        }
+        return {c: self._ours_of[c][nth] for c, (rank, _, nth) in first.items() if not math.isinf(rank)}
 
     # --- rows -------------------------------------------------------------------------------
 
     @cached_property
     def refused(self) -> list[Score]:
         """Scores that are not compared: too many of their rows have no latent."""
-        return [score for score in self.ours if score.failed_share > self.max_failed]
+        return [score for score in self.ours if self.is_refused(score)]
+
+    def is_refused(self, score: Score) -> bool:
+        return _is_model(score) and score.failed_share > self.max_failed
 
     @cached_property
     def common(self) -> dict[Column, CommonRows]:
         """Of the columns whose models are not all scored on the same rows."""
-        comparable = [s for s in self.ours if s not in self.refused and not self.other_rows(s)]
-        found = {c: common_rows([s for s in comparable if s.column == c]) for c in self.columns}
+        comparable = [s for s in self.ours if not (self.is_refused(s) or self.other_rows(s))]
+        found = {c: common_rows(scores) for c, scores in _grouped(comparable, lambda score: score.column).items()}
         return {column: rows for column, rows in found.items() if rows is not None}
 
     def on_common_rows(self, score: Score) -> CommonScore | None:
@@ -147,8 +173,8 @@ class Board:
     @cached_property
     def averages(self) -> dict[Line, dict[str, Average]]:
         """By line and title."""
-        scores = {line: [score for score in self.ours if score.line == line] for line in self.lines}
-        return {line: {a.title: a for a in averages(found)} for line, found in scores.items()}
+        scores = _grouped(self.ours, lambda score: score.line)
+        return {line: {a.title: a for a in averages(scores[line])} for line in self.lines}
 
     @cached_property
     def average_columns(self) -> list[tuple[str, str]]:
@@ -196,6 +222,23 @@ class Board:
         return _references("overfitting of {} (shuffled)", [s for s in self.kept if s.measures == "overfitting"])
 
 
+_Item = TypeVar("_Item")
+_Key = TypeVar("_Key")
+
+
+def _grouped(items: Iterable[_Item], key: Callable[[_Item], _Key]) -> dict[_Key, list[_Item]]:
+    """In the order of the first of each."""
+    found: dict[_Key, list[_Item]] = {}
+    for item in items:
+        found.setdefault(key(item), []).append(item)
+    return found
+
+
+def _is_model(score: Score) -> bool:
+    """Whether a score is of a model that competes: no control, no baseline."""
+    return score.control == "none" and score.model not in BASELINE_MODELS
+
+
 def _references(title: str, scores: Sequence[Score]) -> list[Reference]:
     """A line each."""
     values: dict[Line, dict[Column, float]] = {}
@@ -207,31 +250,32 @@ def _references(title: str, scores: Sequence[Score]) -> list[Reference]:
 def boards(scores: Sequence[Score], titles: Titles = NO_TITLES, max_failed: float = MAX_FAILED) -> list[Board]:
     """One per protocol, by name; each recipe that differs from most scores' one has a board of its own after it."""
     kept = newest(scores)
+    shown = set(map(id, kept))
+    older = _grouped((score for score in scores if id(score) not in shown), lambda score: score.protocol)
+    protocols = _grouped(kept, lambda score: score.protocol)
     return [
         board
-        for protocol in sorted({score.protocol for score in kept})
-        for board in _of_protocol(protocol, [s for s in kept if s.protocol == protocol], scores, titles, max_failed)
+        for protocol, found in sorted(protocols.items())
+        for board in _of_protocol(protocol, found, older.get(protocol, []), titles, max_failed)
     ]
 
 
 def _of_protocol(
-    protocol: str, kept: list[Score], scores: Sequence[Score], titles: Titles, max_failed: float
+    protocol: str, kept: list[Score], replaced: list[Score], titles: Titles, max_failed: float
 ) -> Iterator[Board]:
     main = _main_recipes(kept)
     recipes = {made_by(score): score.recipe for score in kept}
-    groups: dict[RecipeOf | None, list[Score]] = {}
-    for score in kept:
-        groups.setdefault(None if made_by(score) in main else made_by(score), []).append(score)
+    groups = _grouped(kept, lambda score: None if made_by(score) in main else made_by(score))
+    board_of = {score.cell: own for own, found in groups.items() for score in found}
+    older = _grouped(replaced, lambda score: board_of[score.cell])
     for own in sorted(groups, key=lambda of: (of is not None, str(of))):
-        found = tuple(groups[own])
-        cells = {score.cell for score in found}
-        older = tuple(s for s in scores if s.cell in cells and all(s is not each for each in found))
+        found, before = tuple(groups[own]), tuple(older.get(own, ()))
         if own is None:
-            yield Board(protocol, found, older, titles.get(protocol), key=protocol, max_failed=max_failed)
+            yield Board(protocol, found, before, titles.get(protocol), key=protocol, max_failed=max_failed)
         else:
             usual = next(recipes[of] for of in main if of[:2] == own[:2])
             key = f"{protocol}-{own.metric}-{own.short}" + ("" if own.head in (None, "mlp") else f"-{own.head}")
-            yield Board(protocol, found, older, None, recipe_title(own, recipes[own], usual), key, max_failed)
+            yield Board(protocol, found, before, None, recipe_title(own, recipes[own], usual), key, max_failed)
 
 
 def _main_recipes(kept: Sequence[Score]) -> set[RecipeOf]:

@@ -22,8 +22,9 @@ REASON = "null_because"
 
 def as_json(scores: Sequence[Score], max_failed: float = MAX_FAILED) -> list[dict[str, Any]]:
     """Every score of `newest`, also those of controls, sorted by what they are of. Valid JSON: no NaN."""
-    common = {score.cell: found for board in boards(scores, max_failed=max_failed) for score, found in board.on_common}
-    refused = {score.cell for board in boards(scores, max_failed=max_failed) for score in board.refused}
+    shown = boards(scores, max_failed=max_failed)
+    common = {score.cell: found for board in shown for score, found in board.on_common}
+    refused = {score.cell for board in shown for score in board.refused}
     kept = sorted(newest(scores), key=lambda score: score.cell)
     return [_entry(score, common.get(score.cell), refused=score.cell in refused) for score in kept]
 

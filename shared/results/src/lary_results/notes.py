@@ -23,7 +23,7 @@ def marks(board: Board, score: Score) -> str:
         OTHER_ROWS: board.other_rows(score),
         WEAK: not score.beats_floor,
         UNLEARNED: score.learned is False,
-        REFUSED: score in board.refused,
+        REFUSED: board.is_refused(score),
         MIXED: score.mixed,
         IMPORTED: score.imported is not None,
     }

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,7 +14,7 @@ from lary_terminal.tables import Table
 from lary_results.board import Board
 from lary_results.export import REASON
 from lary_results.row_scores import RowScores, paired, read_row_scores
-from lary_results.scores import Score, column_name, is_nuisance, number
+from lary_results.scores import Column, Score, column_name, is_nuisance, number
 
 METHOD = (
     "a - b on the rows that both have. [ , ] is its 95 % interval, paired by row, groups drawn for both at once; with "
@@ -55,12 +56,13 @@ class Difference:
         return f"{f'{self.groups} groups' if self.grouped else 'rows taken as independent'}{few}"
 
 
-def compare_rows(a: Score, b: Score) -> Difference:
-    """The difference of two scores of one column."""
+def compare_rows(a: Score, b: Score, a_rows: RowScores | None = None) -> Difference:
+    """The difference of two scores of one column; `a_rows` where those of `a` are read already."""
     if a.metadata != b.metadata:
         return Difference(a, b, reason="they are of other CSVs, so their rows are not the same")
     try:
-        (value, low, high, groups), rows, grouped = paired(_rows_of(a), _rows_of(b), a.metric, a.targets == b.targets)
+        both = a_rows or _rows_of(a), _rows_of(b)
+        (value, low, high, groups), rows, grouped = paired(*both, a.metric, a.targets == b.targets)
     except ContractError as error:
         return Difference(a, b, reason=str(error))
     return Difference(a, b, value, low, high, rows, groups, grouped)
@@ -81,7 +83,7 @@ def pairs(boards: Sequence[Board], a: str, b: str) -> list[tuple[Board, Differen
     """
     found = [(board, compare_rows(*both)) for board in boards for both in _pairs(board, a, b)]
     if not found:
-        there = sorted({f"{s.line[0]}/{s.line[1]}" for board in boards for s in _candidates(board)})
+        there = sorted({"/".join(s.line) for board in boards for c in board.columns for s in _candidates(board, c)})
         raise ContractError(
             f"no cell of one table has both {a} and {b}; there are {', '.join(there) or 'no scores'}. Name models, or "
             "MODEL/VARIANT where the variants differ"
@@ -89,15 +91,16 @@ def pairs(boards: Sequence[Board], a: str, b: str) -> list[tuple[Board, Differen
     return found
 
 
-def _candidates(board: Board) -> list[Score]:
+def _candidates(board: Board, column: Column) -> list[Score]:
     """Models that are baselines too."""
-    return [score for score in board.kept if score.control == "none"]
+    return [score for score in board.of_column[column] if score.control == "none"]
 
 
 def _pairs(board: Board, a: str, b: str) -> Iterator[tuple[Score, Score]]:
     for column in board.columns:
-        scores = [score for score in _candidates(board) if score.column == column]
-        both = [(one, two) for one in scores for two in scores if _is(one, a) and _is(two, b) and one is not two]
+        scores = _candidates(board, column)
+        ones, twos = ([score for score in scores if _is(score, name)] for name in (a, b))
+        both = [(one, two) for one in ones for two in twos if one is not two]
         alike = [(one, two) for one, two in both if one.line[1] == two.line[1]]
         yield from alike or both
 
@@ -111,9 +114,15 @@ def against_best(board: Board) -> list[Difference]:
     made = []
     for column in board.columns:
         best = board.best(column)
-        others = [s for s in _candidates(board) if s.column == column and s is not best and s not in board.refused]
+        if best is None:
+            continue
+        others = [s for s in _candidates(board, column) if s is not best and not board.is_refused(s)]
         ranked = sorted(others, key=lambda s: (board.rank(s), s.line))
-        made += [compare_rows(best, other) for other in ranked if best is not None]
+        # Read once, and not for each of them; what is wrong with it is said by each.
+        rows = None
+        with suppress(ContractError):
+            rows = read_row_scores(best) if ranked else None
+        made += [compare_rows(best, other, rows) for other in ranked]
     return made
 
 

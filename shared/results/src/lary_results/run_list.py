@@ -9,23 +9,24 @@ from lary_schema.base import ContractError
 from lary_schema.runs import PlanFile, RunPaths, RunProbe, RunStore
 from lary_terminal.tables import Table
 
-from lary_results.run_state import is_complete, run_state
+from lary_results.run_state import DiskState, is_complete, run_state
 from lary_results.running import duration, is_worked_on
 
 
 def run_records(runs: Path, results: Path) -> Iterator[dict[str, Any]]:
     """One record per run; one whose plan cannot be read says why."""
+    disk = DiskState()
     plans = sorted(runs.glob("*/plan.json"), key=lambda p: p.stat().st_mtime_ns, reverse=True)
     for file in plans:
         paths = RunPaths(file.parent, results / file.parent.name)
         try:
-            yield _record(PlanFile.read(file), paths)
+            yield _record(PlanFile.read(file), paths, disk)
         except ContractError as error:
             yield {"run": file.parent.name, "error": str(error)}
 
 
-def _record(plan: PlanFile, paths: RunPaths) -> dict[str, Any]:
-    state = run_state(plan)
+def _record(plan: PlanFile, paths: RunPaths, disk: DiskState) -> dict[str, Any]:
+    state = run_state(plan, disk)
     parts: list[RunStore | RunProbe] = [*plan.stores, *plan.probes]
     jobs = [store["shards_done"] == store["shards"] for store in state["stores"]]
     jobs += [job["done"] for job in (*state["trainings"], *state["probes"])]

@@ -1,9 +1,10 @@
 """How far a run is, from its plan, the stores' done markers and the results. Opens no array."""
 
 from collections import Counter
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
+from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from lary_schema import commands
 from lary_schema.base import ContractError
@@ -29,13 +30,47 @@ def find_plan(runs: Path, run: str | None) -> PlanFile:
     return PlanFile.read(chosen)
 
 
-def run_state(plan: PlanFile) -> dict[str, Any]:
-    """Everything that `status` shows, as JSON values."""
+class StoreFacts(NamedTuple):
+    """What the done markers of a store say."""
+
+    shards: int
+    ok: int
+    failures: tuple[Failure, ...]
+    clamped: int
+
+
+class DiskState:
+    """What is finished on this disk. Each store and each result is read once, however many runs name it."""
+
+    def __init__(self) -> None:
+        self.store: Callable[[Path], StoreFacts] = cache(_store_facts)
+        """Raises StoreError for a damaged marker."""
+        self.result: Callable[[Path], tuple[str, dict[str, float]] | None] = cache(_result_facts)
+        """Fingerprint and score by split; None where there is no result. Raises ContractError for a damaged one."""
+
+
+def _store_facts(root: Path) -> StoreFacts:
+    records = Store(root).records()
+    failures = tuple(failure for record in records for failure in record.failures)
+    clamped = sum(len(record.clamped) for record in records)
+    return StoreFacts(len(records), sum(record.ok for record in records), failures, clamped)
+
+
+def _result_facts(path: Path) -> tuple[str, dict[str, float]] | None:
+    if not path.is_file():
+        return None
+    result = ProbeResult.read(path)
+    return result.fingerprint, {name: score.value for name, score in result.splits.items()}
+
+
+def run_state(plan: PlanFile, disk: DiskState | None = None) -> dict[str, Any]:
+    """Everything that `status` shows, as JSON values; `disk` where more than one run is looked at."""
+    disk = disk or DiskState()
     return {
         "run": plan.run,
         "trainings": [{"key": one.key, "done": Path(one.result).is_file()} for one in plan.trainings],
-        "stores": [_store_state(entry, Path(plan.latents)) for entry in plan.stores],
-        "probes": [_probe_state(entry) for entry in plan.probes],
+        "stores": [_store_state(entry, disk.store(Path(plan.latents, entry.path))) for entry in plan.stores],
+        "probes": [_probe_state(entry, disk) for entry in plan.probes],
         "problems": list(plan.problems),
     }
 
@@ -46,38 +81,33 @@ def is_complete(state: dict[str, Any]) -> bool:
     return stores and all(job["done"] for job in (*state["trainings"], *state["probes"]))
 
 
-def _store_state(entry: RunStore, latents: Path) -> dict[str, Any]:
-    records = Store(latents / entry.path).records()
-    failures = [failure for record in records for failure in record.failures]
+def _store_state(entry: RunStore, facts: StoreFacts) -> dict[str, Any]:
     return {
         **entry.model_dump(include={"model", "variant", "dataset", "split", "path", "rows", "shards"}),
-        "shards_done": len(records),
-        "rows_ok": sum(record.ok for record in records),
-        "rows_failed": len(failures),
-        "rows_clamped": sum(len(record.clamped) for record in records),
-        "reasons": dict(Counter(failure.reason for failure in failures).most_common()),
+        "shards_done": facts.shards,
+        "rows_ok": facts.ok,
+        "rows_failed": len(facts.failures),
+        "rows_clamped": facts.clamped,
+        "reasons": dict(Counter(failure.reason for failure in facts.failures).most_common()),
     }
 
 
-def _probe_state(entry: RunProbe) -> dict[str, Any]:
+def _probe_state(entry: RunProbe, disk: DiskState) -> dict[str, Any]:
     """With its scores where the result is this very job's; a result of another state of things is none."""
-    scores = None
-    if Path(entry.result).is_file():
-        result = ProbeResult.read(Path(entry.result))
-        if result.fingerprint == entry.fingerprint:
-            scores = {name: score.value for name, score in result.splits.items()}
+    found = disk.result(Path(entry.result))
+    scores = None if found is None or found[0] != entry.fingerprint else dict(found[1])
     return {**entry.model_dump(exclude={"fingerprint"}), "done": scores is not None, "scores": scores}
 
 
-def failed_rows(plan: PlanFile) -> Iterator[dict[str, Any]]:
+def failed_rows(plan: PlanFile, disk: DiskState | None = None) -> Iterator[dict[str, Any]]:
     """Every failed row of every store, with the files that its CSV names.
 
     Where the tool that chose a clip's frames failed on it, its CSV says why: that is the row's detail, and not that its
     indices are empty.
     """
+    disk = disk or DiskState()
     for entry in plan.stores:
-        index = Store(Path(plan.latents) / entry.path)
-        failures = {failure.row: failure for record in index.records() for failure in record.failures}
+        failures = {failure.row: failure for failure in disk.store(Path(plan.latents, entry.path)).failures}
         said = _said(Path(entry.csv), failures, entry.columns) if failures else {}
         for row, failure in failures.items():
             yield _failed_row(entry, failure, *said.get(row, ("", "")))
@@ -159,11 +189,12 @@ def superseded(plan: PlanFile, runs: Path) -> Iterator[str]:
 
     Another version of an image or of the bench makes other fingerprints, and so another run.
     """
+    disk = DiskState()
     for file in sorted(runs.glob(f"{plan.protocol}-*/plan.json")):
         try:
             earlier = PlanFile.read(file)
             same = {probe.id for probe in earlier.probes} == {probe.id for probe in plan.probes}
-            if earlier.run == plan.run or not same or is_complete(run_state(earlier)):
+            if earlier.run == plan.run or not same or is_complete(run_state(earlier, disk)):
                 continue
         except ContractError:
             continue

@@ -35,9 +35,8 @@ def running_jobs(run: RunPaths, now: float | None = None) -> list[dict[str, Any]
     now, held = time.time() if now is None else now, is_worked_on(run)
     found = []
     for job, log in _newest_logs(run.logs):
-        state = _state(log)
         heard = max(0.0, now - log.stat().st_mtime)
-        if state is not None and (held or heard < QUIET_S):
+        if (held or heard < QUIET_S) and (state := _state(log)) is not None:
             found.append({"job": job, **state, "heard": heard})
     return found
 

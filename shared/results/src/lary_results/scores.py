@@ -113,7 +113,7 @@ class Score:
     def rank(self) -> float:
         return rank(self.metric, self.value)
 
-    @property
+    @cached_property
     def line(self) -> tuple[str, str]:
         """Model and variant, the latter with the settings that are not the usual ones."""
         return self.model, ", ".join([self.variant, *unusual(self.settings)])
@@ -127,7 +127,7 @@ class Score:
         """What `--against` and people know a cell by. The recipe is not in it: see `cell`."""
         return self.protocol, self.model, self.variant, *self.column, self.control
 
-    @property
+    @cached_property
     def cell(self) -> tuple[str, ...]:
         """Scores of the same cell replace each other: same identity, recipe and settings."""
         return *self.identity, self.recipe_sha256 or "", *self.line

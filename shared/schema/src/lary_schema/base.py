@@ -1,9 +1,12 @@
 """What every document of the contract shares: strict parsing, readable errors, canonical bytes."""
 
 import difflib
+import errno
 import hashlib
 import json
+import os
 import signal
+import stat
 from collections.abc import Iterable
 from enum import IntEnum
 from pathlib import Path
@@ -88,13 +91,30 @@ def unknown_key(what: str, key: str, known: Iterable[str]) -> ContractError:
 def read_json(path: Path) -> Any:
     """A JSON file's content. Raises ContractError naming the file where it cannot be read or is no JSON."""
     try:
-        if path.exists() and not (path.is_file() or path.is_dir()):
+        content = _regular_bytes(path)
+        if content is None:
             raise ContractError(f"{path}: is no regular file; a JSON file is expected")
-        return json.loads(path.read_text(encoding="utf-8"))
+        return json.loads(content.decode())
     except OSError as error:
         raise ContractError(f"{path}: cannot be read: {error.strerror}") from None
     except (ValueError, RecursionError) as error:
         raise ContractError(f"{path}: not JSON: {error}") from None
+
+
+def _regular_bytes(path: Path) -> bytes | None:
+    """A regular file's content; None for a device, a pipe or a socket. Raises OSError.
+
+    Few system calls: a store may have tens of thousands of markers.
+    """
+    try:
+        # Not waiting for somebody to write to a pipe.
+        fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError as error:
+        if error.errno == errno.ENXIO:  # a socket
+            return None
+        raise
+    with os.fdopen(fd, "rb", buffering=0) as file:
+        return file.read() if stat.S_ISREG(os.fstat(fd).st_mode) else None
 
 
 class Document(BaseModel):

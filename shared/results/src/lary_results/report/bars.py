@@ -14,8 +14,8 @@ CLIP = 3.0
 
 def bars(board: Board, column: Column) -> Html:
     """Best first; text is HTML, only the bars are SVG, so that it stays readable at any width."""
-    own = [s for s in board.kept if s.column == column]
-    scores = [s for s in own if s in board.ours]
+    own = board.of_column[column]
+    scores = [s for s in own if s.control == "none" and s.model not in BASELINE_MODELS]
     models = [s for s in own if s.model in BASELINE_MODELS and s.control == "none"]
     controls = [s for s in own if s.control == "shuffled"]
     axis = _Axis(column, own)

@@ -22,7 +22,7 @@ SHOWN = {
 
 def names(board: Board) -> list[str]:
     """The board's datasets in the order of its columns."""
-    return list(dict.fromkeys(column[0] for column in board.columns))
+    return list(board.columns_of)
 
 
 def anchor(board: Board, dataset: str) -> str:
@@ -30,8 +30,8 @@ def anchor(board: Board, dataset: str) -> str:
 
 
 def section(evidence: Evidence, board: Board, dataset: str, pictures: Pictures) -> Html:
-    columns = [column for column in board.columns if column[0] == dataset]
-    scores = [score for score in board.kept if score.dataset == dataset]
+    columns = board.columns_of[dataset]
+    scores = board.of_dataset[dataset]
     return el(
         "section",
         el("h3", dataset),

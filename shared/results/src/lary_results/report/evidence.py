@@ -13,7 +13,7 @@ from lary_schema.runs import PlanFile, RunPaths
 
 from lary_results.board import MAX_FAILED, NO_TITLES, Board, Titles, boards
 from lary_results.files import one_folder, read_results
-from lary_results.run_state import failed_rows, is_complete, run_state
+from lary_results.run_state import DiskState, failed_rows, is_complete, run_state
 from lary_results.scores import collect
 
 TAIL_BYTES = 1 << 16
@@ -83,24 +83,25 @@ def gather(
 def _runs(
     results_folder: Path, runs_folder: Path, run: str, protocol: str | None, unreadable: list[str]
 ) -> Iterator[Run]:
+    disk = DiskState()
     for path in sorted(runs_folder.glob(f"{one_folder(run)}/plan.json")):
         try:
             plan = PlanFile.read(path)
             if protocol not in (None, plan.protocol):
                 continue
-            state = run_state(plan)
+            state = run_state(plan, disk)
         except ContractError as error:
             unreadable.append(str(error))
             continue
         paths = RunPaths(path.parent, results_folder / path.parent.name)
         # A finished run keeps the logs of jobs that a later call did in other partitions.
         failed_jobs = () if is_complete(state) else tuple(_failed_jobs(paths))
-        yield Run(plan.run, state, _failures(plan, unreadable), failed_jobs, is_under_way(paths))
+        yield Run(plan.run, state, _failures(plan, disk, unreadable), failed_jobs, is_under_way(paths))
 
 
-def _failures(plan: PlanFile, unreadable: list[str]) -> tuple[dict[str, Any], ...]:
+def _failures(plan: PlanFile, disk: DiskState, unreadable: list[str]) -> tuple[dict[str, Any], ...]:
     try:
-        return tuple(failed_rows(plan))
+        return tuple(failed_rows(plan, disk))
     except (ContractError, OSError) as error:  # the CSV that names the files is gone, say
         unreadable.append(f"failed rows of run {plan.run}: {error}")
         return ()

@@ -27,6 +27,7 @@ class Pictures:
     chosen: dict[Path, bytes] = field(default_factory=dict)
     left_out: dict[tuple[str, str], int] = field(default_factory=dict)
     """By result file and split."""
+    taken_bytes: int = 0
 
     @classmethod
     def choose(cls, scores: Sequence[Score], limit_mib: float) -> "Pictures":
@@ -38,11 +39,12 @@ class Pictures:
         return made
 
     def _take(self, of: tuple[str, str], path: Path) -> None:
-        content = _png(path, self.limit_bytes - sum(map(len, self.chosen.values())))
+        content = _png(path, self.limit_bytes - self.taken_bytes)
         if content is None:
             self.left_out[of] = self.left_out.get(of, 0) + 1
         else:
             self.chosen[path] = content
+            self.taken_bytes += len(content)
 
     def section(self, scores: Sequence[Score]) -> Html | None:
         """One foldable row of pictures per model and split, the best one open; controls have none."""

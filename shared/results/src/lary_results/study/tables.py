@@ -24,7 +24,7 @@ from lary_results.study.arms import (
     read_study,
 )
 from lary_results.study.held_out import held_out_json, held_out_tables
-from lary_results.study.record import find_record, records
+from lary_results.study.record import StudyRecord, find_record, records
 from lary_results.study.texts import NOTHING, difference_text, interval_text, sign_test, spread_text
 
 METHOD = (
@@ -36,17 +36,28 @@ COLLAPSED, WELL = "COLLAPSED", "ok"
 
 def load_study(root: Path, key: str) -> Study:
     """A study of a workspace. Raises ContractError where it was not planned there."""
-    record = find_record(root / "studies", key)
-    broken: list[str] = []
-    study = read_study(record, list(read_results(root / "results", broken=broken)), root / "trained")
-    for message in (*broken, *study.unreadable):
-        sys.stderr.write(printable_lines(f"error: {message}") + "\n")
-    return study
+    return next(_loaded(root, [find_record(root / "studies", key)]))
 
 
 def load_studies(root: Path) -> list[Study]:
     """All studies of a workspace."""
-    return [load_study(root, record.key) for record in records(root / "studies")]
+    return list(_loaded(root, records(root / "studies")))
+
+
+def _loaded(root: Path, wanted: Sequence[StudyRecord]) -> Iterator[Study]:
+    """Results are read once; what is wrong with a file is said on stderr."""
+    broken: list[str] = []
+    found = list(read_results(root / "results", broken=broken)) if wanted else []
+    _tell(broken)
+    for record in wanted:
+        study = read_study(record, found, root / "trained")
+        _tell(study.unreadable)
+        yield study
+
+
+def _tell(broken: Sequence[str]) -> None:
+    for message in broken:
+        sys.stderr.write(printable_lines(f"error: {message}") + "\n")
 
 
 def print_study(root: Path, key: str, out: TextIO, *, as_json: bool = False) -> None:

@@ -11,7 +11,9 @@ A missing chunk reads as fill value without an error, so only a marker makes a s
 Nothing in a store depends on when, where or in how many attempts it was written.
 """
 
+import errno
 import json
+import stat
 from enum import IntEnum
 from functools import cached_property
 from pathlib import Path
@@ -28,6 +30,7 @@ SHARD_ROWS_MAX = 1024
 """Keeps the loss of a kill small where rows are."""
 ITEM_BYTES = {"float16": 2, "float32": 4}
 INDEX_BYTES = 8
+_NOT_THERE = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP)
 _KILLED_BEFORE = "the decode process died"
 """The detail of `crashed` in stores from before `killed` was distinguished from it: what it died of is not known."""
 
@@ -105,15 +108,7 @@ class ShardRecord(Document):
 
     def sealed(self) -> Self:
         """The same record with its own hash."""
-        return self.model_copy(update={"sha256": self._hash()})
-
-    @property
-    def is_intact(self) -> bool:
-        """Whether the record is what its hash says; True where it has none."""
-        return self.sha256 in (None, self._hash())
-
-    def _hash(self) -> str:
-        return fingerprint(self.model_dump(mode="json", exclude={"sha256"}))
+        return self.model_copy(update={"sha256": _hash_of(self.model_dump(mode="json"))})
 
     @property
     def ok(self) -> int:
@@ -123,6 +118,15 @@ class ShardRecord(Document):
     def transient(self) -> bool:
         """Whether a row failed for a reason that is not its own: a later run does the shard again."""
         return any(failure.transient for failure in self.failures)
+
+
+def _hash_of(marker: dict[str, Any]) -> str:
+    return fingerprint({name: value for name, value in marker.items() if name != "sha256"})
+
+
+def _is_intact(marker: dict[str, Any]) -> bool:
+    """Whether a marker is what its hash says; True where it has none."""
+    return marker.get("sha256") in (None, _hash_of(marker))
 
 
 class Provenance(Document):
@@ -175,6 +179,7 @@ class Store:
         self.root = root
         self.group = root / "zarr.json"
         self.markers = root / "done"
+        self.statuses = root / "status/c"
         self.claims = root / "claims"
 
     def marker(self, shard: int) -> Path:
@@ -183,7 +188,7 @@ class Store:
 
     def array_files(self, shard: int, *, indices: bool) -> dict[str, Path]:
         """Array name -> file of one shard."""
-        files = {"tokens": self.root / f"tokens/c/{shard}/0/0/0", "status": self.root / f"status/c/{shard}"}
+        files = {"tokens": self.root / f"tokens/c/{shard}/0/0/0", "status": self.statuses / str(shard)}
         if indices:
             files["indices"] = self.root / f"indices/c/{shard}/0/0"
         return files
@@ -210,6 +215,11 @@ class Store:
         if wrong:
             raise StoreError(f"{self.group}: is damaged ({'; '.join(wrong)}); {self._remedy}")
         return found
+
+    @cached_property
+    def _layout(self) -> ArrayLayout | None:
+        """None where there is no group (yet)."""
+        return self.provenance.layout if self.exists else None
 
     @property
     def _remedy(self) -> str:
@@ -240,16 +250,17 @@ class Store:
         """What a finished shard's marker says. Raises StoreError where it is damaged."""
         path = self.marker(shard)
         try:
-            record = ShardRecord.read(path)
+            content = read_json(path)
+            record = ShardRecord.parse(content, str(path))
         except ContractError as error:
             raise StoreError(f"{error}\n{self._shard_remedy(path)}") from None
-        if not record.is_intact or not self._holds(record, shard):
+        if not _is_intact(content) or not self._holds(record, shard):
             raise StoreError(f"{path}: is damaged. {self._shard_remedy(path)}")
         return record
 
     def _holds(self, record: ShardRecord, shard: int) -> bool:
         """Whether a record is of this shard's rows."""
-        rows = self.provenance.layout.shard_range(shard) if self.exists else range(record.start, record.stop)
+        rows = range(record.start, record.stop) if self._layout is None else self._layout.shard_range(shard)
         failed = [failure.row for failure in record.failures]
         return (record.shard, record.start, record.stop) == (shard, rows.start, rows.stop) and all(
             row in rows for row in failed
@@ -271,11 +282,22 @@ class Store:
         """What is wrong with a finished shard's files by their sizes (missing, cut); empty is well."""
         problems = []
         for name, size in record.files.items():
-            path = self.root / name
-            found = path.stat().st_size if path.is_file() else None
+            found = _size_of(self.root / name)
             if found != size:
-                problems.append(f"{path}: {'missing' if found is None else f'{found} bytes'}, {size} expected")
+                said = "missing" if found is None else f"{found} bytes"
+                problems.append(f"{self.root / name}: {said}, {size} expected")
         return problems
+
+
+def _size_of(path: Path) -> int | None:
+    """Of a regular file; None where there is none."""
+    try:
+        found = path.stat()
+    except OSError as error:
+        if error.errno in _NOT_THERE:
+            return None
+        raise
+    return found.st_size if stat.S_ISREG(found.st_mode) else None
 
 
 def _equal(found: Any, wanted: Any) -> bool:

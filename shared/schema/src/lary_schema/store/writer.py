@@ -38,9 +38,14 @@ class LatentWriter:
         self.layout = provenance.layout
         self._provenance = provenance
         self._claims = FileLocks(self.store.claims, locks)
+        self._mine: set[int] = set()
+        self._has_written = False
 
     def close(self) -> None:
         """Drop all claims."""
+        if self._has_written:
+            with suppress(OSError, BusyError):
+                self._sweep_shared()
         self._claims.close()
 
     @classmethod
@@ -82,9 +87,13 @@ class LatentWriter:
 
         A lock on one byte of an empty file (see `lary_schema.locks`): a killed writer leaves nothing to clean.
         """
-        return self._claims.take(shard)
+        taken = self._claims.take(shard)
+        if taken:
+            self._mine.add(shard)
+        return taken
 
     def release(self, shard: int) -> None:
+        self._mine.discard(shard)
         self._claims.free(shard)
 
     def write(
@@ -161,9 +170,30 @@ class LatentWriter:
 
     def _sweep(self, shard: int) -> None:
         """Remove what a killed writer of this shard left. The claim makes sure that it is dead."""
-        for file in (*self._files(shard).values(), self.store.marker(shard)):
-            for leftover in file.parent.glob(f"{file.stem}.*{PARTIAL_SUFFIX}"):
-                leftover.unlink(missing_ok=True)
+        if not self._has_written:
+            self._sweep_shared()
+            self._has_written = True
+        for file in self._files(shard).values():
+            if file.parent != self.store.statuses:
+                _remove(file.parent.glob(f"{file.stem}.*{PARTIAL_SUFFIX}"))
+
+    def _sweep_shared(self) -> None:
+        """The same in the folders that all shards share, of every shard that nobody holds.
+
+        At the first write and at the end alone: to list them takes as long as the store has shards.
+        """
+        for folder in (self.store.statuses, self.store.markers):
+            for leftover in folder.glob(f"*{PARTIAL_SUFFIX}"):
+                number = leftover.name.partition(".")[0]
+                if number.isdecimal() and int(number) < self.layout.shards:
+                    self._remove_if_free(int(number), leftover)
+
+    def _remove_if_free(self, shard: int, leftover: Path) -> None:
+        if shard in self._mine:
+            _remove([leftover])
+        elif self.take(shard):
+            _remove([leftover])
+            self.release(shard)
 
     def _sync(self, shard: int) -> dict[str, int]:
         """Force a shard's files and the new folders above them to the disk; their sizes."""
@@ -176,6 +206,11 @@ class LatentWriter:
                     break
             sizes[file.relative_to(self.store.root).as_posix()] = file.stat().st_size
         return sizes
+
+
+def _remove(leftovers: Iterable[Path]) -> None:
+    for leftover in leftovers:
+        leftover.unlink(missing_ok=True)
 
 
 def _create(root: Path, provenance: Provenance) -> None:
