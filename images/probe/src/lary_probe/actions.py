@@ -1,6 +1,7 @@
 """Action chunks: reading them, and what of them is predicted."""
 
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 from lary_schema.base import ContractError
@@ -10,6 +11,7 @@ from lary_schema.media import action_files
 from lary_schema.mounts import Mounts
 from numpy.typing import NDArray
 
+from lary_probe.kept_actions import BLOCK, KeptActions
 from lary_probe.metadata import SplitMetadata
 from lary_probe.scales import Scale, Steps
 
@@ -18,24 +20,56 @@ Chunks = NDArray[np.float64]
 
 
 def read_chunks(
-    metadata: SplitMetadata, rows: NDArray[np.int64], actions: Actions, mounts: Mounts, tick: Callable[[], None]
+    metadata: SplitMetadata,
+    rows: NDArray[np.int64],
+    actions: Actions,
+    mounts: Mounts,
+    tick: Callable[[], None],
+    kept: KeptActions,
+    first: int = 0,
 ) -> Chunks:
-    """The chunks of some rows of the CSV; `tick` is called after each.
+    """The chunks of some rows of the CSV, rising; `tick` is called now and then.
 
-    They are the ground truth, so one that cannot be used is a ContractError naming file and row,
-    never a smaller set.
+    `first` is the position in `kept` of the split's first row. Chunks are the ground truth, so one that cannot be used
+    is a ContractError naming file and row, never a smaller set.
     """
-    split = metadata.split
-    files = action_files(actions, split.name, mounts.data, split.source.host_data)
     chunks = np.empty((len(rows), actions.stride, actions.dim))
-    for index, row in enumerate(rows.tolist()):
-        cell = metadata.cell(row, actions.column)
-        try:
-            chunks[index] = read_chunk(files.find(cell), actions.stride, actions.dim)
-        except ContractError as error:
-            raise ContractError(f"{metadata.path}: row {row}: {error}") from None
+    for start in range(0, len(rows), BLOCK):
+        here = rows[start : start + BLOCK]
+        paths, fault = _paths(metadata, here.tolist(), actions, mounts)
+        into = chunks[start : start + len(paths)]
+        for index in kept.fill(first + here[: len(paths)], paths, into):
+            try:
+                into[index] = read_chunk(paths[index], actions.stride, actions.dim)
+            except ContractError as error:
+                raise _of_row(metadata, int(here[index]), error) from None
+            tick()
+        if fault is not None:
+            raise fault
         tick()
     return chunks
+
+
+def _paths(
+    metadata: SplitMetadata, rows: list[int], actions: Actions, mounts: Mounts
+) -> tuple[list[Path], ContractError | None]:
+    """The files of rows, up to the first cell that names none, and what is wrong with that one."""
+    split, found = metadata.split, list[Path]()
+    files = action_files(actions, split.name, mounts.data, split.source.host_data)
+    for row in rows:
+        try:
+            cell = metadata.cell(row, actions.column)
+        except ContractError as error:
+            return found, error
+        try:
+            found.append(files.find(cell))
+        except ContractError as error:
+            return found, _of_row(metadata, row, error)
+    return found, None
+
+
+def _of_row(metadata: SplitMetadata, row: int, error: ContractError) -> ContractError:
+    return ContractError(f"{metadata.path}: row {row}: {error}")
 
 
 def relative_actions(chunks: Chunks) -> Steps:

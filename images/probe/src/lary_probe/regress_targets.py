@@ -1,15 +1,18 @@
 """What the regression probe predicts in each split: actions or their change, standardised."""
 
 from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import dataclass
+from itertools import accumulate
 
 import numpy as np
 from lary_schema.base import ContractError
 from lary_schema.cards import Actions
 from numpy.typing import NDArray
 
-from lary_probe.actions import read_chunks, relative_actions, standardised
+from lary_probe.actions import Chunks, read_chunks, relative_actions, standardised
 from lary_probe.data import Evaluated, ProbeData
+from lary_probe.kept_actions import KeptActions, Part
 from lary_probe.latents import Latents
 from lary_probe.metadata import SplitMetadata
 from lary_probe.regress_heads import Shape
@@ -55,10 +58,7 @@ def read_targets(session: Session, data: ProbeData, actions: Actions) -> Targets
     normalisation = actions.relative if relative else actions.normalisation
     splits = [(data.train_metadata, np.arange(len(data.train_metadata)))]
     splits += [(metadata, latents.rows) for latents, metadata in data.evaluated]
-    chunks = [
-        read_chunks(metadata, rows, actions, session.mounts, lambda: session.alive("reading action files"))
-        for metadata, rows in splits
-    ]
+    chunks = _read_all(session, actions, splits)
     types = [robot_types(normalisation, metadata, rows) for metadata, rows in splits]
     steps = [relative_actions(each) if relative else each for each in chunks]
     scales = make_scales(normalisation, steps[0], types[0], session.mounts, session.job.stats_sha256)
@@ -82,6 +82,25 @@ def read_targets(session: Session, data: ProbeData, actions: Actions) -> Targets
         codes=target_codes(chunks[0]),
         sha256=targets_sha256([chunks[0][used], *chunks[1:]]),
     )
+
+
+def _read_all(
+    session: Session, actions: Actions, splits: Sequence[tuple[SplitMetadata, NDArray[np.int64]]]
+) -> list[Chunks]:
+    """The chunks of rows of each split, train first."""
+    *firsts, total = accumulate((len(metadata) for metadata, _ in splits), initial=0)
+    with closing(KeptActions.of_job(total, (actions.stride, actions.dim))) as kept:
+        chunks = [
+            read_chunks(
+                metadata, rows, actions, session.mounts, lambda: session.alive("reading action files"), kept, first
+            )
+            for (metadata, rows), first in zip(splits, firsts, strict=True)
+        ]
+        if session.accelerator.is_main_process:
+            kept.write(
+                [Part(first + rows, each) for (_, rows), each, first in zip(splits, chunks, firsts, strict=True)]
+            )
+    return chunks
 
 
 def _check_unknown(

@@ -1,15 +1,15 @@
-"""Extractions of one image that read the same rows in the same way share them: each row is decoded once (0042)."""
+"""What jobs of a run share: rows that several extractions decode alike (0042), action files (0043)."""
 
 import math
 import shutil
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
-from lary_schema import kept_frames
-from lary_schema.base import fingerprint
-from lary_schema.jobs import ExtractJob
+from lary_schema import kept_actions, kept_frames
+from lary_schema.jobs import ExtractJob, ProbeJob
 
 from lary_orch.runtimes.jobs import Job
 
@@ -20,29 +20,24 @@ _PART_OF_FREE = 0.5
 
 
 @dataclass(frozen=True)
-class SharedRows:
-    """The rows of one split, preprocessed in one way, and the jobs that read them."""
+class Shared:
+    """A file that several jobs of a run use, while they run."""
 
+    variable: str
+    """Names it to them."""
     path: Path
-    rows: int
-    row_bytes: int
+    bytes: int
+    """At most."""
     jobs: tuple[Job, ...]
-
-    @property
-    def bytes(self) -> int:
-        return kept_frames.file_bytes(self.rows, self.row_bytes)
-
-    @property
-    def title(self) -> str:
-        """For people: whose rows, and who reads them."""
-        values = [job.document.values for job in self.jobs if isinstance(job.document, ExtractJob)]
-        models = dict.fromkeys(one.model for one in values)
-        return f"rows of {values[0].dataset}/{values[0].split} are decoded once for {', '.join(models)}"
+    title: str = ""
+    """For people: whose rows, and who reads them; empty: not worth a word."""
+    create: Callable[[], None] = lambda: None
+    """Of a file that is there before its jobs. Raises OSError."""
 
     def make(self) -> None:
-        """Make the file; where that cannot be, its jobs do without it."""
+        """Make it; where that cannot be, its jobs do without it."""
         with suppress(OSError):
-            kept_frames.create(self.path, self.rows, self.row_bytes)
+            self.create()
 
     def remove_if_done(self) -> None:
         """Unless a job is left that a later run can do faster with it."""
@@ -51,50 +46,52 @@ class SharedRows:
                 self.path.unlink()
 
 
-def shared_rows(jobs: Iterable[Job], folder: Path) -> list[SharedRows]:
-    """What is worth keeping below `folder`: rows that several stores are made of, as far as there is space."""
+def shared_files(jobs: Sequence[Job], folder: Path) -> list[Shared]:
+    """What is worth keeping below `folder`: what several jobs read or make alike, as far as there is space."""
     left = _free_bytes(folder) * _PART_OF_FREE
-    chosen = []
-    for one in _candidates(jobs, folder):
+    chosen: list[Shared] = []
+    for one in (*_rows(jobs, folder), *_actions(jobs, folder)):
         if one.bytes <= left:
             chosen.append(one)
             left -= one.bytes
     return chosen
 
 
-def _candidates(jobs: Iterable[Job], folder: Path) -> Iterator[SharedRows]:
+def _rows(jobs: Iterable[Job], folder: Path) -> Iterator[Shared]:
     groups: dict[str, list[tuple[Job, ExtractJob]]] = {}
     for job in jobs:
         if isinstance(job.document, ExtractJob) and job.document.values.mode in _DECODED:
-            groups.setdefault(_key(job, job.document), []).append((job, job.document))
+            # The image's identity changes with any source or library.
+            image = (job.image.source.card.name, job.image.identity)
+            groups.setdefault(kept_frames.key_of(job.document, image, job.mounts.data), []).append((job, job.document))
     for key, members in groups.items():
-        document = members[0][1]
+        values, path = members[0][1].values, folder / f"{key}.rows"
         if len({one.store.path for _, one in members}) > 1:
-            spec = document.values.spec.input
-            row_bytes = math.prod(spec.shape) * _ITEM_BYTES[spec.dtype]
-            rows = document.source.metadata.rows
-            yield SharedRows(folder / f"{key}.rows", rows, row_bytes, tuple(job for job, _ in members))
+            spec = values.spec.input
+            size = members[0][1].source.metadata.rows, math.prod(spec.shape) * _ITEM_BYTES[spec.dtype]
+            models = ", ".join(dict.fromkeys(one.values.model for _, one in members))
+            title = f"rows of {values.dataset}/{values.split} are decoded once for {models}"
+            create = partial(kept_frames.create, path, *size)
+            using = tuple(job for job, _ in members)
+            yield Shared(kept_frames.VARIABLE, path, kept_frames.file_bytes(*size), using, title, create)
 
 
-def _key(job: Job, document: ExtractJob) -> str:
-    """Hash of what a preprocessed row depends on; the image's identity changes with any source or library."""
-    values, source = document.values, document.source
-    return fingerprint(
-        {
-            "image": [job.image.source.card.name, job.image.identity],
-            "preprocessing": values.preprocessing,
-            "input": values.spec.input.model_dump(mode="json"),
-            "mode": values.mode,
-            "decoder": values.decoder,
-            "source": source.model_dump(mode="json"),
-            "data": str(job.mounts.data),
-        }
-    )[:16]
+def _actions(jobs: Iterable[Job], folder: Path) -> Iterator[Shared]:
+    """The first probe of several makes the file."""
+    groups: dict[str, list[tuple[Job, ProbeJob]]] = {}
+    for job in jobs:
+        if isinstance(job.document, ProbeJob) and (key := kept_actions.key_of(job.document, job.mounts.data)):
+            groups.setdefault(key, []).append((job, job.document))
+    for key, members in groups.items():
+        if len(members) > 1:
+            size, using = kept_actions.most_bytes(members[0][1]), tuple(job for job, _ in members)
+            yield Shared(kept_actions.VARIABLE, folder / f"{key}.actions", size, using)
 
 
-def file_of(shared: Sequence[SharedRows], job: Job) -> str:
-    """For the variable of a job; empty where it shares none."""
-    return next((str(one.path) for one in shared if any(other.id == job.id for other in one.jobs)), "")
+def files_of(shared: Sequence[Shared], job: Job) -> dict[str, str]:
+    """The variables of a job; empty where it shares none."""
+    found = {one.variable: str(one.path) for one in shared if any(other.id == job.id for other in one.jobs)}
+    return {kept_frames.VARIABLE: "", kept_actions.VARIABLE: ""} | found
 
 
 def _free_bytes(folder: Path) -> int:

@@ -12,7 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import Protocol
 
-from lary_schema import commands, kept_frames, more_jobs, orphans
+from lary_schema import commands, more_jobs, orphans
 from lary_schema.base import ContractError
 from lary_schema.child_process import ProcessTask, spawn
 from lary_schema.jobs import ExtractJob, ProbeJob
@@ -32,7 +32,7 @@ from lary_orch.runtimes.base import (
     thread_environment,
 )
 from lary_orch.runtimes.devices import Slot
-from lary_orch.runtimes.frames import SharedRows, file_of, shared_rows
+from lary_orch.runtimes.frames import Shared, files_of, shared_files
 from lary_orch.runtimes.jobs import JOB_FILE, Job, Prepared
 from lary_orch.runtimes.refusals import refusal
 
@@ -77,7 +77,7 @@ class ProcessRuntime(LocalRuntime):
     isolates = False
 
     def __init__(self, interpreters: Interpreters, owner: str, frames: Path | None = None) -> None:
-        """`frames`: where rows are kept that several extractions read; None: each decodes its own."""
+        """`frames`: where files are kept that several jobs share; None: each reads for itself."""
         self._interpreters = interpreters
         self._owner = owner
         self._frames = frames
@@ -109,27 +109,27 @@ class ProcessRuntime(LocalRuntime):
         return done.stdout
 
     def open(self, opening: Opening) -> Execution:
-        """Extractions of one model, and probes, follow each other in a process (0035); extractions share rows."""
+        """Extractions of one model, and probes, follow each other in a process (0035); jobs share what they read."""
         kept = OneAfterTheOther(len(opening.slots))
-        rows: list[SharedRows] = []
+        kept_files: list[Shared] = []
 
         def make_jobs() -> list[Job]:
             jobs = opening.make_jobs()
-            rows.extend(self._shared_rows(jobs))
-            for one in rows:
+            kept_files.extend(self._shared(jobs))
+            for one in kept_files:
                 one.make()
             return jobs
 
         def at_end() -> None:
             kept.rest()
-            for one in rows:
+            for one in kept_files:
                 one.remove_if_done()
 
         def start(job: Job, slot: Slot, stderr: Path) -> Running:
             kind, env = _kind(job), self._env(job.image) | {VARIABLE: "1"}
             if kind is None:
                 return self.start(job, slot, stderr)
-            own = job.mounts.to_env() | {kept_frames.VARIABLE: file_of(rows, job)}
+            own = job.mounts.to_env() | files_of(kept_files, job)
             whole = task_env(env, job, slot, self._owner) | own
             shared = tuple(sorted(whole.items() - own.items()))
             spawn = partial(self._spawn, job, whole, stderr, subprocess.PIPE)
@@ -140,10 +140,10 @@ class ProcessRuntime(LocalRuntime):
         return opening.one_by_one(replace(opening, make_jobs=make_jobs), start, at_end)
 
     def remarks(self, jobs: Sequence[Job]) -> list[str]:
-        return [f"{one.title}; {size_text(one.bytes)} are kept meanwhile." for one in self._shared_rows(jobs)]
+        return [f"{one.title}; {size_text(one.bytes)} are kept meanwhile." for one in self._shared(jobs) if one.title]
 
-    def _shared_rows(self, jobs: Sequence[Job]) -> list[SharedRows]:
-        return shared_rows(jobs, self._frames) if self._frames is not None else []
+    def _shared(self, jobs: Sequence[Job]) -> list[Shared]:
+        return shared_files(jobs, self._frames) if self._frames is not None else []
 
     def start(self, job: Job, slot: Slot, stderr: Path) -> ProcessTask:
         return self._spawn(job, task_env(self._env(job.image), job, slot, self._owner), stderr)

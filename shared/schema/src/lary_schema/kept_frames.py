@@ -15,12 +15,31 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from lary_schema.base import fingerprint
+from lary_schema.jobs import ExtractJob
+
 VARIABLE = "LARY_FRAMES"
 """Names the file of a job; empty: none."""
 _RECORD = struct.Struct("<IBxxxQQQQ")
 """Checksum of what follows and of the row, state, size and time of change of its files (a second one or 0)."""
 _MADE, _CLAMPED = 1, 2
 _PAGE = 4096
+
+
+def key_of(job: ExtractJob, image: tuple[str, str], data: Path) -> str:
+    """Hash of what a preprocessed row depends on; `image` is its name, and what changes with any source or library."""
+    values = job.values
+    return fingerprint(
+        {
+            "image": image,
+            "preprocessing": values.preprocessing,
+            "input": values.spec.input.model_dump(mode="json"),
+            "mode": values.mode,
+            "decoder": values.decoder,
+            "source": job.source.model_dump(mode="json"),
+            "data": str(data),
+        }
+    )[:16]
 
 
 def file_bytes(rows: int, row_bytes: int) -> int:
