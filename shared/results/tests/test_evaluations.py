@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from lary_results.evaluation_tables import pairs, print_evaluations
 from lary_results.evaluations import Board, boards, read_evaluations
+from lary_results.published_policies import UNKNOWN, figures, notes, papers, shown
 from lary_results.report.evidence import gather
 from lary_results.report.page import page
 from lary_schema.base import ContractError
@@ -182,3 +183,97 @@ def test_the_page_shows_them(tmp_path: Path) -> None:
     assert "50.0 [9.5, 90.5]" in text
     assert "x/evaluation.json" in text
     assert "No results in" not in text
+
+
+# --- published figures ------------------------------------------------------------------------
+
+SUITES = ("libero_spatial", "libero_object", "libero_goal", "libero_10")
+LARA = {"horizon": 720, "settle": 10, "first": 1, "use": 1}
+
+
+def evaluated(
+    results: Path, tasks: int = 10, episodes: int = 20, benchmark: str = "libero_object", **protocol: Any
+) -> Any:
+    for task in range(tasks):
+        rows = [episode(state, state % 2 == 0) for state in range(episodes)]
+        write(results, "ours", rows, task=str(task), benchmark=benchmark, protocol=LARA | protocol)
+    (board,) = boards(read_evaluations(results))
+    return board
+
+
+def test_printed_means_are_those_of_the_suites() -> None:
+    rows = [(name, row) for paper in papers() for name, row in paper["policies"].items()]
+    assert len(rows) == 9
+    for name, row in rows:
+        suites = [row[suite] for suite in SUITES if suite in row]
+        assert all(0 <= value <= 100 for value in row.values())
+        if len(suites) == len(SUITES):
+            assert row["mean"] == pytest.approx(sum(suites) / len(SUITES), abs=0.0501), name
+        else:
+            assert name == "LA-Cond"
+    for paper in papers():
+        assert paper["page"].startswith("https://arxiv.org/")
+        assert paper["source"].startswith("arXiv ")
+        assert paper["read"]
+        assert paper["protocol_source"]
+
+
+def test_shown_where_the_protocol_is_the_same(tmp_path: Path) -> None:
+    board = evaluated(tmp_path)
+    assert shown(board) == {"LARA without alignment": 90.0, "LARA": 92.0}
+    out = io.StringIO()
+    print_evaluations([board], out=out)
+    lines = out.getvalue().splitlines()
+    assert [line.split()[:3] for line in lines if line.startswith("LARA (")] == [["LARA", "(published)", "92.0"]]
+    assert "published: arXiv 2606.07100 v1" in out.getvalue()
+    assert "97.5" not in out.getvalue()
+    assert f"  a  {UNKNOWN}" in lines
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"horizon": 280}, "another horizon: 280 here, 720 there"),
+        ({"settle": 0}, "another number of settle steps: 0 here, 10 there"),
+        ({"first": 0}, "another first action of a chunk: 0 here, 1 there"),
+        ({"use": None}, "another number of actions done of a chunk: all here, 1 there"),
+        ({"use": 8}, "another number of actions done of a chunk: 8 here, 1 there"),
+        ({"tasks": 9}, "no policy here has 20 episodes of each of 10 tasks"),
+        ({"episodes": 19}, "no policy here has 20 episodes of each of 10 tasks"),
+    ],
+)
+def test_otherwise_a_letter_says_why(tmp_path: Path, change: dict[str, Any], reason: str) -> None:
+    board = evaluated(tmp_path, **change)
+    assert shown(board) == {}
+    assert f"  a  {reason}" in notes(board)
+    assert any("LARA (a); GR00T-N1.6 with LARA (b); From Pixels to Tokens (b)" in note for note in notes(board))
+    out = io.StringIO()
+    print_evaluations([board], out=out)
+    assert "(published)" not in out.getvalue()
+
+
+def test_episodes_that_were_not_evaluated_do_not_count(tmp_path: Path) -> None:
+    evaluated(tmp_path, tasks=9)
+    rows = [episode(state, fault="simulator_error" if state == 3 else None) for state in range(20)]
+    write(tmp_path, "ours", rows, task="9", benchmark="libero_object", protocol=LARA)
+    (board,) = boards(read_evaluations(tmp_path))
+    assert shown(board) == {}
+
+
+def test_a_benchmark_without_figures_has_no_word_of_them(tmp_path: Path) -> None:
+    board = evaluated(tmp_path, tasks=1, benchmark="demo_turn")
+    assert notes(board) == ()
+    out = io.StringIO()
+    print_evaluations([board], out=out, json=True)
+    assert json.loads(out.getvalue())[0]["published"] == []
+
+
+def test_programs_get_figures_and_reasons(tmp_path: Path) -> None:
+    out = io.StringIO()
+    print_evaluations([evaluated(tmp_path, benchmark="libero_10")], out=out, json=True)
+    lara, groot, tokens = json.loads(out.getvalue())[0]["published"]
+    assert lara["success"]["LARA"] == 0.86
+    assert lara["not_comparable"] == ["another horizon: 720 here, 1000 there"]
+    assert groot["not_comparable"] == tokens["not_comparable"] == [UNKNOWN]
+    assert tokens["success"]["LA-Direct"] == 0.966
+    assert "LA-Cond" not in figures(papers()[2], "libero_object")

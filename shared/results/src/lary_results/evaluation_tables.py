@@ -8,6 +8,7 @@ from lary_schema.base import ContractError, unknown_key
 from lary_schema.printable import finite, json_text
 from lary_terminal.tables import Table, show
 
+from lary_results import published_policies
 from lary_results.evaluations import Board, Difference, Rate, Standing
 
 NOTHING = "-"
@@ -33,9 +34,12 @@ def tables(board: Board) -> list[Table]:
     whole = Table(
         title=f"{board.benchmark}: success ({protocol_text(board)})",
         columns=("policy", "success", "held", "episodes", "tasks", "seeds", "steps", "faults", "not evaluated"),
-        rows=[_row(board, standing) for standing in ordered],
+        rows=[
+            *(_row(board, standing) for standing in ordered),
+            *map(_published, published_policies.shown(board).items()),
+        ],
         right=frozenset(range(3, 9)),
-        notes=(ONE_SEED, "steps: median of those to success.", FAULTY),
+        notes=(ONE_SEED, "steps: median of those to success.", FAULTY, *published_policies.notes(board)),
     )
     names = [one.policy for one in ordered]
     rows = [(task, *(_rate_text(one.rate([task])) for one in ordered)) for task in board.tasks]
@@ -60,6 +64,12 @@ def _row(board: Board, standing: Standing) -> tuple[str, ...]:
         str(standing.faults),
         str(standing.not_evaluated),
     )
+
+
+def _published(row: tuple[str, float]) -> tuple[str, ...]:
+    """A paper's figure, with the digits that it prints."""
+    policy, value = row
+    return (f"{policy} (published)", f"{value:.1f}", *[NOTHING] * 7)
 
 
 def _rate_text(rate: Rate | None) -> str:
@@ -121,6 +131,7 @@ def as_json(found: Sequence[Board]) -> list[dict[str, Any]]:
             "protocol": board.protocol.model_dump(mode="json"),
             "simulator_code_sha256": board.simulator,
             "policies": [_entry(board, one) for one in sorted(board.standings.values(), key=lambda one: one.policy)],
+            "published": published_policies.as_json(board),
         }
         for board in found
     ]
