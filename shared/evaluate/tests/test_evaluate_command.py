@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 from click.testing import CliRunner, Result
 from lary_evaluate.command import command
+from lary_orch.cli.status import command as status
 from lary_schema.evaluation import EvaluationResult
 
 COMMAND = Path(sys.executable).with_name("lary-orch")
@@ -157,6 +158,12 @@ def test_a_policy_that_does_wrong_fails_in_that_episode_alone(bench: Bench, wron
         assert [one.steps for one in found] == [16, 0, 16]
         assert not any(one.success for one in found)
     assert "no way" in bench.result("refuse").episodes[1].detail
+    workspace = ("--workspace", bench.env["LARY_HOME"])
+    state = json.loads(CliRunner().invoke(status, ["--json", "--failures", *workspace]).stdout)
+    found = [[one[name] for name in ("policy", "episodes_done", "faults", "done")] for one in state["evaluations"]]
+    assert found == [["nan", 3, 1, True], ["refuse", 3, 1, True]]
+    assert [one["fault"] for one in state["failed_episodes"]] == list(faults.values())
+    assert "no way" in CliRunner().invoke(status, ["--failures", *workspace]).stdout
 
 
 def processes(bench: Bench, verb: str) -> list[int]:

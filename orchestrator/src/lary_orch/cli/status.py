@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 @click.command()
 @click.argument("run", required=False, shell_complete=completing.runs)
 @workspace_options
-@option("--failures", is_flag=True, help="List every failed row with its file and reason.")
+@option("--failures", is_flag=True, help="List every failed row or episode with its reason.")
 @json_option
 def command(run: str | None, workspace: Workspace, failures: bool, as_json: bool) -> None:
     """Show how far a run is.
@@ -32,7 +32,8 @@ def command(run: str | None, workspace: Workspace, failures: bool, as_json: bool
     lary-orch status
     lary-orch status smoke-1a2b3c4d --failures
     """
-    from lary_results.run_state import DiskState, failed_rows, failure_table, find_plan, run_state, state_tables
+    from lary_results.run_state import DiskState, failure_tables, find_plan, run_state, state_tables
+    from lary_results.run_state import failures as found_failures
     from lary_results.running import is_worked_on, running_jobs, running_table
     from lary_terminal.tables import show
 
@@ -41,16 +42,15 @@ def command(run: str | None, workspace: Workspace, failures: bool, as_json: bool
     state = run_state(plan, disk)
     paths = workspace.run(plan.run)
     state |= {"running": is_worked_on(paths), "jobs": running_jobs(paths)}
-    rows = list(failed_rows(plan, disk)) if failures else []
+    listed = found_failures(plan, disk) if failures else {}
     detached = list(_detached(paths))
     for known, found in detached:
         state[known.key] = found
     if as_json:
-        listed = {"failures": rows} if failures else {}
         click.echo(json_text(state | listed, indent=2))
         return
     running = [running_table(state["jobs"])] if state["jobs"] else []
-    for table in [*running, *state_tables(state), *([failure_table(rows)] if failures else [])]:
+    for table in [*running, *state_tables(state), *(failure_tables(listed, plan) if listed else [])]:
         show(table, sys.stdout)
         click.echo()
     for known, found in detached:

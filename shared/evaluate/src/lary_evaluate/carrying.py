@@ -14,11 +14,12 @@ from lary_orch.runtimes.devices import Slot
 from lary_orch.runtimes.jobs import Job
 from lary_orch.workspace import Workspace
 from lary_schema.atomic import publish_text
-from lary_schema.runs import PlanFile
+from lary_schema.evaluation import EvaluateJob
+from lary_schema.runs import PlanFile, RunEvaluation
 from lary_terminal.progress import watching
 
 from lary_evaluate.pair import starting
-from lary_evaluate.planning import Plan
+from lary_evaluate.planning import Evaluation, Plan
 
 PROTOCOL = "evaluate"
 """What `plan.json` calls a run of this kind."""
@@ -37,7 +38,13 @@ def carry_out(
     """Do what is not done yet; the exit code."""
     paths = workspace.run(plan.run)
     document = PlanFile(
-        run=plan.run, protocol=PROTOCOL, latents=str(workspace.latents), stores=(), probes=(), problems=()
+        run=plan.run,
+        protocol=PROTOCOL,
+        latents=str(workspace.latents),
+        stores=(),
+        probes=(),
+        evaluations=tuple(_entry(one) for one in plan.evaluations),
+        problems=(),
     )
     todo, total = plan.todo, len(plan.evaluations)
     policies = {one.simulator.id: one.policy for one in todo if one.policy is not None}
@@ -58,3 +65,19 @@ def carry_out(
     if interrupted is not None:
         notify("stopped; the same command goes on from here")
     return run_code((), outcomes, interrupted)
+
+
+def _entry(one: Evaluation) -> RunEvaluation:
+    job = one.simulator.document
+    assert isinstance(job, EvaluateJob)
+    values = job.values
+    return RunEvaluation(
+        id=job.id,
+        policy=values.policy,
+        benchmark=values.benchmark,
+        task=values.task,
+        seed=values.seed,
+        fingerprint=values.fingerprint,
+        states=values.states,
+        result=str(one.file),
+    )

@@ -5,14 +5,22 @@ import hashlib
 import json
 import os
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 from lary_schema.atomic import publish_text, replacing
 from lary_schema.base import ContractError
-from lary_schema.evaluation import RECORDED_FOLDER, Episode, EpisodeProtocol, EvaluateJob, Fault
+from lary_schema.evaluation import (
+    RECORDED_FOLDER,
+    Episode,
+    EpisodeProtocol,
+    EvaluateJob,
+    Fault,
+    journal_episodes,
+    journal_head,
+)
 from numpy.typing import NDArray
 
 from lary_policy.policy import BadActionsError, EpisodeStart, Observation, checked
@@ -48,18 +56,11 @@ class Journal:
 
     def __init__(self, path: Path, fingerprint: str, keeps: Callable[[Episode], bool]) -> None:
         self._path = path
-        head = json.dumps({"fingerprint": fingerprint}) + "\n"
-        text = path.read_text(encoding="utf-8", errors="replace") if path.exists() else ""
-        self.done: dict[int, Episode] = {}
-        for line in text.removeprefix(head).splitlines(keepends=True) if text.startswith(head) else ():
-            with suppress(ContractError, ValueError):
-                if line.endswith("\n"):
-                    episode = Episode.parse(json.loads(line), str(path))
-                    self.done.setdefault(episode.state, episode)
-        self.dropped = [state for state, episode in self.done.items() if not keeps(episode)]
-        self.done = {state: episode for state, episode in self.done.items() if keeps(episode)}
-        kept = head + "".join(map(_line, self.done.values()))
-        if kept != text:
+        found = journal_episodes(path, fingerprint)
+        self.dropped = [episode.state for episode in found if not keeps(episode)]
+        self.done = {episode.state: episode for episode in found if keeps(episode)}
+        kept = journal_head(fingerprint) + "".join(map(_line, self.done.values()))
+        if not path.exists() or kept != path.read_text(encoding="utf-8", errors="replace"):
             with written(path):
                 publish_text(path, kept)
 

@@ -28,8 +28,10 @@ def run_records(runs: Path, results: Path) -> Iterator[dict[str, Any]]:
 def _record(plan: PlanFile, paths: RunPaths, disk: DiskState) -> dict[str, Any]:
     state = run_state(plan, disk)
     parts: list[RunStore | RunProbe] = [*plan.stores, *plan.probes]
+    models = {part.model for part in parts} | {one.policy for one in plan.evaluations}
+    datasets = {part.dataset for part in parts} | {one.benchmark for one in plan.evaluations}
     jobs = [store["shards_done"] == store["shards"] for store in state["stores"]]
-    jobs += [job["done"] for job in (*state["trainings"], *state["probes"])]
+    jobs += [job["done"] for job in (*state["trainings"], *state["probes"], *state["evaluations"])]
     return {
         "run": plan.run,
         "protocol": plan.protocol,
@@ -38,8 +40,8 @@ def _record(plan: PlanFile, paths: RunPaths, disk: DiskState) -> dict[str, Any]:
         "parts": len(jobs),
         "rows_failed": sum(store["rows_failed"] for store in state["stores"]),
         "problems": len(plan.problems),
-        "models": sorted({part.model for part in parts}),
-        "datasets": sorted({part.dataset for part in parts}),
+        "models": sorted(models),
+        "datasets": sorted(datasets),
         "planned": paths.plan.stat().st_mtime,
     }
 

@@ -14,6 +14,8 @@ from lary_schema.runs import PlanFile, RunProbe, RunStore
 from lary_schema.store.layout import Failure, Store
 from lary_terminal.tables import Table
 
+from lary_results.evaluation_state import episode_table, evaluation_state, evaluation_table, failed_episodes
+
 SAMPLING, SAMPLING_FAILED = "sampling", "failed: "
 """Column of the CSVs that `lary-orch data` writes, and how its cell begins for a clip without indices."""
 OF_INDICES = ("bad_indices", "bad_row")
@@ -71,14 +73,15 @@ def run_state(plan: PlanFile, disk: DiskState | None = None) -> dict[str, Any]:
         "trainings": [{"key": one.key, "done": Path(one.result).is_file()} for one in plan.trainings],
         "stores": [_store_state(entry, disk.store(Path(plan.latents, entry.path))) for entry in plan.stores],
         "probes": [_probe_state(entry, disk) for entry in plan.probes],
+        "evaluations": [evaluation_state(entry) for entry in plan.evaluations],
         "problems": list(plan.problems),
     }
 
 
 def is_complete(state: dict[str, Any]) -> bool:
-    """Whether every store of a run is whole and every training and probe done."""
+    """Whether every store of a run is whole, and every training, probe and evaluation done."""
     stores = all(store["shards_done"] == store["shards"] for store in state["stores"])
-    return stores and all(job["done"] for job in (*state["trainings"], *state["probes"]))
+    return stores and all(job["done"] for name in ("trainings", "probes", "evaluations") for job in state[name])
 
 
 def _store_state(entry: RunStore, facts: StoreFacts) -> dict[str, Any]:
@@ -140,7 +143,9 @@ def _said(csv: Path, wanted: Collection[int], columns: tuple[str, ...]) -> dict[
 
 
 def state_tables(state: dict[str, Any]) -> list[Table]:
-    """Trainings (where there are some), stores and probes of `run_state`."""
+    """Trainings and evaluations (where there are some), stores and probes of `run_state`."""
+    if state["evaluations"]:
+        return [evaluation_table(state["evaluations"], state["run"])]
     trainings = Table(
         "trainings",
         ("model", "state"),
@@ -175,6 +180,18 @@ def _probe_cells(probe: dict[str, Any]) -> tuple[str, ...]:
     scores = ", ".join(f"{split} {value:.4f}" for split, value in (probe["scores"] or {}).items())
     named = tuple(probe[name] for name in ("dataset", "model", "variant", "control"))
     return (*named, "done" if probe["done"] else "to do", scores or "-")
+
+
+def failures(plan: PlanFile, disk: DiskState | None = None) -> dict[str, list[dict[str, Any]]]:
+    """Failed rows, and episodes that ended by a fault."""
+    return {"failures": list(failed_rows(plan, disk)), "failed_episodes": list(failed_episodes(plan))}
+
+
+def failure_tables(found: dict[str, list[dict[str, Any]]], plan: PlanFile) -> list[Table]:
+    """`failures` of a plan."""
+    if plan.evaluations:
+        return [episode_table(found["failed_episodes"])]
+    return [failure_table(found["failures"])]
 
 
 def failure_table(rows: list[dict[str, Any]]) -> Table:

@@ -12,6 +12,7 @@ from lary_schema.evaluation import ActJob, EvaluateJob
 from lary_schema.events import Emit, Failed, _Event, to_line
 from lary_schema.jobs import ExtractJob, ProbeJob, check_version
 from lary_schema.more_jobs import next_job
+from lary_schema.orphans import end_with_orchestrator
 from lary_schema.training import TrainJob
 
 AnyJob = TypeVar("AnyJob", ExtractJob, ProbeJob, TrainJob, ActJob, EvaluateJob)
@@ -75,12 +76,17 @@ def run_reply(body: Callable[[TextIO], None]) -> int:
 
 
 def run_job(path: Path, kind: type[AnyJob], function: Callable[[AnyJob, Emit], None]) -> int:
-    """Claim stdout, read the job and do `function(job, emit)` under `run_command`; the exit code."""
+    """Claim stdout, read the job and do `function(job, emit)` under `run_command`; the exit code.
+
+    A process whose orchestrator dies ends soon.
+    """
+    end_with_orchestrator()
     return _run_job(path, kind, function, claim_stdout()).code
 
 
 def run_jobs(path: Path, kind: type[AnyJob], function: Callable[[AnyJob, Emit], None]) -> int:
     """The same for one job after the other, as long as each ends well and another one comes (`more_jobs`)."""
+    end_with_orchestrator()
     emit, following = claim_stdout(), path
     while True:
         done = _run_job(following, kind, function, emit)

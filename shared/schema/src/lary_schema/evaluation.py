@@ -5,11 +5,14 @@ socket's folder, which the simulator sees as its `latents` mount, read-only: to 
 """
 
 import hashlib
+import json
+from contextlib import suppress
+from pathlib import Path
 from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
-from lary_schema.base import Document, canonical_json, fingerprint
+from lary_schema.base import ContractError, Document, canonical_json, fingerprint
 from lary_schema.cards import Key
 from lary_schema.jobs import WeightFile, _Job
 
@@ -126,6 +129,27 @@ class Episode(Document):
     @property
     def evaluated(self) -> bool:
         return self.fault not in NOT_EVALUATED
+
+
+def journal_head(fingerprint: str) -> str:
+    """The first line of an evaluation's `episodes.jsonl`."""
+    return json.dumps({"fingerprint": fingerprint}) + "\n"
+
+
+def journal_episodes(path: Path, fingerprint: str) -> list[Episode]:
+    """The finished episodes of a journal, the first one of each state; none where it is another evaluation's.
+
+    A line that a kill cut is left out.
+    """
+    text = path.read_text(encoding="utf-8", errors="replace") if path.exists() else ""
+    head = journal_head(fingerprint)
+    done: dict[int, Episode] = {}
+    for line in text.removeprefix(head).splitlines(keepends=True) if text.startswith(head) else ():
+        with suppress(ContractError, ValueError):
+            if line.endswith("\n"):
+                episode = Episode.parse(json.loads(line), str(path))
+                done.setdefault(episode.state, episode)
+    return list(done.values())
 
 
 class EvaluationResult(Document):

@@ -1,7 +1,8 @@
-"""Finding the processes of an orchestrator that died: by labels in their environment (Linux)."""
+"""The processes of an orchestrator that died: they end by themselves, or are found by labels in their environment."""
 
 import os
 import signal
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -12,11 +13,30 @@ STATE_FIELD, GROUP_FIELD, START_TIME_FIELD = 0, 2, 19
 """Of /proc/PID/stat after the command's closing bracket (proc(5): fields 3, 5 and 22, clock ticks since boot)."""
 ZOMBIE = "Z"
 GRACE_S = 5.0
+WATCH_S = 1.0
+"""How often a job looks whether its orchestrator is there."""
 
 
 def labels(owner: str, run: str) -> dict[str, str]:
     """The variables that mark a task: whose it is, and which living process looks after it."""
     return {OWNER: owner, RUN: run, ORCHESTRATOR: _identity(os.getpid())}
+
+
+def end_with_orchestrator() -> None:
+    """From now on this process, and its group with it, is killed soon after the orchestrator of its labels died (Linux).
+
+    For the first process of a job, which leads its group: what it started ends with it. Without labels, in a container
+    and in a task of a cluster, nothing happens. What is on the disk is whole or absent, as after any kill.
+    """
+    if PROC.is_dir() and os.getpgrp() == os.getpid() and _is_of_this_machine(label := os.environ.get(ORCHESTRATOR, "")):
+        threading.Thread(target=_end_after, args=(label,), name="orchestrator", daemon=True).start()
+
+
+def _end_after(orchestrator: str) -> None:
+    while _is_there(orchestrator):
+        time.sleep(WATCH_S)
+    # By force: a polite request would end this process first, and what does not listen to it would stay.
+    os.killpg(0, signal.SIGKILL)
 
 
 def sweep(owner: str) -> list[str]:
@@ -55,11 +75,20 @@ def _wait_until(reached: Callable[[], bool]) -> None:
 
 def is_orphan(env: dict[str, str], owner: str) -> bool:
     """Ours, of this pid namespace (in another the number means another process), and unattended."""
-    if env.get(OWNER) != owner:
-        return False
-    namespace, _, rest = env.get(ORCHESTRATOR, "").partition("/")
-    pid = rest.partition("/")[0]
-    return namespace == _namespace() and pid.isdigit() and _identity(int(pid)) != env[ORCHESTRATOR]
+    label = env.get(ORCHESTRATOR, "")
+    return env.get(OWNER) == owner and _is_of_this_machine(label) and not _is_there(label)
+
+
+def _is_of_this_machine(label: str) -> bool:
+    """Whether a label names a process of this pid namespace: in another the number means another process."""
+    namespace, _, rest = label.partition("/")
+    return namespace == _namespace() and rest.partition("/")[0].isdigit()
+
+
+def _is_there(label: str) -> bool:
+    """Whether the process that a label names runs; where there is no /proc, nobody knows, and it does."""
+    pid = int(label.split("/")[1])
+    return _identity(pid) == label and (_alive(pid) or not PROC.is_dir())
 
 
 def _identity(pid: int) -> str:

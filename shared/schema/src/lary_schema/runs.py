@@ -47,6 +47,21 @@ class RunTraining(Document):
     """Where its `training.json` is, or will be, on the host."""
 
 
+class RunEvaluation(Document):
+    """One policy on one task with one seed, as `status` needs it."""
+
+    id: Key
+    policy: Key
+    benchmark: Key
+    task: Key
+    seed: int
+    fingerprint: str
+    states: tuple[int, ...]
+    """Numbers of the initial states, an episode each."""
+    result: str
+    """Where its `evaluation.json` is, or will be, on the host; its finished episodes are next to it."""
+
+
 class PlanFile(Document):
     """`plan.json`: what a run consists of."""
 
@@ -56,6 +71,7 @@ class PlanFile(Document):
     trainings: tuple[RunTraining, ...] = ()
     stores: tuple[RunStore, ...]
     probes: tuple[RunProbe, ...]
+    evaluations: tuple[RunEvaluation, ...] = ()
     problems: tuple[str, ...]
 
 

@@ -91,14 +91,19 @@ def _rows(run: Run) -> Html:
 
 
 def _runs(runs: Sequence[Run]) -> Html:
-    header = ("run", "state", "stores whole", "probes done", "rows failed", "rows clamped")
+    header = ["run", "state", "stores whole", "probes done", "rows failed", "rows clamped"]
+    rows = [_state(run) for run in runs]
+    if any(run.state["evaluations"] for run in runs):
+        header.append("evaluations done")
+        rows = [[*row, _evaluated(run)] for row, run in zip(rows, runs, strict=True)]
     unfinished = [line for run in runs for line in _unfinished(run)]
-    left = details(f"{len(unfinished)} stores and probes to be done", el("ul", [el("li", line) for line in unfinished]))
-    return join(el("h3", "Runs"), table(header, [_state(run) for run in runs], numbers=2), left if unfinished else None)
+    items = [el("li", line) for line in unfinished]
+    left = details(f"{len(unfinished)} stores, probes and evaluations to be done", el("ul", items))
+    return join(el("h3", "Runs"), table(header, rows, numbers=2), left if unfinished else None)
 
 
 def _unfinished(run: Run) -> Iterator[str]:
-    """Stores and probes that are not whole."""
+    """Stores, probes and evaluations that are not whole."""
     for store in run.state["stores"]:
         if store["shards_done"] < store["shards"]:
             named = f"{store['model']} ({store['variant']}) on {store['dataset']}/{store['split']}"
@@ -106,6 +111,10 @@ def _unfinished(run: Run) -> Iterator[str]:
     for probe in run.state["probes"]:
         if not probe["done"]:
             yield f"{run.name}: probe {probe['id']}"
+    for one in run.state["evaluations"]:
+        if not one["done"]:
+            named = f"{one['policy']} on {one['benchmark']}/{one['task']}, seed {one['seed']}"
+            yield f"{run.name}: {named}: {one['episodes_done']} of {one['episodes']} episodes"
 
 
 def _state(run: Run) -> list[Child]:
@@ -120,3 +129,8 @@ def _state(run: Run) -> list[Child]:
         sum(store["rows_failed"] for store in stores),
         sum(store["rows_clamped"] for store in stores),
     ]
+
+
+def _evaluated(run: Run) -> str:
+    evaluations = run.state["evaluations"]
+    return f"{sum(one['done'] for one in evaluations)} of {len(evaluations)}"
