@@ -20,19 +20,30 @@ COMMAND = Path(sys.executable).with_name("lary-orch")
 TASK = "left-clockwise-open"
 REQUEST = ("-b", "demo_turn", "--task", TASK, "--env", "current", "--cpu-slots", "1")
 
+OTHER_TASK = "right-clockwise-close"
+
 POLICY = """
+from pathlib import Path
+
 import numpy as np
 from lary_policy import Policy
 from lary_schema.base import ContractError
 
 
 class Wrong(Policy):
+    def load(self, weights, device):
+        with Path(__file__).with_name("loads").open("a") as file:
+            file.write(self.key + " ")
+
+    def begin(self, episode):
+        assert episode.instruction == episode.task.replace("-", " ")
+        self.state = episode.state
+
     def reset(self, instruction, seed):
-        assert instruction == "left clockwise open"
-        self.number = getattr(self, "number", -1) + 1
+        raise NotImplementedError
 
     def act(self, observation):
-        if self.number == 1:
+        if self.state == 1:
             return {"nan": lambda: np.full((1, 3), np.nan, np.float32),
                     "refuse": self.refuse}[self.key]()
         return np.zeros((4, 3), np.float32)
@@ -63,12 +74,12 @@ class Bench:
         """In this process."""
         return CliRunner().invoke(command, arguments, env={"LARY_HOME": self.env["LARY_HOME"]})
 
-    def file(self, policy: str) -> Path:
-        (found,) = (self.folder / "workspace/results/evaluate/demo_turn" / policy).glob("*/evaluation.json")
+    def file(self, policy: str, task: str = TASK) -> Path:
+        (found,) = (self.folder / "workspace/results/evaluate/demo_turn" / policy).glob(f"{task}.*/evaluation.json")
         return found
 
-    def result(self, policy: str) -> EvaluationResult:
-        return EvaluationResult.read(self.file(policy))
+    def result(self, policy: str, task: str = TASK) -> EvaluationResult:
+        return EvaluationResult.read(self.file(policy, task))
 
 
 @pytest.fixture(scope="module")
@@ -151,18 +162,21 @@ def wrong(bench: Bench) -> list[str]:
 
 def test_a_policy_that_does_wrong_fails_in_that_episode_alone(bench: Bench, wrong: list[str]) -> None:
     faults = {"nan": "bad_actions", "refuse": "refused"}
-    bench.run("-m", ",".join(faults), "--episodes", "3", *REQUEST, *wrong)
+    bench.run("-m", ",".join(faults), "--episodes", "3", *REQUEST, "--task", OTHER_TASK, *wrong)
     for policy, fault in faults.items():
-        found = bench.result(policy).episodes
-        assert [one.fault for one in found] == [None, fault, None]
-        assert [one.steps for one in found] == [16, 0, 16]
-        assert not any(one.success for one in found)
+        for task in (TASK, OTHER_TASK):
+            found = bench.result(policy, task).episodes
+            assert [one.fault for one in found] == [None, fault, None]
+            assert [one.steps for one in found] == [16, 0, 16]
+            assert not any(one.success for one in found)
+    # One process of each policy serves both tasks.
+    assert (bench.folder / "site/lary_wrong/loads").read_text(encoding="utf-8").split() == list(faults)
     assert "no way" in bench.result("refuse").episodes[1].detail
     workspace = ("--workspace", bench.env["LARY_HOME"])
     state = json.loads(CliRunner().invoke(status, ["--json", "--failures", *workspace]).stdout)
     found = [[one[name] for name in ("policy", "episodes_done", "faults", "done")] for one in state["evaluations"]]
-    assert found == [["nan", 3, 1, True], ["refuse", 3, 1, True]]
-    assert [one["fault"] for one in state["failed_episodes"]] == list(faults.values())
+    assert found == [[policy, 3, 1, True] for policy in faults for _ in range(2)]
+    assert [one["fault"] for one in state["failed_episodes"]] == [fault for fault in faults.values() for _ in range(2)]
     assert "no way" in CliRunner().invoke(status, ["--failures", *workspace]).stdout
 
 
@@ -202,6 +216,11 @@ def test_kills_change_no_byte(bench: Bench) -> None:
                 time.sleep(0.005)
         _, err = running.communicate()
     assert err.count("starting it again") == 2
+    # Nobody looks after what it started any more: it ends by itself.
+    deadline = time.monotonic() + 60
+    while (left := processes(bench, "act") + processes(bench, "evaluate")) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert left == []
     bench.run(*whole)
     assert journal.with_name("evaluation.json").read_bytes() == undisturbed
     assert processes(bench, "act") == []

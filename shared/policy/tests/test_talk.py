@@ -40,14 +40,16 @@ class Echo(Policy):
 
 
 @contextmanager
-def served(policy: Policy, folder: Path, **limits: float) -> Iterator[tuple[Path, list[BaseException]]]:
+def served(
+    policy: Policy, folder: Path, another: Callable[[], bool] = lambda: False, **limits: float
+) -> Iterator[tuple[Path, list[BaseException]]]:
     """A policy that answers in a thread; the errors that it ended with."""
     errors: list[BaseException] = []
     times = {"connect_timeout_s": 60.0, "idle_timeout_s": 60.0} | limits
 
     def body() -> None:
         try:
-            serve(policy, folder / "s", times["connect_timeout_s"], times["idle_timeout_s"])
+            serve(policy, folder / "s", times["connect_timeout_s"], times["idle_timeout_s"], another)
         except ContractError as error:
             errors.append(error)
 
@@ -100,6 +102,39 @@ def test_a_policy_that_cannot_go_on_may_begin_anew(tmp_path: Path) -> None:
         assert there.act(SEEN).shape == (2, 2)
         there.close()
     assert errors == []
+
+
+def test_simulators_of_several_tasks_come_one_after_the_other(tmp_path: Path) -> None:
+    """As long as `another` says so, a good-bye ends the task and not the policy; one that does not fit neither."""
+    asked: list[int] = []
+
+    def another() -> bool:
+        asked.append(len(asked))
+        return len(asked) < 3
+
+    with served(Echo("echo"), tmp_path, another) as (socket, errors):
+        for _ in range(3):
+            there = remote(socket)
+            there.begin(START)
+            assert there.act(SEEN).shape == (2, 2)
+            there.close()
+    assert (asked, errors) == ([0, 1, 2], [])
+
+
+def test_a_task_whose_last_episode_failed_ends_with_a_good_bye_too(tmp_path: Path) -> None:
+    class Refuses(Echo):
+        def act(self, observation: Observation) -> NDArray[np.float32]:
+            raise ContractError("no")
+
+    with served(Refuses("refuses"), tmp_path) as (socket, errors):
+        there = remote(socket)
+        there.begin(START)
+        with pytest.raises(RefusedError):
+            there.act(SEEN)
+        there.close()
+        # `served` waits for its end.
+    assert errors == []
+    there.close()
 
 
 def test_a_policy_that_does_not_fit_is_no_fault_of_an_episode(tmp_path: Path) -> None:

@@ -5,7 +5,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
@@ -81,12 +80,12 @@ def test_a_job_and_what_it_started_end(tmp_path: Path, job_file: Path, deaf: boo
 
 
 @pytest.fixture
-def watched(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
+def watched(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """What `end_with_orchestrator` begins to watch in this process, which is to be the leader of its group."""
     found: list[str] = []
     monkeypatch.setattr(orphans, "_end_after", found.append)
     monkeypatch.setattr(os, "getpgrp", os.getpid)
-    yield found
+    return found
 
 
 def labelled(monkeypatch: pytest.MonkeyPatch, label: str | None) -> None:

@@ -19,7 +19,8 @@ from lary_schema.runs import PlanFile, RunEvaluation
 from lary_terminal.progress import watching
 
 from lary_evaluate.pair import starting
-from lary_evaluate.planning import Evaluation, Plan
+from lary_evaluate.planning import SOCKETS, Evaluation, Plan
+from lary_evaluate.serving import Policies
 
 PROTOCOL = "evaluate"
 """What `plan.json` calls a run of this kind."""
@@ -59,7 +60,8 @@ def carry_out(
         publish_text(paths.plan, document.to_json())
         notify(f"run {plan.run}: {len(todo)} of {total} evaluations to do")
         opening = Opening(paths, attempts, slots, jobs, notify, one_by_one)
-        execution = one_by_one(opening, starting(runtime, policies))
+        serving = Policies(runtime.start, len(slots), paths.root / SOCKETS)
+        execution = one_by_one(opening, starting(runtime.start, policies, serving), serving.rest)
         outcomes, interrupted = drive(execution, plan.run, partial(watching, out=out, as_json=as_json), notify)
     report_failures(document, (), outcomes, sys.stderr)
     if interrupted is not None:

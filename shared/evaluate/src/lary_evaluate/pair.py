@@ -5,36 +5,37 @@ from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 
-from lary_orch.runtimes.base import LocalRuntime, Running, Start
+from lary_orch.runtimes.base import Running, Start
 from lary_orch.runtimes.devices import Slot
 from lary_orch.runtimes.jobs import Job
 from lary_schema.base import ContractError, ExitCode, explain
-from lary_schema.evaluation import SOCKET
-from lary_schema.events import Failed, from_line, to_line
+from lary_schema.events import Failed, Progress, from_line, to_line
+
+from lary_evaluate.serving import Policies
 
 GRACE_S = 10.0
 """For the side that is left, when the other has gone: it has a message of its own to say."""
 
 
-def starting(runtime: LocalRuntime, policies: Mapping[str, Job]) -> Start:
-    """Starts a simulator's job together with that of its policy, `policies[id]`; one without a policy alone."""
+def starting(start: Start, policies: Mapping[str, Job], serving: Policies) -> Start:
+    """Starts a simulator's job together with its policy, which `policies[id]` describes; one without a policy alone."""
 
-    def start(job: Job, slot: Slot, stderr: Path) -> Running:
+    def begin(job: Job, slot: Slot, stderr: Path) -> Running:
         acting = policies.get(job.id)
         if acting is None:
-            return runtime.start(job, slot, stderr)
-        (acting.mounts.out / SOCKET).unlink(missing_ok=True)
+            return start(job, slot, stderr)
         # They compute in turn, and share the slot's cores; memory they use both at once.
         half = replace(slot, memory_share=slot.memory_share / 2)
-        policy = runtime.start(acting, half, stderr.with_name(stderr.name.replace(".stderr.", ".policy.stderr.")))
+        log = stderr.with_name(stderr.name.replace(".stderr.", ".policy.stderr."))
+        policy, folder = serving.start(acting, half, log)
         try:
-            simulator = runtime.start(job, half, stderr)
+            simulator = start(replace(job, mounts=job.mounts.model_copy(update={"latents": folder})), half, stderr)
         except ContractError:
             policy.stop(grace_s=0)
             raise
         return Pair(job.id, simulator, policy)
 
-    return start
+    return begin
 
 
 class Pair:
@@ -60,13 +61,16 @@ class Pair:
             self._simulator.stop(GRACE_S)
 
     def lines(self) -> Iterator[str]:
-        yield from self._simulator.lines()
+        met = False
+        for line in self._simulator.lines():
+            met = met or isinstance(from_line(line), Progress)
+            yield line
         code = self._simulator.wait()
-        if code == ExitCode.PEER_LOST:
-            # The connection closes before the process that held it has ended, and that one knows why.
+        # The connection closes before the process that held it has ended, and that one knows why. One that heard
+        # good-bye ends by itself, or says that it waits for another task.
+        if code == ExitCode.PEER_LOST or (code == ExitCode.DONE and met):
             self._watching.join(GRACE_S)
         self._simulator_over.set()
-        # One that heard good-bye ends by itself.
         self._policy.stop(GRACE_S)
         self._watching.join()
         if code and self._left is not None:

@@ -23,6 +23,7 @@ from lary_schema.commands import command
 from lary_schema.evaluation import (
     BASELINES,
     EVALUATION_FILE,
+    MORE_TASKS,
     RECORDED_FOLDER,
     REPLAY,
     SCRIPTED,
@@ -57,6 +58,9 @@ ACT = Verb(
     inputs=lambda _: (),
     title=lambda job: job.policy,
 )
+
+SOCKETS = "sockets"
+"""Of a run's folder: the folders of its policies' sockets, while it is worked on."""
 
 
 @dataclass(frozen=True)
@@ -214,8 +218,7 @@ class Planner:
             again=request.again,
             **self._common(self._image),
         )
-        socket = self._workspace.cache / "sockets" / values.fingerprint[:12]
-        mounts = self._mounts(self._image, latents=socket, out=out)
+        mounts = self._mounts(out=out)
         job = EVALUATE.job(
             document.id,
             document,
@@ -225,7 +228,7 @@ class Planner:
             stall_timeout_s=request.stall_timeout_s,
             result=out / EVALUATION_FILE if done else None,
         )
-        policy = None if acting.key == SCRIPTED else self._policy_job(acting, document, socket)
+        policy = None if acting.key == SCRIPTED else self._policy_job(acting, document)
         return Evaluation(job, policy, out / EVALUATION_FILE)
 
     def _known(self, values: EvaluateValues, file: Path) -> tuple[EvaluateValues, bool]:
@@ -243,16 +246,21 @@ class Planner:
         lacks = self._request.record and len(list(recorded.glob("*.npy"))) < len(whole.states)
         return whole, done and not redo and not lacks
 
-    def _policy_job(self, acting: Acting, simulator: EvaluateJob, socket: Path) -> Job:
+    def _policy_job(self, acting: Acting, simulator: EvaluateJob) -> Job:
         document = ActJob(
             id=f"act.{simulator.id.removeprefix('evaluate.')}",
             policy=acting.key,
             weights=acting.weights.files,
             **self._common(acting.prepared),
         )
-        mounts = self._mounts(acting.prepared, weights=acting.weights.root, out=socket)
         return ACT.job(
-            document.id, document, acting.prepared, mounts, run="unnamed", stall_timeout_s=self._request.stall_timeout_s
+            document.id,
+            document,
+            acting.prepared,
+            self._mounts(weights=acting.weights.root),
+            run="unnamed",
+            stall_timeout_s=self._request.stall_timeout_s,
+            env={MORE_TASKS: "1"},
         )
 
     def _common(self, prepared: Prepared) -> dict[str, Any]:
@@ -267,19 +275,22 @@ class Planner:
             "connect_timeout_s": request.connect_timeout_s,
         }
 
-    def _mounts(self, prepared: Prepared, **given: Path) -> Mounts:
+    def _mounts(self, **given: Path) -> Mounts:
         workspace = self._workspace
         unnamed = workspace.run("unnamed").root
         folders = {"data": workspace.data, "weights": workspace.weights, "latents": workspace.latents, "out": unnamed}
         return Mounts(**(folders | given), job=unnamed)
 
     def _in_run(self, one: Evaluation, run: str) -> Evaluation:
+        """Jobs in its folders. Which socket a pair has is decided when it is started (`pair.starting`)."""
         paths = self._workspace.run(run)
 
-        def named(job: Job) -> Job:
-            return replace(job, run=run, mounts=job.mounts.model_copy(update={"job": paths.job(job.id)}))
+        def named(job: Job, socket: str) -> Job:
+            folders = {"job": paths.job(job.id), socket: paths.root / SOCKETS}
+            return replace(job, run=run, mounts=job.mounts.model_copy(update=folders))
 
-        return replace(one, simulator=named(one.simulator), policy=None if one.policy is None else named(one.policy))
+        policy = None if one.policy is None else named(one.policy, "out")
+        return replace(one, simulator=named(one.simulator, "latents"), policy=policy)
 
 
 def _none(planner: Planner) -> WeightSet:

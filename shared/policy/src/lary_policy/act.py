@@ -4,8 +4,8 @@ import os
 from pathlib import Path
 
 from lary_schema.base import WeightsError
-from lary_schema.evaluation import SOCKET, ActJob
-from lary_schema.events import Emit, Finished, Started
+from lary_schema.evaluation import MORE_TASKS, SOCKET, ActJob
+from lary_schema.events import Emit, Finished, Idle, Started
 from lary_schema.mounts import Mounts
 
 from lary_policy.registry import make_policy
@@ -13,12 +13,19 @@ from lary_policy.talk import serve
 
 
 def act(job: ActJob, emit: Emit) -> None:
-    """Load the policy, answer until the simulator says good-bye."""
+    """Load the policy, answer until a simulator says good-bye and no other one may come."""
     mounts = Mounts.from_env()
     policy = make_policy(job.policy)
     policy.load({file.name: _existing(mounts.weights / file.path) for file in job.weights}, job.device)
     emit(Started(job=job.id, total=0, unit="episodes", device=job.device, pid=os.getpid()))
-    serve(policy, mounts.out / SOCKET, job.connect_timeout_s, job.stall_timeout_s)
+
+    def another() -> bool:
+        if os.environ.get(MORE_TASKS) != "1":
+            return False
+        emit(Idle(job=job.id))
+        return True
+
+    serve(policy, mounts.out / SOCKET, job.connect_timeout_s, job.stall_timeout_s, another)
     emit(Finished(job=job.id, done=0, per_second=0))
 
 

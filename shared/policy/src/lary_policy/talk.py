@@ -4,7 +4,7 @@ The simulator speaks first, always, and the policy replies once to each message.
 connection and says hello on a new one: nothing of an earlier exchange can be taken for a later one.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from pathlib import Path
@@ -103,11 +103,11 @@ class Remote:
             return reply.arrays["actions"]
 
     def close(self) -> None:
-        """Say good-bye. A policy that has gone already is no fault any more."""
-        if self._channel is not None:
-            with suppress(PeerLostError):
-                self._channel.send(Message("bye"), HELLO_TIMEOUT_S)
-            self._drop()
+        """Say good-bye, after a fault on a new connection. A policy that has gone already is no fault any more."""
+        with suppress(PeerLostError):
+            self._channel = self._channel or connect(self._socket, 0)
+            self._channel.send(Message("bye"), HELLO_TIMEOUT_S)
+        self._drop()
 
     def _drop(self) -> None:
         if self._channel is not None:
@@ -165,8 +165,14 @@ def _wanted(names: Any, space: Space) -> tuple[str, ...]:
 # --- the policy's side ------------------------------------------------------------------------
 
 
-def serve(policy: Policy, socket: Path, connect_timeout_s: float, idle_timeout_s: float) -> None:
-    """Answer simulators until one says good-bye.
+def serve(
+    policy: Policy,
+    socket: Path,
+    connect_timeout_s: float,
+    idle_timeout_s: float,
+    another: Callable[[], bool] = lambda: False,
+) -> None:
+    """Answer simulators until one says good-bye, and `another`, called then, says that no other one may come.
 
     One that goes without a word may come again. Raises PeerLostError where none comes, or one says nothing in time.
     """
@@ -174,7 +180,7 @@ def serve(policy: Policy, socket: Path, connect_timeout_s: float, idle_timeout_s
         while True:
             channel = accept(listening, connect_timeout_s)
             try:
-                if _answer(policy, channel, idle_timeout_s):
+                if _answer(policy, channel, idle_timeout_s) and not another():
                     return
             except SilentError:
                 raise

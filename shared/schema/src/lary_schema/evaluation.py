@@ -20,6 +20,8 @@ EVALUATION_FILE, EPISODES_FILE, RECORDED_FOLDER = "evaluation.json", "episodes.j
 """Of an evaluation's folder: the result, written last; a line for each finished episode; actions, where recorded."""
 SOCKET = "policy.sock"
 """Name of the socket in its folder."""
+MORE_TASKS = "LARY_MORE_TASKS"
+"""Variable: `1` where a policy that heard good-bye may say `idle` and wait for the simulator of another task."""
 SCRIPTED = "scripted"
 """The policy that a simulator brings. It sees the simulator's state, so it runs in the simulator's process."""
 REPLAY = "replay"

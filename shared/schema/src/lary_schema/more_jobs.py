@@ -156,6 +156,11 @@ class OneJob:
         self._lock = threading.Lock()
         self._idle = self._over = False
 
+    @property
+    def process(self) -> Process:
+        """What does it."""
+        return self._process
+
     def lines(self) -> Iterator[str]:
         """Stdout up to the job's end."""
         for line in self._process.lines():

@@ -23,7 +23,7 @@ def labels(owner: str, run: str) -> dict[str, str]:
 
 
 def end_with_orchestrator() -> None:
-    """From now on this process, and its group with it, is killed soon after the orchestrator of its labels died (Linux).
+    """From now on this process is killed, and its group with it, soon after its orchestrator died (Linux).
 
     For the first process of a job, which leads its group: what it started ends with it. Without labels, in a container
     and in a task of a cluster, nothing happens. What is on the disk is whole or absent, as after any kill.
