@@ -69,7 +69,7 @@ def test_the_policy_of_the_page_keeps_the_contract(subject: Callable[..., Subjec
     states = {check: one.state for check, one in found.items()}
     assert states == {
         **dict.fromkeys(("describe", "bad job", "other version", "policy", "act", "act again", "no message"), "ok"),
-        **{"other protocol": "ok", "simulator lost": "ok", "isolation": "skipped"},
+        **{"other protocol": "ok", "another task": "ok", "simulator lost": "ok", "isolation": "skipped"},
     }, found
     assert found["act"].message == "demo_turn, reads image, chunks of 8"
     assert found["simulator lost"].message.startswith("exit 8: ")
@@ -95,6 +95,10 @@ FAULTS = {
     "protocol 2": (LOADS, f"{LOADS}; from lary_policy import talk; talk.VERSION = 2", "act", "fits no benchmark"),
     "one connection": (
         LOADS, f"{LOADS}; from lary_policy import talk; talk.PeerLostError = talk.SilentError", "act again", "no",
+    ),
+    "waits, and serves no other": (
+        LOADS, f"{LOADS}; from lary_policy import talk; first = talk._answer\n        talk._answer = "
+        "lambda *a, seen=[]: seen.append(1) or first(*a) and (len(seen) < 2 or 1 / 0)", "another task", "exit 1 after",
     ),
 }  # fmt: skip
 

@@ -2,25 +2,26 @@
 
 import tempfile
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-from lary_orch.runtimes.base import LocalRuntime
 from lary_orch.runtimes.describe import parse_card
 from lary_orch.runtimes.devices import Slot
 from lary_orch.runtimes.jobs import Job
-from lary_orch.weights.index import WeightSet, find_weights
-from lary_schema.base import ContractError, ExitCode, WeightsError
+from lary_orch.weights.index import WeightSet
+from lary_schema.base import ContractError, ExitCode
 from lary_schema.cards import BenchmarkCard, PolicyCard
-from lary_schema.evaluation import SOCKET, ActJob
-from lary_schema.events import Finished, Started
+from lary_schema.evaluation import MORE_TASKS, SOCKET, ActJob
+from lary_schema.events import Finished, Idle, Started
 from lary_schema.jobs import WeightFile
 from lary_schema.linked import linked_folder
 from lary_schema.mounts import Mounts
 
 from lary_conformance.case import Case, Skipped, expect
+from lary_conformance.policies import Ready, ready
 from lary_conformance.refusals import refused
 from lary_conformance.simulating import PROTOCOL, Door, Reply, Simulating, connect, floats
 from lary_conformance.subject import RUN, Ran, Subject, follow
@@ -33,6 +34,7 @@ ENDS_S = 1.0
 """For a policy to end by itself after a breach."""
 STEPS = 3
 SEED = 7
+NO_VARIABLES: Mapping[str, str] = {}
 
 Talk = Callable[[Door], str]
 """What is said to a policy at this socket; what was seen, for people."""
@@ -40,39 +42,37 @@ Talk = Callable[[Door], str]
 
 def cases(subject: Subject) -> Iterator[Case]:
     for card in subject.policies:
-        yield Case("policy", card.key, partial(_described, subject, card), "look at its card in image.yaml")
-        if card.weights:
-            yield Case(
-                "missing weights", card.key, partial(_missing, subject, card), "look for weights before the socket"
-            )
-        for check, run, remedy in _CHECKS:
-            yield Case(check, card.key, partial(_tried, subject, card, run), remedy)
+        for one in ready(subject, card):
+            yield Case("policy", one.of, partial(_described, subject, card, one), "look at its card in image.yaml")
+            if one.weights:
+                yield Case(
+                    "missing weights", one.of, partial(_missing, subject, one), "look for weights before the socket"
+                )
+            for check, run, remedy in _CHECKS:
+                yield Case(check, one.of, partial(_tried, subject, one, run), remedy)
     if subject.policies and not subject.card.models:
         yield Case(
             "isolation", "", partial(_isolated, subject), "write to /tmp and /out alone; need no name of the user"
         )
 
 
-def _described(subject: Subject, card: PolicyCard) -> str:
-    reply = subject.runtime.query(subject.prepared, "describe", "--policy", card.key)
-    found = parse_card(reply, f"describe --policy {card.key}").policies
-    expect(len(found) == 1, f"describe --policy {card.key} has {len(found)} policies, one is expected")
+def _described(subject: Subject, card: PolicyCard, one: Ready) -> str:
+    if not card.serves(one.key):
+        one.find()
+    reply = subject.runtime.query(subject.prepared, "describe", "--policy", one.key)
+    found = parse_card(reply, f"describe --policy {one.key}").policies
+    expect(len(found) == 1, f"describe --policy {one.key} has {len(found)} policies, one is expected")
     expect(found[0].code_sha256 is not None, "no code_sha256: its results could not be traced to its code")
-    expect(found[0].serves(card.key), f"describe --policy {card.key} describes {found[0].key}")
+    expect(found[0].serves(one.key), f"describe --policy {one.key} describes {found[0].key}")
     return found[0].title
 
 
-def _tried(subject: Subject, card: PolicyCard, run: "Callable[[Trial], str]") -> str:
-    if card.pattern is not None:
-        raise Skipped("a family of trained policies: train one, and evaluate it")
-    try:
-        weights = find_weights(card, subject.weights, subject.folder / "cache")
-    except WeightsError as error:
-        raise Skipped(f"needs weights: {error}") from None
-    fitting = [one for one in subject.benchmarks if card.actions in (None, len(one.actions))]
+def _tried(subject: Subject, one: Ready, run: "Callable[[Trial], str]") -> str:
+    weights = one.find()
+    fitting = [card for card in subject.benchmarks if one.actions in (None, len(card.actions))]
     if not fitting:
-        raise Skipped(f"no benchmark of the catalog has actions of {card.actions} numbers; --catalog names more")
-    return run(Trial(subject, card.key, weights, tuple(fitting)))
+        raise Skipped(f"no benchmark of the catalog has actions of {one.actions} numbers; --catalog names more")
+    return run(Trial(subject, one.key, weights, tuple(fitting)))
 
 
 class Trial:
@@ -94,20 +94,24 @@ class Trial:
             at.close()
         raise ContractError("it fits no benchmark of the catalog: " + "; ".join(refusals))
 
-    def run(self, talk: Talk, connect_timeout_s: float = LIMIT_S) -> tuple[Ran, str]:
+    def run(
+        self, talk: Talk, connect_timeout_s: float = LIMIT_S, env: Mapping[str, str] = NO_VARIABLES
+    ) -> tuple[Ran, str]:
         """Start the policy and talk to it. Raises what `talk` raises, with what the policy said of its end."""
         document = ActJob(
             id=f"act.{self.key}", image=self.subject.prepared.ref, image_digest=self.subject.prepared.digest,
             device="cuda" if self.subject.device.kind == "cuda" else "cpu", threads=1, policy=self.key,
             weights=self.weights.files, connect_timeout_s=connect_timeout_s,
         )  # fmt: skip
-        return launched(self.subject, self.subject.runtime, document, talk, self.weights.root)
+        return launched(self.subject, document, talk, self.weights.root, env)
 
 
-def launched(subject: Subject, runtime: LocalRuntime, document: ActJob, talk: Talk, weights: Path) -> tuple[Ran, str]:
+def launched(
+    subject: Subject, document: ActJob, talk: Talk, weights: Path, env: Mapping[str, str] = NO_VARIABLES
+) -> tuple[Ran, str]:
     """A policy's job from start to end, `talk` at its socket meanwhile."""
     job, log = _job(subject, document, weights)
-    running = runtime.start(job, Slot(subject.device, 1), log)
+    running = subject.runtime.start(replace(job, env=env), Slot(subject.device, 1), log)
     door = Door(job.mounts.out / SOCKET, threading.Event())
     said: list[str] = []
     failed: list[ContractError] = []
@@ -253,6 +257,28 @@ def _left_alone(trial: Trial) -> str:
     return refused(ran, ExitCode.PEER_LOST)
 
 
+def _another_task(trial: Trial) -> str:
+    """Where it may stay after good-bye: it ends well, or says `idle` and welcomes the next simulator."""
+
+    def talk(door: Door) -> str:
+        with _welcome(trial, door):
+            pass
+        try:
+            with _welcome(trial, door):
+                return "one process serves several tasks"
+        except ContractError:
+            if not door.ended.wait(ENDS_S):
+                raise
+            return "a process for each task"
+
+    ran, said = trial.run(talk, LOST_S, {MORE_TASKS: "1"})
+    if any(isinstance(event, Idle) for event in ran.events):
+        refused(ran, ExitCode.PEER_LOST)
+    else:
+        _ended_well(ran)
+    return said
+
+
 _CHECKS: tuple[tuple[str, Callable[[Trial], str], str], ...] = (
     (
         "act",
@@ -262,17 +288,16 @@ _CHECKS: tuple[tuple[str, Callable[[Trial], str], str], ...] = (
     ("act again", _comes_again, "wait for another connection when one closes without good-bye"),
     ("other protocol", _other_protocol, "reply `error` to a hello of another protocol, and wait for the next one"),
     ("no message", _no_message, "close a connection at which something else than a message came"),
+    ("another task", _another_task, "after good-bye say `idle` and wait at the socket, or end with 0"),
     ("simulator lost", _left_alone, "end with 8 and an `error` event when no simulator came for connect_timeout_s"),
 )
 
 
-def _missing(subject: Subject, card: PolicyCard) -> str:
-    if card.pattern is not None:
-        raise Skipped("a family of trained policies: train one, and evaluate it")
-    files = tuple(WeightFile(name=one.name, path="nowhere", sha256="0" * 64) for one in card.weights)
-    document = ActJob(id=f"act.{card.key}", image=subject.prepared.ref, policy=card.key, weights=files)
+def _missing(subject: Subject, one: Ready) -> str:
+    files = tuple(WeightFile(name=name, path="nowhere", sha256="0" * 64) for name in one.weights)
+    document = ActJob(id=f"act.{one.key}", image=subject.prepared.ref, policy=one.key, weights=files)
     empty = linked_folder({}, subject.folder / "cache")
-    ran, _ = launched(subject, subject.runtime, document, lambda _: "", empty)
+    ran, _ = launched(subject, document, lambda _: "", empty)
     return refused(ran, ExitCode.WEIGHTS)
 
 

@@ -116,6 +116,8 @@ class Subject:
     _rows: dict[str, SplitSource] = field(default_factory=dict)
     training_rows: dict[tuple[Mode, int, bool], tuple[SplitSource, SplitSource]] = field(default_factory=dict)
     """With labels, as `trainings.Trial` makes them."""
+    trainings: dict[str, Any] = field(default_factory=dict)
+    """By recipe, each done once for all checks that need what it leaves (`training.Done`)."""
 
     @cached_property
     def models(self) -> dict[str, ModelCard]:

@@ -63,17 +63,17 @@ class Done:
 def cases(subject: Subject) -> Iterator[Case]:
     if not subject.recipes and subject.prepared.source.card.module == TRAINER:
         yield Case("train", "", _no_recipe, "")
-    done = _trainings(subject)
+    done = trainings(subject)
     for one in done:
         yield from _of_a_recipe(one)
     if done:
         yield from _refusals(done)
 
 
-def _trainings(subject: Subject) -> list[Done]:
-    """One for each recipe; those that go on from another's checkpoint come after it."""
-    made: dict[str, Done] = {}
-    waiting = {recipe.key: recipe for recipe in subject.recipes}
+def trainings(subject: Subject) -> list[Done]:
+    """One for each recipe, not done yet or done; those that go on from another's checkpoint come after it."""
+    made: dict[str, Done] = subject.trainings
+    waiting = {recipe.key: recipe for recipe in subject.recipes if recipe.key not in made}
     while waiting:
         ready = [key for key in waiting if subject.starts.get(key) not in waiting]
         if not ready:

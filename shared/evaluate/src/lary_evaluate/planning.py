@@ -171,9 +171,7 @@ class Planner:
             if not checkpoint.is_whole:
                 raise ContractError(f"{checkpoint.folder}: no trained model {card.key}; `{command('train')}` makes one")
             trained = Trained(CHECKPOINT, checkpoint.folder, checkpoint.result.fingerprint)
-            # Optional ones are the checkpoint itself, and what training alone reads.
-            needed = tuple(spec for spec in checkpoint.card.card.weights if not spec.optional)
-            card = card.model_copy(update={"weights": card.weights + needed})
+            card = card.model_copy(update={"weights": card.weights + checkpoint.further_weights})
         return find_weights(card, self._workspace.weights, self._workspace.cache, trained=trained)
 
     def _recorded(self) -> WeightSet:

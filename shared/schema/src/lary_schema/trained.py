@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lary_schema.base import ContractError
+from lary_schema.cards import WeightSpec
 from lary_schema.training import CARD_FILE, TRAINING_FILE, TrainedCard, TrainResult
 
 CHECKPOINT = "checkpoint"
@@ -37,6 +38,12 @@ class Checkpoint:
     def card(self) -> TrainedCard:
         """Raises ContractError where it is missing or not valid."""
         return TrainedCard.read(self.folder / CARD_FILE)
+
+    @property
+    def further_weights(self) -> tuple[WeightSpec, ...]:
+        """What it needs besides its own files, such as a downloaded backbone. Raises ContractError as `card`."""
+        # Optional ones are what training alone reads.
+        return tuple(spec for spec in self.card.card.weights if not spec.optional and spec.name != CHECKPOINT)
 
     @property
     def result(self) -> TrainResult:
