@@ -98,7 +98,7 @@ FAULTS = {
     ),
     "waits, and serves no other": (
         LOADS, f"{LOADS}; from lary_policy import talk; first = talk._answer\n        talk._answer = "
-        "lambda *a, seen=[]: seen.append(1) or first(*a) and (len(seen) < 2 or 1 / 0)", "another task", "exit 1 after",
+        "lambda *a, seen=[]: seen.append(1) or first(*a) and (len(seen) < 2 or 1 / 0)", "another task", "exit 1, 8",
     ),
 }  # fmt: skip
 
