@@ -159,6 +159,21 @@ def test_a_gpu_by_each_way_of_an_engine(uuids: tuple[str, ...]) -> None:
     assert docker.types.HostConfig("1.43", device_requests=cdi["device_requests"])["DeviceRequests"], "the SDK takes it"
 
 
+@pytest.mark.parametrize("way", [GpuAccess("gpus"), GpuAccess("runtime")])
+def test_simulators_may_draw_on_a_gpu_and_others_need_not(way: GpuAccess) -> None:
+    """A driver's EGL is only in a container that requests `graphics`."""
+    slot = Slot(Device("cuda", ("GPU-7",), "H"))
+    found = {}
+    for kind in ("model", "simulator"):
+        image = replace(PREPARED, source=ImageSource(CARD.model_copy(update={"kind": kind}), None))
+        job = _job(image=image, env={"MUJOCO_GL": "egl"})
+        environment = task_arguments(job, slot, HOST, LABELS, way)["environment"]
+        assert environment["MUJOCO_GL"] == "egl"
+        found[kind] = environment["NVIDIA_DRIVER_CAPABILITIES"].split(",")
+    assert found == {"model": ["compute", "utility", "video"], "simulator": ["compute", "graphics", "utility"]}
+    assert "NVIDIA_DRIVER_CAPABILITIES" not in task_arguments(_job(), Slot(), HOST, LABELS)["environment"]
+
+
 def test_a_gpu_that_cdi_does_not_have_is_named() -> None:
     slot = Slot(Device("cuda", ("GPU-9",), "H"))
     with pytest.raises(ContractError, match=r"no CDI device for GPU GPU-9, it has nvidia.com/gpu=0"):

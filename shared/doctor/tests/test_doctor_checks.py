@@ -25,6 +25,7 @@ from lary_doctor import (
     leftovers,
     mounts,
     python,
+    renderer,
     shm,
     uv,
     weights,
@@ -215,6 +216,36 @@ def test_no_gpu_is_no_fault(context: Any, monkeypatch: pytest.MonkeyPatch, tmp_p
 def test_a_driver_that_lists_nothing(context: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     put_smi(tmp_path, monkeypatch, "NVIDIA-SMI has failed", code=9)
     assert gpu.run(context()).status == "warn"
+
+
+@pytest.mark.parametrize(
+    ("given", "gpus", "library", "status", "text"),
+    [
+        ("", False, True, "ok", "drawn by osmesa (MUJOCO_GL chooses otherwise)"),
+        ("", True, True, "ok", "drawn by egl (MUJOCO_GL chooses otherwise)"),
+        ("osmesa", True, True, "ok", "drawn by osmesa (MUJOCO_GL is set)"),
+        ("egl", False, False, "warn", "libEGL is not on this machine"),
+        ("", False, False, "skip", "libOSMesa is not on this machine"),
+        (
+            "glfw",
+            False,
+            True,
+            "warn",
+            "MUJOCO_GL=glfw: pictures are drawn by egl or osmesa; set one",
+        ),
+    ],
+)
+def test_what_draws_is_said_and_looked_for(
+    context: Any, monkeypatch: pytest.MonkeyPatch, given: str, gpus: bool, library: bool, status: str, text: str
+) -> None:
+    monkeypatch.setenv("MUJOCO_GL", given)
+    monkeypatch.setattr(renderer, "find_gpus", lambda: ["a GPU"] * gpus)
+    monkeypatch.setattr("ctypes.util.find_library", lambda _: "there" if library else None)
+    found = renderer.run(context(runtime="process"))
+    assert (found.status, text in found.message) == (status, True), found
+    assert bool(found.remedy) == (given == "glfw" or not library)
+    if given != "glfw":
+        assert renderer.run(context(runtime="docker")).status == "ok", "its image has the library"
 
 
 def test_gpus_need_the_engines_help_in_containers(

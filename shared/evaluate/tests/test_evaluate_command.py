@@ -18,7 +18,7 @@ from lary_schema.evaluation import EvaluationResult
 
 COMMAND = Path(sys.executable).with_name("lary-orch")
 TASK = "left-clockwise-open"
-REQUEST = ("-b", "demo_turn", "--task", TASK, "--env", "current", "--cpu-slots", "1")
+REQUEST = ("-b", "demo_turn", "--task", TASK, "--env", "current", "--cpu-slots", "1", "--videos", "0")
 
 OTHER_TASK = "right-clockwise-close"
 

@@ -1,5 +1,6 @@
 """Episodes and their journal: what is kept, what is tried again, and that a kill at any moment changes no byte."""
 
+import errno
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -360,6 +361,65 @@ def test_a_full_disk_ends_with_a_message_and_the_same_job_goes_on(
     run_job(job(record=True), lambda _: None)
     assert [one.success for one in EvaluationResult.read(out / "evaluation.json").episodes] == [True] * 4
     assert len(list((out / "recorded/right").glob("*.npy"))) == 4
+
+
+OTHERWISE = {
+    "the lock": (evaluate, "exclusive", "lock"),
+    "an episode that has ended": (Path, "unlink", BEGUN_FILE),
+    "drafts of before": (Path, "unlink", "1.npy.0123456789abcdef.partial"),
+}
+
+
+@pytest.mark.parametrize("fault", [errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EIO])
+@pytest.mark.parametrize(("where", "name", "file"), [*FULL.values(), *OTHERWISE.values()], ids=[*FULL, *OTHERWISE])
+def test_whatever_the_disk_refuses_is_said_in_one_line(
+    out: Path, monkeypatch: pytest.MonkeyPatch, fault: int, where: Any, name: str, file: str
+) -> None:
+    """Full, over a quota, read-only, another's, broken: a message with the file, exit code 2, and nothing is lost."""
+    draft = out / "recorded/right/1.npy.0123456789abcdef.partial"
+    draft.parent.mkdir(parents=True)
+    original = getattr(where, name)
+
+    def refuses(path: Any, *arguments: Any, **options: Any) -> Any:
+        if where is Path and Path(path).name != Path(file).name:
+            return original(path, *arguments, **options)
+        raise OSError(fault, "as the disk says")
+
+    draft.touch()
+    with monkeypatch.context() as patch:
+        patch.setattr(where, name, refuses)
+        with pytest.raises(ContractError, match=r": cannot be written: as the disk says; finished ep") as caught:
+            run_job(job(record=True), lambda _: None)
+    assert str(caught.value).partition(":")[0].endswith(file)
+    advice = "make room" if fault in (errno.ENOSPC, errno.EDQUOT) else "make its folder writable"
+    assert f"{advice}, and run the same command again" in str(caught.value)
+    assert caught.value.exit_code == ExitCode.BAD_JOB
+    run_job(job(record=True), lambda _: None)
+    assert [one.success for one in EvaluationResult.read(out / "evaluation.json").episodes] == [True] * 4
+    assert not draft.exists()
+    assert not (out / BEGUN_FILE).exists()
+
+
+def test_actions_that_are_missing_are_recorded_by_running_their_episode_again(out: Path) -> None:
+    run_job(job(), lambda _: None)
+    before = result(out)
+    for lost in ({0, 1, 2, 3}, {2}, set()):
+        for state in lost:
+            (out / f"recorded/right/{state}.npy").unlink(missing_ok=True)
+        Here.actor.ran.clear()
+        run_job(job(record=True), lambda _: None)
+        assert set(Here.actor.ran) == lost
+        assert result(out) == before
+        assert len(list((out / "recorded/right").glob("*.npy"))) == 4
+
+
+def test_an_episode_without_an_action_has_none_to_record(out: Path) -> None:
+    Here.actor.dies_at[1] = [BadMessageError("x")]
+    run_job(job(record=True), lambda _: None)
+    Here.actor.ran.clear()
+    run_job(job(record=True), lambda _: None)
+    assert Here.actor.ran == []
+    assert sorted(path.stem for path in out.rglob("*.npy")) == ["0", "2", "3"]
 
 
 def test_a_disk_that_is_full_at_the_result_keeps_every_episode(out: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,17 +2,20 @@
 
 import io
 import json
+import re
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
-from lary_results.evaluation_tables import pairs, print_evaluations
+from lary_results.evaluation_tables import pairs, print_evaluations, tables
 from lary_results.evaluations import Board, boards, read_evaluations
 from lary_results.published_policies import UNKNOWN, figures, notes, papers, shown
 from lary_results.report.evidence import gather
 from lary_results.report.page import page
+from lary_results.report.policies import anchor
+from lary_results.report.videos import MIB
 from lary_schema.base import ContractError
 from lary_schema.evaluation import Episode, EpisodeProtocol, EvaluateValues, EvaluationResult
 from lary_schema.intervals import wilson
@@ -126,6 +129,27 @@ def test_another_protocol_or_simulator_is_another_table(tmp_path: Path, other: d
     write(tmp_path, "b", [episode(0)], **other)
     made = boards(read_evaluations(tmp_path))
     assert [list(board.standings) for board in made] in ([["a"], ["b"]], [["b"], ["a"]])
+
+
+def test_policies_that_saw_other_pictures_stand_apart_and_those_that_saw_none_in_both(tmp_path: Path) -> None:
+    write(tmp_path, "zero", [episode(0)])
+    write(tmp_path, "seen", [episode(0, True)], renderer="osmesa")
+    write(tmp_path, "seen", [episode(0)], renderer="egl")
+    write(tmp_path, "other", [episode(0)], renderer="egl", libraries={"mujoco": "3"})
+    made = boards(read_evaluations(tmp_path))
+    found = {(board.renderer, *board.libraries): sorted(board.standings) for board in made}
+    assert found == {("egl",): ["seen", "zero"], ("osmesa",): ["seen", "zero"], ("egl", "mujoco"): ["other"]}
+    rates = {board.renderer: board.standings["seen"].rate(["lift"]) for board in made if "seen" in board.standings}
+    assert {name: rate.value for name, rate in rates.items() if rate is not None} == {"egl": 0, "osmesa": 1}
+    titles = {board.renderer: tables(board)[0].title for board in made if board.libraries}
+    assert "simulator b, mujoco 3, drawn by egl, horizon 9" in titles["egl"]
+    assert len({anchor(board) for board in made}) == 3
+
+
+def test_without_a_policy_that_sees_there_is_one_board(tmp_path: Path) -> None:
+    for policy in ("zero", "random"):
+        write(tmp_path, policy, [episode(0)])
+    assert only(tmp_path).renderer is None
 
 
 def test_of_one_cell_the_newer_counts(tmp_path: Path) -> None:
@@ -277,3 +301,51 @@ def test_programs_get_figures_and_reasons(tmp_path: Path) -> None:
     assert groot["not_comparable"] == tokens["not_comparable"] == [UNKNOWN]
     assert tokens["success"]["LA-Direct"] == 0.966
     assert "LA-Cond" not in figures(papers()[2], "libero_object")
+
+
+# --- videos -----------------------------------------------------------------------------------
+
+
+def film(results: Path, policy: str, *episodes: Episode, size: int = 300, **more: Any) -> None:
+    """An evaluation, and a file for each of these episodes that has a video."""
+    folder = write(results, policy, episodes, **more).parent
+    for one in episodes:
+        if one.steps:
+            path = folder / one.video
+            path.parent.mkdir(exist_ok=True)
+            path.write_bytes(b"\0\0\0\x20ftypisom".ljust(size, b"\0"))
+
+
+def videos_shown(results: Path, mib: float = 1) -> list[str]:
+    text = page(gather(results, results / "runs"), mib, datetime.now(UTC)).decode()
+    return re.findall(r'<video src="data:video/mp4;base64,[^"]+" aria-label="([^"]+)"', text)
+
+
+def test_videos_are_in_the_page_with_what_came_out(tmp_path: Path) -> None:
+    film(tmp_path, "a", episode(0), episode(3, True, steps=7), episode(4, fault="refused"), episode(5, steps=0), seed=2)
+    assert videos_shown(tmp_path) == [
+        "lift, state 3, seed 2: success after 7 steps",
+        "lift, state 0, seed 2: no success in 5 steps",
+        "lift, state 4, seed 2: refused after 5 steps",
+    ]
+
+
+def test_of_videos_that_do_not_fit_every_policy_has_some(tmp_path: Path) -> None:
+    """A success and a failure of each first; the page says how many it leaves out."""
+    for policy in "abc":
+        film(tmp_path, policy, *(episode(n, n < 3) for n in range(6)), size=1000)
+    assert len(videos_shown(tmp_path)) == 18
+    found = videos_shown(tmp_path, 6 * 1000 / MIB)
+    assert found == ["lift, state 0, seed 0: success after 5 steps", "lift, state 3, seed 0: no success in 5 steps"] * 3
+    text = page(gather(tmp_path, tmp_path / "runs"), 6 * 1000 / MIB, datetime.now(UTC)).decode()
+    assert text.count("4 more in ") == 3
+    assert videos_shown(tmp_path, 0) == []
+
+
+def test_a_file_that_is_no_video_or_of_another_episode_is_not_videos_shown(tmp_path: Path) -> None:
+    film(tmp_path, "a", episode(0), episode(1, True))
+    first, second = sorted(tmp_path.rglob("*.mp4"))
+    first.write_bytes(b"<script>")
+    second.rename(second.with_name("1-ffff.mp4"))
+    assert videos_shown(tmp_path) == []
+    assert "media-src data:" in page(gather(tmp_path, tmp_path / "runs"), 1, datetime.now(UTC)).decode()

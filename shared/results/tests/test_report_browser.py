@@ -8,15 +8,19 @@ import shutil
 import subprocess
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from lary_orch.catalog.protocol_cards import protocol_titles
 from lary_orch.workspace import Workspace
+from lary_policy.videos import encoded
 from lary_results.report.evidence import gather
 from lary_results.report.page import page
-from lary_schema.atomic import publish_text
+from lary_schema.atomic import publish_bytes, publish_text
+from lary_schema.evaluation import Episode, EpisodeProtocol, EvaluateValues, EvaluationResult
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium is installed")
@@ -213,3 +217,42 @@ def test_on_paper_provenance_is_one_line_a_result(browser: Browser, url: str) ->
     assert {"f1f1f1f1f1f1", "model abababababab", "c5c5c5c5c5c5", "0e0e0e0e0e0e"} <= set(re.split(r"[\t\n]", text))
     assert browser.run("document.documentElement.scrollWidth") <= PAPER_PX
     browser.call("Emulation.setEmulatedMedia", media="")
+
+
+def test_a_video_plays_in_a_page_that_was_copied(browser: Browser, tmp_path: Path) -> None:
+    """As the simulators' side writes it, and with nothing beside the page."""
+    values = EvaluateValues(
+        policy="p", policy_code_sha256="c", benchmark="b", benchmark_code_sha256="d", task="t", states=(0,), seed=0,
+        protocol=EpisodeProtocol(horizon=9, settle=0),
+    )  # fmt: skip
+    one = Episode(state=0, success=True, steps=9, trace_sha256="ab" * 32)
+    result = EvaluationResult(fingerprint=values.fingerprint, values=values, episodes=(one,), simulator_image="i")
+    folder = tmp_path / "results/evaluate/b/p/t"
+    publish_text(folder / "evaluation.json", result.to_json())
+    frames = [np.full((64, 64, 3), 25 * n, np.uint8) for n in range(10)]
+    publish_bytes(folder / one.video, encoded(frames, Fraction(5)))
+    made = page(gather(tmp_path / "results", tmp_path / "runs"), 1, datetime(2026, 1, 2, tzinfo=UTC))
+    out = tmp_path / "elsewhere" / "copy.html"
+    publish_bytes(out, made)
+    shutil.rmtree(tmp_path / "results")
+
+    browser.size(400)
+    browser.open(out.as_uri())
+    at_its_end = """new Promise((done, failed) => {
+      const video = document.querySelector('video');
+      video.addEventListener('error', () => failed(video.error.message));
+      video.addEventListener('seeked', () => {
+        const canvas = document.createElement('canvas');
+        canvas.width = canvas.height = 1;
+        const context = canvas.getContext('2d');
+        context.drawImage(video, 0, 0, 1, 1);
+        done([video.videoWidth, video.duration, context.getImageData(0, 0, 1, 1).data[0]]);
+      });
+      const seek = () => { video.currentTime = video.duration - .1; };
+      video.readyState ? seek() : video.addEventListener('loadedmetadata', seek);
+    })"""
+    width, seconds, level = browser.run(at_its_end)
+    assert (width, seconds) == (256, 2)
+    assert level == pytest.approx(225, abs=8)
+    assert browser.run("document.documentElement.scrollWidth") <= 400
+    assert browser.errors == []

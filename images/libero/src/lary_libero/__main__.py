@@ -8,6 +8,7 @@ COMMANDS: dict[str, str] = {
     "tasks": "List suites and tasks.",
     "evaluate": "Run a policy's episodes.",
     "act": "Answer a simulator's observations with actions.",
+    "video": "Make videos of episodes that were run.",
     "generate": "Make a data set of episodes.",
     "selftest": "Make a task, draw it, and do the same episode twice.",
 }

@@ -1,5 +1,6 @@
 """LIBERO's suites as benchmarks of `lary-orch evaluate`."""
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -15,6 +16,7 @@ from lary_libero import simulator
 from lary_libero.policies import POLICIES
 from lary_libero.scripted import Move
 from lary_libero.simulator import AGENT, WRIST
+from lary_libero.surroundings import prepare
 
 CAMERAS = {"agentview": AGENT, "wrist": WRIST}
 """Name of an observation -> LIBERO's camera."""
@@ -55,6 +57,11 @@ class Suite(Simulator):
     def state(self) -> NDArray[Any]:
         """Time, positions and velocities of MuJoCo, float64."""
         return np.asarray(self.world.env.sim.get_state().flatten(), np.float64)
+
+    def renderer(self) -> str:
+        """By MUJOCO_GL, which is chosen where nobody has set it."""
+        prepare()
+        return os.environ["MUJOCO_GL"]
 
     def scripted(self) -> Policy:
         return Scripted(self)

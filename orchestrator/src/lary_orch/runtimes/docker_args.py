@@ -46,7 +46,7 @@ def task_arguments(
     limits["memswap_limit"] = limits["mem_limit"]
     if slot.cpus is not None:
         limits["nano_cpus"] = slot.cpus * 10**9
-    env = thread_environment(slot.cpus) | _gpu_env(slot.device, gpu) | dict(job.env)
+    env = thread_environment(slot.cpus) | _gpu_env(slot.device, gpu, job.image.source.card.kind) | dict(job.env)
     isolated = _isolated(_content(job.image), command, host, labels, env)
     devices = gpu.arguments(slot.device.uuids) if slot.device.kind == "cuda" else {"device_requests": []}
     return isolated | limits | {"mounts": _mounts(job)} | devices
@@ -109,10 +109,12 @@ def _isolated(
     }
 
 
-def _gpu_env(device: Device, gpu: GpuAccess) -> dict[str, str]:
-    """CUDA images request all GPUs by a variable, which counts where NVIDIA's runtime is the default one."""
+def _gpu_env(device: Device, gpu: GpuAccess, kind: str = "") -> dict[str, str]:
+    """CUDA images request all GPUs by a variable, which counts where NVIDIA's runtime is the default one. EGL, by which
+    simulators draw, is only there where `graphics` is requested."""
     if device.kind == "cuda":
-        return {"NVIDIA_DRIVER_CAPABILITIES": "compute,utility,video"} | gpu.environment(device.uuids)
+        what = "graphics,utility" if kind == "simulator" else "utility,video"
+        return {"NVIDIA_DRIVER_CAPABILITIES": f"compute,{what}"} | gpu.environment(device.uuids)
     return {"NVIDIA_VISIBLE_DEVICES": "void"}
 
 

@@ -16,6 +16,7 @@ from lary_doctor import (
     leftovers,
     mounts,
     python,
+    renderer,
     shm,
     uv,
     weights,
@@ -23,7 +24,7 @@ from lary_doctor import (
 from lary_doctor.check import Check, Context, Finding
 
 CHECKS: tuple[Check, ...] = (
-    *(python, uv, engine, images, gpu, driver),
+    *(python, uv, engine, images, gpu, driver, renderer),
     *(disk, mounts, shm, weights, datasets, leftovers),
 )
 

@@ -44,7 +44,17 @@ _REQUEST = together(
         keys_option("--task", "tasks", help="These tasks alone; repeatable, or joined by commas [all]."),
         option("--episodes", type=click.IntRange(1), help="Of each task: its first initial states [all]."),
         option("--seed", "seeds", type=click.IntRange(0), multiple=True, default=(0,), help="Repeatable."),
-        option("--record", is_flag=True, help="Keep the actions of every episode, for replay."),
+        option(
+            "--record/--no-record",
+            default=True,
+            help="Keep the actions of every episode, for replay and videos [on].",
+        ),
+        option(
+            "--videos",
+            type=click.IntRange(0),
+            default=2,
+            help="Of each policy, at most so many successes and as many failures are made videos [2].",
+        ),
         option("--recording", metavar="POLICY", help="Whose recorded actions replay sends [scripted]."),
         option("--again", is_flag=True, help="Try once more what failed by the policy's own fault."),
         option("--act-timeout", "act_timeout_s", type=_SECONDS, default=60.0, help="Seconds for one chunk."),
@@ -57,7 +67,7 @@ _REQUEST = together(
 def request_options(function: Callable[..., Any]) -> Callable[..., Any]:
     """Hands over `wished`, all of it by name."""
     names = (
-        *("policies", "benchmark", "tasks", "episodes", "seeds", "record", "recording", "again"),
+        *("policies", "benchmark", "tasks", "episodes", "seeds", "record", "videos", "recording", "again"),
         *("act_timeout_s", "connect_timeout_s", "stall_timeout_s", "horizon", "settle", "use", "first", "hold"),
     )
 

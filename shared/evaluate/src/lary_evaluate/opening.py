@@ -29,5 +29,8 @@ def opened(
     for line in runtime.sweep():
         notify(line)
     device: Literal["cpu", "cuda"] = "cuda" if slots[0].device.kind == "cuda" else "cpu"
-    fitted = replace(request, device=device, threads=slots[0].cpus)
-    return runtime, slots, Planner(fitted, workspace, catalog, runtime, notify).plan()
+    planner = Planner(replace(request, device=device, threads=slots[0].cpus), workspace, catalog, runtime, notify)
+    plan = planner.plan()
+    if planner.rendering.name is not None:
+        notify(f"{request.benchmark}: pictures are drawn by {planner.rendering}")
+    return runtime, slots, plan

@@ -22,6 +22,7 @@ from lary_schema.cards import BenchmarkCard, ImageCard, PolicyCard, TaskCard
 from lary_schema.commands import command
 from lary_schema.evaluation import (
     BASELINES,
+    BLIND,
     EVALUATION_FILE,
     MORE_TASKS,
     RECORDED_FOLDER,
@@ -38,6 +39,7 @@ from lary_schema.mounts import Mounts
 from lary_schema.revision import code_revision
 from lary_schema.trained import CHECKPOINT, Checkpoint
 
+from lary_evaluate.renderers import Rendering, rendering
 from lary_evaluate.request import Request
 
 EVALUATE = Verb(
@@ -88,6 +90,8 @@ class Evaluation:
 class Plan:
     run: str
     evaluations: tuple[Evaluation, ...]
+    videos: int = 0
+    """Of each policy, so many successes and as many failures."""
 
     @property
     def todo(self) -> list[Evaluation]:
@@ -114,7 +118,19 @@ class Planner:
         ]
         named = sorted([one.simulator.id, self._states(one)] for one in made)
         run = f"evaluate-{fingerprint(named)[:8]}"
-        return Plan(run, tuple(self._in_run(one, run) for one in made))
+        return Plan(run, tuple(self._in_run(one, run) for one in made), self._videos())
+
+    def _videos(self) -> int:
+        """How many are made; says why, where none can be."""
+        wanted = self._request.videos if self._request.record else 0
+        without = None
+        if self.benchmark.camera is None:
+            without = "it has no pictures"
+        elif "av" not in self._simulators.libraries:
+            without = f"av (PyAV) is not installed in image {self._image.ref}"
+        if wanted and without is not None:
+            self._notify(f"{self.benchmark.key}: no videos: {without}")
+        return 0 if without is not None else wanted
 
     @staticmethod
     def _states(one: Evaluation) -> list[int]:
@@ -128,12 +144,27 @@ class Planner:
         return self._runtime.prepare(image_of_benchmark(self._catalog, self._request.benchmark), self._notify)
 
     @cached_property
-    def benchmark(self) -> BenchmarkCard:
-        """As the simulator's image describes it."""
-        found = self._described(self._image, self._request.benchmark).benchmarks
-        if len(found) != 1 or found[0].code_sha256 is None:
+    def _simulators(self) -> ImageCard:
+        """The simulator's image as it describes itself, with this benchmark alone."""
+        found = self._described(self._image, self._request.benchmark)
+        if len(found.benchmarks) != 1 or found.benchmarks[0].code_sha256 is None:
             raise ContractError(f"describe of image {self._image.ref}: not one benchmark with its code_sha256")
-        return found[0]
+        return found
+
+    @property
+    def benchmark(self) -> BenchmarkCard:
+        return self._simulators.benchmarks[0]
+
+    @cached_property
+    def rendering(self) -> Rendering:
+        """By what it draws, with the GPU that jobs get."""
+        return rendering(self.benchmark, cuda=self._request.device == "cuda")
+
+    @property
+    def _libraries(self) -> dict[str, str]:
+        """Those of the simulator that decide what happens."""
+        there = self._simulators.libraries
+        return {name: there[name] for name in self.benchmark.libraries if name in there}
 
     def _described(self, prepared: Prepared, key: str) -> ImageCard:
         where = f"describe --policy {key} of image {prepared.ref}"
@@ -150,7 +181,7 @@ class Planner:
         assert card.code_sha256 is not None
         if key == SCRIPTED and not card.scripted:
             raise ContractError(f"benchmark {card.key} has no scripted policy; baselines are {', '.join(BASELINES)}")
-        if key in (SCRIPTED, *BASELINES):
+        if key in BLIND:
             return Acting(key, self._image, card.code_sha256, self._recorded() if key == REPLAY else _none(self))
         prepared = self._runtime.prepare(image_of_policy(self._catalog, key), self._notify)
         found = self._described(prepared, key).policies
@@ -178,7 +209,8 @@ class Planner:
         """The recorded actions that `replay` sends: a folder for each task."""
         policy = self._request.recording or SCRIPTED
         folder = self._workspace.results / FOLDER / self.benchmark.key / policy
-        found = {path.name: path for path in sorted(folder.glob(f"*/{RECORDED_FOLDER}/*")) if path.is_dir()}
+        folders = sorted(folder.glob(f"*/{RECORDED_FOLDER}/*"), key=self._rank, reverse=True)
+        found = {path.name: path for path in folders if path.is_dir()}
         wanted = [task.key for task in self._request.chosen(self.benchmark)]
         if missing := [key for key in wanted if key not in found]:
             raise ContractError(
@@ -188,6 +220,17 @@ class Planner:
         root = linked_folder({f"{REPLAY}/{key}": found[key] for key in wanted}, self._workspace.cache)
         sha256 = fingerprint({key: path_sha256(found[key]) for key in wanted})
         return WeightSet(root, (WeightFile(name=REPLAY, path=REPLAY, sha256=sha256),))
+
+    def _rank(self, recorded: Path) -> tuple[bool, bool, bool, int, str]:
+        """Of one task's recordings the lowest is sent: of this simulator, by this protocol, of the lowest seed."""
+        folder = recorded.parents[1]
+        try:
+            values = EvaluationResult.read(folder / EVALUATION_FILE).values
+        except ContractError:
+            return True, True, True, 0, folder.name
+        other = values.benchmark_code_sha256 != self.benchmark.code_sha256
+        protocol = self._request.wishes.protocol(self.benchmark)
+        return False, other, values.protocol != protocol, values.seed, folder.name
 
     # --- jobs -----------------------------------------------------------------------------------
 
@@ -204,6 +247,8 @@ class Planner:
             states=request.states(task),
             seed=seed,
             protocol=request.wishes.protocol(card),
+            renderer=None if acting.key in BLIND else self.rendering.name,
+            libraries=self._libraries,
         )
         name = f"{task.key}.s{seed}.{values.fingerprint[:12]}"
         out = self._workspace.results / FOLDER / card.key / acting.key / name
@@ -224,6 +269,7 @@ class Planner:
             mounts,
             run="unnamed",
             stall_timeout_s=request.stall_timeout_s,
+            env=self.rendering.environment,
             result=out / EVALUATION_FILE if done else None,
         )
         policy = None if acting.key == SCRIPTED else self._policy_job(acting, document)
@@ -240,9 +286,10 @@ class Planner:
         whole = values.model_copy(update={"states": tuple(sorted({*values.states, *found.values.states}))})
         done = whole.states == found.values.states and all(episode.evaluated for episode in found.episodes)
         redo = self._request.again and any(episode.fault for episode in found.episodes)
-        recorded = file.parent / RECORDED_FOLDER / values.task
-        lacks = self._request.record and len(list(recorded.glob("*.npy"))) < len(whole.states)
-        return whole, done and not redo and not lacks
+        recorded = {path.stem for path in (file.parent / RECORDED_FOLDER / values.task).glob("*.npy")}
+        # An episode that failed before its first action has none.
+        unrecorded = any(str(one.state) not in recorded for one in found.episodes if one.steps)
+        return whole, done and not redo and not (self._request.record and unrecorded)
 
     def _policy_job(self, acting: Acting, simulator: EvaluateJob) -> Job:
         document = ActJob(
@@ -311,12 +358,12 @@ def image_of_policy(catalog: Catalog, key: str) -> ImageSource:
     cards = [(source, card) for _, source in catalog.images for card in source.card.policies]
     serving = [(card.pattern is not None, source) for source, card in cards if card.serves(key)]
     if not serving:
-        raise unknown_key("policy", key, [*(card.key for _, card in cards), SCRIPTED, *BASELINES])
+        raise unknown_key("policy", key, [*(card.key for _, card in cards), *BLIND])
     return min(serving, key=lambda pair: pair[0])[1]
 
 
 def needed_images(catalog: Catalog, policies: Sequence[str], benchmark: str) -> list[ImageSource]:
     """The simulator's, and those of the policies."""
-    others = [key for key in policies if key not in (SCRIPTED, *BASELINES)]
+    others = [key for key in policies if key not in BLIND]
     found = [image_of_benchmark(catalog, benchmark), *(image_of_policy(catalog, key) for key in others)]
     return list({source.card.name: source for source in found}.values())

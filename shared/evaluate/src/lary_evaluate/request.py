@@ -43,7 +43,10 @@ class Request:
     wishes: Wishes = field(default_factory=Wishes)
     recording: str | None = None
     """Policy whose recorded actions `replay` sends."""
-    record: bool = False
+    record: bool = True
+    """Keep every episode's actions."""
+    videos: int = 0
+    """Of each policy, at most so many successes and as many failures; they need `record`."""
     again: bool = False
     """Try once more what failed by the policy's fault."""
     act_timeout_s: float = 60

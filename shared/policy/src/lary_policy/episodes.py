@@ -38,6 +38,7 @@ FAULTS: tuple[tuple[type[ContractError], Fault], ...] = (
     (SimulatorError, "simulator_error"),
 )
 DETAIL = 500
+FULL_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 class Actor(Protocol):
@@ -84,8 +85,9 @@ def written(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
+        todo = "make room" if error.errno in FULL_DISK else "make its folder writable"
         raise ContractError(
-            f"{path}: cannot be written: {error.strerror or error}; finished episodes are kept: make room, and run the "
+            f"{path}: cannot be written: {error.strerror or error}; finished episodes are kept: {todo}, and run the "
             "same command again"
         ) from None
 

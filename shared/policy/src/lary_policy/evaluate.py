@@ -3,11 +3,11 @@
 import os
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from lary_schema.atomic import PARTIAL_SUFFIX, publish_text
-from lary_schema.base import TooManyFailedError
+from lary_schema.base import ContractError, TooManyFailedError
 from lary_schema.evaluation import (
     EPISODES_FILE,
     EVALUATION_FILE,
@@ -15,6 +15,7 @@ from lary_schema.evaluation import (
     SOCKET,
     Episode,
     EvaluateJob,
+    EvaluateValues,
     EvaluationResult,
 )
 from lary_schema.events import Emit, Finished, Progress, Started
@@ -24,7 +25,7 @@ from lary_schema.watchdog import Watchdog
 
 from lary_policy.episodes import BEGUN_FILE, Actor, Journal, recording, run_episode, start_of, written
 from lary_policy.policy import Space
-from lary_policy.registry import libraries, make_simulator
+from lary_policy.registry import installed, libraries, make_simulator
 from lary_policy.simulator import Simulator
 from lary_policy.talk import Local, Remote
 
@@ -37,10 +38,9 @@ def evaluate(job: EvaluateJob, emit: Emit) -> None:
     Raises TooManyFailedError where an episode counts as not evaluated: the result is there, and says which.
     """
     mounts = Mounts.from_env()
-    busy = f"{mounts.out}: another process runs these episodes; wait for it"
-    with exclusive(mounts.out / LOCK_FILE, busy), Watchdog(emit, job.id, job.stall_timeout_s) as watchdog:
-        _sweep(mounts.out)
-        journal = Journal(mounts.out / EPISODES_FILE, job.fingerprint, lambda episode: _keeps(job, episode))
+    with alone(mounts.out), Watchdog(emit, job.id, job.stall_timeout_s) as watchdog:
+        sweep(mounts.out)
+        journal = Journal(mounts.out / EPISODES_FILE, job.fingerprint, lambda episode: _keeps(job, episode, mounts.out))
         missing = _in_order(job, journal, mounts.out)
         skipped = len(job.values.states) - len(missing)
         emit(
@@ -59,27 +59,53 @@ def evaluate(job: EvaluateJob, emit: Emit) -> None:
     _complain(job, journal)
 
 
-def _sweep(out: Path) -> None:
+@contextmanager
+def alone(out: Path) -> Iterator[None]:
+    """While one process works on the episodes of a folder. Raises ContractError where another does, or none can."""
+    with ExitStack() as held:
+        with written(out / LOCK_FILE):
+            held.enter_context(exclusive(out / LOCK_FILE, f"{out}: another process runs these episodes; wait for it"))
+        yield
+
+
+def sweep(out: Path) -> None:
     """Drafts that a killed attempt left: under the lock nobody writes them any more."""
     for draft in list(out.rglob(f"*{PARTIAL_SUFFIX}")):
         with written(draft):
             draft.unlink(missing_ok=True)
 
 
-def _keeps(job: EvaluateJob, episode: Episode) -> bool:
+def _keeps(job: EvaluateJob, episode: Episode, out: Path) -> bool:
     """Whether an episode of an earlier attempt stands."""
+    if job.record and episode.steps and not recording(out, job.values.task, episode.state).exists():
+        return False
     return episode.fault is None or (episode.evaluated and not job.again)
 
 
 def _in_order(job: EvaluateJob, journal: Journal, out: Path) -> list[int]:
     """The states that are missing. What was under way when its process died comes last, after what is tried again:
     should it do so once more, the others are there."""
-    try:
-        begun = int((out / BEGUN_FILE).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        begun = None
+    begun = begun_before(out)
     missing = [state for state in job.values.states if state not in journal.done]
     return sorted(missing, key=lambda state: (state == begun, state in journal.dropped))
+
+
+def begun_before(out: Path) -> int | None:
+    """The state that was under way when the last process died."""
+    try:
+        return int((out / BEGUN_FILE).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+
+
+@contextmanager
+def under_way(out: Path, state: int) -> Iterator[None]:
+    """While an episode runs: what does not come back from it leaves its number."""
+    with written(out / BEGUN_FILE):
+        publish_text(out / BEGUN_FILE, f"{state}\n")
+    yield
+    with written(out / BEGUN_FILE):
+        (out / BEGUN_FILE).unlink()
 
 
 class World:
@@ -95,6 +121,7 @@ class World:
         if self._simulator is None:
             values = self._job.values
             self._simulator = make_simulator(values.benchmark, values.task)
+            check_surroundings(values, self._simulator)
             self._simulator.show(() if values.policy == SCRIPTED else self._connected(self._simulator).wants())
         return self._simulator
 
@@ -121,6 +148,23 @@ class World:
             self._remote.close()
 
 
+def check_surroundings(values: EvaluateValues, simulator: Simulator) -> None:
+    """Whether episodes here are those that were planned. Raises ContractError."""
+    here = simulator.renderer() if values.renderer else None
+    if here != values.renderer:
+        raise ContractError(
+            f"{values.benchmark}: pictures are drawn by {here} here, the job was planned for {values.renderer}; set "
+            f"the variable that chooses it, or plan the job again"
+        )
+    found = installed(values.libraries)
+    for name, planned in values.libraries.items():
+        if found.get(name) != planned:
+            raise ContractError(
+                f"{values.benchmark}: {name} {found.get(name, 'is missing')} here, the job was planned with {planned}; "
+                "run the same command again"
+            )
+
+
 @contextmanager
 def _world(job: EvaluateJob, socket: Path) -> Iterator[World]:
     world = World(job, socket)
@@ -131,18 +175,16 @@ def _world(job: EvaluateJob, socket: Path) -> Iterator[World]:
 
 
 def _one(job: EvaluateJob, world: World, journal: Journal, state: int, out: Path, watchdog: Watchdog) -> None:
-    with written(out / BEGUN_FILE):
-        publish_text(out / BEGUN_FILE, f"{state}\n")
-    watchdog.beat(f"making task {job.values.task}")
-    start = start_of(job, world.simulator.task.instruction, state)
-    episode, trace = run_episode(world.simulator, world.actor(), start, job.values.protocol, watchdog.beat)
-    if job.record and trace.actions:
-        with written(path := recording(out, job.values.task, state)):
-            trace.write(path)
-    if episode.fault == "simulator_error":
-        world.anew()
-    journal.append(episode)
-    (out / BEGUN_FILE).unlink()
+    with under_way(out, state):
+        watchdog.beat(f"making task {job.values.task}")
+        start = start_of(job, world.simulator.task.instruction, state)
+        episode, trace = run_episode(world.simulator, world.actor(), start, job.values.protocol, watchdog.beat)
+        if job.record and trace.actions:
+            with written(path := recording(out, job.values.task, state)):
+                trace.write(path)
+        if episode.fault == "simulator_error":
+            world.anew()
+        journal.append(episode)
 
 
 def _publish(job: EvaluateJob, journal: Journal, out: Path) -> None:

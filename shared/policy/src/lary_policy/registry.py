@@ -4,6 +4,8 @@ import importlib.resources
 import importlib.util
 import os
 import sys
+from collections.abc import Iterable
+from contextlib import suppress
 from functools import cache
 from importlib.metadata import EntryPoint, PackageNotFoundError, entry_points, version
 from pathlib import Path
@@ -19,7 +21,7 @@ from lary_policy.simulator import Simulator
 
 POLICIES, SIMULATORS = "lary.policies", "lary.simulators"
 IMAGE_VARIABLE = "LARY_IMAGE"
-NAMED_LIBRARIES = ("numpy", "torch", "mujoco", "robosuite")
+NAMED_LIBRARIES = ("av", "numpy", "torch", "mujoco", "robosuite")
 _OWN = "lary_policy"
 _PARTS = "lary_parts"
 """What trained policies are made of; not of this package's dependencies."""
@@ -135,11 +137,16 @@ def _sources(name: str) -> dict[str, Path]:
 
 
 def libraries() -> dict[str, str]:
-    """Versions of what can move a value, Python's own among them."""
+    """Versions of what can move a value, Python's own among them: what the benchmarks' cards name, and the usual."""
     found = {"python": ".".join(map(str, sys.version_info[:3]))}
-    for name in NAMED_LIBRARIES:
-        try:
+    named = (name for card in find_image().benchmarks for name in card.libraries)
+    return found | installed((*NAMED_LIBRARIES, *named))
+
+
+def installed(names: Iterable[str]) -> dict[str, str]:
+    """The versions of those that are there."""
+    found = {}
+    for name in dict.fromkeys(names):
+        with suppress(PackageNotFoundError):
             found[name] = version(name)
-        except PackageNotFoundError:
-            continue
     return found

@@ -1,5 +1,6 @@
 """What a simulator has to be: a class under the entry-point group `lary.simulators` by its benchmark's key."""
 
+import os
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import Any
@@ -48,6 +49,11 @@ class Simulator(ABC):
     @abstractmethod
     def state(self) -> NDArray[Any]:
         """All that decides what follows, as numbers: what traces are made of."""
+
+    def renderer(self) -> str | None:
+        """By which of its card's renderers pictures are drawn in this process. Default: what the card's variable says,
+        which every job is given; None where the card names none."""
+        return None if self.card.renderer is None else os.environ.get(self.card.renderer.variable)
 
     def scripted(self) -> Policy:
         """A policy that sees this very simulator. Raises ContractError where there is none."""

@@ -25,7 +25,9 @@ def protocol_text(board: Board) -> str:
     held = f", held for {protocol.hold}" if protocol.hold else ""
     # What is measured in another simulator stands in a table of its own, which has to look like one.
     steps = f"horizon {protocol.horizon}, settle {protocol.settle}"
-    return f"simulator {board.simulator[:8]}, {steps}, {used} from index {protocol.first}{held}"
+    libraries = "".join(f", {name} {version}" for name, version in sorted(board.libraries.items()))
+    drawn = f", drawn by {board.renderer}" if board.renderer else ""
+    return f"simulator {board.simulator[:8]}{libraries}{drawn}, {steps}, {used} from index {protocol.first}{held}"
 
 
 def tables(board: Board) -> list[Table]:
@@ -130,6 +132,8 @@ def as_json(found: Sequence[Board]) -> list[dict[str, Any]]:
             "benchmark": board.benchmark,
             "protocol": board.protocol.model_dump(mode="json"),
             "simulator_code_sha256": board.simulator,
+            "libraries": board.libraries,
+            "renderer": board.renderer,
             "policies": [_entry(board, one) for one in sorted(board.standings.values(), key=lambda one: one.policy)],
             "published": published_policies.as_json(board),
         }

@@ -36,7 +36,8 @@ class Standing:
 
     policy: str
     episodes: dict[str, dict[int, dict[int, Episode]]] = field(default_factory=dict)
-    files: list[Path] = field(default_factory=list)
+    folders: dict[tuple[str, int], Path] = field(default_factory=dict)
+    """(task, seed) -> where its result lies."""
 
     @property
     def seeds(self) -> list[int]:
@@ -97,6 +98,10 @@ class Board:
     protocol: EpisodeProtocol
     simulator: str
     """Hash of the simulator's sources."""
+    libraries: dict[str, str] = field(default_factory=dict)
+    """Versions of what it is made of, where its card names them."""
+    renderer: str | None = None
+    """What drew the pictures that policies saw; None: none saw any, or they are the same everywhere."""
     standings: dict[str, Standing] = field(default_factory=dict)
 
     @property
@@ -156,14 +161,34 @@ def read_evaluations(results: Path, broken: list[str] | None = None) -> Iterator
 
 
 def boards(found: Iterable[tuple[Path, EvaluationResult]]) -> list[Board]:
-    """By benchmark; of one benchmark, in the order of their protocols' hashes."""
-    made: dict[tuple[str, str], Board] = {}
+    """By benchmark; of one benchmark, in the order of their protocols' hashes.
+
+    Policies that saw pictures of one renderer stand together, and with them those that saw none.
+    """
+    groups: dict[tuple[str, str], list[tuple[Path, EvaluationResult]]] = {}
     for path, result in found:
         values = result.values
-        key = values.benchmark, fingerprint([values.protocol.model_dump(mode="json"), values.benchmark_code_sha256])
-        board = made.setdefault(key, Board(values.benchmark, values.protocol, values.benchmark_code_sha256))
+        world = [values.protocol.model_dump(mode="json"), values.benchmark_code_sha256]
+        key = values.benchmark, fingerprint([*world, values.libraries] if values.libraries else world)
+        groups.setdefault(key, []).append((path, result))
+    return [
+        _board([(path, result) for path, result in groups[key] if result.values.renderer in (None, renderer)], renderer)
+        for key in sorted(groups)
+        for renderer in _renderers(groups[key])
+    ]
+
+
+def _renderers(found: Iterable[tuple[Path, EvaluationResult]]) -> list[str] | list[None]:
+    return sorted({one.values.renderer for _, one in found if one.values.renderer}) or [None]
+
+
+def _board(found: Sequence[tuple[Path, EvaluationResult]], renderer: str | None) -> Board:
+    first = found[0][1].values
+    board = Board(first.benchmark, first.protocol, first.benchmark_code_sha256, first.libraries, renderer)
+    for path, result in found:
+        values = result.values
         standing = board.standings.setdefault(values.policy, Standing(values.policy))
         by_state = {episode.state: episode for episode in result.episodes}
         standing.episodes.setdefault(values.task, {})[values.seed] = by_state
-        standing.files.append(path)
-    return [made[key] for key in sorted(made)]
+        standing.folders[values.task, values.seed] = path.parent
+    return board

@@ -260,6 +260,25 @@ class TaskCard(Document):
     """Fixed initial states, numbered from 0."""
 
 
+class Renderer(Document):
+    """What draws a simulator's pictures. Two renderers draw two pictures of the same state."""
+
+    variable: Key
+    """The environment variable that chooses one, for a user and for the simulator's process."""
+    gpu: Key
+    """Where a job has a GPU."""
+    cpu: Key
+
+    def chosen(self, given: str | None, *, cuda: bool) -> str:
+        """By what a job draws, `given` being the variable's value. Raises ContractError for any other one."""
+        if not given:
+            return self.gpu if cuda else self.cpu
+        if given not in (self.gpu, self.cpu):
+            known = " or ".join(dict.fromkeys((self.gpu, self.cpu)))
+            raise ContractError(f"{self.variable}={given}: pictures are drawn by {known}; set one of them, or unset it")
+        return given
+
+
 class BenchmarkCard(_Card):
     """A suite of tasks in a simulator, which runs policies by `evaluate` (`lary_policy`)."""
 
@@ -278,6 +297,12 @@ class BenchmarkCard(_Card):
     """Idle steps before the policy sees anything."""
     scripted: bool = False
     """Whether the simulator has a policy of its own, which sees its state: the baseline `scripted`."""
+    fps: int = Field(default=10, ge=1)
+    """Steps of a second, of videos."""
+    renderer: Renderer | None = None
+    """None: its pictures are the same wherever it runs."""
+    libraries: tuple[str, ...] = ()
+    """Distributions whose versions decide what happens in an episode, besides the sources of its package."""
     license: str
     source: str
     code_sha256: str | None = None
@@ -289,6 +314,12 @@ class BenchmarkCard(_Card):
             raise ValueError(f"idle has {len(self.idle)} numbers, an action {len(self.actions)}")
         _distinct(tuple(task.key for task in self.tasks))
         return self
+
+    @property
+    def camera(self) -> str | None:
+        """The observation that videos show: the first one that is a picture, uint8 (H, W, 3)."""
+        pictures = (n for n, o in self.observations.items() if o.dtype == "uint8" and o.shape[2:] == (3,))
+        return next(pictures, None)
 
     def task(self, key: str) -> TaskCard:
         """Raises ContractError for a task that is not among them."""

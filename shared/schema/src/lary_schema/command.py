@@ -8,14 +8,14 @@ from pathlib import Path
 from typing import NamedTuple, TextIO, TypeVar
 
 from lary_schema.base import ContractError, ExitCode, read_json
-from lary_schema.evaluation import ActJob, EvaluateJob
+from lary_schema.evaluation import ActJob, EvaluateJob, VideoJob
 from lary_schema.events import Emit, Failed, _Event, to_line
 from lary_schema.jobs import ExtractJob, ProbeJob, check_version
 from lary_schema.more_jobs import next_job
 from lary_schema.orphans import end_with_orchestrator
 from lary_schema.training import TrainJob
 
-AnyJob = TypeVar("AnyJob", ExtractJob, ProbeJob, TrainJob, ActJob, EvaluateJob)
+AnyJob = TypeVar("AnyJob", ExtractJob, ProbeJob, TrainJob, ActJob, EvaluateJob, VideoJob)
 
 
 def claim_stdout() -> Emit:

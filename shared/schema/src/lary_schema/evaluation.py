@@ -18,6 +18,8 @@ from lary_schema.jobs import WeightFile, _Job
 
 EVALUATION_FILE, EPISODES_FILE, RECORDED_FOLDER = "evaluation.json", "episodes.jsonl", "recorded"
 """Of an evaluation's folder: the result, written last; a line for each finished episode; actions, where recorded."""
+VIDEOS_FOLDER = "videos"
+"""Of a few episodes, made after the result, which does not depend on them."""
 SOCKET = "policy.sock"
 """Name of the socket in its folder."""
 MORE_TASKS = "LARY_MORE_TASKS"
@@ -28,6 +30,8 @@ REPLAY = "replay"
 """The policy that sends recorded actions."""
 BASELINES = ("random", REPLAY, "zero")
 """Policies that fit every benchmark; they run in the benchmark's own image."""
+BLIND = (SCRIPTED, *BASELINES)
+"""Policies that look at no picture: their episodes are the same by whatever pictures are drawn."""
 
 Fault = Literal["bad_actions", "refused", "policy_timeout", "simulator_error"]
 """Why an episode ended early. `bad_actions`: not finite, another shape, more than the limits allow; `refused`: the
@@ -65,11 +69,16 @@ class EvaluateValues(Document):
     """Numbers of the initial states, an episode each."""
     seed: int = Field(ge=0)
     protocol: EpisodeProtocol
+    renderer: str | None = None
+    """What draws the pictures that the policy sees; None: it sees none, or they are the same everywhere."""
+    libraries: dict[str, str] = Field(default_factory=dict)
+    """Versions of the simulator's libraries that its card names."""
 
     @property
     def fingerprint(self) -> str:
         """Of what decides an episode; `states` only says which there are, so that more can be added."""
-        return fingerprint(self.model_dump(mode="json", exclude={"states"}))
+        unset = {name for name in ("renderer", "libraries") if not getattr(self, name)}
+        return fingerprint(self.model_dump(mode="json", exclude={"states", *unset}))
 
     def episode_seed(self, state: int) -> int:
         """Of all chance in the episode from this state: the same for every policy. Below 2 ** 31."""
@@ -107,6 +116,20 @@ class EvaluateJob(_Waiting):
         return self.values.fingerprint
 
 
+class VideoJob(_Job):
+    """Do recorded episodes of a finished evaluation once more, action by action, and keep what is seen."""
+
+    kind: Literal["video"] = "video"
+    values: EvaluateValues
+    episodes: dict[int, str] = Field(min_length=1)
+    """State -> `trace_sha256` of each."""
+
+
+def video_file(state: int, trace_sha256: str) -> str:
+    """Path in an evaluation's folder. The name is the very episode's: one that went otherwise has another."""
+    return f"{VIDEOS_FOLDER}/{state}-{trace_sha256[:16]}.mp4"
+
+
 class Episode(Document):
     """One episode: a line of `episodes.jsonl`."""
 
@@ -127,6 +150,11 @@ class Episode(Document):
         if self.fault and self.success:
             raise ValueError("an episode with a fault has not succeeded")
         return self
+
+    @property
+    def video(self) -> str:
+        """Where its video lies in the evaluation's folder."""
+        return video_file(self.state, self.trace_sha256)
 
     @property
     def evaluated(self) -> bool:

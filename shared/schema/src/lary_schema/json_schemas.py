@@ -9,13 +9,13 @@ from pydantic import Field, TypeAdapter
 
 from lary_schema.atomic import publish_text
 from lary_schema.cards import DatasetCard, ImageCard, ProtocolCard
-from lary_schema.evaluation import ActJob, EvaluateJob, EvaluationResult
+from lary_schema.evaluation import ActJob, EvaluateJob, EvaluationResult, VideoJob
 from lary_schema.events import EVENT
 from lary_schema.jobs import ExtractJob, ProbeJob
 from lary_schema.results import ProbeResult
 from lary_schema.training import Recipe, TrainJob, TrainResult
 
-Job = Annotated[ExtractJob | ProbeJob | TrainJob | ActJob | EvaluateJob, Field(discriminator="kind")]
+Job = Annotated[ExtractJob | ProbeJob | TrainJob | ActJob | EvaluateJob | VideoJob, Field(discriminator="kind")]
 
 
 def documents() -> dict[str, str]:

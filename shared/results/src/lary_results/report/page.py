@@ -14,6 +14,7 @@ from lary_results.report.evidence import Evidence
 from lary_results.report.markup import Child, Html, el, join, slug
 from lary_results.report.standing import leaderboard
 from lary_results.report.trajectories import Pictures
+from lary_results.report.videos import Videos
 from lary_results.study.arms import Study
 
 HERE = Path(__file__).parent
@@ -29,10 +30,11 @@ def page(
     anchors = {file: f"r-{nth}" for nth, file in enumerate(dict.fromkeys(score.file for score in scores))}
     boards = [_board(evidence, nth, anchors, pictures) for nth in range(len(evidence.boards))]
     evaluated, broken = policies.found(evidence.folder)
+    videos = Videos.choose(evaluated, pictures_mib)
     shown = [
         *(studies.section(study, trained) for study in studied),
         *boards,
-        *map(policies.section, evaluated),
+        *(policies.section(board, videos) for board in evaluated),
         *filter(None, [policies.unreadable(broken)]),
     ]
     body = el(
@@ -53,7 +55,7 @@ def _head() -> Html:
     """No request leaves the page: the policy allows what is in it, and only this one script."""
     digest = base64.b64encode(hashlib.sha256(_file("report.js").encode()).digest()).decode()
     policy = (
-        f"default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'sha256-{digest}'; "
+        f"default-src 'none'; img-src data:; media-src data:; style-src 'unsafe-inline'; script-src 'sha256-{digest}'; "
         "base-uri 'none'; form-action 'none'"
     )
     return el(

@@ -8,6 +8,7 @@ from lary_terminal.tables import Table
 from lary_results.evaluation_tables import tables
 from lary_results.evaluations import Board, boards, read_evaluations
 from lary_results.report.markup import Child, Html, el, slug, table
+from lary_results.report.videos import Videos
 
 
 def found(results: Path) -> tuple[list[Board], list[str]]:
@@ -17,12 +18,15 @@ def found(results: Path) -> tuple[list[Board], list[str]]:
 
 
 def anchor(board: Board) -> str:
-    return slug("policies", board.benchmark, board.simulator[:8], *map(str, board.protocol.model_dump().values()))
+    versions = (text for pair in sorted(board.libraries.items()) for text in pair)
+    simulator = (board.simulator[:8], *versions, str(board.renderer))
+    return slug("policies", board.benchmark, *simulator, *map(str, board.protocol.model_dump().values()))
 
 
-def section(board: Board) -> Html:
-    """The tables that `lary-orch evaluate --results` prints."""
-    return el("section", el("h2", f"Policies on {board.benchmark}"), list(map(_table, tables(board))), id=anchor(board))
+def section(board: Board, videos: Videos) -> Html:
+    """The tables that `lary-orch evaluate --results` prints, and videos of a few episodes."""
+    title = el("h2", f"Policies on {board.benchmark}")
+    return el("section", title, list(map(_table, tables(board))), videos.section(board), id=anchor(board))
 
 
 def _table(made: Table) -> Html:
