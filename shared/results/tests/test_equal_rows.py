@@ -16,6 +16,7 @@ from lary_results import export, leaderboard
 from lary_results.board import boards
 from lary_results.files import read_results
 from lary_results.paired import against_best, compare_rows
+from lary_results.row_scores import read_arrays
 from lary_results.scores import Score, collect
 from lary_schema.base import ContractError
 from lary_schema.intervals import difference, estimate
@@ -449,3 +450,20 @@ def test_csv_holds_the_same_as_json(workspace: Workspace) -> None:
     entries = json.loads(invoke(workspace, "--json").stdout)
     assert [line["common_rows"] for line in lines] == [str(entry["common_rows"]) for entry in entries]
     assert set(lines[0]) == set(entries[0])
+
+
+def test_any_other_byte_in_a_file_of_rows_is_refused_or_changes_nothing(tmp_path: Path) -> None:
+    """Headers of arrays are parsed before the zip's checksum is looked at."""
+    path = tmp_path / "row_scores_val.npz"
+    np.savez(path, row=np.arange(3), score=np.ones((1, 3)))
+    data, whole = path.read_bytes(), read_arrays(path, ("row", "score"))
+    refused = 0
+    for at in range(len(data)):
+        path.write_bytes(data[:at] + bytes([data[at] ^ 1]) + data[at + 1 :])
+        try:
+            found = read_arrays(path, tuple(whole))
+        except ContractError:
+            refused += 1
+            continue
+        assert all(np.array_equal(found[name], whole[name]) for name in whole)
+    assert refused > len(data) / 8

@@ -11,13 +11,13 @@ import os
 import shutil
 import tempfile
 import zipfile
-import zlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath
 from typing import IO, Literal, NamedTuple
 
 from lary_schema.atomic import PARTIAL_SUFFIX, publish_text, replacing
 from lary_schema.base import ContractError, Document, file_sha256
+from lary_schema.damage import DAMAGED_ARCHIVE
 from lary_schema.files import visible_files
 from lary_schema.results import ProbeResult
 
@@ -29,8 +29,6 @@ DEPTH = 5
 """Parts of a name: RUN/MODEL/DATASET/PROBE/FILE, or one folder more."""
 MAX_INDEX, MAX_FILE, MAX_FILES = 64 << 20, 1 << 30, 1_000_000
 CHUNK = 1 << 20
-UNREADABLE = (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError, OSError, ValueError)
-"""What the zip module raises for files that are damaged, encrypted, or packed in an unknown way."""
 
 
 class Entry(Document):
@@ -101,7 +99,7 @@ def import_results(file: Path, results: Path) -> Imported:
             if (results / name / IMPORT_FILE).is_file():
                 return Imported(results / name, count, is_new=False)
             _unpack(archive, index, file, results / name)
-    except UNREADABLE as error:
+    except (OSError, *DAMAGED_ARCHIVE) as error:
         raise ContractError(f"{file}: is no zip file of results, or not whole: {error}") from None
     return Imported(results / name, count, is_new=True)
 

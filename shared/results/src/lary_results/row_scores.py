@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from lary_schema.base import ContractError
+from lary_schema.damage import DAMAGED_ARCHIVE
 from lary_schema.intervals import Estimate, difference, estimate
 
 if TYPE_CHECKING:
@@ -97,9 +98,6 @@ _TARGETS = ("target", "train_target")
 
 def read_arrays(path: Path, needed: Sequence[str], others: Sequence[str] | None = None) -> dict[str, Any]:
     """The `needed` arrays of an .npz file and those of `others` (None: all) that it has. Raises ContractError."""
-    import zlib
-    from zipfile import BadZipFile
-
     import numpy as np
 
     try:
@@ -107,7 +105,7 @@ def read_arrays(path: Path, needed: Sequence[str], others: Sequence[str] | None 
         with path.open("rb") as opened, np.load(opened, allow_pickle=False) as file:
             further = file.files if others is None else [name for name in others if name in file]
             return {name: file[name] for name in dict.fromkeys((*needed, *further))}
-    except (OSError, ValueError, KeyError, EOFError, BadZipFile, zlib.error, TypeError, NotImplementedError) as error:
+    except (OSError, KeyError, *DAMAGED_ARCHIVE) as error:
         raise ContractError(f"{path}: cannot be read: {error}") from None
 
 

@@ -9,4 +9,4 @@ DAMAGED_ARCHIVE = (
     zipfile.BadZipFile, zlib.error, EOFError, ValueError, NotImplementedError, RuntimeError, struct.error,
     OverflowError, TypeError, SyntaxError, TokenError,
 )  # fmt: skip
-"""Of a cut, altered or encrypted .npz or .npy, read by numpy without pickles."""
+"""Of a cut, altered or encrypted zip file, .npz or .npy; arrays are read by numpy, without pickles."""

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from lary_schema.base import WeightsError
+from lary_schema.damage import DAMAGED_ARCHIVE
 
 LEGACY = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19"
 """First bytes of what torch.save wrote before 1.6: its magic number, pickled."""
@@ -113,7 +114,7 @@ def _open_zip(path: Path, file: BinaryIO) -> Archive:
     try:
         with zipfile.ZipFile(file) as archive:
             records = archive.infolist()
-    except (zipfile.BadZipFile, NotImplementedError, EOFError, struct.error, UnicodeDecodeError, ValueError) as error:
+    except DAMAGED_ARCHIVE as error:
         raise WeightsError(f"{path}: truncated or damaged: {error}; fetch it again") from None
     root = _root(path, [record.filename for record in records])
     _check_records(path, records)

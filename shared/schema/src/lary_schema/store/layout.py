@@ -236,8 +236,9 @@ class Store:
                 found = read_json(path)
             except ContractError as error:
                 raise StoreError(f"{error}; {self._remedy}") from None
-            wrong = [k for k, v in header.items() if not isinstance(found, dict) or not _equal(found.get(k), v)]
-            if wrong:
+            there = {k: found.get(k) for k in header} if isinstance(found, dict) else {}
+            if not _equal(there, header):
+                wrong = [k for k, v in header.items() if k not in there or not _equal(there[k], v)]
                 raise StoreError(f"{path}: is damaged ({', '.join(wrong)}); {self._remedy}")
 
     def done(self) -> set[int]:
