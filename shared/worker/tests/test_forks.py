@@ -23,7 +23,7 @@ def main(arguments):
     settings = json.loads(arguments[1])
     pipe = Connection(int(arguments[0]))
     threads = len(os.listdir(f"/proc/{os.getppid()}/task"))
-    pipe.send([os.getpid(), os.getppid(), threads, os.environ.get("LARY_TRICK"), numpy.random.randint(1 << 30)])
+    pipe.send([os.getpid(), os.getppid(), threads, os.environ.get("A_TRICK"), numpy.random.randint(1 << 30)])
     trick = settings["trick"]
     if trick == "raise":
         raise ValueError("of its own doing")
@@ -103,7 +103,7 @@ def test_forks_have_the_environment_of_their_start_and_draw_each_for_itself(
 ) -> None:
     found = []
     for value in ("one", "two"):
-        monkeypatch.setenv("LARY_TRICK", value)
+        monkeypatch.setenv("A_TRICK", value)
         found.append(started(server)[1])
     assert [one[3] for one in found] == ["one", "two"]
     assert found[0][1] == found[1][1] == server._process.pid

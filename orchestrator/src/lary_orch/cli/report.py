@@ -17,7 +17,7 @@ from lary_orch.workspace import Workspace
     "--pictures-mib",
     type=click.FloatRange(0),
     default=6.0,
-    help="How much of the trajectories' pictures goes into the page; the best and the worst rows come first.",
+    help="How much of the trajectories' pictures goes into the page, the best and the worst rows first; and of videos.",
 )
 @max_failed_option
 def command(
