@@ -47,13 +47,13 @@ _REQUEST = together(
         option(
             "--record/--no-record",
             default=True,
-            help="Keep the actions of every episode, for replay and videos [on].",
+            help="Keep the actions of every episode, for replay and videos.",
         ),
         option(
             "--videos",
             type=click.IntRange(0),
             default=2,
-            help="Of each policy, at most so many successes and as many failures are made videos [2].",
+            help="Of each policy, videos of at most so many successes and as many failures.",
         ),
         option("--recording", metavar="POLICY", help="Whose recorded actions replay sends [scripted]."),
         option("--again", is_flag=True, help="Try once more what failed by the policy's own fault."),
