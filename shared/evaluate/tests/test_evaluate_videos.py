@@ -126,18 +126,18 @@ def bench(tmp_path_factory: pytest.TempPathFactory, seed_workspace: Callable[[Pa
 
 
 def test_a_few_episodes_are_made_videos_and_results_do_not_know(bench: Bench) -> None:
-    request = ("-m", "scripted,zero", "-b", "demo_turn", "--task", TASK, "--episodes", "3")
+    request = ("-m", "random", "-b", "demo_turn", "--task", TASK, "--episodes", "4")
     bench(*request, "--videos", "0")
     without = bench.files(".json")
-    assert len(without) == 2
+    assert len(without) == 1
     assert bench.files(".mp4") == {}
 
     # Full at the first, of every attempt: the table is there, and the message says what to do.
     (bench.site / "full").touch()
     done = bench(*request, code=2)
-    assert "4 videos to make" in done.stderr
+    assert "3 videos to make" in done.stderr
     assert "cannot be written: No space left on device; finished episodes are kept: make room" in done.stderr
-    assert "scripted  100.0" in done.stdout
+    assert "random  25.0" in done.stdout
     assert (bench.files(".json"), bench.files(".mp4"), bench.files(".partial")) == (without, {}, {})
     (bench.site / "full").unlink()
 
@@ -148,10 +148,10 @@ def test_a_few_episodes_are_made_videos_and_results_do_not_know(bench: Bench) ->
     made = bench.files(".mp4")
     assert bench.files(".json") == without
     assert bench.files(".partial") == {}
-    # Of each policy two of three: those of the first states. `scripted` never fails, `zero` always.
-    results = {policy: bench.results("demo_turn", policy)[0] for policy in ("scripted", "zero")}
-    wanted = {f"{policy}/{one.video}" for policy, result in results.items() for one in result.episodes[:2]}
-    assert {f"{name.split('/')[1]}/{'/'.join(name.split('/')[3:])}" for name in made} == wanted
+    # Of one success and three failures, all but the last.
+    (result,) = bench.results("demo_turn", "random")
+    assert [one.success for one in result.episodes] == [False, False, True, False]
+    assert ["/".join(name.split("/")[3:]) for name in made] == [one.video for one in result.episodes[:3]]
     assert all(content[4:8] == b"ftyp" and len(content) < 100_000 for content in made.values())
 
     # Nothing is left to do; what was lost is made again, to the byte.
@@ -227,7 +227,7 @@ RESULTS = st.dictionaries(
 )
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(made=RESULTS, count=st.integers(1, 4), shuffled=st.randoms(use_true_random=False))
 def test_which_episodes_are_shown_is_a_function_of_the_results(
     made: dict[tuple[str, int], dict[int, dict[str, Any]]], count: int, shuffled: Any

@@ -370,7 +370,7 @@ OTHERWISE = {
 }
 
 
-@pytest.mark.parametrize("fault", [errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EIO])
+@pytest.mark.parametrize("fault", [errno.EDQUOT, errno.EROFS, errno.EIO])
 @pytest.mark.parametrize(("where", "name", "file"), [*FULL.values(), *OTHERWISE.values()], ids=[*FULL, *OTHERWISE])
 def test_whatever_the_disk_refuses_is_said_in_one_line(
     out: Path, monkeypatch: pytest.MonkeyPatch, fault: int, where: Any, name: str, file: str
@@ -391,7 +391,7 @@ def test_whatever_the_disk_refuses_is_said_in_one_line(
         with pytest.raises(ContractError, match=r": cannot be written: as the disk says; finished ep") as caught:
             run_job(job(record=True), lambda _: None)
     assert str(caught.value).partition(":")[0].endswith(file)
-    advice = "make room" if fault in (errno.ENOSPC, errno.EDQUOT) else "make its folder writable"
+    advice = "make room" if fault == errno.EDQUOT else "make its folder writable"
     assert f"{advice}, and run the same command again" in str(caught.value)
     assert caught.value.exit_code == ExitCode.BAD_JOB
     run_job(job(record=True), lambda _: None)

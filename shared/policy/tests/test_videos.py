@@ -190,7 +190,7 @@ def test_a_long_episode_is_thinned_and_takes_as_long(out: Path, monkeypatch: pyt
         (out / "videos" / names(out, 1)[0]).unlink()
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(height=st.integers(1, 700), width=st.integers(1, 700))
 def test_pictures_of_any_size_become_even_ones_of_a_bounded_size(height: int, width: int) -> None:
     picture = np.arange(height * width * 3, dtype=np.uint32).astype(np.uint8).reshape(height, width, 3)
