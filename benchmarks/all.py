@@ -22,7 +22,7 @@ from common import RESULTS
 
 SCRIPTS = (
     "start", "store_io", "extract", "probe_reading", "encode", "decode", "decode_once", "jobs_in_one_process",
-    "planning", "scale", "demo_drawing",
+    "partitions", "planning", "scale", "demo_drawing",
 )  # fmt: skip
 LEFT_OUT = {
     "gpu": "needs a GPU",
