@@ -95,14 +95,14 @@ class ForkServer:
         self.ended()
 
 
-_SERVERS: dict[str, tuple[tuple[str, str], ForkServer]] = {}
-"""By module: under which interpreter and path it was started, and the server."""
+_SERVERS: dict[str, tuple[tuple[int, str, str], ForkServer]] = {}
+"""By module: by which process, under which interpreter and path it was started, and the server."""
 _LOCK = threading.Lock()
 
 
 def fork_server(module: str) -> ForkServer:
     """This process's server of a module, made at the first call, and anew where it has gone."""
-    key = sys.executable, os.environ.get("PYTHONPATH", "")
+    key = os.getpid(), sys.executable, os.environ.get("PYTHONPATH", "")
     with _LOCK:
         known, server = _SERVERS.get(module, (None, None))
         if server is not None and known == key and server.is_alive:
