@@ -36,9 +36,6 @@ CLIENT = """#!{python} -IS
 import json, os, signal, socket, struct, sys
 if sys.argv[1:2] != ["-m"] or not sys.argv[2].startswith("lary_"):
     os.execv({python!r}, [{python!r}, *sys.argv[1:]])
-if sys.argv[2].endswith(".child"):
-    import ctypes
-    ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # it ends with its parent, as the fork would
 files = []
 for name in os.listdir("/proc/self/fd"):
     try:
@@ -168,13 +165,7 @@ def _become(
     sys.path[:0] = [part for part in environ.get("PYTHONPATH", "").split(os.pathsep) if part]
     sys.executable = str(client)
     importlib.invalidate_caches()
-    # Its parent is the server; that it ends with the one that started the client, is the client's business.
-    importlib.import_module("lary_worker.parent").die_with_parent = _ignore_interrupts  # type: ignore[attr-defined]
     return arguments
-
-
-def _ignore_interrupts(_: int) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def main() -> None:
