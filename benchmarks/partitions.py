@@ -71,7 +71,7 @@ def store_sha256(job: Job) -> str:
 
 def main() -> None:
     parser = arguments(__doc__ or "")
-    parser.add_argument("--rows", type=int, default=2048)
+    parser.add_argument("--rows", type=int, default=512)
     parser.add_argument("--model", action="append", help="repeatable [frame-diff, random-vit]")
     options = parser.parse_args()
     cores = cpu_count()
