@@ -242,6 +242,13 @@ def _evaluate(runtime: str, *options: str) -> Callable[[Path, Path], list[list[s
     return commands
 
 
+def _evaluate_libero(_: Path, out: Path) -> list[list[str]]:
+    """Two tasks that one policy serves, short episodes; `random` looks at nothing, so no picture is drawn."""
+    tasks = ["-b", "libero_object", "--task", "0,1", "--episodes", "3", "--horizon", "20"]
+    runs = ["--cpu-slots", "1", "--runtime", "process", "--env", "current", "--workspace", str(out)]
+    return [[*ORCHESTRATOR, "evaluate", "-m", "random", *tasks, "--record", *runs]]
+
+
 def _make_pairs(inputs: Path) -> None:
     """PNG pairs of a square that moves over noise, in a set of their own."""
     for split, rows in (("train", 48), ("val", 16)):
@@ -295,9 +302,11 @@ PARTS = {
     "training-stages-containers": Part(_study("docker"), ("trained",), _make_short_stages, containers=True),
     "training-containers": Part(_train("docker"), ("trained",), _make_pairs, containers=True),
     "evaluations": Part(_evaluate("process", "--env", "current"), ("results",)),
+    "evaluations-libero": Part(_evaluate_libero, ("results",)),
     "evaluation-containers": Part(_evaluate("docker"), ("results",), containers=True),
     "environments": Part(_environments, ("envs", "generated")),
 }
 """`containers` needs an engine and the built images `base`, `baseline` and `probe`, `training-containers` `base` and
-`lara`, `training-stages-containers` `base` and `latentvla`, `evaluation-containers` `base` and `arm`; `environments`
-takes packages from uv's cache, or else from the registry."""
+`lara`, `training-stages-containers` `base` and `latentvla`, `evaluation-containers` `base` and `arm`.
+`evaluations-libero` needs an interpreter that has LIBERO, `environments` packages from uv's cache, or else from the
+registry."""
