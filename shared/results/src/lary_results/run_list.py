@@ -28,7 +28,9 @@ def run_records(runs: Path, results: Path) -> Iterator[dict[str, Any]]:
 def _record(plan: PlanFile, paths: RunPaths, disk: DiskState) -> dict[str, Any]:
     state = run_state(plan, disk)
     parts: list[RunStore | RunProbe] = [*plan.stores, *plan.probes]
-    models = {part.model for part in parts} | {one.policy for one in plan.evaluations}
+    models = (
+        {part.model for part in parts} | {one.key for one in plan.trainings} | {one.policy for one in plan.evaluations}
+    )
     datasets = {part.dataset for part in parts} | {one.benchmark for one in plan.evaluations}
     jobs = [store["shards_done"] == store["shards"] for store in state["stores"]]
     jobs += [job["done"] for job in (*state["trainings"], *state["probes"], *state["evaluations"])]
