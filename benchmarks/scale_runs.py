@@ -1,10 +1,10 @@
 """What a workspace costs that grows: 10, 100 and 1,000 results, in one run and in many, and a store of 35,000 shards.
 
-    python benchmarks/scale_runs.py --save
+    python benchmarks/scale_runs.py --rounds 3 --save
 
-`scale_parts.py` fills the workspaces. Then each command is a process of its own: wall and processor time and peak
-memory, medians of --rounds. `exponent` is of the processor time above that of the smallest size, between the two larger
-ones: 1 is linear. Files lie in the page cache.
+`scale_parts.py` fills the workspaces; of a store with many shards all but the first 20 are copies of one of them. Then
+each command is a process of its own: wall and processor time and peak memory, medians of --rounds. `exponent` is of the
+processor time above that of the smallest size, between the two larger ones: 1 is linear. Files lie in the page cache.
 """
 
 import math
@@ -107,7 +107,6 @@ def main() -> None:
     parser.add_argument("--only", choices=SHAPES, action="append", help="repeatable [all]")
     parser.add_argument("--most", type=int, help="leave larger sizes out")
     options = parser.parse_args()
-    figures: dict[str, Any] = {}
     for name in options.only or SHAPES:
         found: dict[int, Figures] = {}
         for size in SHAPES[name].sizes:
@@ -115,8 +114,8 @@ def main() -> None:
                 with tempfile.TemporaryDirectory() as folder:
                     found[size] = figures_of(SHAPES[name], size, Path(folder), options.rounds)
                 print(name, size, found[size], file=sys.stderr, flush=True)
-        figures[name] = {"sizes": found, "exponent": growth(found)}
-    report("scale_runs", figures, options.save)
+        figures: dict[str, Any] = {"of": name, "rounds": options.rounds, "sizes": found, "exponent": growth(found)}
+        report(f"scale_{name.replace(' ', '_')}", figures, options.save)
 
 
 if __name__ == "__main__":

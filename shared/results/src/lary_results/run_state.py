@@ -52,10 +52,14 @@ class DiskState:
 
 
 def _store_facts(root: Path) -> StoreFacts:
-    records = Store(root).records()
-    failures = tuple(failure for record in records for failure in record.failures)
-    clamped = sum(len(record.clamped) for record in records)
-    return StoreFacts(len(records), sum(record.ok for record in records), failures, clamped)
+    """One marker after the other: tens of thousands of them kept take memory, and time to collect garbage among them."""
+    store, shards, ok, clamped = Store(root), 0, 0, 0
+    failures: list[Failure] = []
+    for shard in sorted(store.done()):
+        record = store.record(shard)
+        shards, ok, clamped = shards + 1, ok + record.ok, clamped + len(record.clamped)
+        failures += record.failures
+    return StoreFacts(shards, ok, tuple(failures), clamped)
 
 
 def _result_facts(path: Path) -> tuple[str, dict[str, float]] | None:
