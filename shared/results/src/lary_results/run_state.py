@@ -52,7 +52,7 @@ class DiskState:
 
 
 def _store_facts(root: Path) -> StoreFacts:
-    """One marker after the other: tens of thousands of them kept take memory, and time to collect garbage among them."""
+    """One marker after the other: tens of thousands of them, kept, take memory and the time to look for garbage."""
     store, shards, ok, clamped = Store(root), 0, 0, 0
     failures: list[Failure] = []
     for shard in sorted(store.done()):
