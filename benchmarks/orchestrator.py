@@ -47,6 +47,7 @@ class_ids: train
 seeds: [0]
 classify: {width: 8, depth: 1, heads: 1, optimisers: [[1.0e-2, 0.0]], epochs: 1, batch_size: 4, label_smoothing: 0.0,
   balanced: false, autocast: none}
+regress: {head: mlp}
 """
 TICKS = os.sysconf("SC_CLK_TCK")
 
