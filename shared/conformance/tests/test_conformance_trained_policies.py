@@ -1,10 +1,9 @@
 """A family of trained policies acts with what its recipe leaves: trained once, for all checks that need it."""
 
-import importlib.util
+import ast
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from types import ModuleType
 
 import pytest
 from lary_conformance import acting, training
@@ -52,28 +51,22 @@ CHECKS = ("act", "act again", "other protocol", "no message", "another task", "s
 
 
 @pytest.fixture(scope="module")
-def toys() -> Iterator[ModuleType]:
-    """The toy image of the trainer's own tests."""
-    path = REPO / "shared/trainer/tests/conftest.py"
-    spec = importlib.util.spec_from_file_location("conformance_policies_trainer_conftest", path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    yield module
-    del sys.modules[spec.name]
+def toys() -> Mapping[str, str]:
+    """TOY_CODE and TOY_YAML of the trainer's own tests, read without the libraries that those import."""
+    tree = ast.parse((REPO / "shared/trainer/tests/conftest.py").read_text(encoding="utf-8"))
+    texts = (one for one in tree.body if isinstance(one, ast.Assign) and isinstance(one.value, ast.Constant))
+    return {ast.unparse(one.targets[0]): ast.literal_eval(one.value) for one in texts}
 
 
-def make_image(toys: ModuleType, folder: Path, old: str, new: str) -> Path:
+def make_image(toys: Mapping[str, str], folder: Path, old: str, new: str) -> Path:
     """A folder of the toy's image with a policy of its checkpoints, one piece of whose code is replaced."""
     package, info = folder / "src/lary_toy_acts", folder / "src/lary_toy_acts-1.dist-info"
     package.mkdir(parents=True)
     info.mkdir()
     assert old in POLICY
-    (package / "toy.py").write_text(toys.TOY_CODE)
+    (package / "toy.py").write_text(toys["TOY_CODE"])
     (package / "policy.py").write_text(POLICY.replace(old, new))
-    (package / "image.yaml").write_text(toys.TOY_YAML + FAMILY)
+    (package / "image.yaml").write_text(toys["TOY_YAML"] + FAMILY)
     (package / "__init__.py").write_text("")
     (folder / "pyproject.toml").write_text('[project]\nname = "lary-toy-acts"\nversion = "1"\n')
     points = {"models": "toy:ToyModel", "trainees": "toy:ToyTrainee", "policies": "policy:Toy"}
@@ -85,7 +78,7 @@ def make_image(toys: ModuleType, folder: Path, old: str, new: str) -> Path:
 
 @pytest.fixture
 def subject(
-    toys: ModuleType, warm_python: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    toys: Mapping[str, str], warm_python: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Callable[..., Subject]:
     def opened(old: str = "", new: str = "", recipes: tuple[Recipe, ...] = (RECIPE,)) -> Subject:
         folder = make_image(toys, tmp_path / "image", old, new)
