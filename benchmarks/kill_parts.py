@@ -27,6 +27,8 @@ KINDS = {
     "lary_trainer train": "training",
     "lary_policy evaluate": "simulator",
     "lary_policy act": "policy",
+    "lary_libero evaluate": "simulator",
+    "lary_libero act": "policy",
     "describe": "describe",
     "lary_data": "data tool",
     "lary_demo": "demo set",
