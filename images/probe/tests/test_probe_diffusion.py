@@ -245,8 +245,9 @@ def test_a_long_evaluation_is_heard_of(
     monkeypatch.setattr("lary_probe.session.SILENT_SECONDS", 0.0)
     toy_actions.run(toy_actions.job("regress", protocol=diffusing(with_protocol)))
     notes = [event.note for event in toy_actions.events if isinstance(event, Progress)]
-    # Every file, and in each of two epochs every step of a batch of held-out rows and of two of val's.
-    assert notes.count("reading action files") == 64 + 24
+    # Every file and each split's one block of rows, and in each of two epochs every step of a batch of held-out rows
+    # and of two of val's.
+    assert notes.count("reading action files") == 64 + 1 + 24 + 1
     assert sum(note.endswith("sampling") for note in notes) == 2 * (1 + 2) * SMALL.sample_steps
     assert any(note.startswith("seed 0 epoch 2/2 val mse") for note in notes)
 
