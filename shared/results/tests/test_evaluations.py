@@ -204,6 +204,8 @@ def test_the_page_shows_them(tmp_path: Path) -> None:
     (tmp_path / "evaluate/world/a/x/evaluation.json").write_text("{", encoding="utf-8")
     text = page(gather(tmp_path, tmp_path / "runs"), 1, datetime.now(UTC)).decode()
     assert "Policies on world" in text
+    (link,) = re.findall('<a href="#([^"]*)" class="first">policies on world</a>', text)
+    assert f'id="{link}"' in text
     assert "50.0 [9.5, 90.5]" in text
     assert "x/evaluation.json" in text
     assert "No results in" not in text

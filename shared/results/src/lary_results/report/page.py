@@ -9,6 +9,7 @@ from pathlib import Path
 
 from lary_schema import commands
 
+from lary_results.evaluations import Board
 from lary_results.report import datasets, differences, failures, policies, provenance, studies
 from lary_results.report.evidence import Evidence
 from lary_results.report.markup import Child, Html, el, join, slug
@@ -43,7 +44,7 @@ def page(
             "header",
             el("h1", TITLE),
             el("p", _summary(evidence, made_at), class_="muted"),
-            _navigation(evidence, studied),
+            _navigation(evidence, studied, evaluated),
         ),
         el("main", shown or _empty(evidence), failures.section(evidence), provenance.section(evidence, anchors)),
         el("script", Html(_file("report.js"))),
@@ -79,7 +80,7 @@ def _summary(evidence: Evidence, made_at: datetime) -> str:
     return f"{results} results in {evidence.folder}, {when}, lary-orch {version('lary-orch')}"
 
 
-def _navigation(evidence: Evidence, studied: Sequence[Study]) -> Html:
+def _navigation(evidence: Evidence, studied: Sequence[Study], evaluated: Sequence[Board]) -> Html:
     keys = [study.record.key for study in studied]
     links: list[Child] = [el("a", f"study {key}", href=f"#{slug('study', key)}", class_="first") for key in keys]
     for board in evidence.boards:
@@ -87,6 +88,10 @@ def _navigation(evidence: Evidence, studied: Sequence[Study]) -> Html:
         link = f"#{slug('p', board.key)}"
         links.append(el("a", f"protocol {board.protocol}{more}", href=link, class_="first"))
         links += [el("a", name, href=f"#{datasets.anchor(board, name)}") for name in datasets.names(board)]
+    links += [
+        el("a", f"policies on {board.benchmark}", href=f"#{policies.anchor(board)}", class_="first")
+        for board in evaluated
+    ]
     links.append(el("a", "failures", href="#failures", class_="first"))
     links.append(el("a", "provenance", href="#provenance", class_="first"))
     return el("nav", links)
