@@ -71,8 +71,12 @@ def extraction(job: Job, runtime: ProcessRuntime, log: Path) -> Finished:
     return events[-1]
 
 
-def write_csvs(folder: Path, count: int) -> None:
-    """The training split of `CARD` with so many rows, and one row to evaluate, which a dataset has to have."""
+def make_set(folder: Path, count: int) -> None:
+    """The set of `CARD` below `folder`, card included: so many rows to train on, and one to evaluate, which a dataset
+    has to have."""
+    demo.ensure("demo_motion", folder)
+    (folder / "cards").mkdir()
+    (folder / "cards/many.yaml").write_text(CARD)
     with (folder / "demo_motion/metadata_train.csv").open(newline="") as file:
         header, *rows = list(csv.reader(file))
     for split, rows_of in {"train": count, "val": 1}.items():
@@ -114,10 +118,7 @@ def main() -> None:
     figures["clock"] = "wall time"
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        demo.ensure("demo_motion", folder)
-        (folder / "cards").mkdir()
-        (folder / "cards/many.yaml").write_text(CARD)
-        write_csvs(folder, options.rows)
+        make_set(folder, options.rows)
         for model in options.model or ["frame-diff", "pixels", "random-vit"]:
             job, runtime = prepared(model, folder, options.workers)
             rounds = [

@@ -19,12 +19,11 @@ from pathlib import Path
 from typing import Any
 
 import cv2
-import lary_demo as demo
 import numpy as np
 import psutil
 import torch
 from common import arguments, report
-from extract import CARD, of_train, write_csvs
+from extract import make_set, of_train
 from lary_orch.catalog.cards import Catalog
 from lary_orch.catalog.protocol_cards import load_protocol
 from lary_orch.plan.files import write_job
@@ -45,10 +44,7 @@ from lary_worker.registry import make_model
 
 
 def one_job(model: str, folder: Path, rows: int) -> tuple[Job, ProcessRuntime, Workspace]:
-    demo.ensure("demo_motion", folder)
-    (folder / "cards").mkdir()
-    (folder / "cards/many.yaml").write_text(CARD)
-    write_csvs(folder, rows)
+    make_set(folder, rows)
     workspace = Workspace.locate(folder / "work", data=folder)
     runtime = process_runtime(workspace, "current")
     request = Request((model,), ("many",), load_protocol("smoke"), workers=1, control=False, threads=1)

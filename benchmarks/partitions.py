@@ -16,10 +16,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import lary_demo as demo
 import torch
 from common import arguments, report
-from extract import CARD, write_csvs
+from extract import make_set
 from jobs_in_one_process import summary, timed
 from lary_orch.catalog.cards import Catalog
 from lary_orch.catalog.protocol_cards import load_protocol
@@ -80,10 +79,7 @@ def main() -> None:
     figures |= {"jobs": {way: len(slots) for way, slots in ways.items()}, "threads": torch.get_num_threads()}
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        demo.ensure("demo_motion", folder)
-        (folder / "cards").mkdir()
-        (folder / "cards/many.yaml").write_text(CARD)
-        write_csvs(folder, options.rows)
+        make_set(folder, options.rows)
         for model in options.model or ["frame-diff", "random-vit"]:
             made = {way: prepared(model, folder, options.rows, slots) for way, slots in ways.items()}
             found: dict[str, list[dict[str, float]]] = {way: [] for way in ways}

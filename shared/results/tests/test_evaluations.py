@@ -12,10 +12,10 @@ import pytest
 from lary_results.evaluation_tables import pairs, print_evaluations, tables
 from lary_results.evaluations import Board, boards, read_evaluations
 from lary_results.published_policies import UNKNOWN, figures, notes, papers, shown
+from lary_results.report.embedded import MIB
 from lary_results.report.evidence import gather
 from lary_results.report.page import page
 from lary_results.report.policies import anchor
-from lary_results.report.videos import MIB
 from lary_schema.base import ContractError
 from lary_schema.evaluation import Episode, EpisodeProtocol, EvaluateValues, EvaluationResult
 from lary_schema.intervals import wilson

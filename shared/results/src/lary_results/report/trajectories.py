@@ -6,12 +6,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from lary_results.report.embedded import MIB, read_within
 from lary_results.report.markup import Html, details, el, join
 from lary_results.scores import Score, number
 
 FOLDER = "eval_vis"
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
-MIB = 1 << 20
 WIDE = 1.3
 """Ratio of the sides above which a picture would be too small on a phone."""
 HINT = "Rows at even ranks of the error, from the best to the worst; normalised actions."
@@ -86,13 +86,8 @@ def pictures_of(score: Score) -> list[Path]:
 
 def _png(path: Path, room: int) -> bytes | None:
     """A picture's bytes, if it is one and fits."""
-    try:
-        if path.stat().st_size > room:
-            return None
-        content = path.read_bytes()
-    except OSError:
-        return None
-    return content if content.startswith(SIGNATURE) else None
+    content = read_within(path, room)
+    return content if content is not None and content.startswith(SIGNATURE) else None
 
 
 def _image(content: bytes, alt: str, *, printed: bool) -> Html:

@@ -10,9 +10,9 @@ from typing import NamedTuple
 from lary_schema.evaluation import Episode
 
 from lary_results.evaluations import Board, Standing
+from lary_results.report.embedded import MIB, read_within
 from lary_results.report.markup import Html, Value, details, el
 
-MIB = 1 << 20
 HINT = (
     "The episodes of the lowest seeds and initial states, done once more from the recorded actions: bit for bit the "
     "states of the episodes that count."
@@ -44,6 +44,7 @@ class Videos:
     limit_bytes: int
     """Of all videos of the page together, as files; in the page they take a third more."""
     chosen: dict[Path, bytes] = field(default_factory=dict)
+    taken_bytes: int = 0
 
     @classmethod
     def choose(cls, boards: Sequence[Board], limit_mib: float) -> "Videos":
@@ -55,9 +56,10 @@ class Videos:
         return made
 
     def _take(self, path: Path) -> None:
-        content = _mp4(path, self.limit_bytes - sum(map(len, self.chosen.values())))
+        content = _mp4(path, self.limit_bytes - self.taken_bytes)
         if content is not None:
             self.chosen[path] = content
+            self.taken_bytes += len(content)
 
     def section(self, board: Board) -> Html | None:
         """One foldable row of videos per policy."""
@@ -97,13 +99,8 @@ def _in_turn(standing: Standing) -> Iterator[Filmed]:
 
 def _mp4(path: Path, room: int) -> bytes | None:
     """A video's bytes, if it is one and fits."""
-    try:
-        if path.stat().st_size > room:
-            return None
-        content = path.read_bytes()
-    except OSError:
-        return None
-    return content if content[4:8] == b"ftyp" else None
+    content = read_within(path, room)
+    return content if content is not None and content[4:8] == b"ftyp" else None
 
 
 def _video(one: Filmed, content: bytes) -> Html:
