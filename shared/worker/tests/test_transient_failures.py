@@ -125,12 +125,11 @@ def test_decode_processes_killed_at_any_moment_lose_no_row(
 
     def kill() -> None:
         while not stop.is_set() and len(kills) < 15:
-            for pid in chance.sample(decode_processes(), 1) if decode_processes() else []:
-                try:
+            alive = decode_processes()
+            with suppress(ProcessLookupError):
+                for pid in chance.sample(alive, min(len(alive), 1)):
                     os.kill(pid, signal.SIGKILL)
                     kills.append(pid)
-                except ProcessLookupError:
-                    continue
             time.sleep(chance.choice([0.001, 0.02, 0.3, 0.8]))
 
     killer = threading.Thread(target=kill)
