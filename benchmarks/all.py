@@ -12,12 +12,12 @@ import argparse
 import json
 import os
 import re
-import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import common
 from common import RESULTS
 
 SCRIPTS = (
@@ -62,7 +62,7 @@ def moved(before: Any, now: Any) -> Iterator[str]:
 def run(script: str, *, save: bool) -> tuple[Any, str]:
     """Its document, or None and the last line that it had to say."""
     command = [sys.executable, str(Path(__file__).with_name(f"{script}.py")), *(["--save"] if save else [])]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    done = common.run(command, capture_output=True, text=True)
     if done.returncode:
         return None, (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]
     return json.loads(done.stdout[done.stdout.index("{") :]), ""

@@ -1,19 +1,26 @@
 """What the benchmarks share: alternating measurement, the machine in words, saving."""
 
 import argparse
+import contextlib
 import datetime
 import importlib.util
 import json
 import os
 import platform
 import resource
+import signal
 import statistics
+import subprocess
+import sys
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 RESULTS = Path(__file__).parent / "results"
+ENDS_WITHIN_S = 20
+"""A command of the bench gives its jobs ten."""
 LOAD_BEFORE = [round(one, 1) for one in os.getloadavg()]
 
 
@@ -67,6 +74,67 @@ def _figures(pairs: list[tuple[float, float]]) -> dict[str, float]:
     for kind, values in zip(("wall", "processor"), zip(*pairs, strict=True), strict=True):
         figures |= {f"{kind}_s": statistics.median(values), f"{kind}_min_s": min(values), f"{kind}_max_s": max(values)}
     return {name: round(value, 4) for name, value in figures.items()}
+
+
+# --- other processes --------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def child(command: Sequence[str | Path], **options: Any) -> Iterator["subprocess.Popen[Any]"]:
+    """A process that does not outlive the block, also where this one gets Ctrl-C, SIGTERM or SIGHUP meanwhile.
+
+    A command of the bench that is asked to end ends its jobs; SIGKILL follows where it does not. `options` are Popen's.
+    """
+    with _signals_are_exceptions():
+        process = subprocess.Popen(command, **options)
+        try:
+            yield process
+        finally:
+            if process.poll() is None:
+                process.terminate()
+                try:
+                    process.wait(ENDS_WITHIN_S)
+                except subprocess.TimeoutExpired:
+                    process.kill()
+                    process.wait()
+            for pipe in (process.stdin, process.stdout, process.stderr):
+                if pipe is not None:
+                    pipe.close()
+
+
+def run(
+    command: Sequence[str | Path], *, check: bool = False, capture_output: bool = False, **options: Any
+) -> "subprocess.CompletedProcess[Any]":
+    """`subprocess.run` by a `child`."""
+    if capture_output:
+        options |= {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    with child(command, **options) as process:
+        done = subprocess.CompletedProcess(command, 0, *process.communicate())
+        done.returncode = process.returncode
+    if check:
+        done.check_returncode()
+    return done
+
+
+@contextlib.contextmanager
+def _signals_are_exceptions() -> Iterator[None]:
+    """Else Python ends at once, and what it started stays."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def leave(number: int, _: object) -> None:
+        sys.exit(128 + number)
+
+    before = {number: signal.signal(number, leave) for number in (signal.SIGTERM, signal.SIGHUP)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+# --- what is kept -----------------------------------------------------------------------------
 
 
 def machine() -> dict[str, Any]:

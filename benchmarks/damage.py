@@ -17,7 +17,7 @@ from contextlib import closing
 from hashlib import sha256
 from pathlib import Path
 
-from common import report
+from common import report, run
 from lary_worker.decode import decode_in_order, upright
 from lary_worker.faults import RowFaultError
 
@@ -69,7 +69,7 @@ def make_clips(folder: Path, frames: int, wanted: Sequence[str] = tuple(CONTAINE
             if container == "avi" and codec == "h264":
                 coding = ("-c:v", "libx264", "-bf", "0", "-pix_fmt", "yuv420p", "-g", "12")
             command = ["ffmpeg", "-nostdin", "-v", "error", "-y", *source, *coding, str(path)]
-            subprocess.run(command, check=True, stderr=subprocess.DEVNULL)
+            run(command, check=True, stderr=subprocess.DEVNULL)
             made.setdefault(container, {})[codec] = path
     return made
 

@@ -7,7 +7,6 @@ Processor time of one process, alternated; `ratio` is of medians, before over th
 under noise by libx264's defaults (needs ffmpeg) unless some are given; the frames of all ways are compared.
 """
 
-import subprocess
 import tempfile
 import time
 from collections.abc import Callable
@@ -17,7 +16,7 @@ from typing import Any
 
 import av
 import numpy as np
-from common import alternate, arguments, report, summary
+from common import alternate, arguments, report, run, summary
 from lary_worker.decode import Frames, decode_in_order, read_clip, upright
 
 SIZES = {"240p": (240, 320), "480p": (480, 854), "1080p": (1080, 1920)}
@@ -28,7 +27,7 @@ def make_clip(path: Path, height: int, width: int) -> Path:
     source = f"testsrc2=s={width}x{height}:r=30:d={FRAMES / 30:g},noise=alls=12:allf=t"
     coding = ("-c:v", "libx264", "-pix_fmt", "yuv420p", "-threads", "1")
     command = ["ffmpeg", "-nostdin", "-v", "error", "-f", "lavfi", "-i", source, *coding, str(path)]
-    subprocess.run(command, check=True)
+    run(command, check=True)
     return path
 
 

@@ -11,7 +11,6 @@ decoded, as 224 x 224 input, and that compressed (needs ffmpeg and psutil).
 
 import os
 import shutil
-import subprocess
 import tempfile
 import time
 import zlib
@@ -21,7 +20,7 @@ from statistics import median
 from typing import Any
 
 import numpy as np
-from common import arguments, report
+from common import arguments, report, run
 from extract import CARD, of_train
 from jobs_in_one_process import timed
 from lary_baseline.patches import resize_area
@@ -51,7 +50,7 @@ def make_clips(folder: Path) -> list[Path]:
         source = f"testsrc2=s=854x480:r=30:d=9,trim=start={number},setpts=PTS-STARTPTS"
         command = ["ffmpeg", "-nostdin", "-v", "error", "-f", "lavfi", "-i", source, "-frames:v", str(FRAMES)]
         command += ["-c:v", "libx264", "-pix_fmt", "yuv420p", "-threads", "1", str(folder / f"{number}.mp4")]
-        subprocess.run(command, check=True)
+        run(command, check=True)
     return sorted(folder.iterdir())
 
 

@@ -11,15 +11,15 @@ socket's share is the time of the exchanges alone, of what a step takes with it.
 import argparse
 import os
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from common import report
+from common import child, report
 from lary_policy import EpisodeStart, Policy, Simulator, Space
 from lary_policy.policy import Observation
 from lary_policy.registry import make_simulator
@@ -74,15 +74,10 @@ def measure(given: argparse.Namespace) -> None:
     space = Space(simulator.card.key, simulator.task.key, shown, simulator.card.actions)
     with tempfile.TemporaryDirectory(prefix="lary-evaluate-") as folder:
         socket = Path(folder) / "s"
-        server = subprocess.Popen([sys.executable, __file__, SERVE, str(socket)], env=os.environ.copy())
         remote, here = Remote(socket, space, 600, 600), Looks("looks")
         here.fit(space)
-        try:
+        with child([sys.executable, __file__, SERVE, str(socket)]), closing(remote):
             seconds = _seconds(simulator, remote, here, given, noise)
-        finally:
-            remote.close()
-            server.terminate()
-            server.wait()
     _report(given, seconds, shown)
 
 

@@ -35,7 +35,7 @@ os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
 import gpu_models
 import gpu_parts
 import torch
-from common import RESULTS, machine
+from common import RESULTS, child, machine
 
 LEAST_SHARE = 0.90
 """Of the bare network, that a worker has to reach."""
@@ -185,33 +185,29 @@ def two_workers(kit: Kit, seconds: float) -> dict[str, Any]:
     command = [sys.executable, __file__, "--child", key, "--device", kit.options.device, "--size", kit.options.size]
     command += ["--seconds", str(0.05 if kit.toy else min(5.0, seconds / 6))]
     pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
-    children = [subprocess.Popen(command, **pipes) for _ in range(2)]
-    try:
-        for child in children:
-            _line_of(child)
+    with child(command, **pipes) as first, child(command, **pipes) as second:
+        children = [first, second]
+        for each in children:
+            _line_of(each)
         (one,), two = _together(children[:1]), _together(children)
-    finally:
-        for child in children:
-            child.kill()
-            child.communicate()
     return {"key": key, "one_rows_per_s": one, "two_rows_per_s": two, "gain": round(sum(two) / one, 3)}
 
 
 def _together(children: list[Any]) -> list[float]:
-    for child in children:
-        child.stdin.write("go\n")
-        child.stdin.flush()
-    return [float(_line_of(child)) for child in children]
+    for each in children:
+        each.stdin.write("go\n")
+        each.stdin.flush()
+    return [float(_line_of(each)) for each in children]
 
 
-def _line_of(child: Any) -> str:
-    line = str(child.stdout.readline())
+def _line_of(worker: Any) -> str:
+    line = str(worker.stdout.readline())
     if not line:
-        raise RuntimeError(f"a worker ended with exit code {child.wait()}; its message is above")
+        raise RuntimeError(f"a worker ended with exit code {worker.wait()}; its message is above")
     return line
 
 
-def child(options: argparse.Namespace) -> None:
+def one_of_two(options: argparse.Namespace) -> None:
     """One of the two: `ready`, then for each line a run of so many seconds and its rows a second."""
     entry = next(one for one in gpu_models.installed() if one.key == options.child)
     os.environ["LARY_IMAGE"] = entry.image
@@ -389,7 +385,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
 
 def main() -> None:
     options = parse()
-    child(options) if options.child else run(options)
+    one_of_two(options) if options.child else run(options)
 
 
 if __name__ == "__main__":

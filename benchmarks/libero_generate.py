@@ -7,7 +7,6 @@ folder; the simulators' start is part of it. `results/libero_generate.json` says
 """
 
 import os
-import subprocess
 import sys
 import tempfile
 import time
@@ -15,7 +14,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from common import arguments, measured, ratio, report
+from common import arguments, measured, ratio, report, run
 from lary_schema.base import file_sha256
 
 WAYS = {"one_process": 1, "two_processes": 2}
@@ -51,7 +50,7 @@ def main() -> None:
 
 def _generate(given: list[str]) -> None:
     command = [sys.executable, "-m", "lary_libero", "generate", *given]
-    done = subprocess.run(command, check=False, capture_output=True, text=True)
+    done = run(command, capture_output=True, text=True)
     if done.returncode:
         sys.exit(done.stderr)
 

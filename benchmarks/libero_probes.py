@@ -20,7 +20,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from common import arguments, report
+from common import arguments, report, run
 from lary_schema.yaml_files import read_yaml
 
 MODELS = "frame-diff,random-vit,pixels"
@@ -68,12 +68,10 @@ def _scores(options: Any, kind: str, workspace: Path) -> list[dict[str, Any]]:
 
 def _lary(*arguments: str) -> str:
     """What a command of the bench prints; it says on stderr what it does."""
-    done = subprocess.run(
-        [sys.executable, "-m", "lary_orch", *arguments], check=False, stdout=subprocess.PIPE, text=True
-    )
+    done = run([sys.executable, "-m", "lary_orch", *arguments], stdout=subprocess.PIPE, text=True)
     if done.returncode:
         sys.exit(done.returncode)
-    return done.stdout
+    return str(done.stdout)
 
 
 if __name__ == "__main__":

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from common import arguments, report
+from common import arguments, child, report
 from PIL import Image
 
 COMMAND = str(Path(sys.executable).with_name("lary-orch"))
@@ -80,15 +80,14 @@ def run(root: Path, sets: int, *, bars: bool) -> dict[str, float]:
         start = time.perf_counter()
         terminal = _terminal() if bars else None
         out = said if terminal is None else terminal
-        child = subprocess.Popen(
-            [*command, "--workspace", workspace], stdin=subprocess.DEVNULL, stdout=out, stderr=said
-        )
-        own = _followed(child.pid)
-        _, status, usage = os.wait4(child.pid, 0)
-        child.returncode = os.waitstatus_to_exitcode(status)
+        command += ["--workspace", workspace]
+        with child(command, stdin=subprocess.DEVNULL, stdout=out, stderr=said) as process:
+            own = _followed(process.pid)
+            _, status, usage = os.wait4(process.pid, 0)
+            process.returncode = os.waitstatus_to_exitcode(status)
         if terminal is not None:
             os.close(terminal)
-        if child.returncode:
+        if process.returncode:
             said.seek(0)
             raise SystemExit(said.read().decode())
     total = usage.ru_utime + usage.ru_stime

@@ -1,13 +1,12 @@
 """Planning a dataset of 1.2 million rows: seconds and peak memory of the whole command, first and second time."""
 
 import resource
-import subprocess
 import sys
 import tempfile
 import time
 from pathlib import Path
 
-from common import arguments, report
+from common import arguments, report, run
 
 CARD = """
 key: million
@@ -47,7 +46,7 @@ def main() -> None:
         seconds = []
         for _ in range(2):
             start = time.perf_counter()
-            subprocess.run(command, check=True, capture_output=True)
+            run(command, check=True, capture_output=True)
             seconds.append(time.perf_counter() - start)
     peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
     figures = {"rows": options.rows, "first_s": seconds[0], "second_s": seconds[1], "peak_mib": round(peak / 1024)}

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from common import arguments, report
+from common import arguments, child, report
 from PIL import Image
 
 CARD = """
@@ -85,10 +85,10 @@ class Set:
         folders = {"DATA_DIR": "data", "LARY_HOME": "w", "LARY_LA_DIR": "latents", "LARY_CATALOG": "cards"}
         env = os.environ | {name: str(self.root / folder) for name, folder in folders.items()}
         start = time.perf_counter()
-        done = subprocess.Popen(
-            [Path(sys.executable).with_name("lary-orch"), *command], env=env, stdout=subprocess.DEVNULL
-        )
-        _, status, usage = os.wait4(done.pid, 0)
+        whole = [Path(sys.executable).with_name("lary-orch"), *command]
+        with child(whole, env=env, stdout=subprocess.DEVNULL) as process:
+            _, status, usage = os.wait4(process.pid, 0)
+            process.returncode = os.waitstatus_to_exitcode(status)
         if status:
             raise SystemExit(f"{' '.join(command)}: status {status}")
         return {"seconds": round(time.perf_counter() - start, 2), "peak_mib": round(usage.ru_maxrss / 1024)}

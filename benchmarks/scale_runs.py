@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from common import arguments, report
+from common import arguments, child, report, run
 
 PYTHON = Path(sys.executable)
 COMMAND = str(PYTHON.with_name("lary-orch"))
@@ -60,13 +60,13 @@ def measure(command: list[str]) -> dict[str, float]:
     """Wall and processor seconds and peak memory (MiB) of a command that has to end well."""
     start = time.perf_counter()
     with tempfile.TemporaryFile() as said:
-        child = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=said, stderr=said)
-        _, status, usage = os.wait4(child.pid, 0)
-        child.returncode = os.waitstatus_to_exitcode(status)
+        with child(command, stdin=subprocess.DEVNULL, stdout=said, stderr=said) as process:
+            _, status, usage = os.wait4(process.pid, 0)
+            process.returncode = os.waitstatus_to_exitcode(status)
         seconds = time.perf_counter() - start
-        if child.returncode:
+        if process.returncode:
             said.seek(0)
-            raise SystemExit(f"{' '.join(command)}: exit {child.returncode}\n{said.read().decode()}")
+            raise SystemExit(f"{' '.join(command)}: exit {process.returncode}\n{said.read().decode()}")
     processor = usage.ru_utime + usage.ru_stime
     return {"wall_s": seconds, "processor_s": processor, "peak_mib": usage.ru_maxrss / 1024}
 
@@ -80,7 +80,7 @@ def figures_of(shape: Shape, size: int, root: Path, rounds: int) -> Figures:
     datasets, rows, seeds = shape.counts(size)
     keys, models = ",".join(f"set-{number:04d}" for number in range(datasets)), ",".join(shape.models)
     fill = [str(PYTHON), str(Path(__file__).with_name("scale_parts.py"))]
-    subprocess.run([*fill, str(root), str(rows), str(shape.shard_rows), models, keys, str(seeds)], check=True)
+    run([*fill, str(root), str(rows), str(shape.shard_rows), models, keys, str(seeds)], check=True)
     folders = ["--workspace", str(root / "w")]
     found = {words: medians([COMMAND, *words.split(), *folders], rounds) for words in COMMANDS}
     plan = ["plan", "-m", models, "-d", keys, "--protocol", "smoke", "--target", "absolute", "--no-control"]

@@ -16,7 +16,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from common import arguments, report
+from common import arguments, child, report
 
 CARD = """
 key: held
@@ -39,15 +39,15 @@ def write_csv(path: Path, rows: int) -> None:
 def measure(command: list[str], leave_after_s: float | None = None) -> dict[str, float]:
     """Seconds and peak memory of a command; with `leave_after_s` it is ended by SIGTERM then."""
     start = time.perf_counter()
-    with Path(os.devnull).open("wb") as nowhere:
-        child = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=nowhere, stderr=nowhere)
-    if leave_after_s is not None:
-        time.sleep(leave_after_s)
-        child.send_signal(signal.SIGTERM)
-    _, status, usage = os.wait4(child.pid, 0)
-    child.returncode = os.waitstatus_to_exitcode(status)
-    if child.returncode != (0 if leave_after_s is None else 128 + signal.SIGTERM):
-        raise RuntimeError(f"{command}: exit {child.returncode}")
+    nowhere = {"stdin": subprocess.DEVNULL, "stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    with child(command, **nowhere) as process:
+        if leave_after_s is not None:
+            time.sleep(leave_after_s)
+            process.send_signal(signal.SIGTERM)
+        _, status, usage = os.wait4(process.pid, 0)
+        process.returncode = os.waitstatus_to_exitcode(status)
+    if process.returncode != (0 if leave_after_s is None else 128 + signal.SIGTERM):
+        raise RuntimeError(f"{command}: exit {process.returncode}")
     seconds = time.perf_counter() - start
     return {"seconds": seconds, "cpu_s": usage.ru_utime + usage.ru_stime, "peak_mib": round(usage.ru_maxrss / 1024)}
 

@@ -1,18 +1,17 @@
 """How long `lary-orch --help` takes, compared with a bare Python that does nothing."""
 
-import subprocess
 import sys
 from pathlib import Path
 
-from common import alternate, arguments, report, summary
+from common import alternate, arguments, report, run, summary
 
 
 def main() -> None:
     options = arguments(__doc__ or "").parse_args()
     command = Path(sys.executable).with_name("lary-orch")
     ways = {
-        "help": lambda: subprocess.run([command, "--help"], check=True, capture_output=True),
-        "python": lambda: subprocess.run([sys.executable, "-c", "pass"], check=True),
+        "help": lambda: run([command, "--help"], check=True, capture_output=True),
+        "python": lambda: run([sys.executable, "-c", "pass"], check=True),
     }
     alternate(ways, 1)
     seconds = alternate(ways, max(options.rounds, 5))

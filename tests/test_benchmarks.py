@@ -1,7 +1,12 @@
 """`make benchmarks`: what is compared, and what counts as moved."""
 
+import ast
 import importlib
 import json
+import os
+import select
+import signal
+import subprocess
 import sys
 from importlib.machinery import PathFinder
 from pathlib import Path
@@ -99,3 +104,69 @@ def test_no_script_has_the_name_of_an_installed_module() -> None:
 
     assert {name for name in names if installed(name)} == set()
     assert installed("coverage")
+
+
+BENCHMARK = """
+import sys
+from common import child, run
+
+ENDLESS = "import time; print('begun', flush=True); time.sleep(600)"
+START = [sys.executable, "-S", "-c", ENDLESS]
+STUBBORN = "import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN);" + ENDLESS
+{common}
+{lines}
+"""
+WAYS = {
+    "run": "run(START)",
+    "a block": "with child(START) as process: process.wait()",
+    "two": "with child(START), child(START) as one: one.wait()",
+    "one that does not listen": "run([*START[:-1], STUBBORN])",
+}
+
+
+@pytest.mark.parametrize(
+    ("way", "number"),
+    [*((way, signal.SIGTERM) for way in WAYS), ("run", signal.SIGINT), ("a block", signal.SIGHUP)],
+    ids=lambda value: getattr(value, "name", value),
+)
+def test_what_a_benchmark_started_ends_with_it(tmp_path: Path, way: str, number: signal.Signals) -> None:
+    """The pipe's other end is the children's alone, once the benchmark has gone."""
+    script = tmp_path / "one.py"
+    script.write_text(BENCHMARK.format(common="import common; common.ENDS_WITHIN_S = 0.2", lines=WAYS[way]))
+    ours = {
+        "env": os.environ | {"PYTHONPATH": str(BENCHMARKS)},
+        "stderr": subprocess.DEVNULL,
+        "stdout": subprocess.PIPE,
+    }
+    with subprocess.Popen([sys.executable, "-S", str(script)], start_new_session=True, **ours) as benchmark:
+        assert benchmark.stdout is not None
+        begun = b""
+        while begun.count(b"begun") < (2 if way == "two" else 1):
+            begun += os.read(benchmark.stdout.fileno(), 100)
+        benchmark.send_signal(number)
+        assert benchmark.wait(60) in (128 + number, -number)
+        # Without an interval: what still ran would hold the pipe open for ten minutes.
+        assert select.select([benchmark.stdout], [], [], 60)[0]
+        assert benchmark.stdout.read().strip() == b""
+
+
+def test_every_benchmark_starts_others_by_what_ends_them() -> None:
+    starting = {"run", "Popen", "call", "check_call", "check_output", "getoutput", "getstatusoutput"}
+    for path in sorted(BENCHMARKS.glob("*.py")):
+        tree = ast.parse(path.read_text())
+        imported = [one.module for one in ast.walk(tree) if isinstance(one, ast.ImportFrom)]
+        used = {
+            one.attr
+            for one in ast.walk(tree)
+            if isinstance(one, ast.Attribute) and isinstance(one.value, ast.Name) and one.value.id == "subprocess"
+        }
+        assert "subprocess" not in imported, path.name
+        assert path.name == "common.py" or not used & starting, path.name
+
+
+def test_a_child_is_run_as_by_subprocess(again: ModuleType) -> None:
+    command = [sys.executable, "-c", "import sys; print(sys.stdin.read() or 'nothing'); sys.exit(3)"]
+    done = again.common.run(command, capture_output=True, text=True, stdin=subprocess.DEVNULL)
+    assert (done.returncode, done.stdout, done.stderr) == (3, "nothing\n", "")
+    with pytest.raises(subprocess.CalledProcessError):
+        again.common.run(command, check=True, capture_output=True, stdin=subprocess.DEVNULL)
