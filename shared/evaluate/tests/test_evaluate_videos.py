@@ -7,6 +7,7 @@ from itertools import product
 from pathlib import Path
 from typing import Any, cast
 
+import numpy as np
 import pytest
 from click.testing import CliRunner, Result
 from hypothesis import given, settings
@@ -159,6 +160,24 @@ def test_a_few_episodes_are_made_videos_and_results_do_not_know(bench: Bench) ->
     (bench.root / "results/evaluate" / max(made)).unlink()
     assert "1 videos to make" in bench(*request).stderr
     assert bench.files(".mp4") == made
+
+    # One that cannot be repeated: said with its reason, kept, and not tried again unless that is requested.
+    root = bench.root / "results/evaluate"
+    lost, kept = root / min(made), sorted(root.rglob("recorded/*/0.npy"))[0]
+    lost.unlink()
+    actions = np.load(kept)
+    np.save(kept, -actions)
+    assert "1 of 1 videos of left-clockwise-open were not made" in bench(*request, code=3).stderr
+    note = lost.with_suffix(".txt")
+    done = bench(*request)
+    assert "videos to make" not in done.stderr
+    assert f"without --again; the first: {note}: the same actions lead elsewhere" in done.stderr
+    assert "random  25.0" in done.stdout
+    assert "1 of 1 videos of left-clockwise-open were not made" in bench(*request, "--again", code=3).stderr
+    np.save(kept, actions)
+    assert "1 videos to make" in bench(*request, "--again").stderr
+    assert bench.files(".mp4") == made
+    assert not note.exists()
 
 
 def test_what_draws_stands_in_the_plan_the_result_and_the_table(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -99,7 +99,7 @@ def _entry(one: Evaluation) -> RunEvaluation:
 
 def _videos(plan: Plan, workspace: Workspace) -> list[Job]:
     """Their jobs, ready to be started."""
-    jobs = video_jobs(plan.evaluations, workspace, plan.videos) if plan.videos else []
+    jobs = video_jobs(plan.evaluations, workspace, plan.videos, notify) if plan.videos else []
     for job in jobs:
         write_job(job, workspace)
     return jobs

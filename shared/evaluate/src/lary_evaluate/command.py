@@ -56,7 +56,11 @@ _REQUEST = together(
             help="Of each policy, videos of at most so many successes and as many failures.",
         ),
         option("--recording", metavar="POLICY", help="Whose recorded actions replay sends [scripted]."),
-        option("--again", is_flag=True, help="Try once more what failed by the policy's own fault."),
+        option(
+            "--again",
+            is_flag=True,
+            help="Try once more what failed by the policy's own fault, and videos that could not be made.",
+        ),
         option("--act-timeout", "act_timeout_s", type=_SECONDS, default=60.0, help="Seconds for one chunk."),
         option("--connect-timeout", "connect_timeout_s", type=_SECONDS, default=600.0, help="For a policy to load."),
         option("--stall-timeout", "stall_timeout_s", type=_SECONDS, default=600.0, help="Seconds without progress."),

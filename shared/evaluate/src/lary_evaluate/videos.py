@@ -1,9 +1,11 @@
 """Videos of a few episodes: chosen by the results alone, once all of them are there, so that kills change no choice."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import NamedTuple
 
 from lary_orch.plan.verbs import Verb
+from lary_orch.runtimes.base import Notify
 from lary_orch.runtimes.jobs import Job, Output
 from lary_orch.workspace import Workspace
 from lary_schema.base import ContractError
@@ -31,18 +33,43 @@ class Finished(NamedTuple):
     result: EvaluationResult
 
 
-def video_jobs(evaluations: Sequence[Evaluation], workspace: Workspace, count: int) -> list[Job]:
+def video_jobs(evaluations: Sequence[Evaluation], workspace: Workspace, count: int, notify: Notify) -> list[Job]:
     """A job for each evaluation of which videos are missing: of every policy, `count` successes and as many failures.
 
-    A policy of which a result is missing has none yet.
+    A policy of which a result is missing has none yet. What was tried in vain, is tried once more only where the
+    evaluation is (`--again`): the same machine does the same. `notify` hears of it.
     """
-    jobs = []
+    missing = list(_all_missing(evaluations, count))
+    in_vain = [pair for pair in missing if _fault(*pair).exists() and not _document(pair[0].evaluation).again]
+    if in_vain:
+        first = _fault(*in_vain[0])
+        notify(
+            f"videos of {len(in_vain)} episodes could not be made and are not tried again without --again; "
+            f"the first: {first}: {_said(first)}"
+        )
+    wanted: dict[Path, tuple[Finished, list[Episode]]] = {}
+    for one, episode in (pair for pair in missing if pair not in in_vain):
+        wanted.setdefault(one.evaluation.file, (one, []))[1].append(episode)
+    return [_job(one, episodes, workspace) for one, episodes in wanted.values()]
+
+
+def _all_missing(evaluations: Sequence[Evaluation], count: int) -> Iterator[tuple[Finished, Episode]]:
     for policy in dict.fromkeys(map(_policy, evaluations)):
         found = [_finished(one) for one in evaluations if _policy(one) == policy]
         whole = [one for one in found if one is not None]
         if len(whole) == len(found):
-            jobs += [_job(one, episodes, workspace) for one, episodes in _missing(whole, count)]
-    return jobs
+            yield from _missing(whole, count)
+
+
+def _fault(one: Finished, episode: Episode) -> Path:
+    return one.evaluation.file.parent / episode.video_fault
+
+
+def _said(file: Path) -> str:
+    try:
+        return " ".join(file.read_text(encoding="utf-8", errors="replace").split())
+    except OSError as error:
+        return str(error.strerror)
 
 
 def _policy(one: Evaluation) -> str:
@@ -62,13 +89,12 @@ def _finished(one: Evaluation) -> Finished | None:
     return Finished(one, result) if result.fingerprint == _document(one).values.fingerprint else None
 
 
-def _missing(found: Sequence[Finished], count: int) -> Iterable[tuple[Finished, list[Episode]]]:
+def _missing(found: Sequence[Finished], count: int) -> Iterator[tuple[Finished, Episode]]:
     wanted = chosen([one.result for one in found], count)
     for one in found:
-        ours = [episode for result, episode in wanted if result is one.result]
-        folder = one.evaluation.file.parent
-        if missing := [episode for episode in ours if not (folder / episode.video).exists()]:
-            yield one, missing
+        for result, episode in wanted:
+            if result is one.result and not (one.evaluation.file.parent / episode.video).exists():
+                yield one, episode
 
 
 def chosen(results: Sequence[EvaluationResult], count: int) -> list[tuple[EvaluationResult, Episode]]:

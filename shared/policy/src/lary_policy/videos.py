@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from lary_schema.atomic import publish_bytes
+from lary_schema.atomic import publish_bytes, publish_text
 from lary_schema.base import ContractError, TooManyFailedError
 from lary_schema.evaluation import EVALUATION_FILE, Episode, EvaluateValues, EvaluationResult, VideoJob
 from lary_schema.events import Emit, Finished, Progress, Started
@@ -48,7 +48,8 @@ class OtherEpisodeError(ContractError):
 def make_videos(job: VideoJob, emit: Emit) -> None:
     """Make those that are missing.
 
-    Raises TooManyFailedError where an episode cannot be done once more; the others' videos are there.
+    Raises TooManyFailedError where an episode cannot be done once more; the others' videos are there. The reason is
+    kept as `Episode.video_fault`, so that whoever plans the next job can leave it out.
     """
     mounts, failed = Mounts.from_env(), []
     with alone(mounts.out), Watchdog(emit, job.id, job.stall_timeout_s) as watchdog:
@@ -63,13 +64,15 @@ def make_videos(job: VideoJob, emit: Emit) -> None:
                 _one(job.values, episode, mounts.out, watchdog.beat)
             except (SimulatorError, OtherEpisodeError) as error:
                 failed.append(f"state {episode.state}: {error}")
+                with written(note := mounts.out / episode.video_fault):
+                    publish_text(note, f"{error}\n")
             rate = round(done / max(time.monotonic() - began, 1e-9), 4)
             emit(Progress(job=job.id, done=done, total=total, failed=len(failed), per_second=rate))
         emit(Finished(job=job.id, done=total, failed=len(failed), per_second=rate if missing else 0))
     if failed:
         raise TooManyFailedError(
             f"{len(failed)} of {len(episodes)} videos of {job.values.task} were not made, the first ({failed[0]}); its "
-            "result stays as it is; --videos 0 makes none"
+            "result stays as it is; the same command tries them again only with --again"
         )
 
 
@@ -93,7 +96,7 @@ def _one(values: EvaluateValues, episode: Episode, out: Path, beat: Beat) -> Non
         with written(path):
             publish_bytes(path, content)
             for other in path.parent.glob(f"{episode.state}-*"):
-                # Of an episode that was run again and went otherwise.
+                # Of an episode that was run again and went otherwise; and why there was none.
                 if other != path:
                     other.unlink(missing_ok=True)
 

@@ -157,6 +157,11 @@ class Episode(Document):
         return video_file(self.state, self.trace_sha256)
 
     @property
+    def video_fault(self) -> str:
+        """Where it says why there is no video, once it was tried in vain."""
+        return str(Path(self.video).with_suffix(".txt"))
+
+    @property
     def evaluated(self) -> bool:
         return self.fault not in NOT_EVALUATED
 
