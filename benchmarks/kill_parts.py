@@ -3,8 +3,6 @@
 import hashlib
 import json
 import shutil
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
@@ -16,25 +14,31 @@ import cv2
 import numpy as np
 import pyarrow
 import pyarrow.parquet
+from common import run
+from kill_evaluations import COMMAND, evaluate, evaluate_libero, evaluate_libero_blind, make_looks
 
-ORCHESTRATOR = [sys.executable, "-m", "lary_orch"]
 REQUEST = ("-m", "frame-diff", "-m", "random-vit", "-d", "demo_motion", "--protocol", "smoke", "--shard-rows", "16")
+ORCHESTRATOR, CONTAINER, SIMULATOR, POLICY, VIDEO = "orchestrator", "container", "simulator", "policy", "video"
 KINDS = {
+    # The first process of a container, which starts the command: killed like the container itself.
+    "docker-init": CONTAINER,
     "lary_worker.child": "decode process",
     "spawn_main": "process of a data tool",
     "lary_worker extract": "worker",
     "lary_trainer.child": "decode process",
     "lary_trainer train": "training",
-    "lary_policy evaluate": "simulator",
-    "lary_policy act": "policy",
-    "lary_libero evaluate": "simulator",
-    "lary_libero act": "policy",
+    "lary_policy evaluate": SIMULATOR,
+    "lary_policy act": POLICY,
+    "lary_policy video": VIDEO,
+    "lary_libero evaluate": SIMULATOR,
+    "lary_libero act": POLICY,
+    "lary_libero video": VIDEO,
     "describe": "describe",
     "lary_data": "data tool",
     "lary_demo": "demo set",
     "lary_probe": "probe",
     "/uv ": "uv",
-    "lary_orch": "orchestrator",
+    "lary_orch": ORCHESTRATOR,
 }
 """A part of a process's command line -> what it is."""
 NO_RESULTS = ("lock", ".lock", ".answers", ".pyc", "/training.json", "/episodes.jsonl")
@@ -94,6 +98,8 @@ class Part:
     prepare: Callable[[Path], None] = lambda _: None
     """Make the inputs, unharmed."""
     containers: bool = False
+    kinds: tuple[str, ...] = ()
+    """What is killed, all of them alike often; empty: whatever lives."""
 
 
 def kind_of(command: list[str]) -> str:
@@ -134,13 +140,13 @@ def scores(root: Path) -> dict[str, Any]:
 
 def _run(runtime: str, *options: str) -> Callable[[Path, Path], list[list[str]]]:
     def commands(_: Path, out: Path) -> list[list[str]]:
-        return [[*ORCHESTRATOR, "run", *REQUEST, "--runtime", runtime, *options, "--workspace", str(out)]]
+        return [[*COMMAND, "run", *REQUEST, "--runtime", runtime, *options, "--workspace", str(out)]]
 
     return commands
 
 
 def _tools(inputs: Path, out: Path) -> list[list[str]]:
-    data, latents = [*ORCHESTRATOR, "data", "--env", "current"], [*ORCHESTRATOR, "latents"]
+    data, latents = [*COMMAND, "data", "--env", "current"], [*COMMAND, "latents"]
     known = ("--env", "current", "--workspace", str(inputs / "bench"))
     two = ("--workers", "2")
     robot, clips, csv = str(inputs / "robot"), str(inputs / "clips"), str(inputs / "clips.csv")
@@ -185,7 +191,7 @@ def _make_inputs(inputs: Path) -> None:
     (inputs / "clips.csv").write_text("video_path\n" + "".join(f"{name}\n" for name in names), encoding="utf-8")
     bench = ["--runtime", "process", "--env", "current", "--workspace", str(inputs / "bench")]
     request = ["-m", "frame-diff", "-d", "demo_motion", "--protocol", "smoke"]
-    subprocess.run([*ORCHESTRATOR, "run", *request, *bench], check=True, capture_output=True)
+    run([*COMMAND, "run", *request, *bench], check=True, capture_output=True)
 
 
 def _write_table(path: Path, episode: int) -> None:
@@ -220,8 +226,8 @@ def _pictures(episode: int) -> Iterator[av.VideoFrame]:
 def _environments(_: Path, out: Path) -> list[list[str]]:
     plan = ["plan", "-m", "pixels", "-d", "demo_motion", "--protocol", "smoke", "--runtime", "process", "--env", "own"]
     return [
-        [*ORCHESTRATOR, "data", "--workspace", str(out), "describe"],
-        [*ORCHESTRATOR, *plan, "--workspace", str(out)],
+        [*COMMAND, "data", "--workspace", str(out), "describe"],
+        [*COMMAND, *plan, "--workspace", str(out)],
     ]
 
 
@@ -230,25 +236,9 @@ def _train(runtime: str, *options: str) -> Callable[[Path, Path], list[list[str]
         data = ["-d", "squares", "--catalog", str(inputs), "--data-dir", str(inputs)]
         often = ["--set", "steps=400", "--save-every", "25", "--evaluate-every", "50", "--workers", "2"]
         runs = ["--runtime", runtime, *options, "--workspace", str(out)]
-        return [[*ORCHESTRATOR, "train", "-r", str(RECIPE), *data, *often, *runs]]
+        return [[*COMMAND, "train", "-r", str(RECIPE), *data, *often, *runs]]
 
     return commands
-
-
-def _evaluate(runtime: str, *options: str) -> Callable[[Path, Path], list[list[str]]]:
-    def commands(_: Path, out: Path) -> list[list[str]]:
-        tasks = ["-b", "demo_turn", "--task", "left-clockwise-open,right-clockwise-close", "--episodes", "20"]
-        runs = ["--cpu-slots", "2", "--runtime", runtime, *options, "--workspace", str(out)]
-        return [[*ORCHESTRATOR, "evaluate", "-m", "random,zero", *tasks, "--record", *runs]]
-
-    return commands
-
-
-def _evaluate_libero(_: Path, out: Path) -> list[list[str]]:
-    """Two tasks that one policy serves, short episodes; `random` looks at nothing, so no picture is drawn."""
-    tasks = ["-b", "libero_object", "--task", "0,1", "--episodes", "3", "--horizon", "20"]
-    runs = ["--cpu-slots", "1", "--runtime", "process", "--env", "current", "--workspace", str(out)]
-    return [[*ORCHESTRATOR, "evaluate", "-m", "random", *tasks, "--record", *runs]]
 
 
 def _make_pairs(inputs: Path) -> None:
@@ -290,11 +280,12 @@ def _study(runtime: str, *options: str) -> Callable[[Path, Path], list[list[str]
         data = ["--catalog", str(inputs), "--data-dir", str(inputs)]
         often = ["--save-every", "10", "--evaluate-every", "50", "--workers", "2", "--cpu-slots", "2"]
         runs = ["--runtime", runtime, *options, "--workspace", str(out)]
-        return [[*ORCHESTRATOR, "study", "stages", *data, *often, *runs]]
+        return [[*COMMAND, "study", "stages", *data, *often, *runs]]
 
     return commands
 
 
+ACTING = (ORCHESTRATOR, SIMULATOR, POLICY, VIDEO)
 PARTS = {
     "processes": Part(_run("process", "--env", "current"), ("latents",)),
     "containers": Part(_run("docker"), ("latents",), containers=True),
@@ -303,12 +294,16 @@ PARTS = {
     "training-stages": Part(_study("process", "--env", "current"), ("trained",), _make_stages),
     "training-stages-containers": Part(_study("docker"), ("trained",), _make_short_stages, containers=True),
     "training-containers": Part(_train("docker"), ("trained",), _make_pairs, containers=True),
-    "evaluations": Part(_evaluate("process", "--env", "current"), ("results",)),
-    "evaluations-libero": Part(_evaluate_libero, ("results",)),
-    "evaluation-containers": Part(_evaluate("docker"), ("results",), containers=True),
+    "evaluations": Part(evaluate("process", "--env", "current"), ("results",), kinds=ACTING),
+    "evaluations-libero": Part(evaluate_libero("process", "--env", "current"), ("results",), make_looks, kinds=ACTING),
+    "evaluation-containers": Part(evaluate("docker"), ("results",), containers=True, kinds=(*ACTING, CONTAINER)),
+    "evaluation-libero-containers": Part(
+        evaluate_libero_blind, ("results",), containers=True, kinds=(*ACTING, CONTAINER)
+    ),
     "environments": Part(_environments, ("envs", "generated")),
 }
 """`containers` needs an engine and the built images `base`, `baseline` and `probe`, `training-containers` `base` and
-`lara`, `training-stages-containers` `base` and `latentvla`, `evaluation-containers` `base` and `arm`.
+`lara`, `training-stages-containers` `base` and `latentvla`, `evaluation-containers` `base` and `arm`,
+`evaluation-libero-containers` `base` and `libero`.
 `evaluations-libero` needs an interpreter that has LIBERO, `environments` packages from uv's cache, or else from the
 registry."""
