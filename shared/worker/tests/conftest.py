@@ -2,10 +2,12 @@
 
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import av
@@ -21,7 +23,7 @@ from lary_schema.jobs import ArrayLayout, ExtractJob, MetadataFile, Source, Valu
 from lary_schema.metadata import count_rows
 from lary_schema.store.layout import ShardRecord, Store
 from lary_schema.store.reader import LatentReader
-from lary_worker import registry
+from lary_worker import processes, registry
 from lary_worker.extract import extract
 from numpy.typing import NDArray
 
@@ -125,21 +127,35 @@ class Tiny(Mean):
         raise MemoryError
 
 
+def hang():
+    """And say so by a file: the fixture `patience` looks for it."""
+    if folder := os.environ.get("LARY_TEST_HUNG"):
+        open(os.path.join(folder, str(os.getpid())), "w").close()
+    time.sleep(600)
+
+
 class Stalls(Mean):
     def encode(self, batch, rows):
         time.sleep(600)
 
 
 class Slow(Mean):
+    """Waits before each batch until the file that LARY_TEST_GATE names lets so many of this process through."""
+    batches = 0
+
     def encode(self, batch, rows):
         time.sleep(0.05)
+        gate = os.environ.get("LARY_TEST_GATE")
+        while gate and os.path.getsize(gate) <= self.batches:
+            time.sleep(0.01)
+        self.batches += 1
         return super().encode(batch, rows)
 
 
 class Hangs(Mean):
     def preprocess(self, frames):
         if frames[0, ..., 0].mean() > 180 and frames[0, ..., 1].mean() < 60:
-            time.sleep(600)
+            hang()
         return super().preprocess(frames)
 
 
@@ -152,7 +168,7 @@ class Dies(Mean):
 
 class HangsAlways(Mean):
     def preprocess(self, frames):
-        time.sleep(600)
+        hang()
 
 
 class Once(Mean):
@@ -180,7 +196,7 @@ class OnceKilled(Once):
 
 class OnceHung(Once):
     def fail(self):
-        time.sleep(600)
+        hang()
 
 
 class OnceAborted(Once):
@@ -448,10 +464,15 @@ class Bench:
         """Run the worker as a process to its end."""
         return self.finish(self.start(job, warm=warm))
 
-    def extract(self, job: ExtractJob) -> Done:
-        """Do the job in this process; its decode processes are forks of a warm one."""
+    def extract(self, job: ExtractJob, heard: Callable[[Any], object] = lambda _event: None) -> Done:
+        """Do the job in this process; its decode processes are forks of a warm one. `heard` is given each event."""
         events: list[Any] = []
-        code = run_command(lambda: extract(job, events.append), events.append, job.id)
+
+        def emit(event: Any) -> None:
+            events.append(event)
+            heard(event)
+
+        code = run_command(lambda: extract(job, emit), emit, job.id)
         return Done(code, events, "")
 
     def store(self, name: str = "latents.zarr") -> LatentReader:
@@ -503,6 +524,55 @@ def stalling(toy_image: Path) -> Callable[[Path], "tuple[Bench, subprocess.Popen
             return bench, bench.start(bench.job("stalls", stall_timeout_s=30))
 
     return start
+
+
+class Gate:
+    """How many batches each process of the model `slow` may encode: its speed decides nothing."""
+
+    def __init__(self, file: Path) -> None:
+        self._file = file
+        self.open(0)
+
+    def open(self, batches: int) -> None:
+        self._file.write_bytes(b"x" * batches)
+
+
+@pytest.fixture
+def gate(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Gate:
+    """Shut."""
+    monkeypatch.setenv("LARY_TEST_GATE", str(tmp_path / "gate"))
+    return Gate(tmp_path / "gate")
+
+
+PATIENCE_S = 10_000.0
+"""A row's time-out that no machine is too slow for."""
+
+
+@pytest.fixture
+def patience(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[int], float]:
+    """`patience(workers)`: a time-out of rows that passes as soon as so many processes hang, and never before."""
+    folder = tmp_path / "hung"
+    folder.mkdir()
+    monkeypatch.setenv("LARY_TEST_HUNG", str(folder))
+    really_wait, together = processes.wait, [1]
+
+    def monotonic() -> float:
+        return time.monotonic() + 2 * PATIENCE_S * (len(list(folder.iterdir())) // together[0])
+
+    def wait(pipes: list[Any], seconds: float | None) -> list[Any]:
+        due = None if seconds is None else monotonic() + seconds
+        while not (ready := really_wait(pipes, 0.02)) and (due is None or monotonic() < due):
+            pass
+        return ready
+
+    monkeypatch.setattr(processes, "wait", wait)
+    monkeypatch.setattr(processes, "time", SimpleNamespace(monotonic=monotonic))
+
+    def begin(workers: int) -> float:
+        together[0] = workers
+        return PATIENCE_S
+
+    return begin
 
 
 class Media:

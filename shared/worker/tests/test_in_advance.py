@@ -6,11 +6,12 @@ import os
 import random
 import signal
 from collections import Counter
+from contextlib import nullcontext
 from multiprocessing.connection import Connection
 
 import pytest
 from lary_worker import processes
-from lary_worker.processes import Child, End, Processes, Reply
+from lary_worker.processes import Child, End, Processes, Reply, StartError
 
 FORK = multiprocessing.get_context("fork")
 TASKS = 60
@@ -114,3 +115,40 @@ def test_a_slow_task_is_given_alone() -> None:
     finally:
         pool.close()
     assert given == [[0], [1], [2], [3]]
+
+
+class _Gone:
+    """A process that nobody has to kill."""
+
+    def kill(self) -> None:
+        pass
+
+
+@pytest.mark.parametrize("workers", [1, 2, 16])
+@pytest.mark.parametrize("lost", [processes._STARTS - 1, processes._STARTS])
+def test_one_kill_that_ends_all_starts_counts_once(workers: int, lost: int) -> None:
+    """They are forks of one process: each of its deaths, `lost` in all, takes every one that is starting with it."""
+    others = dict[Connection, Connection]()
+
+    def start() -> Child[int]:
+        ours, theirs = multiprocessing.Pipe()
+        others[ours] = theirs
+        if len(others) > lost * workers:
+            theirs.send([])
+        else:
+            theirs.close()
+        return Child(ours, _Gone(), lambda _: -signal.SIGKILL)
+
+    def send(pipe: Connection, tasks: list[int]) -> None:
+        others[pipe].send([Reply(task) for task in tasks])
+
+    waiting, ends = iter(range(3)), list[End[int]]()
+    pool = Processes(start, send, lambda pipe: pipe.recv(), workers, 600)
+    with pytest.raises(StartError) if lost == processes._STARTS else nullcontext():
+        while len(ends) < 3:
+            pool.feed(lambda: next(waiting, None))
+            ends += pool.collect()[0]
+    assert len(ends) == (0 if lost == processes._STARTS else 3)
+    pool.close()
+    for theirs in others.values():
+        theirs.close()

@@ -5,7 +5,8 @@ import os
 import random
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +15,11 @@ from lary_schema.base import ExitCode
 
 
 def children(pid: int) -> list[int]:
-    found = Path(f"/proc/{pid}/task").glob("*/children")
-    return [int(child) for file in found for child in file.read_text().split()]
+    found: list[int] = []
+    for file in Path(f"/proc/{pid}/task").glob("*/children"):
+        with suppress(FileNotFoundError, ProcessLookupError):  # a thread that has just ended
+            found += map(int, file.read_text().split())
+    return found
 
 
 def wait_until_gone(pids: list[int]) -> None:
@@ -37,6 +41,24 @@ def wait_for(process: Any, kind: str) -> None:
         if json.loads(line)["event"] == kind:
             return
     raise AssertionError(process.stderr.read())
+
+
+EVERY = 99
+"""More batches than there are."""
+
+
+@pytest.fixture
+def undisturbed(bench: Any, gate: Any) -> Callable[[Any], dict[str, bytes]]:
+    """`undisturbed(job)`: the files of its store when nothing happens; the store is put away."""
+
+    def tree(job: Any) -> dict[str, bytes]:
+        gate.open(EVERY)
+        assert bench.extract(job).code == 0
+        found: dict[str, bytes] = bench.tree()
+        (bench.root / "latents" / "latents.zarr").rename(bench.root / "latents" / "undisturbed.zarr")
+        return found
+
+    return tree
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -79,16 +101,18 @@ def test_signals_end_it_in_the_middle_of_a_computation(bench: Any, media: Any, n
     wait_until_gone(started)
 
 
-def test_killed_workers_leave_a_store_that_goes_on_to_the_same_bytes(bench: Any, media: Any) -> None:
+def test_killed_workers_leave_a_store_that_goes_on_to_the_same_bytes(
+    bench: Any, media: Any, gate: Any, undisturbed: Any
+) -> None:
     bench.clips([*media.colours, media.red, *media.colours] * 3)
     job = bench.job("slow", shard_rows=2, workers=2)
-    assert bench.extract(job).code == 0
-    undisturbed = bench.tree()
-    (bench.root / "latents" / "latents.zarr").rename(bench.root / "latents" / "undisturbed.zarr")
+    whole = undisturbed(job)
     chance, left = random.Random(0), []
     for _ in range(3):
+        shards = chance.randint(1, 3)
+        gate.open(shards + 2)  # Of 17: something is left, however late the kill comes.
         process = bench.start(job)
-        for _ in range(chance.randint(1, 3)):
+        for _ in range(shards):
             wait_for(process, "shard_done")
         time.sleep(chance.uniform(0, 0.1))
         left += children(process.pid)
@@ -96,31 +120,37 @@ def test_killed_workers_leave_a_store_that_goes_on_to_the_same_bytes(bench: Any,
         process.communicate()
         assert process.returncode == -signal.SIGKILL
     wait_until_gone(left)
+    gate.open(EVERY)
     done = bench.extract(job)
     assert done.code == 0
     assert done.events[0].skipped > 0
     assert done.events[0].total > 0
-    assert bench.tree() == undisturbed
+    assert bench.tree() == whole
 
 
-def test_two_workers_at_once(bench: Any, media: Any) -> None:
+def test_two_workers_at_once(bench: Any, media: Any, gate: Any, undisturbed: Any) -> None:
+    """Neither ends before the other has begun."""
     bench.clips(media.colours * 4)
-    assert bench.extract(bench.job("slow")).code == 0
-    alone = bench.tree()
-    (bench.root / "latents" / "latents.zarr").rename(bench.root / "latents" / "alone.zarr")
+    alone = undisturbed(bench.job("slow"))
+    gate.open(0)
     halves = [bench.job("slow", shards=shards) for shards in ([0, 2, 4], [1, 3])]
     both = [bench.start(half, f"{half.shards[0]}.json", warm=True) for half in halves]
+    for process in both:
+        wait_for(process, "started")
+    gate.open(EVERY)
     assert [bench.finish(process).code for process in both] == [0, 0]
     assert bench.tree() == alone
 
 
 @pytest.mark.parametrize("locks", ["kernel", "lease"])
-def test_the_second_of_two_runs_waits_and_takes_what_the_first_did(bench: Any, media: Any, locks: str) -> None:
+def test_the_second_of_two_runs_waits_and_takes_what_the_first_did(
+    bench: Any, media: Any, gate: Any, locks: str
+) -> None:
     bench.clips(media.colours * 2)
     job = bench.job("slow", locks=locks)
     first = bench.start(job, "first.json", warm=True)
     wait_for(first, "started")
-    done = bench.extract(job)
+    done = bench.extract(job, heard=lambda event: event.event == "warning" and gate.open(EVERY))
     assert bench.finish(first).code == 0
     assert done.code == 0
     assert [(event.total, event.skipped) for event in done.of("started")] == [(0, 10)]
@@ -132,17 +162,19 @@ def test_the_second_of_two_runs_waits_and_takes_what_the_first_did(bench: Any, m
 
 
 @pytest.mark.parametrize("locks", ["kernel", "lease"])
-def test_what_a_killed_run_leaves_is_done_by_the_one_that_waited(bench: Any, media: Any, locks: str) -> None:
+def test_what_a_killed_run_leaves_is_done_by_the_one_that_waited(
+    bench: Any, media: Any, gate: Any, undisturbed: Any, locks: str
+) -> None:
     bench.clips(media.colours * 2)
     job = bench.job("slow", locks=locks)
-    assert bench.extract(job).code == 0
-    alone = bench.tree()
-    (bench.root / "latents" / "latents.zarr").rename(bench.root / "latents" / "alone.zarr")
+    alone = undisturbed(job)
+    gate.open(1)
     first = bench.start(job, "first.json")
     wait_for(first, "started")
     first.send_signal(signal.SIGSTOP)
     second = bench.start(job, "second.json", warm=True)
     wait_for(second, "warning")
+    gate.open(EVERY)
     first.kill()
     first.communicate()
     done = bench.finish(second)

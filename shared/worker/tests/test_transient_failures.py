@@ -21,12 +21,12 @@ from lary_worker.media import binary
 
 @pytest.mark.parametrize("how", ["killed", "hung", "aborted", "no-memory", "raises"])
 def test_what_goes_wrong_once_costs_nothing(
-    bench: Any, media: Any, how: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    bench: Any, media: Any, how: str, patience: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("LARY_TEST_MARKS", str(tmp_path))
     bench.clips([*media.colours, media.red, media.colours[0]])
     assert bench.extract(bench.job(store="sane.zarr")).code == 0
-    assert bench.extract(bench.job(f"once-{how}", row_timeout_s=3)).code == 0
+    assert bench.extract(bench.job(f"once-{how}", row_timeout_s=patience(1))).code == 0
     assert bench.reasons() == {}
     assert (bench.tokens() == bench.tokens("sane.zarr")).all()
     assert len([path for path in tmp_path.iterdir() if path.name.isdigit()]) == 1
@@ -38,16 +38,16 @@ def test_what_goes_wrong_once_costs_nothing(
         ("killed", "killed", "its process was killed, in preprocess"),
         ("dies", "crashed", "its process died of SIGABRT, in preprocess"),
         ("no-memory", "out_of_memory", "out of memory"),
-        ("hangs", "timeout", "not done within 1 s, in preprocess"),
+        ("hangs", "timeout", "not done within 10000 s, in preprocess"),
     ],
 )
 def test_what_goes_wrong_every_time_is_recorded(
-    bench: Any, media: Any, model: str, reason: str, says: str, monkeypatch: pytest.MonkeyPatch
+    bench: Any, media: Any, patience: Any, model: str, reason: str, says: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # A fresh process for each of eight tries is a matter of seconds; two show the same.
     monkeypatch.setitem(processes.TRIES, "killed", 2)
     bench.clips([media.colours[0], media.red, media.colours[1]])
-    job = bench.job(model, row_timeout_s=1)
+    job = bench.job(model, row_timeout_s=patience(1))
     assert bench.extract(job).code == 0
     assert bench.reasons() == {1: reason}
     (failure,) = bench.store().failures
@@ -60,13 +60,12 @@ def test_what_goes_wrong_every_time_is_recorded(
 
 
 def test_a_resumed_store_is_that_of_an_undisturbed_run(
-    bench: Any, media: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    bench: Any, media: Any, patience: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A row that hung throughout one run comes through in the next."""
     monkeypatch.setenv("LARY_TEST_MARKS", str(tmp_path))
     bench.clips([*media.colours, media.red, media.colours[0]])
-    # Without a second try, no other row may take as long, on any machine.
-    job = bench.job("once-hung", row_timeout_s=5)
+    job = bench.job("once-hung", row_timeout_s=patience(1))
     monkeypatch.setattr("lary_worker.processes.TRIES", {})
     assert bench.extract(job).code == 0
     assert bench.reasons() == {5: "timeout"}
@@ -79,11 +78,14 @@ def test_a_resumed_store_is_that_of_an_undisturbed_run(
 
 
 @pytest.mark.parametrize("workers", [1, 2])
-def test_a_preprocess_that_hangs_ends_the_job_after_a_few_rows(bench: Any, media: Any, workers: int) -> None:
+def test_a_preprocess_that_hangs_ends_the_job_after_a_few_rows(
+    bench: Any, media: Any, patience: Any, workers: int
+) -> None:
     bench.clips(media.colours * 4)
-    done = bench.extract(bench.job("hangs-always", row_timeout_s=0.5, workers=workers, batch_size=20, shard_rows=20))
+    settings = {"row_timeout_s": patience(workers), "workers": workers, "batch_size": 20, "shard_rows": 20}
+    done = bench.extract(bench.job("hangs-always", **settings))
     assert done.code == ExitCode.BAD_JOB
-    assert "4 rows one after the other (the first is row 0) took longer than 0.5 s" in done.message
+    assert "4 rows one after the other (the first is row 0) took longer than 10000 s" in done.message
     assert "all in `preprocess`, which hangs" in done.message
     assert bench.records() == []
 
@@ -111,11 +113,16 @@ def decode_processes(parent: int | None = None) -> list[int]:
     return found
 
 
+KILLS = 15
+
+
 @pytest.mark.parametrize("seed", range(2))
 def test_decode_processes_killed_at_any_moment_lose_no_row(
-    bench: Any, media: Any, seed: int, cold_decode_processes: None
+    bench: Any, media: Any, seed: int, cold_decode_processes: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """While they start, too: some kills come within milliseconds of the process's birth."""
+    # On a slow machine many kills may meet one row; whoever kills so often loses it, which is not what is tested here.
+    monkeypatch.setitem(processes.TRIES, "killed", KILLS + 1)
     bench.clips([*media.colours, media.red] * 6)
     job = bench.job("slow", workers=2, shard_rows=9)
     assert bench.extract(job).code == 0
@@ -124,7 +131,7 @@ def test_decode_processes_killed_at_any_moment_lose_no_row(
     chance, stop, kills = random.Random(seed), threading.Event(), list[int]()
 
     def kill() -> None:
-        while not stop.is_set() and len(kills) < 15:
+        while not stop.is_set() and len(kills) < KILLS:
             alive = decode_processes()
             with suppress(ProcessLookupError):
                 for pid in chance.sample(alive, min(len(alive), 1)):

@@ -36,7 +36,10 @@ TRIES: dict[str, int] = {
 }
 """How often a task is tried, all in all, until it has failed for a cause; what is not listed fails at once."""
 _STARTS = 20
-"""Processes that may be killed while they start, one after the other, until that counts as a fault of the machine."""
+"""How often, in a row and for each worker, a process may be killed while it starts, until that is the machine's fault.
+
+For each worker, since all that are starting may end by one kill: of the process that they are forks of.
+"""
 _PAUSE_S = 0.2
 """Before a task is tried again whose process did not die: a full memory or a lost server needs a moment."""
 _PATIENCE_S = 5.0
@@ -134,6 +137,7 @@ class Processes(Generic[Task]):
         self._receive = receive
         self._timeout_s = timeout_s
         self._in_advance = in_advance
+        self._most_killed_starts = _STARTS * workers
         self._children: list[Child[Task]] = []
         self._again: deque[tuple[float, Attempt[Task]]] = deque()
         """Tasks to be tried again, and not before when."""
@@ -257,7 +261,7 @@ class Processes(Generic[Task]):
 
     def _count_start(self, code: int | None) -> None:
         self._killed_starts += 1
-        if not _was_killed(code) or self._killed_starts >= _STARTS:
+        if not _was_killed(code) or self._killed_starts >= self._most_killed_starts:
             raise StartError(f"a process ended while it started, with code {code}; its message is above")
 
 
