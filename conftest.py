@@ -7,6 +7,8 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
+from contextlib import suppress
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -118,3 +120,75 @@ def warm_python() -> Iterator[Path]:
         yield folder / "python"
         server.stdin.close()
     shutil.rmtree(folder)
+
+
+# --- machines that stop ------------------------------------------------------------------------
+
+CHANGES = {"os.mkdir", "os.rename", "os.remove", "os.rmdir", "os.link", "os.symlink", "os.truncate"}
+"""What Python's audit calls the changes of a file system; to open a file for writing is one too."""
+
+
+class MachineStopped(BaseException):
+    """As if the power had gone: after it no change reaches the disk, so that nothing is cleaned up either."""
+
+
+class Stopping:
+    """Counts what code changes on the disk, and from one change on lets no more of them pass."""
+
+    def __init__(self) -> None:
+        self._left: float | None = None
+        """Changes that may still pass; None: they are not counted."""
+        self._asked = False
+
+    def _look(self, event: str, arguments: tuple[Any, ...]) -> None:
+        if self._left is None or not (event in CHANGES or (event == "open" and self._writes(arguments))):
+            return
+        self._left -= 1
+        if self._left < 0:
+            raise MachineStopped
+        if event == "open":
+            self._left -= 1
+            if self._left < 0:
+                self._leave_empty(arguments[0])
+                raise MachineStopped
+
+    @staticmethod
+    def _writes(arguments: tuple[Any, ...]) -> bool:
+        path, _, flags = arguments
+        return not isinstance(path, int) and bool(flags & (os.O_WRONLY | os.O_RDWR | os.O_CREAT))
+
+    def _leave_empty(self, path: Any) -> None:
+        """The file is there by then, and nothing is in it."""
+        left, self._left = self._left, None
+        with suppress(OSError):
+            Path(os.fsdecode(path)).open("xb").close()
+        self._left = left
+
+    def at_every_change(self, act: Callable[[], object]) -> Iterator[int]:
+        """Do it again and again, stopped at the first change, the second, ... until it ends; yields after each stop.
+
+        A file that is opened for writing is two changes: it is not there yet, and it is empty.
+        """
+        if not self._asked:
+            sys.addaudithook(self._look)
+            self._asked = True
+        for passed in count():
+            self._left = passed
+            try:
+                act()
+            except MachineStopped:
+                self._left = None
+                yield passed
+            else:
+                return
+            finally:
+                self._left = None
+
+
+STOPPING = Stopping()
+
+
+@pytest.fixture
+def stopped_at_every_change() -> Callable[[Callable[[], object]], Iterator[int]]:
+    """`for _ in stopped_at_every_change(act):` goes through all that a machine that stops may leave on the disk."""
+    return STOPPING.at_every_change

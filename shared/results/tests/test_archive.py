@@ -13,7 +13,8 @@ import pytest
 from lary_orch.workspace import Workspace
 from lary_results import leaderboard
 from lary_results.archive import INDEX, export, import_results
-from lary_results.files import read_results
+from lary_results.files import IMPORT_FILE, read_results
+from lary_results.parts import RESULT
 from lary_results.scores import collect, newest
 from lary_schema.base import ContractError, file_sha256
 
@@ -47,7 +48,7 @@ def theirs(tmp_path: Path, write_result: Callable[..., Path]) -> Path:
 @pytest.fixture
 def packed(theirs: Path, tmp_path: Path) -> Path:
     file = tmp_path / "théir results.zip"
-    assert export(theirs, "*", None, file) == 3
+    assert export(theirs, "*", None, file) == {RESULT: 3}
     return file
 
 
@@ -60,7 +61,7 @@ def table(results: Path) -> str:
 def test_there_and_back(packed: Path, theirs: Path, tmp_path: Path) -> None:
     mine = tmp_path / "mine"
     made = import_results(packed, mine)
-    assert (made.results, made.is_new) == (3, True)
+    assert (made.counts, made.is_new) == ({RESULT: 3}, True)
     theirs_by_key, mine_by_key = (
         {(r.run, r.model): (r, path) for path, r in read_results(root)} for root in (theirs, mine)
     )
@@ -94,18 +95,18 @@ def test_ours_goes_before_theirs_however_old(packed: Path, tmp_path: Path, write
 
 def test_what_was_imported_is_not_exported_again(packed: Path, tmp_path: Path) -> None:
     import_results(packed, tmp_path / "mine")
-    with pytest.raises(ContractError, match="no results to export"):
+    with pytest.raises(ContractError, match="nothing to export"):
         export(tmp_path / "mine", "*", None, tmp_path / "again.zip")
 
 
 def test_one_run_and_no_file_is_overwritten(theirs: Path, tmp_path: Path) -> None:
     file = tmp_path / "b.zip"
-    assert export(theirs, "b-2", None, file) == 1
+    assert export(theirs, "b-2", None, file) == {RESULT: 1}
     with zipfile.ZipFile(file) as archive:
         assert {name.split("/")[0] for name in archive.namelist()} == {INDEX, "b-2"}
     with pytest.raises(ContractError, match="is there already"):
         export(theirs, "*", None, file)
-    with pytest.raises(ContractError, match="no results to export"):
+    with pytest.raises(ContractError, match="nothing to export"):
         export(theirs, "*", "clean", tmp_path / "c.zip")
 
 
@@ -179,7 +180,7 @@ def _of_another(files: dict[str, bytes], index: dict[str, Any]) -> None:
 
 
 def _no_version(files: dict[str, bytes], index: dict[str, Any]) -> None:
-    index["version"] = 2
+    index["version"] = 3
 
 
 def _nothing(files: dict[str, bytes], index: dict[str, Any]) -> None:
@@ -224,3 +225,87 @@ def test_damaged_bytes_are_never_taken_for_a_result(packed: Path, tmp_path: Path
         taken += 1
         assert {file_sha256(p) for p in mine.rglob("*") if p.name != "import.json" and p.is_file()} == hashes
     assert taken < 40
+
+
+# --- machines that stop, disks that refuse ----------------------------------------------------
+
+
+@pytest.fixture
+def small(theirs: Path, tmp_path: Path) -> Path:
+    """One result."""
+    export(theirs, "b-2", None, tmp_path / "small.zip")
+    return tmp_path / "small.zip"
+
+
+def test_an_import_is_whole_or_absent_wherever_the_machine_stops(
+    small: Path, tmp_path: Path, stopped_at_every_change: Callable[..., Any]
+) -> None:
+    mine = tmp_path / "my workspace/results"
+    for _ in stopped_at_every_change(lambda: import_results(small, mine)):
+        assert list(read_results(mine)) == []
+        assert [path for path in mine.glob("*") if not path.name.endswith(".partial")] == []
+    assert len(list(read_results(mine))) == 1
+    assert not import_results(small, mine).is_new
+
+
+def test_what_was_removed_of_an_import_comes_back(
+    small: Path, packed: Path, tmp_path: Path, stopped_at_every_change: Callable[..., Any]
+) -> None:
+    """`clean --results MODEL` takes a part. Stopped on the way, the old part, nothing or all of it is there."""
+    mine, seen = tmp_path / "mine", set()
+    folder = import_results(packed, mine).folder
+    (folder / "lam").rename(tmp_path / "lost")
+    assert len(list(read_results(mine))) == 1
+    assert import_results(packed, mine).is_new
+    assert len(list(read_results(mine))) == 3
+    mine = tmp_path / "small"
+    (import_results(small, mine).folder / IMPORT_FILE).unlink()
+    for _ in stopped_at_every_change(lambda: import_results(small, mine)):
+        seen.add(len(list(read_results(mine))))
+    assert seen == {0, 1}
+    assert len(list(read_results(mine))) == 1
+    assert not import_results(small, mine).is_new
+
+
+def test_an_archive_is_whole_or_absent_wherever_the_machine_stops(
+    theirs: Path, tmp_path: Path, stopped_at_every_change: Callable[..., Any]
+) -> None:
+    file = tmp_path / "out.zip"
+    for _ in stopped_at_every_change(lambda: export(theirs, "*", None, file)):
+        if file.exists():
+            assert import_results(file, tmp_path / "mine").counts == {RESULT: 3}
+            file.unlink()
+    assert import_results(file, tmp_path / "mine").counts == {RESULT: 3}
+
+
+@pytest.mark.parametrize("where", ["a file", "no right", "a long name"])
+def test_a_disk_that_refuses_is_named_and_not_the_archive(packed: Path, tmp_path: Path, where: str) -> None:
+    mine = tmp_path / ("x" * 300 if where == "a long name" else "mine")
+    if where == "a file":
+        mine.write_text("")
+    elif where == "no right":
+        if os.geteuid() == 0:
+            pytest.skip("root may write everywhere")
+        mine.mkdir(mode=0o500)
+    with pytest.raises(ContractError, match=r"cannot be written: .*; make room there or choose an") as caught:
+        import_results(packed, mine)
+    assert str(caught.value).startswith(str(mine))
+
+
+def test_drafts_of_probes_are_left_out_and_strange_files_are_named(theirs: Path, tmp_path: Path) -> None:
+    folder = next(path.parent for path, _ in read_results(theirs))
+    (folder / "result.json.0123.partial").write_text("{")
+    file = tmp_path / "a.zip"
+    export(theirs, "*", None, file)
+    assert import_results(file, tmp_path / "mine").counts == {RESULT: 3}
+    (folder / "a:b").write_text("")
+    with pytest.raises(ContractError, match="a:b: is no file that an import would take"):
+        export(theirs, "*", None, tmp_path / "b.zip")
+
+
+def test_files_from_before_1980(theirs: Path, tmp_path: Path) -> None:
+    path = next(path for path, _ in read_results(theirs))
+    os.utime(path, (1000, 1000))
+    export(theirs, "*", None, tmp_path / "a.zip")
+    import_results(tmp_path / "a.zip", tmp_path / "mine")
+    assert 1000 in {path.stat().st_mtime for path, _ in read_results(tmp_path / "mine")}

@@ -17,7 +17,7 @@ from lary_results.report.page import page
 from lary_results.run_list import run_records
 from lary_results.running import QUIET_S, running_jobs
 from lary_results.scores import Score, collect
-from lary_results.study.tables import load_studies
+from lary_results.study.loading import load_studies
 from lary_schema.atomic import publish_text
 from lary_schema.events import Finished, to_line
 from lary_schema.results import ProbeResult

@@ -69,10 +69,9 @@ def test_the_page_shows_a_study(study: Study, tmp_path: Path) -> None:
     checkpoint.mkdir(parents=True)
     (checkpoint / "reconstructions.png").write_bytes(PIXEL)
     evidence = gather(tmp_path / "results", tmp_path / "runs", "*", None, {}, 0.05)
-    trained = tmp_path / "trained"
     results = {**study.trainings, "m-A0": study.trainings["m-A0"].model_copy(update={"key": "m-A0"})}
-    shown = Study(study.record, (), results)
-    text = page(evidence, 6, datetime.now(UTC), [shown], trained).decode()
+    shown = Study(study.record, (), results, home=tmp_path)
+    text = page(evidence, 6, datetime.now(UTC), [shown]).decode()
     assert 'href="#study-demo"' in text
     assert "&lt;LARA&gt;" in text
     assert text.count('class="curve one"') == 6  # errors and perplexity, three arms

@@ -37,7 +37,7 @@ def command(
     from lary_results.files import nothing_found
     from lary_results.report.evidence import gather
     from lary_results.report.page import page
-    from lary_results.study.tables import load_studies
+    from lary_results.study.loading import load_studies
     from lary_schema.atomic import publish_bytes
     from lary_schema.base import ContractError
     from lary_schema.printable import printable
@@ -51,7 +51,7 @@ def command(
         stays = f"; {target} stays as it is" if target.exists() else ""
         raise ContractError(nothing_found(workspace.results, run, protocol) + stays)
     studied = load_studies(workspace.root) if run == "*" and protocol is None else []
-    content = page(evidence, pictures_mib, datetime.now(UTC), studied, workspace.trained)
+    content = page(evidence, pictures_mib, datetime.now(UTC), studied)
     try:
         publish_bytes(target, content)
     except OSError as error:

@@ -54,9 +54,9 @@ OUTSIDE = 6
     shell_complete=completing.runs_with_results,
     help="Scores of two runs side by side, the second minus the first, and what made them different.",
 )
-@option("--export", "to", type=FILE, help="Write the results to FILE.zip, to be shared; with --run, one run's.")
+@option("--export", "to", type=FILE, help="Write what is finished to FILE.zip, to be shared; with --run, one run's.")
 @option(
-    "--import", "files", type=FILE, multiple=True, help="Take results that --export wrote into the table; repeatable."
+    "--import", "files", type=FILE, multiple=True, help="Take what --export wrote into the tables; repeatable."
 )
 @max_failed_option
 @json_option
@@ -132,8 +132,9 @@ def _otherwise(
         _diff(workspace, diff, as_json=as_json)
     elif to is not None:
         from lary_results.archive import export
+        from lary_results.parts import counted
 
-        click.echo(f"{export(workspace.results, run, protocol, to)} results in {to}")
+        click.echo(printable_lines(f"{counted(export(workspace.results, run, protocol, to))} in {to}"))
     elif files:
         _import(workspace, files)
     else:
@@ -157,8 +158,7 @@ def _import(workspace: Workspace, files: Sequence[Path]) -> None:
 
     for file in files:
         made = import_results(file, workspace.results)
-        what = f"{made.results} results in {made.folder}"
-        click.echo(printable_lines(f"imported {what}" if made.is_new else f"there already: {what}"))
+        click.echo(printable_lines(f"{'imported' if made.is_new else 'there already:'} {made.text}"))
 
 
 def _scores(workspace: Workspace, run: str, protocol: str | None) -> "tuple[list[Score], list[str]]":

@@ -54,8 +54,9 @@ def _size(path: Path) -> int:
 def leftovers(workspace: Workspace) -> Iterator[Target]:
     """What dead processes of the bench left unfinished. Whatever somebody still works on is spared."""
     for folder in (workspace.generated, workspace.runs, workspace.results, workspace.cache, workspace.trained):
-        for path in _drafts(folder):
-            yield Target(path, "unfinished file or folder")
+        yield from (Target(path, "unfinished file or folder") for path in _drafts(folder))
+    for path in filter(_is_idle, workspace.root.glob(f"*{PARTIAL_SUFFIX}")):
+        yield Target(path, "unfinished file or folder")
     for path in _unfinished_environments(workspace.envs):
         yield Target(path, "half-made environment")
     for path in filter(_is_idle, workspace.latents.glob(DRAFT_STORES)):

@@ -250,11 +250,10 @@ class Planner:
             renderer=None if acting.key in BLIND else self.rendering.name,
             libraries=self._libraries,
         )
-        name = f"{task.key}.s{seed}.{values.fingerprint[:12]}"
-        out = self._workspace.results / FOLDER / card.key / acting.key / name
+        out = self._workspace.results / FOLDER / card.key / acting.key / values.name
         values, done = self._known(values, out / EVALUATION_FILE)
         document = EvaluateJob(
-            id=f"evaluate.{acting.key}.{card.key}.{name}",
+            id=f"evaluate.{acting.key}.{card.key}.{values.name}",
             values=values,
             act_timeout_s=request.act_timeout_s,
             record=request.record,

@@ -10,6 +10,7 @@ from lary_terminal.tables import Table, show
 
 from lary_results import published_policies
 from lary_results.evaluations import Board, Difference, Rate, Standing
+from lary_results.notes import IMPORTED
 
 NOTHING = "-"
 ONE_SEED = (
@@ -41,11 +42,27 @@ def tables(board: Board) -> list[Table]:
             *map(_published, published_policies.shown(board).items()),
         ],
         right=frozenset(range(3, 9)),
-        notes=(ONE_SEED, "steps: median of those to success.", FAULTY, *published_policies.notes(board)),
+        notes=(
+            *(ONE_SEED, "steps: median of those to success.", FAULTY),
+            *_imported(board),
+            *published_policies.notes(board),
+        ),
     )
     names = [one.policy for one in ordered]
-    rows = [(task, *(_rate_text(one.rate([task])) for one in ordered)) for task in board.tasks]
+    rows = [(task, *(_rate_text(one.rate([task])) + _mark(one, task) for one in ordered)) for task in board.tasks]
     return [whole, Table(f"{board.benchmark}: success by task", ("task", *names), rows)]
+
+
+def _mark(standing: Standing, task: str | None = None) -> str:
+    """Whether some of its episodes were made elsewhere, on a task or on any."""
+    return IMPORTED if any(task in (None, one) for one, _ in standing.imported) else ""
+
+
+def _imported(board: Board) -> Iterator[str]:
+    """Whose episodes are not of this machine."""
+    for file in sorted({file for one in board.standings.values() for file in one.imported.values()}):
+        names = [name for name, one in sorted(board.standings.items()) if file in one.imported.values()]
+        yield f"{IMPORTED} imported from {file}, made elsewhere: {', '.join(names)}"
 
 
 def _value(rate: Rate | None) -> float:
@@ -57,7 +74,7 @@ def _row(board: Board, standing: Standing) -> tuple[str, ...]:
     held = standing.rate(board.tasks, held=True) if board.protocol.hold else None
     return (
         standing.policy,
-        _rate_text(rate),
+        _rate_text(rate) + _mark(standing),
         _rate_text(held),
         str(len(standing.all())),
         str(len(standing.episodes)),
@@ -100,7 +117,10 @@ def paired_table(found: Sequence[tuple[Board, Difference]], a: str, b: str) -> T
         rows=rows,
         right=frozenset({2, 5}),
         keys=frozenset({0, 1}),
-        notes=("Success in percentage points, paired by initial state; with several seeds, their spread is in it.",),
+        notes=(
+            "Success in percentage points, paired by initial state; with several seeds, their spread is in it.",
+            *dict.fromkeys(note for board, _ in found for note in _imported(board)),
+        ),
     )
 
 
@@ -152,6 +172,7 @@ def _entry(board: Board, standing: Standing) -> dict[str, Any]:
         "faults": standing.faults,
         "not_evaluated": standing.not_evaluated,
         "tasks": tasks,
+        "imported": sorted(set(standing.imported.values())),
     }
 
 

@@ -1,7 +1,8 @@
 """Policies in closed loop: success per task and over a benchmark, and differences of two policies.
 
 An episode that counts as not evaluated (`lary_schema.evaluation`) is in no share. Evaluations stand in one table where
-benchmark, simulator and protocol are the same; of two evaluations of one cell the newer one counts.
+benchmark, simulator and protocol are the same; of two evaluations of one cell the newer one counts, and one that was
+made here goes before an imported one.
 """
 
 import math
@@ -12,8 +13,10 @@ from statistics import median
 from typing import NamedTuple
 
 from lary_schema.base import ContractError, fingerprint
-from lary_schema.evaluation import EVALUATION_FILE, Episode, EpisodeProtocol, EvaluationResult
+from lary_schema.evaluation import EVALUATION_FILE, Episode, EpisodeProtocol, EvaluateValues, EvaluationResult
 from lary_schema.intervals import difference, estimate, wilson
+
+from lary_results.files import import_name, imports
 
 FOLDER = "evaluate"
 """Below the results: `evaluate/BENCHMARK/POLICY/TASK.sSEED.FINGERPRINT/evaluation.json`."""
@@ -38,6 +41,8 @@ class Standing:
     episodes: dict[str, dict[int, dict[int, Episode]]] = field(default_factory=dict)
     folders: dict[tuple[str, int], Path] = field(default_factory=dict)
     """(task, seed) -> where its result lies."""
+    imported: dict[tuple[str, int], str] = field(default_factory=dict)
+    """(task, seed) -> the file that it was imported from, where it was."""
 
     @property
     def seeds(self) -> list[int]:
@@ -149,15 +154,23 @@ class Difference:
 
 
 def read_evaluations(results: Path, broken: list[str] | None = None) -> Iterator[tuple[Path, EvaluationResult]]:
-    """All that are there, the oldest first. A file that is none is appended to `broken`, or raised as ContractError."""
-    files = results.glob(f"{FOLDER}/*/*/*/{EVALUATION_FILE}")
-    for path in sorted(files, key=lambda path: (path.stat().st_mtime_ns, str(path))):
+    """All that are there, imported ones first, of each the oldest first.
+
+    A file that is none is appended to `broken`, or raised as ContractError.
+    """
+    inside = f"{FOLDER}/*/*/*/{EVALUATION_FILE}"
+    theirs = (path for folder in imports(results) for path in folder.glob(inside))
+    for path in (*_by_age(theirs), *_by_age(results.glob(inside))):
         try:
             yield path, EvaluationResult.read(path)
         except ContractError as error:
             if broken is None:
                 raise
             broken.append(str(error))
+
+
+def _by_age(files: Iterable[Path]) -> list[Path]:
+    return sorted(files, key=lambda path: (path.stat().st_mtime_ns, str(path)))
 
 
 def boards(found: Iterable[tuple[Path, EvaluationResult]]) -> list[Board]:
@@ -185,10 +198,25 @@ def _renderers(found: Iterable[tuple[Path, EvaluationResult]]) -> list[str] | li
 def _board(found: Sequence[tuple[Path, EvaluationResult]], renderer: str | None) -> Board:
     first = found[0][1].values
     board = Board(first.benchmark, first.protocol, first.benchmark_code_sha256, first.libraries, renderer)
+    last = {result.values.policy: _identity(result.values) for _, result in found}
     for path, result in found:
-        values = result.values
-        standing = board.standings.setdefault(values.policy, Standing(values.policy))
-        by_state = {episode.state: episode for episode in result.episodes}
-        standing.episodes.setdefault(values.task, {})[values.seed] = by_state
-        standing.folders[values.task, values.seed] = path.parent
+        values, cell, origin = result.values, (result.values.task, result.values.seed), imported_from(path)
+        # Somebody else's policy of the same name is not the same policy.
+        is_other = origin is not None and _identity(values) != last[values.policy]
+        name = f"{values.policy} ({origin})" if is_other else values.policy
+        standing = board.standings.setdefault(name, Standing(name))
+        standing.episodes.setdefault(values.task, {})[values.seed] = {one.state: one for one in result.episodes}
+        standing.folders[cell] = path.parent
+        standing.imported.pop(cell, None)
+        if origin is not None:
+            standing.imported[cell] = origin
     return board
+
+
+def _identity(values: EvaluateValues) -> tuple[object, ...]:
+    return values.policy_code_sha256, tuple(sorted(values.weights.items()))
+
+
+def imported_from(file: Path) -> str | None:
+    """The name of the file that an evaluation was imported from; None: it was made here."""
+    return import_name(file.parents[4])

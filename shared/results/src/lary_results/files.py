@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Literal
 
 from lary_schema import commands
+from lary_schema.atomic import PARTIAL_SUFFIX
 from lary_schema.base import ContractError, Document
 from lary_schema.results import ProbeResult
 
@@ -29,9 +30,18 @@ class Import(Document):
     """Theirs."""
 
 
+def imports(results: Path) -> list[Path]:
+    """The folders of all that was imported."""
+    return sorted(folder for folder in results.glob(f"{IMPORTED}*") if not is_draft(folder))
+
+
 def imported_from(result: Path) -> str | None:
     """The name of the file that a result was imported from; None: it was made here."""
-    folder = result.parents[3]
+    return import_name(result.parents[3])
+
+
+def import_name(folder: Path) -> str | None:
+    """The name of the file that is imported in a folder of results; None: it is a run's."""
     if not folder.name.startswith(IMPORTED):
         return None
     try:
@@ -66,7 +76,13 @@ def nothing_found(results: Path, run: str, protocol: str | None) -> str:
 
 def result_files(results: Path, run: str = "*") -> list[Path]:
     """All results, of one run or of every one, the newest first."""
-    return sorted(results.glob(f"{one_folder(run)}/*/*/*/{RESULT_FILE}"), key=lambda p: (-p.stat().st_mtime_ns, str(p)))
+    found = (path for path in results.glob(f"{one_folder(run)}/*/*/*/{RESULT_FILE}") if not is_draft(path.parents[3]))
+    return sorted(found, key=lambda path: (-path.stat().st_mtime_ns, str(path)))
+
+
+def is_draft(folder: Path) -> bool:
+    """Whether an import is being written there, or was when the machine stopped."""
+    return folder.name.endswith(PARTIAL_SUFFIX)
 
 
 def read_results(results: Path, run: str = "*", broken: list[str] | None = None) -> Iterator[tuple[Path, ProbeResult]]:

@@ -1,13 +1,16 @@
-"""Files that are either whole or absent, also after a power cut: the one way in which the bench writes a file."""
+"""Files and folders that are either whole or absent, also after a power cut: how the bench writes them."""
 
 import os
 import secrets
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 PARTIAL_SUFFIX = ".partial"
 """What an unpublished file's name ends in, ours and zarr's alike, so that one sweep finds both."""
+_KEPT_BYTES = 200
+"""Of a name in its draft's: with what is added to it that stays below the 255 bytes that file systems take."""
 
 
 def sync_file(path: Path) -> None:
@@ -24,6 +27,12 @@ def sync_dir(path: Path) -> None:
     sync_file(path)
 
 
+def draft_path(path: Path) -> Path:
+    """A free name for what will be `path`, next to it, that ends in `PARTIAL_SUFFIX`."""
+    name = os.fsencode(path.name)[:_KEPT_BYTES].decode(errors="ignore")
+    return path.with_name(f"{name}.{secrets.token_hex(8)}{PARTIAL_SUFFIX}")
+
+
 @contextmanager
 def replacing(path: Path, *, sync: bool = True) -> Iterator[Path]:
     """A free name in the folder of `path`: what the block writes there becomes `path` when it ends well.
@@ -33,7 +42,7 @@ def replacing(path: Path, *, sync: bool = True) -> Iterator[Path]:
     file and folder to the caller, who writes thousands and syncs once.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_name(f"{path.name}.{secrets.token_hex(8)}{PARTIAL_SUFFIX}")
+    draft = draft_path(path)
     try:
         yield draft
         if sync:
@@ -44,6 +53,41 @@ def replacing(path: Path, *, sync: bool = True) -> Iterator[Path]:
         draft.unlink(missing_ok=True)
     if sync:
         sync_dir(path.parent)
+
+
+@contextmanager
+def making(folder: Path, *, sync: bool = True) -> Iterator[Path]:
+    """`replacing` for a folder that is not there yet: the block fills a draft, which becomes `folder` at its end.
+
+    Raises OSError where something is at `folder` by then, which stays; an empty folder is taken.
+    """
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    draft = draft_path(folder)
+    draft.mkdir()
+    try:
+        yield draft
+        if sync:
+            _sync_tree(draft)
+        draft.rename(folder)
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)
+    if sync:
+        sync_dir(folder.parent)
+
+
+def _sync_tree(folder: Path) -> None:
+    for root, _, names in os.walk(folder):
+        for path in (Path(root, name) for name in names):
+            if not path.is_symlink():
+                sync_file(path)
+        sync_dir(Path(root))
+
+
+def discard(folder: Path) -> None:
+    """Remove a folder so that nobody sees a half of it, whenever this is interrupted. Raises OSError."""
+    aside = draft_path(folder)
+    folder.rename(aside)
+    shutil.rmtree(aside)
 
 
 def publish_bytes(path: Path, data: bytes) -> None:

@@ -80,6 +80,11 @@ class EvaluateValues(Document):
         unset = {name for name in ("renderer", "libraries") if not getattr(self, name)}
         return fingerprint(self.model_dump(mode="json", exclude={"states", *unset}))
 
+    @property
+    def name(self) -> str:
+        """Of its folder, below those of the benchmark and the policy."""
+        return f"{self.task}.s{self.seed}.{self.fingerprint[:12]}"
+
     def episode_seed(self, state: int) -> int:
         """Of all chance in the episode from this state: the same for every policy. Below 2 ** 31."""
         named = canonical_json([self.seed, self.benchmark, self.task, state])

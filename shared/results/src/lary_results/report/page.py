@@ -22,10 +22,8 @@ HERE = Path(__file__).parent
 TITLE = "LAM bench report"
 
 
-def page(
-    evidence: Evidence, pictures_mib: float, made_at: datetime, studied: Sequence[Study] = (), trained: Path = Path()
-) -> bytes:
-    """The whole document, UTF-8. `trained` is the folder of the models of `studied`."""
+def page(evidence: Evidence, pictures_mib: float, made_at: datetime, studied: Sequence[Study] = ()) -> bytes:
+    """The whole document, UTF-8."""
     scores = [score for board in evidence.boards for score in board.kept]
     pictures = Pictures.choose(scores, pictures_mib)
     anchors = {file: f"r-{nth}" for nth, file in enumerate(dict.fromkeys(score.file for score in scores))}
@@ -33,7 +31,7 @@ def page(
     evaluated, broken = policies.found(evidence.folder)
     videos = Videos.choose(evaluated, pictures_mib)
     shown = [
-        *(studies.section(study, trained) for study in studied),
+        *map(studies.section, studied),
         *boards,
         *(policies.section(board, videos) for board in evaluated),
         *filter(None, [policies.unreadable(broken)]),
@@ -81,8 +79,9 @@ def _summary(evidence: Evidence, made_at: datetime) -> str:
 
 
 def _navigation(evidence: Evidence, studied: Sequence[Study], evaluated: Sequence[Board]) -> Html:
-    keys = [study.record.key for study in studied]
-    links: list[Child] = [el("a", f"study {key}", href=f"#{slug('study', key)}", class_="first") for key in keys]
+    links: list[Child] = [
+        el("a", f"study {study.name}", href=f"#{studies.anchor(study)}", class_="first") for study in studied
+    ]
     for board in evidence.boards:
         more = "" if board.recipe is None else " (another recipe)"
         link = f"#{slug('p', board.key)}"

@@ -9,9 +9,11 @@ from lary_schema.trained import Checkpoint
 from lary_schema.training import PICTURE_FILE, TrainResult
 from lary_terminal.tables import Table
 
+from lary_results.files import import_name
 from lary_results.report.markup import Child, Html, details, el, slug, table
 from lary_results.study.arms import Study
 from lary_results.study.measures import codes, curve, is_collapsed
+from lary_results.study.record import TRAINED
 from lary_results.study.tables import study_tables
 
 WIDTH, HEIGHT = 220, 90
@@ -43,18 +45,23 @@ CHARTS = (
 )
 
 
-def section(study: Study, trained: Path) -> Html:
+def anchor(study: Study) -> str:
+    """The same key may stand in several imports."""
+    return slug("study", study.record.key, *([] if import_name(study.home) is None else [study.home.name]))
+
+
+def section(study: Study) -> Html:
     """One study of the page."""
     record = study.record
     names = [name for name in (*record.arms, *record.baselines) if study.results(name)]
     charts = [_figure(study, chart, names) for chart in CHARTS]
     return el(
         "section",
-        el("h2", f"Study {record.key}", f": {record.title}" if record.title else ""),
+        el("h2", f"Study {study.name}", f": {record.title}" if record.title else ""),
         [_table(one) for one in study_tables(study)],
         [chart for chart in charts if chart is not None],
-        list(_pictures(study, names, trained)),
-        id=slug("study", record.key),
+        list(_pictures(study, names)),
+        id=anchor(study),
     )
 
 
@@ -151,8 +158,9 @@ def _legend(chart: Chart, axes: _Axes) -> Iterator[Child]:
 # --- pictures ---------------------------------------------------------------------------------
 
 
-def _pictures(study: Study, names: Sequence[str], trained: Path) -> Iterator[Html]:
+def _pictures(study: Study, names: Sequence[str]) -> Iterator[Html]:
     """The row of reconstructions of the first seed of every arm that has one."""
+    trained = study.home / TRAINED
     found = [(name, data) for name in names if (data := _picture(trained, study.results(name)[0])) is not None]
     if found:
         images = [_picture_of(name, study.results(name)[0], data) for name, data in found]

@@ -20,10 +20,11 @@ from lary_schema.results import ProbeResult
 from lary_schema.trained import Checkpoint
 from lary_schema.training import TrainResult
 
+from lary_results.files import import_name
 from lary_results.row_scores import SEED, RowScores, read_row_scores, resamples
 from lary_results.scores import collect
 from lary_results.study.held_out import HeldOut, read_held_out
-from lary_results.study.record import StudyEntry, StudyRecord
+from lary_results.study.record import TRAINED, StudyEntry, StudyRecord
 
 if TYPE_CHECKING:
     import numpy as np
@@ -74,6 +75,14 @@ class Study:
     unreadable: tuple[str, ...] = ()
     errors: tuple[HeldOut, ...] = ()
     """Of single held-out rows, as trainings left them."""
+    home: Path = Path()
+    """The workspace, or the folder of the import, that holds its record and its trainings."""
+
+    @property
+    def name(self) -> str:
+        """Its key, and where it is from if it was not made here."""
+        file = import_name(self.home)
+        return self.record.key if file is None else f"{self.record.key} (imported from {file})"
 
     @property
     def splits(self) -> list[str]:
@@ -94,8 +103,9 @@ class Study:
         return [self.trainings[e.model] for e in self.record.of(arm) if e.model in self.trainings]
 
 
-def read_study(record: StudyRecord, found: Sequence[tuple[Path, ProbeResult]], trained: Path) -> Study:
-    """What there is of a study. `found` are results, the newest first; `trained` the folder of checkpoints."""
+def read_study(record: StudyRecord, found: Sequence[tuple[Path, ProbeResult]], home: Path) -> Study:
+    """What there is of a study. Of several of `found`, which are results, the first counts; `home`: see `Study`."""
+    trained = home / TRAINED
     broken: list[str] = []
     probed = _probed(record, found, broken)
     trainings: dict[str, TrainResult] = {}
@@ -106,7 +116,7 @@ def read_study(record: StudyRecord, found: Sequence[tuple[Path, ProbeResult]], t
             except ContractError as error:
                 broken.append(str(error))
     errors = read_held_out(record, trainings, trained, broken)
-    return Study(record, tuple(_readings(record, probed)), trainings, tuple(dict.fromkeys(broken)), errors)
+    return Study(record, tuple(_readings(record, probed)), trainings, tuple(dict.fromkeys(broken)), errors, home)
 
 
 def _probed(

@@ -2,9 +2,12 @@
 
 from pathlib import Path
 
-from lary_schema.base import Document, unknown_key
+from lary_schema.base import Document
 from lary_schema.cards import Key, Target
 from lary_schema.training import Labelled
+
+TRAINED, STUDIES = "trained", "studies"
+"""Folders of a workspace, and of an import: checkpoints, and these records."""
 
 
 class StudyEntry(Document):
@@ -49,11 +52,3 @@ def record_path(studies: Path, key: str) -> Path:
 def records(studies: Path) -> list[StudyRecord]:
     """All studies that were planned in a workspace. Raises ContractError for a file that is none."""
     return [StudyRecord.read(path) for path in sorted(studies.glob("*.json"))]
-
-
-def find_record(studies: Path, key: str) -> StudyRecord:
-    """Raises ContractError where it was not planned here, with those that were."""
-    path = record_path(studies, key)
-    if not path.is_file():
-        raise unknown_key("study", key, [file.stem for file in studies.glob("*.json")])
-    return StudyRecord.read(path)

@@ -1,6 +1,5 @@
 """A study for people and programs: arms with their means and intervals, then the differences that were asked for."""
 
-import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from statistics import stdev
@@ -9,10 +8,9 @@ from typing import Any, TextIO
 from lary_schema import commands
 from lary_schema.base import ContractError
 from lary_schema.intervals import FEW_GROUPS
-from lary_schema.printable import finite, json_text, printable_lines
+from lary_schema.printable import finite, json_text
 from lary_terminal.tables import Table, show
 
-from lary_results.files import read_results
 from lary_results.study import measures
 from lary_results.study.arms import (
     TARGETS,
@@ -21,10 +19,9 @@ from lary_results.study.arms import (
     Study,
     difference,
     r2_interval,
-    read_study,
 )
 from lary_results.study.held_out import held_out_json, held_out_tables
-from lary_results.study.record import StudyRecord, find_record, records
+from lary_results.study.loading import load_study
 from lary_results.study.texts import NOTHING, difference_text, interval_text, sign_test, spread_text
 
 METHOD = (
@@ -32,32 +29,6 @@ METHOD = (
     "A high nuisance R2 is no merit."
 )
 COLLAPSED, WELL = "COLLAPSED", "ok"
-
-
-def load_study(root: Path, key: str) -> Study:
-    """A study of a workspace. Raises ContractError where it was not planned there."""
-    return next(_loaded(root, [find_record(root / "studies", key)]))
-
-
-def load_studies(root: Path) -> list[Study]:
-    """All studies of a workspace."""
-    return list(_loaded(root, records(root / "studies")))
-
-
-def _loaded(root: Path, wanted: Sequence[StudyRecord]) -> Iterator[Study]:
-    """Results are read once; what is wrong with a file is said on stderr."""
-    broken: list[str] = []
-    found = list(read_results(root / "results", broken=broken)) if wanted else []
-    _tell(broken)
-    for record in wanted:
-        study = read_study(record, found, root / "trained")
-        _tell(study.unreadable)
-        yield study
-
-
-def _tell(broken: Sequence[str]) -> None:
-    for message in broken:
-        sys.stderr.write(printable_lines(f"error: {message}") + "\n")
 
 
 def print_study(root: Path, key: str, out: TextIO, *, as_json: bool = False) -> None:
@@ -88,7 +59,7 @@ def _arms_table(study: Study, split: str) -> Table:
     rows_read, groups = _counts(study, split)
     seeds = len({entry.seed for entry in record.entries if entry.seed is not None})
     return Table(
-        f"study {record.key}: {len(record.arms)} arms x {seeds} seeds, {rows_read:,} rows of {groups:,} episodes of "
+        f"study {study.name}: {len(record.arms)} arms x {seeds} seeds, {rows_read:,} rows of {groups:,} episodes of "
         f"{record.dataset}/{split}, unseen by any training",
         ("arm", "", "labels", "read", "seeds", "action R2", "sd", "nuisance R2", "sd"),
         rows,
