@@ -73,7 +73,7 @@ def test_unfinished_files_go_and_finished_ones_stay(workspace: Workspace) -> Non
         put(workspace.generated / "demo_arm.12ab.partial" / "x.png").parent,
         put(workspace.runs / "r" / "plan.json.12ab.partial"),
         put(workspace.root / "report.html.12ab.partial"),
-        put(workspace.results / "imported-1.12ab.partial" / "m" / "d" / "r.p" / "result.json").parents[3],
+        put(workspace.results / "imported-1.12ab.partial" / "import.json").parent,
     }
     kept = [
         put(workspace.cache / "weights" / "a.json"),

@@ -55,9 +55,7 @@ OUTSIDE = 6
     help="Scores of two runs side by side, the second minus the first, and what made them different.",
 )
 @option("--export", "to", type=FILE, help="Write what is finished to FILE.zip, to be shared; with --run, one run's.")
-@option(
-    "--import", "files", type=FILE, multiple=True, help="Take what --export wrote into the tables; repeatable."
-)
+@option("--import", "files", type=FILE, multiple=True, help="Take what --export wrote into the tables; repeatable.")
 @max_failed_option
 @json_option
 def command(
