@@ -83,7 +83,7 @@ def test_unfinished_files_go_and_finished_ones_stay(workspace: Workspace) -> Non
     ]
     assert found(workspace) == gone
     done = clean(workspace)
-    assert "3 in all, 30 B" in done.output
+    assert "5 in all, 50 B" in done.output
     assert not any(path.exists() for path in gone)
     assert all(path.exists() for path in kept)
 
