@@ -92,7 +92,7 @@ def gpu(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     return module
 
 
-def kit(gpu: ModuleType, tmp_path: Path, minutes: float = 1) -> Any:
+def kit(gpu: ModuleType, tmp_path: Path, minutes: float = 30) -> Any:
     arguments = ["--device", "cpu", "--size", "toy", "--minutes", str(minutes), "--out", str(tmp_path)]
     return gpu.Kit(gpu.parse(arguments))
 

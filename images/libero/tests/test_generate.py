@@ -273,19 +273,33 @@ def test_two_processes_and_a_kill_make_the_same_set(made: Path, tmp_path: Path) 
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as running:
         assert running.stdout is not None
         assert running.stdout.readline().endswith(" of 8 episodes\n")
+        running.send_signal(signal.SIGSTOP)  # it starts no child while we look
+        children = _children(running.pid)
         running.send_signal(signal.SIGKILL)
-    _wait_until_still(root)
+    # The children of what was killed die with it; else the test's time limit ends this.
+    while any(map(_is_running, children)):
+        time.sleep(0.05)
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     assert "of 8 episodes are there already" in done.stdout
     assert files(root) == files(made)
 
 
-def _wait_until_still(root: Path) -> None:
-    """The children of what was killed die with it."""
-    before: dict[str, bytes] | None = None
-    while before != (now := files(root)):
-        before = now
-        time.sleep(0.3)
+def _children(pid: int) -> list[int]:
+    while _state(pid) not in "TZ":
+        time.sleep(0.01)
+    found = Path(f"/proc/{pid}/task").glob("*/children")
+    return [int(child) for file in found for child in file.read_text().split()]
+
+
+def _is_running(pid: int) -> bool:
+    return _state(pid) not in ("Z", "")
+
+
+def _state(pid: int) -> str:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except (FileNotFoundError, ProcessLookupError):
+        return ""
 
 
 def test_a_folder_of_another_set_is_refused(made: Path, tmp_path: Path) -> None:

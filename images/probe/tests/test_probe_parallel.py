@@ -185,10 +185,11 @@ def _runs(pid: int) -> bool:
     """Whether a process is there and no zombie (an orphan's new parent may be slow to reap it)."""
     try:
         os.kill(pid, 0)
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except ProcessLookupError:
         return False
-    stat = Path(f"/proc/{pid}/stat")
-    return not stat.is_file() or stat.read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return not Path("/proc/self/stat").is_file()
 
 
 def test_who_joins_needs_all_variables() -> None:

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ REQUEST = ("-b", "demo_turn", "--task", TASK, "--env", "current", "--cpu-slots",
 OTHER_TASK = "right-clockwise-close"
 
 POLICY = """
+import time
 from pathlib import Path
 
 import numpy as np
@@ -50,7 +52,26 @@ class Wrong(Policy):
 
     def refuse(self):
         raise ContractError("no way")
+
+
+class Patient(Policy):
+    # In the middle of an episode it waits until it may go on: a file here is longer than the state's number.
+
+    def begin(self, episode):
+        self.state, self.acted = episode.state, 0
+
+    def reset(self, instruction, seed):
+        raise NotImplementedError
+
+    def act(self, observation):
+        self.acted += 1
+        while self.acted == 3 and Path(__file__).with_name("gate").stat().st_size <= self.state:
+            time.sleep(0.01)
+        return np.random.default_rng([self.state, self.acted]).normal(size=(4, 3)).astype(np.float32)
 """
+
+
+POLICIES = {"nan": "Wrong", "refuse": "Wrong", "patient": "Patient"}
 
 
 class Bench:
@@ -139,18 +160,18 @@ def test_what_cannot_be(bench: Bench, scripted: EvaluationResult, arguments: tup
 
 @pytest.fixture(scope="module")
 def wrong(bench: Bench) -> list[str]:
-    """A third-party package of policies that do wrong in their second episode, in the interpreter's path."""
+    """A third-party package of policies, in the interpreter's path; two of them do wrong in their second episode."""
     site = bench.folder / "site"
     package = site / "lary_wrong"
     package.mkdir(parents=True)
     (package / "__init__.py").write_text(POLICY, encoding="utf-8")
-    cards = [{"key": key, "title": "t", "license": "MIT", "source": "here"} for key in ("nan", "refuse")]
+    cards = [{"key": key, "title": "t", "license": "MIT", "source": "here"} for key in POLICIES]
     card = {"name": "wrong", "kind": "model", "module": "lary_policy", "policies": cards}
     (package / "image.yaml").write_text(json.dumps(card), encoding="utf-8")
     info = site / "lary_wrong-1.dist-info"
     info.mkdir()
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: lary-wrong\nVersion: 1\n", encoding="utf-8")
-    points = "".join(f"{one['key']} = lary_wrong:Wrong\n" for one in cards)
+    points = "".join(f"{key} = lary_wrong:{name}\n" for key, name in POLICIES.items())
     (info / "entry_points.txt").write_text(f"[lary.policies]\n{points}", encoding="utf-8")
     image = bench.folder / "images" / "wrong"
     (image / "src").mkdir(parents=True)
@@ -188,28 +209,33 @@ def processes(bench: Bench, verb: str) -> list[int]:
             command = (folder / "cmdline").read_bytes().decode().split("\0")
         except OSError:
             continue
-        if verb in command and any(word.startswith(str(bench.folder)) for word in command):
+        is_ours = any(word.startswith(str(bench.folder)) for word in command) and str(COMMAND) not in command
+        if verb in command and is_ours:
             found.append(int(folder.name))
     return found
 
 
 @pytest.mark.skipif(not Path("/proc/self/cmdline").exists(), reason="looks processes up in /proc")
-def test_kills_change_no_byte(bench: Bench) -> None:
-    """Of the simulator, of the policy, then of the orchestrator, each in the middle of it."""
-    whole = ("-m", "random", "--episodes", "12", "--seed", "3", *REQUEST)
+def test_kills_change_no_byte(bench: Bench, wrong: list[str]) -> None:
+    """Of the simulator, of the policy, then of the orchestrator, each in the middle of an episode."""
+    whole = ("-m", "patient", "--episodes", "12", "--seed", "3", *REQUEST, *wrong)
+    gate = bench.folder / "site/lary_wrong/gate"
+    gate.write_bytes(bytes(12))
     bench.run(*whole)
-    undisturbed = bench.file("random").read_bytes()
-    journal = bench.file("random").with_name("episodes.jsonl")
-    bench.file("random").unlink()
+    undisturbed = bench.file("patient").read_bytes()
+    journal = bench.file("patient").with_name("episodes.jsonl")
+    bench.file("patient").unlink()
     journal.unlink()
+    gate.write_bytes(b"")
     with bench.start(*whole) as running:
-        for verb, lines in (("evaluate", 2), ("act", 4), ("orchestrator", 6)):
-            while not (journal.exists() and len(journal.read_bytes().splitlines()) > lines):
+        for verb, lines in (("evaluate", 3), ("act", 5), ("orchestrator", 7)):
+            gate.write_bytes(bytes(lines))
+            while not (journal.exists() and len(journal.read_bytes().splitlines()) >= lines):
                 assert running.poll() is None, running.communicate()
                 time.sleep(0.005)
             killed = [running.pid] if verb == "orchestrator" else processes(bench, verb)
             for pid in killed:
-                if Path(f"/proc/{pid}").exists():
+                with suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)
             while verb != "orchestrator" and not set(processes(bench, verb)) - set(killed):
                 assert running.poll() is None, running.communicate()
@@ -217,10 +243,11 @@ def test_kills_change_no_byte(bench: Bench) -> None:
         _, err = running.communicate()
     assert err.count("starting it again") == 2
     # Nobody looks after what it started any more: it ends by itself.
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 280
     while (left := processes(bench, "act") + processes(bench, "evaluate")) and time.monotonic() < deadline:
         time.sleep(0.05)
     assert left == []
+    gate.write_bytes(bytes(12))
     bench.run(*whole)
     assert journal.with_name("evaluation.json").read_bytes() == undisturbed
     assert processes(bench, "act") == []

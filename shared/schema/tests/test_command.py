@@ -87,9 +87,11 @@ def test_chatter_does_not_reach_stdout() -> None:
 
 def test_a_stall_ends_with_124_and_says_where() -> None:
     done = python(
-        "import threading\nfrom lary_schema.command import claim_stdout\nfrom lary_schema.watchdog import Watchdog\n"
-        "with Watchdog(claim_stdout(), 'j', 0.2) as watchdog:\n"
-        "    watchdog.beat('waiting for nothing')\n    threading.Event().wait(50)"
+        "import threading, types\nfrom lary_schema import watchdog\nfrom lary_schema.command import claim_stdout\n"
+        # Its clock: however long the start takes, the time is not over before it waits.
+        "now = 0.0\nwatchdog.time = types.SimpleNamespace(monotonic=lambda: now)\n"
+        "with watchdog.Watchdog(claim_stdout(), 'j', 0.2) as dog:\n"
+        "    dog.beat('waiting for nothing')\n    now = 0.2\n    threading.Event().wait(250)"
     )
     assert done.returncode == ExitCode.STALLED
     assert json.loads(done.stdout)["message"] == "no progress for 0.2 s while waiting for nothing"
@@ -99,6 +101,6 @@ def test_a_stall_ends_with_124_and_says_where() -> None:
 def test_a_watchdog_that_is_fed_lets_the_work_end() -> None:
     done = python(
         "import time\nfrom lary_schema.command import claim_stdout\nfrom lary_schema.watchdog import Watchdog\n"
-        "with Watchdog(claim_stdout(), 'j', 30) as watchdog:\n    watchdog.beat('step')\n"
+        "with Watchdog(claim_stdout(), 'j', 600) as watchdog:\n    watchdog.beat('step')\n"
     )
     assert (done.returncode, done.stdout) == (0, "")

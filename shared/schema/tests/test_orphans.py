@@ -46,7 +46,7 @@ run_job(Path(FILE), ActJob, work)
 
 def wait_until_gone(pids: list[int]) -> bool:
     """A zombie is gone. As long as it takes, but not for ever."""
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 280
     while any(map(orphans._alive, pids)) and time.monotonic() < deadline:
         time.sleep(0.02)
     return not any(map(orphans._alive, pids))

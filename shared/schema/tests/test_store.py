@@ -184,7 +184,7 @@ def _hold(root: Path, provenance: Provenance, ready: multiprocessing.synchronize
         with writer.claim(0):
             pass
         ready.set()
-        time.sleep(60)
+        time.sleep(600)
 
 
 def test_a_shard_has_one_writer_and_a_killed_one_frees_it(tmp_path: Path, provenance: Provenance) -> None:
@@ -192,9 +192,9 @@ def test_a_shard_has_one_writer_and_a_killed_one_frees_it(tmp_path: Path, proven
     writer = LatentWriter.open(root, provenance)
     context = multiprocessing.get_context("fork")
     ready = context.Event()
-    other = context.Process(target=_hold, args=(root, provenance, ready))
+    other = context.Process(target=_hold, args=(root, provenance, ready), daemon=True)
     other.start()
-    assert ready.wait(30)
+    assert ready.wait(280)
     with pytest.raises(ContractError, match="shard 1 is being written by another process"), writer.claim(1):
         pass
     with writer.claim(0), writer.claim(2):

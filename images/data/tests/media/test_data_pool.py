@@ -61,7 +61,7 @@ def kill_once(task: str) -> str:
 
 def test_killed_processes_lose_no_task(tmp_path: Path) -> None:
     tasks = [str(tmp_path / str(number)) for number in range(6)]
-    ends = list(run_tasks(kill_once, tasks, workers=2, timeout_s=60))
+    ends = list(run_tasks(kill_once, tasks, workers=2, timeout_s=600))
     assert sorted((done.result, done.fault) for done in ends) == [(str(number), "") for number in range(6)]
 
 
@@ -77,12 +77,8 @@ def test_the_processes_end_with_a_killed_parent(tmp_path: Path) -> None:
     pids = [int(wait_for(mark)) for mark in marks]
     parent.send_signal(signal.SIGKILL)
     parent.wait()
-    for pid in pids:
-        for _ in range(200):
-            if not is_running(pid):
-                break
-            time.sleep(0.05)
-        assert not is_running(pid)
+    while any(map(is_running, pids)):  # else the test's time limit ends this
+        time.sleep(0.05)
 
 
 def is_running(pid: int) -> bool:
@@ -93,11 +89,9 @@ def is_running(pid: int) -> bool:
 
 
 def wait_for(path: Path) -> str:
-    for _ in range(600):
-        if path.exists() and path.read_text():
-            return path.read_text()
+    while not (path.exists() and path.read_text()):  # else the test's time limit ends this
         time.sleep(0.05)
-    raise AssertionError(f"{path} was not written")
+    return path.read_text()
 
 
 def test_results_are_kept_and_faults_are_not(tmp_path: Path) -> None:
@@ -138,5 +132,7 @@ def test_another_content_has_another_key(tmp_path: Path) -> None:
     assert file_identity(path) == [str(path), 1, 2, path.stat().st_ctime_ns]
     path.write_text("2")
     os.utime(path, ns=(0, 1))
+    while path.stat().st_ctime_ns == before[-1]:  # Some file systems' clock ticks every few milliseconds.
+        os.utime(path, ns=(0, 1))
     assert file_identity(path) != before
     assert file_identity(tmp_path / "b") is None
