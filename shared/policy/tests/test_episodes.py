@@ -175,8 +175,10 @@ def line(state: int, **more: Any) -> Episode:
 def test_a_journal_cut_anywhere_keeps_whole_lines(tmp_path: Path) -> None:
     path = tmp_path / "episodes.jsonl"
     journal = Journal(path, "f1", lambda _: True)
+    # Some of these end a line for `str.splitlines`.
+    detail = "é \u2028 \x85 \r \x1c \x0b"
     for state in (4, 0, 2):
-        journal.append(line(state, detail="é"))
+        journal.append(line(state, detail=detail))
     whole = path.read_bytes()
     ends = [index + 1 for index, byte in enumerate(whole) if byte == 10]
     cuts = {*range(0, len(whole), 41), *(end + by for end in ends for by in (-1, 0, 1))}
@@ -186,7 +188,7 @@ def test_a_journal_cut_anywhere_keeps_whole_lines(tmp_path: Path) -> None:
         assert list(again.done) == [4, 0, 2][: max(0, sum(end <= cut for end in ends) - 1)]
         for state in (4, 0, 2):
             if state not in again.done:
-                again.append(line(state, detail="é"))
+                again.append(line(state, detail=detail))
         assert path.read_bytes() == whole
 
 

@@ -4,6 +4,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from socket import socketpair
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,17 @@ import pytest
 from lary_policy import EpisodeStart, Policy, Space
 from lary_policy.policy import BadActionsError, Observation, checked
 from lary_policy.talk import VERSION, Local, RefusedError, Remote, serve
-from lary_policy.wire import BadMessageError, Channel, Message, SilentError, accept, connect, listen
+from lary_policy.wire import (
+    BODY_BYTES,
+    BadMessageError,
+    Channel,
+    Message,
+    SilentError,
+    accept,
+    connect,
+    listen,
+    to_bytes,
+)
 from lary_schema.base import ContractError, ExitCode, PeerLostError
 from lary_schema.cards import TensorSpec
 from numpy.typing import NDArray
@@ -300,6 +311,85 @@ def test_what_others_may_do(
         call(remote(socket, act_s=0.05 if silent else 280))
     assert isinstance(caught.value, SilentError) == silent
     assert "the policy" in str(caught.value) or kind is BadActionsError
+
+
+READY, ACTIONS = Message("ready"), Message("actions", arrays={"actions": np.zeros((1, 2), np.float32)})
+
+
+@pytest.mark.parametrize("doubled", range(3))
+def test_a_second_reply_is_no_reply_to_the_next_message(tmp_path: Path, doubled: int) -> None:
+    """Neither one that comes with the first, nor one that comes before the next message is sent."""
+    replies = [to_bytes(one) for one in (WELCOME, READY, ACTIONS)]
+    for more in (to_bytes(ACTIONS), b"L"):
+        sent = [*replies[:doubled], replies[doubled] + more]
+        with theirs(tmp_path, *sent) as socket, pytest.raises(ContractError, match="sent more than one reply"):
+            act(remote(socket))
+
+
+def test_a_second_reply_that_comes_later_is_noticed_before_the_next_message(tmp_path: Path) -> None:
+    with theirs(tmp_path, WELCOME, READY, ACTIONS) as socket:
+        there = remote(socket)
+        act(there)
+        assert there._channel is not None
+        one, other = socketpair()
+        with one, other:
+            there._channel._connection.close()
+            there._channel._connection = one
+            other.sendall(to_bytes(ACTIONS))
+            with pytest.raises(BadMessageError, match="sent more than one reply"):
+                there.act(SEEN)
+
+
+@pytest.mark.parametrize("number", [0, 2, "1", None])
+def test_a_reply_that_says_to_what_it_is_one(tmp_path: Path, number: Any) -> None:
+    """Without a number it is taken for the last one's; with another than that of the observation it is none."""
+    numbered = [Message("actions", {"number": n}, ACTIONS.arrays) for n in (1, number)]
+    with theirs(tmp_path, WELCOME, READY, *numbered) as socket:
+        there = remote(socket)
+        act(there)
+        if number == 2:
+            there.act(SEEN)
+            return
+        with pytest.raises(BadMessageError, match="another observation than the last"):
+            there.act(SEEN)
+
+
+@pytest.mark.parametrize(
+    ("chunk", "text"),
+    [
+        (np.zeros((1, 2), np.float16), "float16 cannot be sent"),
+        (np.array([[None, 1]]), "object cannot be sent"),
+        (np.zeros(BODY_BYTES + 1, np.uint8), "above the limits"),
+    ],
+)
+def test_the_simulator_hears_why_actions_cannot_be_sent(tmp_path: Path, chunk: NDArray[Any], text: str) -> None:
+    class Other(Echo):
+        def act(self, observation: Observation) -> NDArray[np.float32]:
+            return chunk
+
+    with served(Other("other"), tmp_path) as (socket, errors):
+        there = remote(socket)
+        there.begin(START)
+        with pytest.raises(RefusedError, match=text):
+            there.act(SEEN)
+        there.close()
+    assert errors == []
+
+
+@pytest.mark.parametrize("text", ["a file's name: \udcff", "x" * 100_000, "two\u2028lines", ""])
+def test_whatever_a_policy_says_arrives_as_text(tmp_path: Path, text: str) -> None:
+    class Says(Echo):
+        def act(self, observation: Observation) -> NDArray[np.float32]:
+            raise ContractError(text)
+
+    with served(Says("says"), tmp_path) as (socket, errors):
+        there = remote(socket)
+        there.begin(START)
+        with pytest.raises(RefusedError, match="the policy says") as caught:
+            there.act(SEEN)
+        there.close()
+    assert errors == []
+    assert str(caught.value).encode()
 
 
 CHUNKS = {

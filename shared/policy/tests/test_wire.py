@@ -1,6 +1,7 @@
 """Messages: what is sent arrives, and what is none is refused whatever it looks like."""
 
 import json
+import math
 import socket
 import struct
 import threading
@@ -54,7 +55,11 @@ def test_arrays_in_another_order_of_memory_arrive_too(pair: tuple[socket.socket,
 
 def header(arrays: Any = (), **more: Any) -> bytes:
     data = json.dumps({"kind": "actions", "fields": {}, "arrays": list(arrays) if arrays is not None else None} | more)
-    return struct.pack("<4sI", wire.MAGIC, len(data)) + data.encode()
+    return raw(data.encode())
+
+
+def raw(data: bytes) -> bytes:
+    return struct.pack("<4sI", wire.MAGIC, len(data)) + data
 
 
 def described(**more: Any) -> dict[str, Any]:
@@ -85,6 +90,11 @@ BAD = {
     "large by product": header([described(shape=[1 << 20, 1 << 20, 1 << 20])]),
     "large together": header([described(name=n, shape=[wire.BODY_BYTES // 8 + 1]) for n in "ab"]),
     "zero times large": header([described(shape=[0, wire.BODY_BYTES + 1])]),
+    "half a character": header(fields={"message": "\ud800"}),
+    "half a character as a name": header([described(name="\udfff")]),
+    "half a character in bytes": raw(b'{"kind": "\xed\xa0\x80", "fields": {}, "arrays": []}'),
+    "another encoding": raw(json.dumps({"kind": "a", "fields": {}, "arrays": []}).encode("utf-16")),
+    "more digits than a number has": raw(b'{"kind": "a", "fields": {"n": ' + b"9" * 5000 + b'}, "arrays": []}'),
 }
 
 
@@ -95,6 +105,34 @@ def test_what_is_no_message_is_refused_before_anything_is_read_for_it(
     pair[0].sendall(data)
     with pytest.raises(BadMessageError):
         pair[1].receive(60)
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.lists(st.one_of(st.integers(0, 3), st.sampled_from([1 << 13, 1 << 26])), max_size=wire.DIMENSIONS))
+def test_arrays_of_no_bytes_are_made_or_refused(shape: list[int]) -> None:
+    """Of an array without bytes nothing more has to come, whatever its other sizes are."""
+    shape[len(shape) // 2 : len(shape) // 2 + 1] = [0]
+    one, other = socket.socketpair()
+    with one, other:
+        one.sendall(header([described(shape=shape)]))
+        if math.prod(max(1, n) for n in shape) <= wire.BODY_BYTES:
+            assert Channel(other, "the policy").receive(60).arrays["a"].shape == tuple(shape)
+        else:
+            with pytest.raises(BadMessageError, match="above the limits"):
+                Channel(other, "the policy").receive(60)
+
+
+def test_what_was_not_read_is_noticed_and_stays(pair: tuple[socket.socket, Channel]) -> None:
+    one, channel = pair
+    assert not channel.has_more()
+    one.sendall(to_bytes(Message("a")) + b"L")
+    assert channel.receive(60).kind == "a"
+    assert channel.has_more()
+    one.sendall(to_bytes(Message("b"))[1:])
+    assert channel.receive(60).kind == "b"
+    assert not channel.has_more()
+    one.close()
+    assert not channel.has_more()
 
 
 def test_a_message_that_ends_early_is_no_message(pair: tuple[socket.socket, Channel]) -> None:

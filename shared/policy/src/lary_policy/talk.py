@@ -16,10 +16,12 @@ from lary_schema.cards import TensorSpec
 from numpy.typing import NDArray
 
 from lary_policy.policy import BadActionsError, EpisodeStart, Observation, Policy, Space
-from lary_policy.wire import BadMessageError, Channel, Message, SilentError, accept, connect, listen
+from lary_policy.wire import BadMessageError, Channel, Message, SilentError, accept, connect, listen, to_bytes
 
 VERSION = 1
 HELLO_TIMEOUT_S = 60.0
+LONGEST_TEXT = 2000
+"""Of an error, which has to fit into a header."""
 
 
 class RefusedError(ContractError):
@@ -82,6 +84,8 @@ class Remote:
         self._connect_s, self._act_s = connect_timeout_s, act_timeout_s
         self._channel: Channel | None = None
         self._wants: tuple[str, ...] = ()
+        self._number = 0
+        """Of observations that were sent."""
 
     def wants(self) -> tuple[str, ...]:
         """Names of the observations that it reads. Raises ContractError and PeerLostError, as its hello."""
@@ -96,8 +100,10 @@ class Remote:
     def act(self, observation: Observation) -> NDArray[Any]:
         """Raises as `begin`, and BadActionsError where there is no array of actions."""
         with self._or_anew() as channel:
+            self._number += 1
             seen = {name: observation[name] for name in self._wants}
-            reply = self._exchange(channel, Message("observation", arrays=seen), "actions", self._act_s)
+            message = Message("observation", {"number": self._number}, seen)
+            reply = self._exchange(channel, message, "actions", self._act_s)
             if set(reply.arrays) != {"actions"}:
                 raise BadActionsError(f"arrays {sorted(reply.arrays)} for actions")
             return reply.arrays["actions"]
@@ -143,15 +149,27 @@ class Remote:
 
     @staticmethod
     def _exchange(channel: Channel, message: Message, expected: str, timeout_s: float) -> Message:
+        """Raises BadMessageError where the reply may be another message's."""
+        _refuse_more(channel)
         channel.send(message, timeout_s)
         reply = channel.receive(timeout_s)
+        _refuse_more(channel)
         if reply.kind == "error":
             raise RefusedError(f"{channel.peer} says: {str(reply.fields.get('message'))[:500]}")
         if reply.kind != expected:
             raise BadMessageError(
                 f"{channel.peer} replied {reply.kind[:40]!r} to {message.kind}; {expected} is expected"
             )
+        number = message.fields.get("number")
+        if reply.fields.get("number", number) != number:
+            raise BadMessageError(f"{channel.peer} replied to another observation than the last one")
         return reply
+
+
+def _refuse_more(channel: Channel) -> None:
+    """Of two replies to one message, the second would be taken for the reply to the next one."""
+    if channel.has_more():
+        raise BadMessageError(f"{channel.peer} sent more than one reply to a message")
 
 
 def _wanted(names: Any, space: Space) -> tuple[str, ...]:
@@ -201,7 +219,9 @@ def _answer(policy: Policy, channel: Channel, idle_s: float) -> bool:
         except BadMessageError:
             raise
         except ContractError as error:
-            reply = Message("error", {"message": str(error)})
+            # Names of files may hold bytes that are no text.
+            text = str(error).encode(errors="replace").decode()
+            reply = Message("error", {"message": text[:LONGEST_TEXT]})
         channel.send(reply, HELLO_TIMEOUT_S)
 
 
@@ -213,8 +233,19 @@ def _reply(policy: Policy, message: Message) -> Message:
         policy.begin(EpisodeStart(**Reset.parse(message.fields, "reset").model_dump()))
         return Message("ready")
     if message.kind == "observation":
-        return Message("actions", arrays={"actions": np.asarray(policy.act(message.arrays))})
+        number = {name: value for name, value in message.fields.items() if name == "number"}
+        return Message("actions", number, {"actions": _actions(policy, message.arrays)})
     raise BadMessageError(f"the simulator sent {message.kind!r}; hello, reset, observation and bye are known")
+
+
+def _actions(policy: Policy, observation: Observation) -> NDArray[Any]:
+    """Raises ContractError as the policy does, and where they cannot be sent: the simulator has to hear why."""
+    actions = np.asarray(policy.act(observation))
+    try:
+        to_bytes(Message("actions", arrays={"actions": actions}))
+    except BadMessageError as error:
+        raise BadActionsError(str(error)) from None
+    return actions
 
 
 def _space(fields: dict[str, Any]) -> Space:

@@ -8,11 +8,12 @@ endian, in C order. A side that sends anything else is refused; nothing of what 
 import json
 import math
 import os
+import select
 import socket
 import struct
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
@@ -80,16 +81,20 @@ class _Described:
         name, dtype, shape = (value.get(key) for key in ("name", "dtype", "shape"))
         if not (isinstance(name, str) and isinstance(dtype, str) and isinstance(shape, list)) or dtype not in DTYPES:
             raise BadMessageError(f"not the description of an array: {str(value)[:100]}")
-        if len(shape) > DIMENSIONS or not all(type(n) is int and 0 <= n <= BODY_BYTES for n in shape):
+        # Without the zeros: an array of no bytes may have sizes that no library makes.
+        fits = len(shape) <= DIMENSIONS and all(type(n) is int and 0 <= n <= BODY_BYTES for n in shape)
+        if not fits or math.prod(max(1, n) for n in shape) > BODY_BYTES:
             raise BadMessageError(f"array {name[:40]!r}: shape {str(shape)[:100]} is above the limits")
         return cls(name, dtype, tuple(shape))
 
 
 def _parse_header(data: bytes) -> tuple[Message, list[_Described]]:
     try:
-        header = json.loads(data)
+        header = json.loads(data.decode())
+        # Half of a surrogate pair passes for text until somebody writes it down.
+        json.dumps(header, ensure_ascii=False).encode()
     except (ValueError, RecursionError):
-        raise BadMessageError("a header that is not JSON") from None
+        raise BadMessageError("a header that is not JSON in UTF-8") from None
     header = header if isinstance(header, dict) else {}
     kind, fields, arrays = (header.get(key) for key in ("kind", "fields", "arrays"))
     if not isinstance(kind, str) or not isinstance(fields, dict) or not isinstance(arrays, list):
@@ -131,6 +136,14 @@ class Channel:
                 data = self._exactly(one.size, deadline)
                 message.arrays[one.name] = np.frombuffer(data, DTYPES[one.dtype]).reshape(one.shape)
         return message
+
+    def has_more(self) -> bool:
+        """Whether something has come that was not read yet."""
+        waiting = select.poll()
+        waiting.register(self._connection, select.POLLIN)
+        with suppress(OSError):
+            return bool(waiting.poll(0)) and bool(self._connection.recv(1, socket.MSG_PEEK))
+        return False
 
     def close(self) -> None:
         self._connection.close()

@@ -184,11 +184,11 @@ def journal_episodes(path: Path, fingerprint: str) -> list[Episode]:
     text = path.read_text(encoding="utf-8", errors="replace") if path.exists() else ""
     head = journal_head(fingerprint)
     done: dict[int, Episode] = {}
-    for line in text.removeprefix(head).splitlines(keepends=True) if text.startswith(head) else ():
+    # Lines end by a newline alone: what a policy says may hold other characters that `str.splitlines` ends a line at.
+    for line in text.removeprefix(head).split("\n")[:-1] if text.startswith(head) else ():
         with suppress(ContractError, ValueError):
-            if line.endswith("\n"):
-                episode = Episode.parse(json.loads(line), str(path))
-                done.setdefault(episode.state, episode)
+            episode = Episode.parse(json.loads(line), str(path))
+            done.setdefault(episode.state, episode)
     return list(done.values())
 
 
