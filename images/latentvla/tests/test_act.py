@@ -18,11 +18,14 @@ from lary_latentvla.latent_vla import LatentVlaTrainee
 from lary_latentvla.vla_facts import Strategy
 from lary_latentvla.vla_network import VlaNetwork
 from lary_policy import EpisodeStart, Space
+from lary_policy.act import act
 from lary_policy.episodes import run_episode
 from lary_policy.registry import find_image, make_policy, make_simulator
-from lary_schema.base import ContractError, WeightsError
+from lary_schema.base import ContractError, WeightsError, file_sha256
 from lary_schema.cards import TensorSpec, WeightSpec
-from lary_schema.evaluation import Episode, EvaluateValues, EvaluationResult
+from lary_schema.evaluation import ActJob, Episode, EvaluateValues, EvaluationResult
+from lary_schema.jobs import WeightFile
+from lary_schema.trained import CHECKPOINT
 from lary_schema.training import TrainedCard, TrainResult
 from safetensors.torch import save_file
 
@@ -112,6 +115,11 @@ def trained(rows: Rows, monkeypatch: pytest.MonkeyPatch, seed_workspace: Callabl
     key = TrainResult.read(rows.root / "trained/training.json").key
     card = LatentVlaTrainee.card(chosen).model_copy(update={"key": key})
     (rows.root / "trained/card.json").write_text(TrainedCard(image="latentvla", card=card).to_json(), encoding="utf-8")
+    # As if it had been written so: another file than the training's is refused.
+    result = TrainResult.read(rows.root / "trained/training.json")
+    files = result.files | {"card.json": file_sha256(rows.root / "trained/card.json")}
+    content = result.model_copy(update={"files": files}).to_json()
+    (rows.root / "trained/training.json").write_text(content, encoding="utf-8")
     folder = rows.root / "workspace/trained" / key
     folder.mkdir(parents=True)
     (rows.root / "trained").rename(folder / "checkpoint")
@@ -135,6 +143,11 @@ def test_a_training_acts_in_a_simulator(trained: Path, monkeypatch: pytest.Monke
     policy.load({"checkpoint": trained}, "cpu")
     expected = [in_process(policy, one.state, found.values, monkeypatch) for one in found.episodes]
     assert found.episodes == tuple(expected)
+    for name, edit in (("config.json", b" "), ("model.safetensors", b"\0")):
+        before = (trained / name).read_bytes()
+        (trained / name).write_bytes(before + edit)
+        assert "not the file that training.json names" in refusal(trained, found.values.weights, monkeypatch)
+        (trained / name).write_bytes(before)
     # What the checkpoint does not hold is asked for, as in extraction.
     card = TrainedCard.read(trained / "card.json")
     backbone = WeightSpec(name="backbone", path="a-backbone", license="MIT")
@@ -142,6 +155,18 @@ def test_a_training_acts_in_a_simulator(trained: Path, monkeypatch: pytest.Monke
     (trained / "card.json").write_text(card.model_copy(update={"card": more}).to_json(), encoding="utf-8")
     refused = CliRunner().invoke(command, [*arguments, "--env", "current", "--plan"], env={"LARY_HOME": str(workspace)})
     assert "a-backbone: missing (weight 'backbone'" in str(refused.exception) + refused.output
+
+
+def refusal(trained: Path, weights: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> str:
+    """What `act` says of a folder whose files were edited after the training, such as the statistics of its actions."""
+    monkeypatch.setenv("LARY_IMAGE", "latentvla")
+    find_image.cache_clear()
+    for mount in ("data", "weights", "latents", "job", "out"):
+        monkeypatch.setenv(f"LARY_MOUNT_{mount.upper()}", str(trained.parent))
+    files = [WeightFile(name=name, path=CHECKPOINT, sha256=sha256, trained=True) for name, sha256 in weights.items()]
+    with pytest.raises(WeightsError) as caught:
+        act(ActJob(id="act", image="i", policy=trained.parent.name, weights=tuple(files)), lambda _: None)
+    return str(caught.value)
 
 
 def in_process(policy: Any, state: int, values: EvaluateValues, monkeypatch: pytest.MonkeyPatch) -> Episode:

@@ -13,15 +13,16 @@ from click.testing import CliRunner, Result
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from lary_evaluate.command import command
-from lary_evaluate.planning import Planner
+from lary_evaluate.planning import Acting, Planner
 from lary_evaluate.renderers import rendering
 from lary_evaluate.request import Request
 from lary_evaluate.videos import chosen
 from lary_orch.catalog.cards import Catalog
 from lary_orch.workspace import Workspace
-from lary_schema.base import ContractError
+from lary_schema.base import ContractError, path_sha256
 from lary_schema.cards import BenchmarkCard, ImageCard
 from lary_schema.evaluation import Episode, EpisodeProtocol, EvaluateValues, EvaluationResult
+from lary_schema.planned_weights import verified_files
 
 TASK = "left-clockwise-open"
 SIMULATOR = """
@@ -304,3 +305,22 @@ def test_replay_sends_what_was_recorded_by_the_same_protocol(tmp_path: Path) -> 
         found = planner._recorded()
         assert (found.root / "replay/t/0.npy").read_text(encoding="utf-8") == str(nth)
         shutil.rmtree(root / f"t.{8 - nth}")
+
+
+@pytest.mark.parametrize("others", [(), ("u",), ("u", "v"), ("z", "a")])
+def test_a_replay_is_the_same_whatever_other_tasks_are_requested(tmp_path: Path, others: tuple[str, ...]) -> None:
+    """So that more tasks add to those that are there."""
+    tasks = [{"key": key, "instruction": key, "states": 1} for key in sorted({"t", *others})]
+    card = BenchmarkCard.model_validate(CARD | {"code_sha256": "now", "tasks": tasks})
+    image = ImageCard(name="i", kind="simulator", module="m", benchmarks=(card,))
+    workspace = Workspace.locate(tmp_path)
+    for task in ("t", *others):
+        folder = workspace.results / f"evaluate/b/scripted/{task}.s0.0/recorded/{task}"
+        folder.mkdir(parents=True)
+        (folder / "0.npy").write_text(task, encoding="utf-8")
+    planner = Planner(Request(("replay",), "b"), workspace, Catalog.load(env={}), cast(Any, None), print)
+    vars(planner)["_simulators"] = image
+    acting = Acting("replay", cast(Any, None), "now", planner._recorded())
+    assert [file.path for file in acting.weights.files] == [f"replay/{task}" for task in sorted({"t", *others})]
+    assert acting.hashes("t") == {"replay-t": path_sha256(acting.weights.root / "replay/t")}
+    assert verified_files(acting.weights.files, acting.weights.root, print)["replay-t"].name == "t"

@@ -32,6 +32,7 @@ from lary_schema.evaluation import (
     EvaluateJob,
     EvaluateValues,
     EvaluationResult,
+    recorded_weight,
 )
 from lary_schema.jobs import WeightFile
 from lary_schema.linked import linked_folder
@@ -73,6 +74,11 @@ class Acting:
     prepared: Prepared
     code_sha256: str
     weights: WeightSet
+
+    def hashes(self, task: str) -> dict[str, str]:
+        """sha256 of what decides its episodes of a task: of recordings, that task's alone."""
+        found = self.weights.hashes
+        return found if self.key != REPLAY else {name: found[name] for name in (recorded_weight(task),)}
 
 
 @dataclass(frozen=True)
@@ -217,9 +223,12 @@ class Planner:
                 f"{folder}: no recorded actions of {missing[0]}; record them by "
                 f"`{command('evaluate', '-m', policy, '-b', self.benchmark.key, '--record')}`"
             )
-        root = linked_folder({f"{REPLAY}/{key}": found[key] for key in wanted}, self._workspace.cache)
-        sha256 = fingerprint({key: path_sha256(found[key]) for key in wanted})
-        return WeightSet(root, (WeightFile(name=REPLAY, path=REPLAY, sha256=sha256),))
+        inside = {key: f"{REPLAY}/{key}" for key in wanted}
+        root = linked_folder({inside[key]: found[key] for key in wanted}, self._workspace.cache)
+        files = [
+            WeightFile(name=recorded_weight(key), path=inside[key], sha256=path_sha256(found[key])) for key in wanted
+        ]
+        return WeightSet(root, tuple(files))
 
     def _rank(self, recorded: Path) -> tuple[bool, bool, bool, int, str]:
         """Of one task's recordings the lowest is sent: of this simulator, by this protocol, of the lowest seed."""
@@ -240,7 +249,7 @@ class Planner:
         values = EvaluateValues(
             policy=acting.key,
             policy_code_sha256=acting.code_sha256,
-            weights=acting.weights.hashes,
+            weights=acting.hashes(task.key),
             benchmark=card.key,
             benchmark_code_sha256=card.code_sha256,
             task=task.key,

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 from lary_schema.base import ContractError, WeightsError
-from lary_schema.evaluation import REPLAY
+from lary_schema.evaluation import REPLAY, recorded_weight
 from numpy.typing import NDArray
 
 from lary_policy.policy import EpisodeStart, Observation, Policy, Space
@@ -53,12 +53,13 @@ class Replay(_Blind):
     """
 
     def load(self, weights: Mapping[str, Path], device: str) -> None:
-        if REPLAY not in weights:
-            raise WeightsError(f"{REPLAY} needs the folder of recorded actions as weights {REPLAY!r}; see --recording")
-        self._folder = weights[REPLAY]
+        if not weights:
+            raise WeightsError(f"{REPLAY} needs folders of recorded actions as weights; see --recording")
+        self._folders = weights
 
     def begin(self, episode: EpisodeStart) -> None:
-        files = sorted((self._folder / episode.task).glob("*.npy"), key=lambda path: int(path.stem))
+        folder = self._folders.get(recorded_weight(episode.task))
+        files = sorted(folder.glob("*.npy"), key=lambda path: int(path.stem)) if folder else []
         if not files:
             raise ContractError(f"no recorded episode of task {episode.task}")
         chosen = next((path for path in files if int(path.stem) == episode.state), files[0])

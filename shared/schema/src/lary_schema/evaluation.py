@@ -61,7 +61,7 @@ class EvaluateValues(Document):
     policy: Key
     policy_code_sha256: str
     weights: dict[Key, str] = Field(default_factory=dict)
-    """sha256 by name; of a replay, that of the recording."""
+    """sha256 by name; of a replay, that of the task's recording."""
     benchmark: Key
     benchmark_code_sha256: str
     task: Key
@@ -128,6 +128,11 @@ class VideoJob(_Job):
     values: EvaluateValues
     episodes: dict[int, str] = Field(min_length=1)
     """State -> `trace_sha256` of each."""
+
+
+def recorded_weight(task: str) -> str:
+    """Name of the weight that `replay` is given: the recorded actions of a task, `STATE.npy` each."""
+    return f"{REPLAY}-{task}"
 
 
 def video_file(state: int, trace_sha256: str) -> str:
