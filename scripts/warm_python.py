@@ -44,7 +44,9 @@ for name in os.listdir("/proc/self/fd"):
     except OSError:
         pass
 server = socket.socket(socket.AF_UNIX)
-server.connect({socket!r})
+folder = os.open({folder!r}, os.O_PATH)
+server.connect(f"/proc/self/fd/{{folder}}/socket")  # a socket's name has 107 bytes at most
+os.close(folder)
 for number in (signal.SIGTERM, signal.SIGINT):
     signal.signal(number, lambda number, _: server.sendall(bytes([number])))
 text = json.dumps([sys.argv[2:], dict(os.environ), os.getcwd(), files]).encode()
@@ -63,7 +65,7 @@ os._exit(code)
 def make_client(folder: Path) -> Path:
     """Write FOLDER/python."""
     client = folder / "python"
-    client.write_text(CLIENT.format(python=sys.executable, socket=str(folder / "socket")), encoding="utf-8")
+    client.write_text(CLIENT.format(python=sys.executable, folder=str(folder)), encoding="utf-8")
     client.chmod(0o755)
     return client
 
@@ -74,7 +76,8 @@ class Server:
     def __init__(self, folder: Path) -> None:
         self._client = folder / "python"
         self._listener = socket.socket(socket.AF_UNIX)
-        self._listener.bind(str(folder / "socket"))
+        os.chdir(folder)  # a socket's name has 107 bytes at most
+        self._listener.bind("socket")
         self._listener.listen(64)
         self._selector = selectors.DefaultSelector()
         self._selector.register(self._listener, selectors.EVENT_READ)
@@ -83,6 +86,8 @@ class Server:
     def serve(self) -> list[str] | None:
         while True:
             for key, _ in self._selector.select():
+                if isinstance(key.fileobj, socket.socket) and key.fileobj.fileno() < 0:
+                    continue  # A client that was killed, and its fork's end a moment before: that closed it.
                 if key.fileobj is sys.stdin:
                     return None
                 if key.fileobj is self._listener:

@@ -5,10 +5,12 @@ import os
 import shutil
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
+from docker.errors import APIError
 from lary_orch.runtimes.docker import JOB, OWNER
 
 pytestmark = pytest.mark.docker
@@ -86,8 +88,9 @@ def test_a_killed_container_is_launched_again_and_the_bytes_are_the_same(
         if event["event"] == "shard_done" and not killed:
             job = event["job"]
             for container in client.containers.list(filters={"label": [f"{OWNER}={bench.workspace}", f"{JOB}={job}"]}):
-                container.kill()
-                killed = True
+                with suppress(APIError):  # it has just ended
+                    container.kill()
+                    killed = True
         relaunched = relaunched or "relaunched" in event.get("message", "")
     _, err = run.communicate()
     assert run.returncode == 0, err

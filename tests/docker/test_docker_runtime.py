@@ -96,15 +96,15 @@ def test_what_the_engine_says_of_a_container(
     assert (container.labels[RUN], container.labels[JOB]) == ("test-run", "fake-job")
 
 
-@pytest.mark.parametrize(("steps", "code"), [(["sleep"], 143), (["deaf", "sleep"], 137)])
+@pytest.mark.parametrize(("steps", "grace_s", "code"), [(["sleep"], 280, 143), (["deaf", "sleep"], 1, 137)])
 def test_stop_is_polite_first(
-    runtime: DockerRuntime, make_task: MakeTask, tmp_path: Path, steps: list[str], code: int
+    runtime: DockerRuntime, make_task: MakeTask, tmp_path: Path, steps: list[str], grace_s: float, code: int
 ) -> None:
     running = runtime.start(make_task(steps), Slot(), tmp_path / "stderr.log")
     lines = running.lines()
     next(lines)
-    running.stop(grace_s=1)
-    running.stop(grace_s=1)
+    running.stop(grace_s=grace_s)
+    running.stop(grace_s=grace_s)
     assert list(lines) == []
     assert running.wait() == code
     assert running.wait() == code

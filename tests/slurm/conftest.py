@@ -124,10 +124,10 @@ def _stepds(node: str) -> list[int]:
     for path in Path("/proc").glob("[0-9]*/cmdline"):
         try:
             text = path.read_bytes().decode(errors="replace")
+            if text.startswith("slurmstepd: [") and f"slurm_{node}/" in (path.parent / "cgroup").read_text():
+                found.append(int(path.parent.name))
         except OSError:
             continue
-        if text.startswith("slurmstepd: [") and f"slurm_{node}/" in (path.parent / "cgroup").read_text():
-            found.append(int(path.parent.name))
     return found
 
 
@@ -168,7 +168,7 @@ def cluster(cluster_of_all_tests: Cluster) -> Iterator[Cluster]:
     yield cluster
     try:
         # The end of a task is seen by its files before the controller has heard of it.
-        until(lambda: not cluster.ours(), "an empty queue", within_s=60)
+        until(lambda: not cluster.ours(), "an empty queue", within_s=280)
     finally:
         if cluster.ours():
             cluster("scancel", f"--user={os.getuid()}")

@@ -7,6 +7,7 @@ import select
 import shutil
 import signal
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -76,9 +77,8 @@ def test_an_array_cut_in_two_a_kill_and_the_same_bytes(bench: Any, cluster: Any,
     for line in run.stdout:
         event = json.loads(line)
         last = line
-        if event["event"] == "shard_done" and killed is None:
+        if event["event"] == "shard_done" and killed is None and _kill(event["job"]):
             killed = event["job"]
-            _kill(killed)
         elif "relaunched" in event.get("message", ""):
             again.append(event["job"])
     _, err = run.communicate()
@@ -91,15 +91,19 @@ def test_an_array_cut_in_two_a_kill_and_the_same_bytes(bench: Any, cluster: Any,
     assert "nothing to do" in err
 
 
-def _kill(job: str) -> None:
-    """The worker of a task, as the kernel does it for want of memory."""
+def _kill(job: str) -> bool:
+    """The worker of a task, as the kernel does it for want of memory; False where it has ended already."""
+    killed = False
     for path in Path("/proc").glob("[0-9]*"):
         try:
             words = (path / "cmdline").read_bytes().decode(errors="replace").split("\0")
         except OSError:
             continue
         if "lary_worker" in words and any(f"/{job}/" in word for word in words):
-            os.kill(int(path.name), signal.SIGKILL)
+            with suppress(ProcessLookupError):
+                os.kill(int(path.name), signal.SIGKILL)
+                killed = True
+    return killed
 
 
 def test_left_and_found_again(bench: Any, cluster: Any, here: Any, tmp_path: Path) -> None:

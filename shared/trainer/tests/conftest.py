@@ -154,7 +154,8 @@ class ToyTrainee(Trainee):
         if len(batch.rows) > self.config.get("room", 1000):
             raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 1 bytes")
         time.sleep(self.config.get("pause", 0))
-        if self.config.get("stall") == batch.step:
+        # By the environment, for a training that is the same one without.
+        if batch.step in (self.config.get("stall"), int(os.environ.get("LARY_TEST_STALL", -1))):
             time.sleep(600)
         x = self.pixels(batch)
         first, target = x[:, 0], x[:, 1]
