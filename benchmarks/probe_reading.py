@@ -90,7 +90,7 @@ class Probe:
         protocol = load_protocol("smoke")
         accelerator = Accelerator(cpu=device.type == "cpu")
         self.device = accelerator.device
-        self.session: Any = SimpleNamespace(accelerator=accelerator, step=_nothing, alive=_nothing)
+        self.session: Any = SimpleNamespace(accelerator=accelerator, step=_nothing, training=_nothing, alive=_nothing)
         self.recipe = protocol.classify if kind == "classify" else protocol.regress
         self.targets: NDArray[Any] = rng.integers(0, CLASSES, rows)
         if kind == "regress":

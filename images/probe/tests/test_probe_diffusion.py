@@ -16,6 +16,7 @@ from lary_schema.base import ContractError
 from lary_schema.cards import DiffusionHead, ProtocolCard, RegressRecipe
 from lary_schema.events import Progress
 from lary_schema.results import ProbeResult
+from lary_schema.watchdog import Watchdog
 from numpy.typing import NDArray
 
 WithProtocol = Callable[..., ProtocolCard]
@@ -239,17 +240,29 @@ def test_predictions_depend_on_no_batch(toy_actions: Any, with_protocol: WithPro
     assert not np.allclose(other, predictions[0], atol=1e-2)
 
 
-def test_a_long_evaluation_is_heard_of(
+def test_whatever_takes_long_says_what_it_is_and_is_heard_of(
     toy_actions: Any, with_protocol: WithProtocol, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("lary_probe.session.SILENT_SECONDS", 0.0)
+    doing, beat = list[str](), Watchdog.beat
+
+    def noted(watchdog: Watchdog, what: str, within_s: float = 0) -> None:
+        doing.append(what)
+        beat(watchdog, what, within_s)
+
+    monkeypatch.setattr(Watchdog, "beat", noted)
     toy_actions.run(toy_actions.job("regress", protocol=diffusing(with_protocol)))
+    # At first, then after every file and each split's one block of rows.
+    assert doing.count("reading action files") == 1 + 64 + 1 + 24 + 1
+    # In each of two epochs every step of a batch of held-out rows and of two of val's.
+    assert doing.count("sampling") == 2 * (1 + 2) * SMALL.sample_steps
     notes = [event.note for event in toy_actions.events if isinstance(event, Progress)]
-    # Every file and each split's one block of rows, and in each of two epochs every step of a batch of held-out rows
-    # and of two of val's.
-    assert notes.count("reading action files") == 64 + 1 + 24 + 1
-    assert sum(note.endswith("sampling") for note in notes) == 2 * (1 + 2) * SMALL.sample_steps
     assert any(note.startswith("seed 0 epoch 2/2 val mse") for note in notes)
+    # What is said names what comes next, not what went before.
+    steps = [what for what in doing if what.startswith("training")]
+    total = len(steps) - 1  # the first of the second epoch is named twice
+    assert steps[:2] == [f"training, step {n} of {total}" for n in (1, 2)]
+    assert doing[doing.index(steps[0]) - 1] == "preparing targets"
+    assert doing[-1] == "writing the result"
 
 
 def test_same_job_same_bits(toy_actions: Any, with_protocol: WithProtocol) -> None:

@@ -7,7 +7,7 @@ import pytest
 from lary_orch.runtimes.base import Observer, Outcome
 from lary_orch.runtimes.devices import Slot
 from lary_orch.runtimes.jobs import Job
-from lary_schema.events import BatchHalved, Failed, Finished, Progress, Split, Started, Warned
+from lary_schema.events import Alive, BatchHalved, Failed, Finished, Progress, Split, Started, Warned
 from lary_terminal import progress
 from lary_terminal.progress import LiveBars, PlainLines, amounts, watching
 from rich.console import Console
@@ -59,6 +59,28 @@ def test_plain_lines(work: Job, slot: Slot, monkeypatch: pytest.MonkeyPatch) -> 
         "FAILED: no weights",
         "stopping",
     ]
+
+
+@pytest.mark.parametrize(
+    ("seconds", "said"),
+    [(0, "checking weights m"), (9.9, "checking weights m"), (90, "checking weights m, for 90 s so far")],
+)
+def test_long_work_without_events_is_shown(
+    work: Job, slot: Slot, monkeypatch: pytest.MonkeyPatch, seconds: float, said: str
+) -> None:
+    alive, lines, bars = Alive(job="a", doing="checking weights m", seconds=seconds), io.StringIO(), io.StringIO()
+    with LiveBars(Console(file=bars, force_terminal=True, width=160, height=24), 1) as live:
+        live.launched(work, slot, 1)
+        live.event(work, alive)
+    assert said in bars.getvalue()
+    watch = PlainLines(lines)
+    watch.launched(work, slot, 1)
+    watch.event(work, alive)
+    # Not before a while.
+    assert "weights" not in lines.getvalue()
+    watch._last["a"] -= progress.PLAIN_EVERY_S
+    watch.event(work, alive)
+    assert lines.getvalue().endswith(f"a: {said}\n")
 
 
 def test_plain_lines_are_few(work: Job, slot: Slot) -> None:

@@ -8,7 +8,7 @@ import pytest
 from lary_results.run_list import run_records, run_table
 from lary_results.running import QUIET_S, duration, running_jobs, running_table
 from lary_schema.atomic import publish_text
-from lary_schema.events import Failed, Finished, Progress, Started, to_line
+from lary_schema.events import Alive, Failed, Finished, Progress, Started, to_line
 from lary_schema.locks import exclusive
 from lary_schema.runs import PlanFile, RunPaths, RunProbe
 from lary_terminal.tables import plain
@@ -24,7 +24,7 @@ def run(tmp_path: Path) -> RunPaths:
     return paths
 
 
-def log(run: RunPaths, job: str, *events: Started | Progress | Finished | Failed, attempt: int = 1) -> Path:
+def log(run: RunPaths, job: str, *events: Started | Progress | Alive | Finished | Failed, attempt: int = 1) -> Path:
     path = run.events(job, attempt)
     path.write_text("chatter\n" + "".join(map(to_line, events)), encoding="utf-8")
     return path
@@ -44,6 +44,18 @@ def test_rate_and_time_left(run: RunPaths) -> None:
     text = plain(running_table(list(found.values())))
     assert "10/s" in text
     assert "1 min" in text
+
+
+def test_what_a_job_without_other_events_does_is_its_note(run: RunPaths) -> None:
+    first, second = (Alive(job="a", doing=doing, seconds=30) for doing in ("evaluating", "writing the checkpoint"))
+    log(run, "a.p0", BEGUN, GOING, first, second)
+    log(run, "a.p1", BEGUN, first)
+    log(run, "a.p2", first)
+    log(run, "a.p3", BEGUN, first, GOING)
+    log(run, "ended", BEGUN, first, Finished(job="a", done=900, per_second=1))
+    found = {job["job"]: (job["done"], job["note"]) for job in running_jobs(run)}
+    said, earlier = second.doing, first.doing
+    assert found == {"a.p0": (300, said), "a.p1": (0, earlier), "a.p2": (0, earlier), "a.p3": (300, "")}
 
 
 def test_the_newest_attempt_counts(run: RunPaths) -> None:

@@ -58,6 +58,7 @@ def classify(session: Session, data: ProbeData, outputs: Outputs) -> Classificat
         found = _Training(session, data, evaluated, classes, seed).run(targets, tracks)
         weights.append(found.weights)
         learned.append(found.learned)
+    session.alive("scoring, and drawing the pictures")
     frequent = classes.index(most_frequent(data.train_metadata, job.labels.column))
     hits = {s.name: [(t.predicted == s.targets).astype(float) for t in tracks[s.name]] for s in evaluated}
     splits = {

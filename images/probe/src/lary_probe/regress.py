@@ -51,6 +51,7 @@ def regress(session: Session, data: ProbeData, outputs: Outputs) -> Regression:
         found = _run_seed(session, data, targets, tracks, seed)
         weights.append(found.weights)
         learned.append(found.learned)
+    session.alive("scoring, and drawing the pictures")
     errors = {s.name: [squared_errors(s.targets, t.predicted) for t in tracks[s.name]] for s in targets.evaluated}
     splits = {s.name: _score(session, s, tracks[s.name], errors[s.name], targets.mean) for s in targets.evaluated}
     if session.accelerator.is_main_process:

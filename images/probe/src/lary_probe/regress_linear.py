@@ -60,6 +60,7 @@ def _choose(session: Session, fit: Part, held: Part) -> tuple[float, NDArray[np.
     """The strength with the least held-out error, and its predictions, (1, held-out rows, out)."""
     ridge, errors, kept = _ridge(session, fit), list[float](), list[NDArray[np.float32]]()
     for strength in STRENGTHS:
+        session.alive("fitting")
         predicted = _predict(session, ridge.fit(strength), held.latents, held.positions)
         errors.append(_error(held, predicted))
         if best_strength(errors) == len(errors) - 1:
@@ -70,15 +71,18 @@ def _choose(session: Session, fit: Part, held: Part) -> tuple[float, NDArray[np.
 
 def _ridge(session: Session, part: Part) -> Ridge:
     device = session.accelerator.device
+    session.alive("reading latents")
     rows = part.latents.batch(part.positions).flatten(1).to(device)
+    session.alive("fitting")
     return Ridge(rows, torch.from_numpy(part.targets).double().to(device), lambda: session.alive("fitting"))
 
 
 def _predict(session: Session, linear: Linear, latents: Latents, positions: Positions) -> NDArray[np.float32]:
     """(n, out)"""
-    device = session.accelerator.device
-    found = [linear(latents.batch(block).flatten(1).to(device)).cpu() for block in _blocks(latents, positions)]
-    session.alive("evaluating")
+    device, found = session.accelerator.device, []
+    for block in _blocks(latents, positions):
+        session.alive("evaluating")
+        found.append(linear(latents.batch(block).flatten(1).to(device)).cpu())
     return torch.cat(found).float().numpy()
 
 

@@ -56,9 +56,11 @@ def read_targets(session: Session, data: ProbeData, actions: Actions) -> Targets
     if relative and actions.stride < 2:
         raise ContractError(f"dataset {session.job.dataset}: chunks of one step have no relative target")
     normalisation = actions.relative if relative else actions.normalisation
+    session.alive("reading action files")
     splits = [(data.train_metadata, np.arange(len(data.train_metadata)))]
     splits += [(metadata, latents.rows) for latents, metadata in data.evaluated]
     chunks = _read_all(session, actions, splits)
+    session.alive("preparing targets")
     types = [robot_types(normalisation, metadata, rows) for metadata, rows in splits]
     steps = [relative_actions(each) if relative else each for each in chunks]
     scales = make_scales(normalisation, steps[0], types[0], session.mounts, session.job.stats_sha256)

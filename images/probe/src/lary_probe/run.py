@@ -59,8 +59,11 @@ def _probe(session: Session) -> None:
     if session.accelerator.is_main_process:
         outputs.begin()
     prepare_trackers(session)
+    session.alive("opening stores and tables of rows")
     data = open_data(job, session.mounts, lambda: session.alive("reading latents"))
+    session.alive("preparing targets")
     found = classify(session, data, outputs) if job.kind == "classify" else regress(session, data, outputs)
+    session.alive("writing the result")
     if session.accelerator.is_main_process:
         outputs.result(_result(session, data, found))
 

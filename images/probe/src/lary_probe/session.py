@@ -19,8 +19,6 @@ from lary_schema.watchdog import Watchdog
 from lary_probe.sampling import steps_per_epoch
 
 PROGRESS_SECONDS = 2.0
-SILENT_SECONDS = 30.0
-"""Pause between progress events while something other than a step goes on: a job without events counts as stalled."""
 
 
 def make_accelerator(device: str) -> Accelerator:
@@ -98,15 +96,18 @@ class Session:
     def step(self) -> None:
         """One optimiser step was done."""
         self.done += 1
-        self.alive("training")
+        if self.done < self.total:
+            self.training()
         if time.monotonic() - self._last_event > PROGRESS_SECONDS:
             self._emit_progress(self.note)
 
+    def training(self) -> None:
+        """The next step begins."""
+        self.alive(f"training, step {self.done + 1:,} of {self.total:,}")
+
     def alive(self, doing: str) -> None:
-        """Something other than a step went on."""
+        """There was progress, and what comes next, which may take long; a job without signs of life is ended."""
         self.watchdog.beat(doing)
-        if time.monotonic() - self._last_event > SILENT_SECONDS:
-            self._emit_progress(f"{self.note}, {doing}" if self.note else doing)
 
     def progress(self, note: str) -> None:
         """Report progress; `note` is the last epoch and its scores."""
@@ -133,10 +134,10 @@ class Session:
 def open_session(job: ProbeJob, mounts: Mounts, emit: Emit) -> Iterator[Session]:
     """A session with its watchdog running. Only the main process of several emits events."""
     make_deterministic(job.device, job.threads)
-    with Watchdog(emit, job.id, job.stall_timeout_s) as watchdog:
+    with Watchdog(emit, job.id, job.stall_timeout_s, computes=job.device == "cpu") as watchdog:
         watchdog.beat("waiting for all processes")
         accelerator = make_accelerator(job.device)
-        yield Session(job, mounts, accelerator, emit if accelerator.is_main_process else _silent, watchdog)
+        yield Session(job, mounts, accelerator, watchdog.emit if accelerator.is_main_process else _silent, watchdog)
         accelerator.end_training()
 
 

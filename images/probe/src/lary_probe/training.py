@@ -156,6 +156,7 @@ def train(
     total = plan.epochs * steps_per_epoch(len(fit), plan.batch_size)
     step = 0
     for epoch in range(plan.epochs):
+        session.training()
         order = plan.order(epoch, len(fit))
         shares = shares_of(order, plan.batch_size, accelerator.process_index, accelerator.num_processes)
         reader = fit.latents.batches([fit.positions[s.positions] for s in shares], accelerator.device)
@@ -189,6 +190,7 @@ def predict(session: Session, heads: list[Head], plan: Plan, part: Part) -> tupl
     losses: list[list[Tensor]] = [[torch.empty(0)] for _ in heads]
     for head in heads:
         head.network.eval()
+    session.alive("evaluating")
     with torch.inference_mode():
         reader = part.latents.batches([part.positions[s.positions] for s in shares], accelerator.device)
         for share, tokens in zip(shares, reader, strict=True):

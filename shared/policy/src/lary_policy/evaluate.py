@@ -4,6 +4,7 @@ import os
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 
 from lary_schema.atomic import PARTIAL_SUFFIX, publish_text
@@ -38,7 +39,9 @@ def evaluate(job: EvaluateJob, emit: Emit) -> None:
     Raises TooManyFailedError where an episode counts as not evaluated: the result is there, and says which.
     """
     mounts = Mounts.from_env()
-    with alone(mounts.out), Watchdog(emit, job.id, job.stall_timeout_s) as watchdog:
+    watching = Watchdog(emit, job.id, job.stall_timeout_s, computes=job.device == "cpu")
+    emit = watching.emit
+    with alone(mounts.out), watching as watchdog:
         sweep(mounts.out)
         journal = Journal(mounts.out / EPISODES_FILE, job.fingerprint, lambda episode: _keeps(job, episode, mounts.out))
         missing = _in_order(job, journal, mounts.out)
@@ -176,9 +179,11 @@ def _world(job: EvaluateJob, socket: Path) -> Iterator[World]:
 
 def _one(job: EvaluateJob, world: World, journal: Journal, state: int, out: Path, watchdog: Watchdog) -> None:
     with under_way(out, state):
-        watchdog.beat(f"making task {job.values.task}")
+        watchdog.beat(f"making task {job.values.task} and waiting for its policy", job.connect_timeout_s)
         start = start_of(job, world.simulator.task.instruction, state)
-        episode, trace = run_episode(world.simulator, world.actor(), start, job.values.protocol, watchdog.beat)
+        simulator, actor = world.simulator, world.actor()
+        beat = partial(watchdog.beat, within_s=job.act_timeout_s)
+        episode, trace = run_episode(simulator, actor, start, job.values.protocol, beat)
         if job.record and trace.actions:
             with written(path := recording(out, job.values.task, state)):
                 trace.write(path)

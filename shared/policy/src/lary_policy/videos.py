@@ -52,7 +52,9 @@ def make_videos(job: VideoJob, emit: Emit) -> None:
     kept as `Episode.video_fault`, so that whoever plans the next job can leave it out.
     """
     mounts, failed = Mounts.from_env(), []
-    with alone(mounts.out), Watchdog(emit, job.id, job.stall_timeout_s) as watchdog:
+    watching = Watchdog(emit, job.id, job.stall_timeout_s, computes=job.device == "cpu")
+    emit = watching.emit
+    with alone(mounts.out), watching as watchdog:
         sweep(mounts.out)
         episodes = _episodes(job, mounts.out)
         missing = [one for one in episodes if not (mounts.out / one.video).exists()]

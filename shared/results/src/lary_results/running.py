@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from lary_schema.events import Failed, Finished, Progress, Started, from_line
+from lary_schema.events import Alive, Failed, Finished, Progress, Started, from_line
 from lary_schema.locks import is_locked
 from lary_schema.runs import RunPaths
 from lary_terminal.tables import Table
@@ -56,18 +56,21 @@ def _state(log: Path) -> dict[str, Any] | None:
     with log.open("rb") as file:
         file.seek(max(0, os.fstat(file.fileno()).st_size - TAIL_BYTES))
         lines = file.read().decode("utf-8", "replace").splitlines()
+    doing = ""
     for event in map(from_line, reversed(lines)):
         match event:
             case Finished() | Failed():
                 return None
+            case Alive():
+                doing = doing or event.doing
             case Progress():
                 rate = event.per_second
                 left = (event.total - event.done) / rate if rate > 0 else None
                 amounts = {"done": event.done, "total": event.total, "failed": event.failed}
-                return {**amounts, "per_second": rate, "seconds_left": left, "note": event.note}
+                return {**amounts, "per_second": rate, "seconds_left": left, "note": doing or event.note}
             case Started():
-                return {**_BEGINNING, "total": event.total}
-    return dict(_BEGINNING)
+                return {**_BEGINNING, "total": event.total, "note": doing}
+    return {**_BEGINNING, "note": doing}
 
 
 # --- for people -------------------------------------------------------------------------------

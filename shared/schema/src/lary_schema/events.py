@@ -107,6 +107,15 @@ class Saved(_Event):
     seconds: float
 
 
+class Alive(_Event):
+    """There was no other event for a while, and the work goes on."""
+
+    event: Literal["alive"] = "alive"
+    doing: str
+    seconds: float
+    """Since that began."""
+
+
 class Warned(_Event):
     event: Literal["warning"] = "warning"
     message: str
@@ -140,7 +149,18 @@ class Failed(_Event):
 
 
 Event = Annotated[
-    Started | Progress | RowFailed | ShardDone | BatchHalved | Measured | Saved | Warned | Finished | Idle | Failed,
+    Started
+    | Progress
+    | RowFailed
+    | ShardDone
+    | BatchHalved
+    | Measured
+    | Saved
+    | Alive
+    | Warned
+    | Finished
+    | Idle
+    | Failed,
     Field(discriminator="event"),
 ]
 EVENT: TypeAdapter[Event] = TypeAdapter(Event)

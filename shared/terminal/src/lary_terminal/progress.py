@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, Protocol, TextIO
 
-from lary_schema.events import BatchHalved, Event, Failed, Finished, Progress, Split, Started, Warned
+from lary_schema.events import Alive, BatchHalved, Event, Failed, Finished, Progress, Split, Started, Warned
 from lary_schema.printable import json_text, printable, printable_lines
 from lary_schema.terminal import terminal_of
 from rich.console import Console, RenderableType
@@ -107,6 +107,11 @@ def notice(event: Event) -> str | None:
     return None
 
 
+def going_on(event: Alive) -> str:
+    """What a job does that has no other event for a while: `training, step 1 of 100, for 90 s so far`."""
+    return event.doing + (f", for {event.seconds:,.0f} s so far" if event.seconds >= PLAIN_EVERY_S else "")
+
+
 def closing(outcome: Outcome, finished: Finished | None, unit: str) -> str:
     """How a job ended, in one line."""
     if outcome.state != "done":
@@ -183,10 +188,13 @@ class PlainLines:
         self._memory.keep(event)
         if text := notice(event):
             self._notify(job, text)
-        if isinstance(event, Progress) and time.monotonic() - self._last.get(job.id, 0) >= PLAIN_EVERY_S:
+        if isinstance(event, Alive | Progress) and time.monotonic() - self._last.get(job.id, 0) >= PLAIN_EVERY_S:
             self._last[job.id] = time.monotonic()
-            unit = self._memory.unit.get(job.id, "rows")
-            self._notify(job, f"{event.done:,}/{event.total:,} {unit}, {amounts(event, unit)} {event.note}".rstrip())
+            self._notify(job, going_on(event) if isinstance(event, Alive) else self._counted(event))
+
+    def _counted(self, event: Progress) -> str:
+        unit = self._memory.unit.get(event.job, "rows")
+        return f"{event.done:,}/{event.total:,} {unit}, {amounts(event, unit)} {event.note}".rstrip()
 
     def relaunch(self, job: Task, code: int, message: str) -> None:
         self._notify(job, f"{message}; starting it again")
@@ -264,6 +272,8 @@ class LiveBars:
             said = f"{amounts(event, unit)} {event.note}"
             count = f"{event.done:,}/{event.total:,}"
             self._bars.update(task, completed=event.done, total=event.total, count=count, said=said)
+        elif isinstance(event, Alive):
+            self._bars.update(task, said=going_on(event))
 
     def relaunch(self, job: Task, code: int, message: str) -> None:
         self._bars.remove_task(self._tasks.pop(job.id))

@@ -31,7 +31,9 @@ _POLL_S = 1.0
 def extract(job: ExtractJob, emit: Emit) -> None:
     """Do the job. Raises ContractError, which is the exit code, where it cannot be done as given."""
     mounts = Mounts.from_env()
-    with Watchdog(emit, job.id, job.stall_timeout_s) as watchdog, ExitStack() as held:
+    watching = Watchdog(emit, job.id, job.stall_timeout_s, computes=job.device == "cpu")
+    emit = watching.emit
+    with watching as watchdog, ExitStack() as held:
         watchdog.beat("checking the job")
         check_agreement(job)
         metadata = metadata_of(job, mounts)

@@ -71,7 +71,7 @@ class Loop:
         """The next `count` rows: those to encode, and those that failed."""
         self.watchdog.beat("decoding")
         with self.report.waiting("decode"):
-            outcomes = self.pool.take(count, partial(self.watchdog.beat, "decoding"))
+            outcomes = self.pool.take(count, partial(self.watchdog.beat, "decoding", self.job.row_timeout_s))
             decoded = [outcome for outcome in outcomes if isinstance(outcome, Decoded)]
             batch = self._assemble(decoded)
             self.pool.release()
