@@ -1,6 +1,5 @@
-"""A decode process of a training: `python -m lary_trainer.child`, started by the pool alone. Imports no torch."""
+"""A decode process of a training, a fork that `lary_worker.pool` asks `lary_worker.forks` for. Imports no torch."""
 
-import sys
 from collections.abc import Mapping
 from typing import Any
 
@@ -31,7 +30,3 @@ def _of_trainee(settings: dict[str, Any]) -> Fill:
             slot[at] = preprocessed(trainee.preprocess, pair, spec, f"the card of {recipe.key}")
 
     return fill
-
-
-if __name__ == "__main__":
-    raise SystemExit(main(sys.argv[1:]))

@@ -10,10 +10,11 @@ from lary_schema.training import KEY_DIGITS, Recipe, TrainValues
 from lary_worker import registry
 from lary_worker.sources import code_sha256
 
+from lary_trainer.same_bytes import FIRST, SAME_BYTES
 from lary_trainer.trainee import Trainee
 
 GROUP = "lary.trainees"
-_NO_VALUES = ("__main__.py",)
+_NO_VALUES = ("__main__.py", "same_bytes.py")
 
 
 def find_trainee(recipe: Recipe) -> type[Trainee]:
@@ -64,11 +65,15 @@ def _read_recipe(path: Path) -> Recipe:
 
 
 def training_sha256(recipe: Recipe) -> str:
-    """Hash of the trainee's sources and of this package's."""
-    package = Path(__file__).parent
-    files = (file for file in sorted(package.glob("*.py")) if file.name not in _NO_VALUES)
-    own = {file.name: file_sha256(file) for file in files}
-    return fingerprint({"trainee": code_sha256(_point(recipe.trainee).module), "trainer": own})
+    """Hash of the trainee's sources and of this package's, where these are not known to train the same bytes."""
+    return fingerprint({"trainee": code_sha256(_point(recipe.trainee).module), "trainer": own_sources()})
+
+
+def own_sources() -> dict[str, str]:
+    """What stands for each file of this package in fingerprints, by name."""
+    files = (file for file in sorted(Path(__file__).parent.glob("*.py")) if file.name not in _NO_VALUES)
+    hashes = {file.name: file_sha256(file) for file in files}
+    return {name: FIRST[name] if sha256 in SAME_BYTES else sha256 for name, sha256 in hashes.items()}
 
 
 def trained_card(values: TrainValues) -> ModelCard:

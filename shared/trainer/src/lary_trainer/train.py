@@ -30,8 +30,10 @@ def train(job: TrainJob, emit: Emit) -> None:
     """Do the job. Raises ContractError, which is the exit code, where it cannot be done as given."""
     mounts = Mounts.from_env()
     first = int(os.environ.get("RANK", "0")) == 0
-    say = emit if first else _silent
-    with Watchdog(emit, job.id, job.stall_timeout_s if first else _UNWATCHED_S) as watchdog, ExitStack() as held:
+    limit_s = job.stall_timeout_s if first else _UNWATCHED_S
+    watching = Watchdog(emit if first else _silent, job.id, limit_s, computes=job.device == "cpu")
+    say = watching.emit
+    with watching as watchdog, ExitStack() as held:
         watchdog.beat("checking the job")
         check_agreement(job)
         if first:

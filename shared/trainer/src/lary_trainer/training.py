@@ -3,6 +3,7 @@
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -42,7 +43,9 @@ class Training:
         values = job.values
         self._recipe = values.recipe
         self._bf16 = values.precision == "bf16"
-        self._inputs = open_inputs(job, mounts, device, world, lambda: watchdog.beat("reading rows"))
+        watchdog.beat("reading the tables of rows")
+        reading = partial(watchdog.beat, "reading rows", job.row_timeout_s)
+        self._inputs = open_inputs(job, mounts, device, world, reading)
         self.journal = Journal(job, self._inputs, world, device, emit)
         init = verified_files(job.init, mounts.weights, watchdog.beat)
         watchdog.beat("building the network")
@@ -150,6 +153,7 @@ class Training:
     @contextmanager
     def _evaluating(self, step: int) -> Iterator[None]:
         self._network.eval()
+        self._watchdog.beat("evaluating")
         seed_torch(self.job.values.seed, "evaluate", step, 0)
         with torch.no_grad(), torch.autocast(self._device.type, torch.bfloat16, enabled=self._bf16):
             yield
