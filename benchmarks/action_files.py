@@ -2,17 +2,22 @@
 
     python benchmarks/action_files.py --save
 
-`--rows` rows of train, each with an action file of (45, 16) float32 and latents of (1, 64, 48) float16. `load` opens
-stores and CSVs, loads latents, reads and standardises the actions; `actions` is what reading them takes of it. `files`
+5,000 and 50,000 rows of train, each with an action file of (45, 16) float32 and latents of (1, 64, 48) float16. `load`
+opens stores and CSVs, loads latents, reads and standardises the actions; `targets` is the second half of it. `files`
 reads every action file, `kept` the one file that an earlier probe wrote, `first` reads the files and writes that one.
 Warm: all of it in the page cache. Cold: the pages of all files are dropped before (not the kernel's directory entries
-and inodes, so that opening and looking at a file is as fast as warm).
+and inodes, so that opening and looking at a file is as fast as warm). All ways of a size take turns. `csv_bytes_a_row`
+is what a split's CSV takes in memory, kept and at most while it is read. `exponent` is that of the growth of processor
+time between the sizes: 1 is linear.
 """
 
+import math
 import os
 import statistics
+import sys
 import tempfile
 import time
+import tracemalloc
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -24,6 +29,7 @@ from lary_orch.catalog.protocol_cards import load_protocol
 from lary_probe import regress_targets
 from lary_probe.data import open_data
 from lary_probe.describe import code_sha256
+from lary_probe.metadata import SplitMetadata
 from lary_schema.base import file_sha256
 from lary_schema.cards import Actions, ModeSpec, Normalisation, PairColumns, TensorSpec
 from lary_schema.jobs import ArrayLayout, MetadataFile, ProbeJob, ProbeSplit, Source, StoreLocation, Values
@@ -121,15 +127,35 @@ def _files(folder: Path) -> Iterator[Path]:
 
 def main() -> None:
     parser = arguments(__doc__ or "")
-    parser.add_argument("--rows", type=int, default=50_000)
+    parser.add_argument("--rows", type=int, nargs=2, default=(5_000, 50_000))
     options = parser.parse_args()
-    with tempfile.TemporaryDirectory() as name:
-        root, folders = Path(name), {}
-        for folder in Mounts.model_fields:
-            folders[folder] = root / folder
-            folders[folder].mkdir()
-        figures = compared(Mounts(**folders), root, options.rows, options.rounds)
-    report("action_files", {"rows": options.rows, **figures}, options.save)
+    sizes: dict[int, dict[str, Any]] = {}
+    for rows in sorted(options.rows):
+        with tempfile.TemporaryDirectory() as name:
+            root, folders = Path(name), {}
+            for folder in Mounts.model_fields:
+                folders[folder] = root / folder
+                folders[folder].mkdir()
+            sizes[rows] = compared(Mounts(**folders), root, rows, options.rounds)
+        print(rows, sizes[rows], file=sys.stderr, flush=True)
+    figures = {"rounds": options.rounds, "sizes": sizes, "exponent": growth(sizes)}
+    report("action_files", figures, options.save)
+
+
+def growth(sizes: dict[int, dict[str, Any]]) -> dict[str, float]:
+    """Of what is loaded warm, by way."""
+    (few, less), (many, more) = sorted(sizes.items())
+    seconds = {way: [size["warm"][way]["load_processor_s"] for size in (less, more)] for way in ("files", "kept")}
+    return {way: round(math.log(high / low) / math.log(many / few), 2) for way, (low, high) in seconds.items()}
+
+
+def csv_bytes(job: ProbeJob, mounts: Mounts) -> dict[str, float]:
+    """A row of train's CSV in memory."""
+    tracemalloc.start()
+    metadata = SplitMetadata(job.train, mounts.job, (ACTIONS.column,))
+    found = [round(each / len(metadata), 1) for each in tracemalloc.get_traced_memory()]
+    tracemalloc.stop()
+    return dict(zip(("kept", "most"), found, strict=True))
 
 
 def compared(mounts: Mounts, root: Path, rows: int, rounds: int) -> dict[str, Any]:
@@ -159,15 +185,27 @@ def compared(mounts: Mounts, root: Path, rows: int, rounds: int) -> dict[str, An
                 hashes.add(sha256)
     if len(hashes) > 1:
         raise SystemExit("the ways read other actions")
-    medians = {
-        heat: {
-            way: {k: round(statistics.median(one[k] for one in each), 3) for k in each[0]} for way, each in ways.items()
-        }
+    figures: dict[str, Any] = {
+        heat: {way: spread(each) for way, each in ways.items()} | {"files_over_kept": over(ways["files"], ways["kept"])}
         for heat, ways in found.items()
     }
-    for ways in medians.values():
-        ways["files_over_kept"] = {k: round(ways["files"][k] / ways["kept"][k], 2) for k in ways["files"]}
-    return medians | {"kept_mib": round(Path(kept["kept"]).stat().st_size / 2**20, 1)}
+    figures["kept_mib"] = round(Path(kept["kept"]).stat().st_size / 2**20, 1)
+    return figures | {"csv_bytes_a_row": csv_bytes(job, mounts)}
+
+
+def spread(samples: list[dict[str, float]]) -> dict[str, Any]:
+    """Of each figure the median, and the range."""
+    found: dict[str, Any] = {}
+    for name in samples[0]:
+        values = sorted(one[name] for one in samples)
+        found |= {name: round(statistics.median(values), 3), f"{name}_range": [round(values[at], 3) for at in (0, -1)]}
+    return found
+
+
+def over(ones: list[dict[str, float]], others: list[dict[str, float]]) -> dict[str, float]:
+    """Medians of one over those of the other."""
+    first, second = spread(ones), spread(others)
+    return {name: round(first[name] / second[name], 2) for name in ones[0]}
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pyarrow
 import pyarrow.parquet
-from common import alternate, arguments, report, summary
+from common import arguments, measured, report
 from lary_data.annotating import Annotation
 from lary_data.annotating_lerobot import write_lerobot
 from lary_data.joining import LatentLabels
@@ -77,7 +77,7 @@ def measure(root: Path, labels: Labels, rounds: int) -> dict[str, dict[str, floa
         shutil.rmtree(root / "copy", ignore_errors=True)
         shutil.copytree(root / "in", root / "copy")
 
-    return summary(alternate({"annotate": annotate, "copy": copy}, rounds))
+    return measured({"annotate": annotate, "copy": copy}, rounds)
 
 
 def main() -> None:
@@ -91,8 +91,8 @@ def main() -> None:
         write_dataset(root / "in", given.episodes)
         found = measure(root, MemoryLabels(store, places, frozenset(), CODES, DT), given.rounds)
     steps = given.episodes * LENGTH
-    rates = {f"{name}_steps_per_s": round(steps / seconds["min_s"]) for name, seconds in found.items()}
-    report("annotate", {"steps": steps, **rates, "seconds": found}, given.save)
+    rates = {f"{name}_steps_per_s": round(steps / seconds["wall_min_s"]) for name, seconds in found.items()}
+    report("annotate", {"steps": steps, "rounds": given.rounds, **rates, "seconds": found}, given.save)
 
 
 if __name__ == "__main__":

@@ -42,18 +42,24 @@ def summary(seconds: dict[str, list[float]]) -> dict[str, dict[str, float]]:
     return {name: {"median_s": statistics.median(s), "min_s": min(s), "max_s": max(s)} for name, s in seconds.items()}
 
 
-def measured(ways: dict[str, Callable[[], Any]], rounds: int) -> dict[str, dict[str, float]]:
-    """Wall and processor seconds of each way, in turn round by round; medians with the range.
+Seconds = tuple[float, float]
+"""Wall time, and processor time of this process, its threads and its children that have ended."""
 
-    Processor time is that of this process, its threads and its children that have ended.
-    """
-    found: dict[str, list[tuple[float, float]]] = {name: [] for name in ways}
+
+def measured(ways: dict[str, Callable[[], Any]], rounds: int) -> dict[str, dict[str, float]]:
+    """Wall and processor seconds of each way, in turn round by round; medians with the range."""
+    found: dict[str, list[Seconds]] = {name: [] for name in ways}
     for _ in range(rounds):
         for name, way in ways.items():
-            start, before = time.perf_counter(), _processor()
-            way()
-            found[name].append((time.perf_counter() - start, _processor() - before))
-    return {name: _figures(pairs) for name, pairs in found.items()}
+            found[name].append(spent(way))
+    return {name: medians(pairs) for name, pairs in found.items()}
+
+
+def spent(work: Callable[[], Any]) -> Seconds:
+    """Do it."""
+    start, before = time.perf_counter(), _processor()
+    work()
+    return time.perf_counter() - start, _processor() - before
 
 
 def ratio(found: dict[str, dict[str, float]], name: str, other: str) -> dict[str, float]:
@@ -69,7 +75,8 @@ def _processor() -> float:
     return sum(each.ru_utime + each.ru_stime for each in used)
 
 
-def _figures(pairs: list[tuple[float, float]]) -> dict[str, float]:
+def medians(pairs: list[Seconds]) -> dict[str, float]:
+    """Of both clocks, with the smallest and the largest."""
     figures = {}
     for kind, values in zip(("wall", "processor"), zip(*pairs, strict=True), strict=True):
         figures |= {f"{kind}_s": statistics.median(values), f"{kind}_min_s": min(values), f"{kind}_max_s": max(values)}

@@ -3,12 +3,12 @@ context of its own with a thread for each core, then stacked), with one context,
 
     python benchmarks/decode.py --rounds 7 --save [CLIP ...]
 
-Processor time of one process, alternated; `ratio` is of medians, before over the other. H.264 clips of moving patterns
-under noise by libx264's defaults (needs ffmpeg) unless some are given; the frames of all ways are compared.
+Processor and wall time of one process, alternated; `before_over` is of medians, before over the other. H.264 clips of
+moving patterns under noise by libx264's defaults (needs ffmpeg) unless some are given; the frames of all ways are
+compared.
 """
 
 import tempfile
-import time
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
@@ -16,7 +16,7 @@ from typing import Any
 
 import av
 import numpy as np
-from common import alternate, arguments, report, run, summary
+from common import arguments, measured, ratio, report, run
 from lary_worker.decode import Frames, decode_in_order, read_clip, upright
 
 SIZES = {"240p": (240, 320), "480p": (480, 854), "1080p": (1080, 1920)}
@@ -54,9 +54,9 @@ def measure(path: Path, rounds: int) -> dict[str, Any]:
     first, *others = [way() for way in ways.values()]
     if not all(np.array_equal(first, other) for other in others):
         raise SystemExit(f"{path}: frames differ")
-    seconds = summary(alternate(ways, rounds, time.process_time))
-    ratios = {name: round(seconds["before"]["median_s"] / way["median_s"], 2) for name, way in seconds.items()}
-    return {"frames": count, "seconds": seconds, "ratio": ratios}
+    seconds = measured(ways, rounds)
+    ratios = {name: ratio(seconds, "before", name) for name in seconds if name != "before"}
+    return {"frames": count, "seconds": seconds, "before_over": ratios}
 
 
 def main() -> None:
@@ -66,7 +66,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         clips = options.clips or [make_clip(Path(folder) / f"{name}.mp4", *size) for name, size in SIZES.items()]
         figures = {clip.stem: measure(clip, options.rounds) for clip in clips}
-    report("decode", {"wanted": WANTED, "clock": "processor time", "clips": figures}, options.save)
+    report("decode", {"wanted": WANTED, "rounds": options.rounds, "clips": figures}, options.save)
 
 
 if __name__ == "__main__":

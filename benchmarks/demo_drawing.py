@@ -1,10 +1,10 @@
 """A frame of the demo sets, its shapes drawn within their bounding boxes and over the whole frame. The same pixels."""
 
-import time
 from collections.abc import Callable
+from typing import Any
 from unittest.mock import patch
 
-from common import alternate, arguments, report, summary
+from common import arguments, measured, ratio, report
 from lary_demo import arm, canvas, motion
 
 WHOLE_FRAME = patch.object(canvas, "_pixels", lambda *_: slice(0, canvas.SIZE))
@@ -17,14 +17,15 @@ def main() -> None:
         "arm": lambda: b"".join(e.frame(t, 50).tobytes() for e in episodes for t in range(0, 17, 4)),
         "motion": lambda: b"".join(clip.frames(50).tobytes() for clip in clips),
     }
-    figures = {}
+    rounds = max(options.rounds, 9)
+    figures: dict[str, Any] = {"rounds": rounds}
     for name, draw in worlds.items():
         assert draw() == WHOLE_FRAME(draw)()
         ways = {"bounding box": draw, "whole frame": WHOLE_FRAME(draw)}
-        seconds = summary(alternate(ways, max(options.rounds, 9), time.process_time))
-        ratio = seconds["whole frame"]["median_s"] / seconds["bounding box"]["median_s"]
-        milliseconds = seconds["bounding box"]["median_s"] * 1e3 * canvas.SIZE**2 * 3 / len(draw())
-        figures[name] = {**seconds, "ratio": round(ratio, 2), "bounding_box_ms_a_frame": round(milliseconds, 3)}
+        seconds = measured(ways, rounds)
+        milliseconds = seconds["bounding box"]["processor_s"] * 1e3 * canvas.SIZE**2 * 3 / len(draw())
+        over = ratio(seconds, "whole frame", "bounding box")
+        figures[name] = {**seconds, "ratio": over, "bounding_box_ms_a_frame": round(milliseconds, 3)}
     report("demo_drawing", figures, options.save)
 
 

@@ -3,7 +3,7 @@
 import sys
 from pathlib import Path
 
-from common import alternate, arguments, report, run, summary
+from common import arguments, measured, report, run
 
 
 def main() -> None:
@@ -13,9 +13,9 @@ def main() -> None:
         "help": lambda: run([command, "--help"], check=True, capture_output=True),
         "python": lambda: run([sys.executable, "-c", "pass"], check=True),
     }
-    alternate(ways, 1)
-    seconds = alternate(ways, max(options.rounds, 5))
-    report("start", {"seconds": summary(seconds)}, options.save)
+    measured(ways, 1)
+    rounds = max(options.rounds, 9)
+    report("start", {"rounds": rounds, "seconds": measured(ways, rounds)}, options.save)
 
 
 if __name__ == "__main__":
