@@ -30,8 +30,8 @@ def test_tensors_come_out_and_nothing_else_is_left(bench: Any, pickled: Path, tm
     said = bench("weights", "convert", pickled, target, "--i-trust-this-file", "--runtime", "docker")
     assert load_file(target)["lam.w"].tolist() == [0, 1, 2, 3, 4, 5]
     assert "Hyper" in json.loads(said)["dropped"]["hyper_parameters"]
-    assert {path.name for path in target.parent.iterdir()} == {"lam.safetensors", "lam.safetensors.json"}
-    assert json.loads(target.with_name("lam.safetensors.json").read_text()) == json.loads(said)
+    assert {path.name for path in target.parent.iterdir()} == {"lam.safetensors", ".lam.safetensors.json"}
+    assert json.loads(target.with_name(".lam.safetensors.json").read_text()) == json.loads(said)
 
 
 def test_auto_takes_the_container(bench: Any, pickled: Path, tmp_path: Path) -> None:

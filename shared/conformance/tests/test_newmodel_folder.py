@@ -6,6 +6,7 @@ import re
 import shlex
 import subprocess
 import tomllib
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import click
@@ -127,3 +128,11 @@ def test_taken_names_and_folders_are_refused(tmp_path: Path, folder: Path) -> No
 def test_spellings() -> None:
     name = ModelName("latent-motion2")
     assert (name.package, name.module, name.class_name) == ("lary_latent_motion2", "latent_motion2", "LatentMotion2")
+
+
+def test_the_folder_is_whole_or_absent_wherever_the_machine_stops(
+    tmp_path: Path, stopped_at_every_change: Callable[[Callable[[], object]], Iterator[int]]
+) -> None:
+    for _ in stopped_at_every_change(lambda: make_model_folder("my-lam", tmp_path / "my-lam", TEMPLATE)):
+        assert not (tmp_path / "my-lam").exists()
+    assert (tmp_path / "my-lam/README.md").is_file()

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 from lary_schema.atomic import PARTIAL_SUFFIX, discard, making, publish_text
+from lary_schema.linked import linked_files, linked_folder
 
 Stops = Callable[[Callable[[], object]], Iterator[int]]
 FILES = {"a.txt": "one", "deep/er/b.txt": "two", "deep/c.txt": ""}
@@ -91,3 +92,22 @@ def test_every_name_that_a_disk_takes(tmp_path: Path, name: str) -> None:
     (tmp_path / name).unlink()
     make(tmp_path / name)
     assert [path.name for path in tmp_path.iterdir()] == [name]
+
+
+@pytest.mark.parametrize("before", [None, "elsewhere"])
+def test_a_folder_of_links_is_whole_or_absent(
+    tmp_path: Path, stopped_at_every_change: Stops, before: str | None
+) -> None:
+    """The mount of weights; one whose links lead elsewhere is replaced."""
+    links = {"a/b": tmp_path / "w", "c": tmp_path / "w"}
+    made = linked_folder(links, tmp_path)
+    if before is None:
+        discard(made)
+    else:
+        (made / "c").unlink()
+        (made / "c").symlink_to(before)
+    for _ in stopped_at_every_change(lambda: linked_folder(links, tmp_path)):
+        if made.exists():
+            found = linked_files(made)
+            assert found in (links, links | {"c": Path(before or "")})
+    assert linked_files(made) == links

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 from lary_schema.base import ContractError, ExitCode, WeightsError
+from lary_schema.files import visible_files
 from lary_worker.__main__ import main
 from lary_worker.checkpoints import read_state
 from lary_worker.convert import convert as _convert
@@ -53,7 +54,7 @@ def test_the_loader_asks_for_the_conversion_and_reads_its_result(lightning, stat
 
 def test_what_was_dropped_is_written_down(lightning, tmp_path):
     convert(lightning, tmp_path / "lam.safetensors")
-    report = json.loads((tmp_path / "lam.safetensors.json").read_text())
+    report = json.loads((tmp_path / ".lam.safetensors.json").read_text())
     assert report["entry"] == "state_dict"
     assert report["tensors"] == 3
     assert report["dropped"].keys() == {"hyper_parameters", "epoch", "loops"}
@@ -118,4 +119,16 @@ def test_the_flag_is_required(lightning, tmp_path, capfd):
 def test_the_command_prints_its_report(lightning, tmp_path, capfd):
     target = tmp_path / "out.safetensors"
     assert main(["convert", str(lightning), str(target), "--i-trust-this-file"]) == ExitCode.DONE
-    assert json.loads(capfd.readouterr().out) == json.loads((tmp_path / "out.safetensors.json").read_text())
+    assert json.loads(capfd.readouterr().out) == json.loads((tmp_path / ".out.safetensors.json").read_text())
+
+
+def test_a_stopped_conversion_is_done_again_and_its_report_is_no_weight(lightning, tmp_path, stopped_at_every_change):
+    folder = tmp_path / "weights"
+    target = folder / "lam.safetensors"
+    for _ in stopped_at_every_change(lambda: convert(lightning, target)):
+        if target.exists():
+            assert (folder / ".lam.safetensors.json").is_file()
+            target.unlink()
+    assert [path.name for path in visible_files(folder) if not path.name.endswith(".partial")] == ["lam.safetensors"]
+    with pytest.raises(ContractError, match="exists already"):
+        convert(lightning, target)

@@ -73,8 +73,7 @@ def save(content, path: Path, zipped: bool = True) -> Path:
 def converted(content, folder: Path, entry: str | None = None, *, zipped: bool = True):
     """What became of `content`: the account and the tensors by name."""
     target = folder / "out.safetensors"
-    for path in (target, Path(f"{target}.json")):
-        path.unlink(missing_ok=True)
+    target.unlink(missing_ok=True)
     done = convert(save(content, folder / "in.pt", zipped), target, entry, trusted=True)
     return done, read_state(target)
 

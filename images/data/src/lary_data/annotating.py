@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from lary_schema.atomic import PARTIAL_SUFFIX, publish_text, replacing
+from lary_schema.atomic import PARTIAL_SUFFIX, is_unused, publish_text, replacing
 from lary_schema.base import ContractError, canonical_json
 
 from lary_data.labels import Arrays, Counts, Labels, one_model
@@ -67,7 +67,7 @@ class Annotation:
         text = canonical_json({"facts": self.facts, "revision": _REVISION, **made_from}).decode() + "\n"
         if path.is_file() and path.read_text(encoding="utf-8") != text:
             raise ContractError(f"{path}: the folder holds labels made otherwise; choose another --to")
-        if not path.is_file() and self.out.is_dir() and any(self.out.iterdir()):
+        if not path.is_file() and not is_unused(self.out):
             raise ContractError(f"{self.out}: is not empty and was not made by this tool; choose another --to")
         publish_text(path, text)
         for left_behind in self.out.rglob(f"*{PARTIAL_SUFFIX}"):

@@ -112,11 +112,12 @@ def export(
 
 def _opened(store: LatentReader, target: Target, *, overwrite: bool) -> Journal:
     path, fingerprint = target.folder / JOURNAL, store.provenance.layout.fingerprint
+    for drafts in (f"*.npz.*{PARTIAL_SUFFIX}", f"{JOURNAL}.*{PARTIAL_SUFFIX}"):
+        for left_behind in target.folder.glob(drafts):
+            left_behind.unlink(missing_ok=True)
     if path.is_file():
         journal = Journal.read(path)
         if journal.fingerprint == fingerprint:
-            for left_behind in target.folder.glob(f"*.npz.*{PARTIAL_SUFFIX}"):
-                left_behind.unlink(missing_ok=True)
             return journal
     if not overwrite and next(target.folder.glob("*.npz"), None):
         raise ContractError(

@@ -29,9 +29,9 @@ def claim_folder(settings: Path, made_from: Mapping[str, Any], below: Iterable[s
             f"{settings}: the folder holds files made from other data or settings; choose another --out"
         )
     publish_text(settings, text)
-    for folder in below:
-        for left_behind in (settings.parent / folder).rglob(f"*{PARTIAL_SUFFIX}"):
-            left_behind.unlink(missing_ok=True)
+    drafts = (left for folder in below for left in (settings.parent / folder).rglob(f"*{PARTIAL_SUFFIX}"))
+    for left_behind in (*drafts, *settings.parent.glob(f"{settings.name}.*{PARTIAL_SUFFIX}")):
+        left_behind.unlink(missing_ok=True)
 
 
 def file_identity(path: Path) -> list[Any] | None:

@@ -4,7 +4,8 @@ import hashlib
 import json
 import shutil
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -382,3 +383,16 @@ def test_a_model_without_codes(disk: Disk, tmp_path: Path) -> None:
     disk.release(np.ones((len(disk.rows), TOKENS, WIDTH), np.float32))
     assert disk.bring().exit_code == 0
     assert "no code numbers" in str(annotate(disk, "npz", tmp_path / "labels").exception)
+
+
+def test_a_folder_that_a_stopped_machine_left_is_taken(
+    disk: Disk, tmp_path: Path, stopped_at_every_change: Callable[[Callable[[], object]], Iterator[int]]
+) -> None:
+    """The first changes claim it; what is done after those is kept in a log (above)."""
+    assert annotate(disk, "npz", tmp_path / "whole").exit_code == 0
+    whole = {path.name for path in (tmp_path / "whole").rglob("*")}
+    for _ in islice(stopped_at_every_change(lambda: annotate(disk, "npz", tmp_path / "out")), 8):
+        again = annotate(disk, "npz", tmp_path / "out")
+        assert again.exit_code == 0, again.exception
+        assert {path.name for path in (tmp_path / "out").rglob("*")} == whole
+        shutil.rmtree(tmp_path / "out")

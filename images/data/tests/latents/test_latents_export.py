@@ -2,6 +2,8 @@
 
 import csv
 import shutil
+from collections.abc import Callable, Iterator
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -185,3 +187,17 @@ def test_which_store(pairs: Any, tokens: Tokens) -> None:
     assert "variant corrected; there is" in str(send(pairs, "--variant", "corrected").exception)
     pairs.write(pairs.csv, pairs.header, pairs.rows[:9])
     assert "as it is now" in str(send(pairs).exception)
+
+
+def test_a_stopped_machine_leaves_no_draft_behind(
+    pairs: Any, tokens: Tokens, stopped_at_every_change: Callable[[Callable[[], object]], Iterator[int]]
+) -> None:
+    """The first changes: the CSV's draft, then the journal. The same command goes on."""
+    pairs.release(tokens)
+    assert pairs.bring().exit_code == 0
+    assert send(pairs, to="whole").exit_code == 0
+    whole = {path.name for path in (pairs.root / "whole").rglob("*")}
+    for _ in islice(stopped_at_every_change(lambda: send(pairs)), 8):
+        assert send(pairs).exit_code == 0
+        assert {path.name for path in (pairs.root / "new").rglob("*")} == whole
+        shutil.rmtree(pairs.root / "new")

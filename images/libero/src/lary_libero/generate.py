@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
-from lary_schema.atomic import PARTIAL_SUFFIX, publish_text
+from lary_schema.atomic import PARTIAL_SUFFIX, is_unused, publish_text
 from lary_schema.base import ContractError, Document, canonical_json, read_json
 
 from lary_libero.cards import Facts, write_cards
@@ -203,7 +203,7 @@ def _claim(layout: Layout, settings: Settings) -> None:
             raise ContractError(
                 f"{layout.settings}: the folder holds a set with another {', '.join(other)}; choose another --out"
             )
-    elif layout.root.is_dir() and any(layout.root.iterdir()):
+    elif not is_unused(layout.root):
         raise ContractError(f"{layout.root}: is not empty and holds no generated set; choose another --out")
     publish_text(layout.settings, text)
     for left_behind in layout.root.rglob(f"*{PARTIAL_SUFFIX}"):

@@ -29,8 +29,8 @@ class Conversion:
 
     @property
     def report(self) -> Path:
-        """What the worker writes next to the target."""
-        return self.target.with_name(f"{self.target.name}.json")
+        """What the worker writes next to the target, hidden: it is no part of a folder of weights."""
+        return self.target.with_name(f".{self.target.name}.json")
 
 
 def convert(request: Conversion, image: ImageSource, runtime: Runtime, notify: Notify) -> str:
@@ -41,9 +41,8 @@ def convert(request: Conversion, image: ImageSource, runtime: Runtime, notify: N
     """
     if not request.source.is_file():
         raise WeightsError(f"{request.source}: no such file")
-    for path in (request.target, request.report):
-        if path.exists():
-            raise ContractError(f"{path}: exists already; remove it or give another name")
+    if request.target.exists():
+        raise ContractError(f"{request.target}: exists already; remove it or give another name")
     prepared = runtime.prepare(image, notify)
     if runtime.isolates:
         return _isolated(request, prepared, runtime)
@@ -79,7 +78,8 @@ def _isolated(request: Conversion, prepared: Prepared, runtime: Runtime) -> str:
     with tempfile.TemporaryDirectory(prefix=f".{request.target.name}.", suffix=PARTIAL_SUFFIX, dir=folder) as name:
         arguments, folders = container_arguments(request, Path(name))
         reply = runtime.query(prepared, *arguments, folders=folders, limit_s=LIMIT_S)
+        # The tensors last: where they are, all is.
         for path in (request.report, request.target):
-            (Path(name) / path.name).rename(path)
+            (Path(name) / path.name).replace(path)
         sync_dir(folder)
     return reply

@@ -3,12 +3,12 @@
 import keyword
 import re
 import shlex
-import shutil
 from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
 import lary_orch
+from lary_schema.atomic import making
 from lary_schema.base import ContractError
 
 TEMPLATE_FILES = (
@@ -72,12 +72,12 @@ def make_model_folder(
         raise ContractError(f"{target}: exists already; remove it, or choose another folder by --to")
     texts = trainable_texts(model, template) if train else _texts(model, template)
     try:
-        for file, text in texts.items():
-            path = target / file
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(text, encoding="utf-8")
+        with making(target) as draft:
+            for file, text in texts.items():
+                path = draft / file
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.write_text(text, encoding="utf-8")
     except OSError as error:
-        shutil.rmtree(target, ignore_errors=True)
         raise ContractError(f"{target}: cannot be written: {error.strerror}; choose another folder by --to") from None
     return [Path(file) for file in texts]
 

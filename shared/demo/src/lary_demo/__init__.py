@@ -6,14 +6,12 @@ makes another world, to be named by a dataset card of its own.
 
 import json
 import os
-import shutil
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from pathlib import Path
-from secrets import token_hex
 
-from lary_schema.atomic import PARTIAL_SUFFIX
+from lary_schema.atomic import discard, making
 from lary_schema.base import ContractError
 
 from lary_demo.settings import DISTRACTOR, VERSION, Settings
@@ -77,26 +75,14 @@ def _files(folder: Path) -> Iterator[os.DirEntry[str]]:
 def _replace(key: str, target: Path, settings: Settings) -> None:
     from lary_demo.generate import WRITERS
 
-    draft = target.with_name(f"{target.name}.{token_hex(8)}{PARTIAL_SUFFIX}")
-    draft.mkdir(parents=True)
     try:
-        WRITERS[key](draft, settings)
-        (draft / MARKER).write_text(json.dumps(_marker(draft, settings)) + "\n", encoding="utf-8")
-        _publish(draft, target, settings)
-    finally:
-        shutil.rmtree(draft, ignore_errors=True)
-
-
-def _publish(draft: Path, target: Path, settings: Settings) -> None:
-    """Rename into place; what was there goes first, unless another process was as good and faster."""
-    if target.exists():
-        if is_complete(target, settings):
-            return
-        old = target.with_name(f"{target.name}.{token_hex(8)}{PARTIAL_SUFFIX}")
-        target.rename(old)
-        shutil.rmtree(old)
-    try:
-        draft.rename(target)
+        # Not forced to the disk: the marker knows how many bytes there have to be.
+        with making(target, sync=False) as draft:
+            WRITERS[key](draft, settings)
+            (draft / MARKER).write_text(json.dumps(_marker(draft, settings)) + "\n", encoding="utf-8")
+            if target.exists() and not is_complete(target, settings):
+                discard(target)
     except OSError:
+        # Another process was as good and faster.
         if not is_complete(target, settings):
             raise

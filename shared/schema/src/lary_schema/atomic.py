@@ -90,6 +90,11 @@ def discard(folder: Path) -> None:
     shutil.rmtree(aside)
 
 
+def is_unused(folder: Path) -> bool:
+    """Whether there is no such folder, or nothing in it but what a stopped writer left."""
+    return not folder.is_dir() or all(path.name.endswith(PARTIAL_SUFFIX) for path in folder.iterdir())
+
+
 def publish_bytes(path: Path, data: bytes) -> None:
     """Write a small file by `replacing`."""
     with replacing(path) as draft, draft.open("xb") as file:

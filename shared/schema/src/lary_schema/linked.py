@@ -6,11 +6,10 @@ as the checkpoint of a training that is planned.
 """
 
 import os
-import secrets
-import shutil
 from collections.abc import Mapping
 from pathlib import Path
 
+from lary_schema.atomic import discard, making
 from lary_schema.base import ContractError, fingerprint
 
 FOLDER = "linked"
@@ -34,21 +33,18 @@ def linked_folder(files: Mapping[str, Path], below: Path) -> Path:
 
 
 def _make(folder: Path, targets: Mapping[str, str]) -> None:
-    draft = folder.with_name(f"{folder.name}.{secrets.token_hex(4)}")
-    draft.mkdir(parents=True)
-    for name, target in targets.items():
-        link = draft / name
-        link.parent.mkdir(parents=True, exist_ok=True)
-        link.symlink_to(target)
     try:
-        draft.rename(folder)
+        with making(folder, sync=False) as draft:
+            for name, target in targets.items():
+                link = draft / name
+                link.parent.mkdir(parents=True, exist_ok=True)
+                link.symlink_to(target)
+            if folder.is_dir() and _links(folder) != targets:
+                discard(folder)  # somebody changed what lay there
     except OSError:
-        # Another process was first, or somebody changed what lay there.
+        # Another process was first.
         if _links(folder) != targets:
-            shutil.rmtree(folder)
-            draft.rename(folder)
-        else:
-            shutil.rmtree(draft)
+            raise
 
 
 def _links(folder: Path) -> dict[str, str]:

@@ -245,7 +245,9 @@ class Conversion:
 
 
 def convert(source: Path, target: Path, entry: str | None = None, *, trusted: bool) -> Conversion:
-    """Write the tensors of `source` to the safetensors file `target`, and what was dropped to `target`.json.
+    """Write the tensors of `source` to the safetensors file `target`, and what was dropped to `.TARGET.json` there.
+
+    Hidden files are no part of a folder of weights, nor of its hash.
 
     `entry` names the dictionary that holds them (Lightning: `state_dict`; below another key:
     `ckpt.model`; `.`: the file itself); None: the largest set of floating tensors, if no other comes near
@@ -257,10 +259,8 @@ def convert(source: Path, target: Path, entry: str | None = None, *, trusted: bo
     """
     if not trusted:
         raise ContractError(f"{source}: would be unpickled; if you trust it, say so with --i-trust-this-file")
-    report = target.with_name(target.name + ".json")
-    for path in (target, report):
-        if path.exists():
-            raise ContractError(f"{path}: exists already; remove it or give another name")
+    if target.exists():
+        raise ContractError(f"{target}: exists already; remove it or give another name")
     try:
         with require_file(source).open("rb") as file:
             archive, content = read(source, file)
@@ -271,8 +271,9 @@ def convert(source: Path, target: Path, entry: str | None = None, *, trusted: bo
         raise WeightsError(f"{source}: cannot be read: {error.strerror}") from None
     done = Conversion(source.name, sha256, chosen.name, len(tensors), chosen.dropped, chosen.dropped_tensors)
     try:
+        # The tensors last: where they are, all is.
+        publish_text(target.with_name(f".{target.name}.json"), done.to_json())
         publish_bytes(target, save(tensors))
-        publish_text(report, done.to_json())
     except OSError as error:
         raise ContractError(f"{target}: cannot be written: {error.strerror}") from None
     return done
