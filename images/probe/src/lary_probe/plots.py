@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure, FigureBase
 from matplotlib.image import imread
 from matplotlib.ticker import MaxNLocator
@@ -17,6 +18,11 @@ TITLE_CHARS = 80
 COUNTS_UP_TO = 20
 """Classes up to which each cell shows its count."""
 COLUMNS = 4
+PANEL_IN = 3.1, 2.1
+"""A panel with its title and ticks."""
+TOP_IN, FRAMES_IN = 0.35, 2.4
+"""A picture's title, and the frames below it."""
+FRAMES = "source", "target"
 
 
 @plain_text()
@@ -57,24 +63,39 @@ def plot_trajectory(
     """Truth, prediction and error (stride, dim) over time, a panel a dimension; `frames` above where there are any."""
     columns = min(COLUMNS, max(2, len(names)))
     rows = -(-len(names) // columns)
-    figure, lower = _under_frames(3.1 * columns, 2.1 * rows, frames, title)
-    panels = lower.subplots(rows, columns, squeeze=False).flat
-    for index, axes in enumerate(panels):
-        if index >= len(names):
-            axes.set_axis_off()
-            continue
-        axes.plot(truth[:, index], "o-", ms=3, lw=1.2, color="black", label="truth")
-        axes.plot(predicted[:, index], "s--", ms=3, lw=1.2, color="tab:red", label="prediction")
-        error = np.abs(truth[:, index] - predicted[:, index])
-        axes.plot(error, ":", lw=1.2, color="tab:orange", label="error")
-        axes.set_title(f"{_abbreviated(names[index])}  MSE {np.square(error).mean():.3g}", fontsize=8)
-        axes.tick_params(labelsize=7)
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    # Margins in inches, since `layout="constrained"`, which finds them, takes half a second for twelve panels.
+    top, left, bottom = (TOP_IN + FRAMES_IN if frames else TOP_IN), 0.3, 0.3
+    width, height = columns * PANEL_IN[0] + left, rows * PANEL_IN[1] + top + bottom
+    figure = Figure(figsize=(width, height))
+    figure.suptitle(shown(title)[:TITLE_CHARS], fontsize=9, y=1 - 0.1 / height)
+    figure.supxlabel("step of the chunk", fontsize=8, y=0.05 / height)
+    figure.supylabel("normalised action", fontsize=8, x=0.05 / width)
+    side = (FRAMES_IN - 0.4) / height
+    for number, frame in enumerate(frames):
+        middle = (2 * number + 1) / (2 * len(frames))
+        _show(figure.add_axes((middle - side / 2, 1 - (top - 0.15) / height, side, side)), frame, FRAMES[number])
+    for index, name in enumerate(names):
+        row, column = divmod(index, columns)
+        corner = left + column * PANEL_IN[0] + 0.4, bottom + (rows - 1 - row) * PANEL_IN[1] + 0.25
+        axes = figure.add_axes(
+            (corner[0] / width, corner[1] / height, (PANEL_IN[0] - 0.5) / width, (PANEL_IN[1] - 0.55) / height)
+        )
+        _panel(axes, truth[:, index], predicted[:, index], name)
         if index == 0:
             axes.legend(fontsize=7)
-    lower.supxlabel("step of the chunk", fontsize=8)
-    lower.supylabel("normalised action", fontsize=8)
     figure.savefig(path, format="png", dpi=100)
+
+
+def _panel(axes: Axes, truth: NDArray[np.floating[Any]], predicted: NDArray[np.floating[Any]], name: str) -> None:
+    """One dimension, (stride,) each."""
+    error = np.abs(truth - predicted)
+    axes.plot(truth, "o-", ms=3, lw=1.2, color="black", label="truth")
+    axes.plot(predicted, "s--", ms=3, lw=1.2, color="tab:red", label="prediction")
+    axes.plot(error, ":", lw=1.2, color="tab:orange", label="error")
+    axes.set_title(f"{_abbreviated(name)}  MSE {np.square(error).mean():.3g}", fontsize=8)
+    axes.tick_params(labelsize=7)
+    axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
+    axes.yaxis.set_major_locator(MaxNLocator(5))
 
 
 @plain_text()
@@ -110,11 +131,15 @@ def _under_frames(width: float, height: float, frames: Sequence[NDArray[Any]], t
         return figure, figure
     grid = figure.add_gridspec(2, 1, height_ratios=[2.4, height])
     upper, lower = figure.add_subfigure(grid[0]), figure.add_subfigure(grid[1])
-    for axes, frame, name in zip(upper.subplots(1, len(frames)), frames, ("source", "target"), strict=True):
-        axes.imshow(frame, cmap="gray")
-        axes.set_title(name, fontsize=8)
-        axes.set_axis_off()
+    for axes, frame, name in zip(upper.subplots(1, len(frames)), frames, FRAMES, strict=True):
+        _show(axes, frame, name)
     return figure, lower
+
+
+def _show(axes: Axes, frame: NDArray[Any], name: str) -> None:
+    axes.imshow(frame, cmap="gray")
+    axes.set_title(name, fontsize=8)
+    axes.set_axis_off()
 
 
 def read_frame(path: Path) -> NDArray[Any] | None:
