@@ -1,9 +1,10 @@
 """`weights ls` and `verify`: what is there, and what a broken download looks like."""
 
+import argparse
 import json
-import subprocess
 import sys
 import zipfile
+from collections.abc import Callable
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -155,12 +156,23 @@ def test_a_family_key_is_left_to_its_image(tmp_path: Path) -> None:
         invoke(tmp_path, "ls", "dinov3-cs8_sl16_dim32_lr1e-4")
 
 
-def test_convert_asks_the_worker(tmp_path: Path) -> None:
-    script = (
-        "import torch, argparse, sys;"
-        "torch.save({'state_dict': {'w': torch.ones(2)}, 'args': argparse.Namespace(a=1)}, sys.argv[1])"
-    )
-    subprocess.run([sys.executable, "-c", script, str(tmp_path / "old.ckpt")], check=True)
+@pytest.fixture
+def save(tmp_path: Path, warm_python: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[Any], None]:
+    """Write old.ckpt; the worker that converts it is a fork of a warm one."""
+    import torch  # here, since most of these tests do without it
+
+    monkeypatch.setattr(sys, "executable", str(warm_python))
+    return lambda content: torch.save(content, tmp_path / "old.ckpt")
+
+
+def ones(*shape: int) -> Any:
+    import torch
+
+    return torch.ones(shape)
+
+
+def test_convert_asks_the_worker(tmp_path: Path, save: Callable[[Any], None]) -> None:
+    save({"state_dict": {"w": ones(2)}, "args": argparse.Namespace(a=1)})
     paths = [str(tmp_path / "old.ckpt"), str(tmp_path / "new.safetensors"), "--runtime", "process", "--env", "current"]
     with pytest.raises(ContractError, match="--i-trust-this-file"):
         invoke(tmp_path, "convert", *paths)
@@ -177,14 +189,16 @@ def test_convert_asks_the_worker(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "said"),
     [
-        ("{'model': {'w': torch.ones(2)}, 'ema': {'w': torch.ones(2)}}", r"--entry NAME: model \(1 tensors, 2"),
-        ("{'w': torch.ones(2, 2).to_sparse()}", "w: a sparse tensor"),
-        ("[torch.ones(2)]", "no dictionary"),
+        (lambda: {"model": {"w": ones(2)}, "ema": {"w": ones(2)}}, r"--entry NAME: model \(1 tensors, 2"),
+        (lambda: {"w": ones(2, 2).to_sparse()}, "w: a sparse tensor"),
+        (lambda: [ones(2)], "no dictionary"),
     ],
+    ids=["two entries", "sparse", "a list"],
 )
-def test_what_the_converter_refuses_is_no_fault_of_the_environment(tmp_path: Path, content: str, said: str) -> None:
-    script = f"import torch, sys; torch.save({content}, sys.argv[1])"
-    subprocess.run([sys.executable, "-c", script, str(tmp_path / "old.ckpt")], check=True)
+def test_what_the_converter_refuses_is_no_fault_of_the_environment(
+    tmp_path: Path, save: Callable[[Any], None], content: Callable[[], Any], said: str
+) -> None:
+    save(content())
     paths = [str(tmp_path / "old.ckpt"), str(tmp_path / "new.safetensors"), "--runtime", "process", "--env", "current"]
     with pytest.raises(WeightsError, match=said) as error:
         invoke(tmp_path, "convert", *paths, "--i-trust-this-file")
@@ -193,11 +207,8 @@ def test_what_the_converter_refuses_is_no_fault_of_the_environment(tmp_path: Pat
     assert not (tmp_path / "new.safetensors").exists()
 
 
-def test_what_was_left_out_is_said(tmp_path: Path) -> None:
-    script = (
-        "import torch, sys;torch.save({'m': {'w': torch.ones(9)}, 'loss': torch.tensor(1.0), 'lr': 0.1}, sys.argv[1])"
-    )
-    subprocess.run([sys.executable, "-c", script, str(tmp_path / "old.ckpt")], check=True)
+def test_what_was_left_out_is_said(tmp_path: Path, save: Callable[[Any], None]) -> None:
+    save({"m": {"w": ones(9)}, "loss": ones(), "lr": 0.1})
     paths = [str(tmp_path / "old.ckpt"), str(tmp_path / "new.safetensors"), "--runtime", "process", "--env", "current"]
     done = invoke(tmp_path, "convert", *paths, "--i-trust-this-file")
     assert "1 tensors of entry m; left out, with 1 tensors in it: loss (tensor float32 ()), lr (float)" in done.stderr
