@@ -154,6 +154,49 @@ def test_clips_whose_times_do_not_say_it_are_decoded_whole(
         decoded(family(name)[0], [30, 55])
 
 
+def retimed(source: Path, path: Path, time: Callable[[int], int]) -> Path:
+    """A copy whose picture at step t of the rate is shown at step `time(t)`, packets in the order that they have."""
+    with av.open(str(source)) as into, av.open(str(path), "w") as out:
+        copy = out.add_stream_from_template(into.streams.video[0])
+        packets = [packet for packet in into.demux(video=0) if packet.size]
+        assert packets[0].time_base is not None
+        unit = 1 / (30 * packets[0].time_base)
+        for number, packet in enumerate(packets):
+            at = time(round((packet.pts or 0) / unit))
+            packet.pts, packet.dts, packet.stream = round(at * unit), round((number - 4) * unit), copy
+            out.mux(packet)
+    return path
+
+
+TIMES: dict[str, Callable[[int], Callable[[int], int]]] = {
+    "a step without a picture": lambda at: lambda t: t + (t >= at),
+    "three steps without a picture": lambda at: lambda t: t + 3 * (t >= at),
+    "a time that stands twice": lambda at: lambda t: t - (t == at),
+    "a time that stands twice, then a step without": lambda at: lambda t: t + (t == at),
+    "steps at half the rate": lambda at: lambda t: t if t < at else 2 * t - at,
+}
+
+
+@pytest.mark.parametrize("suffix", [".mp4", ".mkv"])
+@pytest.mark.parametrize("what", TIMES)
+def test_odd_times_give_the_frames_of_a_whole_decode(
+    family: Callable[[str], tuple[Path, Pictures]], tmp_path: Path, what: str, suffix: str
+) -> None:
+    """Times are no positions there: whichever frame is wanted behind such a time, it is counted and not looked up."""
+    source, _ = family(f"runs{suffix}")
+    for at in (14, 17, 20):
+        path = retimed(source, tmp_path / f"{at}{suffix}", TIMES[what](at))
+        whole = all_frames(path, 30)
+        for wanted in ([at - 1, at], [2, at + 1], [at + 3]):
+            try:
+                frames, _ = read_clip(path, "c", wanted, "pyav")
+            except RowFaultError as fault:
+                # A time that stands twice may hide that a picture is missing.
+                assert "twice" in what, fault
+            else:
+                np.testing.assert_array_equal(frames, whole[wanted], f"{at} {wanted}")
+
+
 def b_picture(path: Path, position: int) -> tuple[int, int]:
     """Where a packet lies in a file, and its size."""
     with av.open(str(path)) as container:

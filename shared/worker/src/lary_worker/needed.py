@@ -64,17 +64,30 @@ def needed_frames(
     stream: av.VideoStream, ledger: Ledger, wanted: frozenset[int]
 ) -> Generator[tuple[int, av.VideoFrame], None, None]:
     """Position and frame, in order: the wanted ones and those that they depend on. Raises UnfitError."""
-    pictures = _Pictures(stream, ledger, max(wanted))
-    frames = _Frames()
+    last = max(wanted)
+    pictures, frames = _Pictures(stream, ledger, last), _Frames()
+    last_one: list[tuple[int, av.VideoFrame]] = []
     try:
-        for picture in _chosen(pictures, wanted):
-            frames.due.add(picture.position)
-            yield from frames.ordered(pictures, decode(picture.packet, "h264"))
-        yield from frames.ordered(pictures, stream.codec_context.decode(None))
+        for come in _decoded(stream, _chosen(pictures, wanted), pictures, frames):
+            if come[0] < last:
+                yield come
+            elif come[0] == last:
+                last_one.append(come)
     except (DamagedError, av.FFmpegError, ValueError) as error:
         raise UnfitError(str(error)) from None
     if not frames.due.isdisjoint(wanted):
         raise UnfitError("a wanted frame did not come")
+    # Only now it is known that every step of the rate before it has one picture, and no picture a step of its own.
+    yield from last_one
+
+
+def _decoded(
+    stream: av.VideoStream, chosen: Iterator[_Picture], pictures: "_Pictures", frames: "_Frames"
+) -> Iterator[tuple[int, av.VideoFrame]]:
+    for picture in chosen:
+        frames.due.add(picture.position)
+        yield from frames.ordered(pictures, decode(picture.packet, "h264"))
+    yield from frames.ordered(pictures, stream.codec_context.decode(None))
 
 
 def _chosen(pictures: "_Pictures", wanted: frozenset[int]) -> Iterator[_Picture]:
@@ -113,7 +126,10 @@ class _Frames:
 
 
 class _Pictures:
-    """The packets of a clip with their positions, up to when all that are not behind `last` were among them."""
+    """The packets of a clip with their positions, up to when all that are not behind `last` were among them.
+
+    Further ones are looked at, until none can follow that is shown earlier: a time that stands twice is found there.
+    """
 
     def __init__(self, stream: av.VideoStream, ledger: Ledger, last: int) -> None:
         assert stream.base_rate is not None
@@ -139,11 +155,18 @@ class _Pictures:
                 break
             picture = self._picture(packet)
             self._place(picture)
-            yield picture
+            if left:
+                yield picture
             left -= picture.position <= self._last
-            if left == 0:
+            if left == 0 and self._is_past_last(picture):
                 return
-        raise UnfitError("the clip ends before its last wanted frame, or pictures are missing")
+        if left:
+            raise UnfitError("the clip ends before its last wanted frame, or pictures are missing")
+
+    def _is_past_last(self, picture: _Picture) -> bool:
+        """Whether no later packet can be shown before or with the last wanted frame."""
+        behind = len(self._seen) - (self._last + 1)
+        return behind > self._codec.reorder_depth or (picture.is_idr and picture.position > self._last)
 
     def position(self, pts: int) -> int:
         """Which step of the rate a time is. Raises UnfitError for a time between two of them."""
