@@ -168,6 +168,14 @@ def retimed(source: Path, path: Path, time: Callable[[int], int]) -> Path:
     return path
 
 
+def read_or_none(path: Path, wanted: list[int]) -> Pictures | None:
+    """None for a clip that is refused."""
+    try:
+        return read_clip(path, "c", wanted, "pyav")[0]
+    except RowFaultError:
+        return None
+
+
 TIMES: dict[str, Callable[[int], Callable[[int], int]]] = {
     "a step without a picture": lambda at: lambda t: t + (t >= at),
     "three steps without a picture": lambda at: lambda t: t + 3 * (t >= at),
@@ -188,13 +196,10 @@ def test_odd_times_give_the_frames_of_a_whole_decode(
         path = retimed(source, tmp_path / f"{at}{suffix}", TIMES[what](at))
         whole = all_frames(path, 30)
         for wanted in ([at - 1, at], [2, at + 1], [at + 3]):
-            try:
-                frames, _ = read_clip(path, "c", wanted, "pyav")
-            except RowFaultError as fault:
-                # A time that stands twice may hide that a picture is missing.
-                assert "twice" in what, fault
-            else:
-                np.testing.assert_array_equal(frames, whole[wanted], f"{at} {wanted}")
+            frames = read_or_none(path, wanted)
+            # A time that stands twice may hide that a picture is missing: refused is right, too.
+            assert frames is not None or "twice" in what
+            assert frames is None or np.array_equal(frames, whole[wanted]), (at, wanted)
 
 
 def b_picture(path: Path, position: int) -> tuple[int, int]:

@@ -4,6 +4,8 @@ import math
 import shutil
 import subprocess
 from collections.abc import Callable
+from fractions import Fraction
+from io import BytesIO
 from pathlib import Path
 
 import av
@@ -151,3 +153,24 @@ def test_images_are_turned_as_their_exif_says(tmp_path: Path, kind: str, tag: in
     with Image.open(path) as image:
         expected = np.asarray(ImageOps.exif_transpose(image).convert("RGB"))
     np.testing.assert_array_equal(read_images([path], ["i"])[0], expected)
+
+
+@pytest.mark.parametrize("suffix", ["avi", "mkv", "mov"])
+@pytest.mark.parametrize("tag", [1, 2, 6, 8])
+def test_clips_of_jpegs_with_exif(tmp_path: Path, suffix: str, tag: int) -> None:
+    """Cameras put it in every picture. PyAV has no name for this kind of side data."""
+    path, exif, image = tmp_path / f"c.{suffix}", Image.Exif(), BytesIO()
+    exif[0x0112] = tag
+    Image.fromarray(picture()).save(image, format="JPEG", exif=exif, quality=95, subsampling=0)
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("mjpeg", rate=10)
+        (stream.height, stream.width), stream.pix_fmt = picture().shape[:2], "yuvj444p"
+        for time in range(2):
+            packet = av.Packet(image.getvalue())
+            packet.stream, packet.time_base, packet.pts, packet.dts = stream, Fraction(1, 10), time, time
+            container.mux(packet)
+    with Image.open(image) as opened:
+        expected = np.asarray(ImageOps.exif_transpose(opened).convert("RGB")).astype(int)
+    frames, _ = read_clip(path, "c", [0, 1], "pyav")
+    assert frames.shape == (2, *expected.shape)
+    assert np.abs(frames - expected).max() < 12

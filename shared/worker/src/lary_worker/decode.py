@@ -14,6 +14,7 @@ import errno
 import threading
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
+from enum import Enum
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +42,16 @@ Frames = NDArray[np.uint8]
 # With more threads the demuxer runs ahead of the frames that are out, so what a cut clip still gives
 # would depend on the machine's cores. Decode processes give the parallelism instead.
 _DECODER_THREADS = 1
+
+
+class _SideData(Enum):
+    UNNAMED = -1
+
+
+# PyAV names the kinds of side data of older FFmpegs, and raises for a frame that has another one (EXIF of a picture,
+# views of a stereo clip), whichever is asked for. The display matrix is wanted of those, too.
+for _kind in range(256):
+    SideData._value2member_map_.setdefault(_kind, _SideData.UNNAMED)
 
 
 class _Local(threading.local):

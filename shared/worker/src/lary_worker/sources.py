@@ -15,7 +15,7 @@ _FRAMES = (DECODE, "lary_worker.needed", "lary_worker.orientation")
 """What chooses frames and makes their pixels. `lary_worker.media` is not among it: that only refuses."""
 _FIRST_FRAMES = "7ccb06a505e3ccb67201a5bcac934bd1f00368576173d5e53df03c5258a0b017"
 _SAME_FRAMES = {
-    "756b79cccd976b224bbea7cc8ffd9001c09c8aef758b1d8d411ba16cd773be6f": _FIRST_FRAMES,
+    "9e588f4589460c05b2014397862c6d2f2650e5c192737c2c6bd396547dc13e6b": _FIRST_FRAMES,
 }
 """Sources (`_FRAMES`) whose frames of whole, upright clips are bit for bit those of older ones -> what the older ones
 have in fingerprints, so that stores from then are found. Of other sources nothing is said, and stores are made anew."""
