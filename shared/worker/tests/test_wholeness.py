@@ -276,6 +276,8 @@ WHOLE: dict[str, tuple[str, Callable[[Path, Path], Any], int | None]] = {
     "sound.mpg": ("mpg", lambda p, _: with_sound(p, "mpeg2video", "mp2", 1), 24),
     "sound.vob": ("vob", lambda p, _: with_sound(p, "mpeg2video", "ac3", 3), 24),
     "two-b-frames.wmv": ("wmv", lambda p, _: write(p, "libx264", bf="2"), 24),
+    "two-b-frames.mxf": ("mxf", lambda p, _: write(p, "libx264", bf="2"), 24),
+    "two-b-frames-mpeg2.mxf": ("mxf", lambda p, _: write(p, "mpeg2video", bf="2"), 24),
     "flat.wmv": ("wmv", lambda p, _: flat(p, "wmv2"), 24),
     "flat.flv": ("flv", lambda p, _: flat(p, "flv"), 24),
     "variable.mp4": ("mp4", lambda p, _: varying(p, "libx264"), 14),

@@ -6,6 +6,7 @@ import zlib
 from collections.abc import Iterator
 
 from lary_worker.media.binary import DamagedError
+from lary_worker.media.single import require_one_picture
 
 _PNG = b"\x89PNG\r\n\x1a\n"
 _HOLE = bytes(32)
@@ -16,7 +17,11 @@ _MARKER = re.compile(rb"\xff[^\x00\x01\xd0-\xd7\xff]")
 
 
 def check_image(data: bytes) -> None:
-    """Raises DamagedError for a JPEG or PNG that is not whole; other kinds are left to their decoder."""
+    """Raises DamagedError for a JPEG or PNG that is not whole, and for an image that is no one picture.
+
+    Whether images of other kinds are whole is left to their decoder.
+    """
+    require_one_picture(data)
     if data.startswith(b"\xff\xd8"):
         check_jpeg(data)
     elif data.startswith(_PNG):

@@ -30,6 +30,8 @@ _BY_MARK: tuple[tuple[bytes, tuple[str, ...], Callable[[Reader], dict[int, int]]
 _ONE_PACKET_ONE_PICTURE = frozenset(
     {"h264", "hevc", "vp8", "vp9", "av1", "mpeg1video", "mpeg2video", "mpeg4", "mjpeg", "ffv1"}
 )  # fmt: skip
+_ONLY_PACKETS_TIMED = frozenset({"avi", "asf", "mxf", "mxf_opatom"})
+"""No times of pictures, or not of all codecs' pictures: there they are counted at the end."""
 _PLACEHOLDER = 20
 """Bytes of a packet in an AVI that stands for a picture which came with the packet before (packed B-frames)."""
 
@@ -95,8 +97,7 @@ class Ledger:
         """Times of pictures that were read and not yet shown."""
         self._shown: int | None = None
         self._dts: int | None = None
-        # AVI and ASF have no times of pictures, only of packets, so there they are counted at the end.
-        self._timed = stream.container is not None and stream.container.format.name not in ("avi", "asf")
+        self._timed = stream.container is not None and stream.container.format.name not in _ONLY_PACKETS_TIMED
         self._counts = self._codec in _ONE_PACKET_ONE_PICTURE
         self._due = self._came = 0
 
