@@ -6,6 +6,7 @@ import json
 import multiprocessing
 import multiprocessing.synchronize
 import os
+import shutil
 import signal
 import subprocess
 import time
@@ -301,6 +302,27 @@ def test_a_flipped_bit_in_any_byte_of_the_metadata_changes_nothing_or_is_named(
     assert _said(root) == whole
 
 
+def test_a_shard_of_another_store_is_named(tmp_path: Path, provenance: Provenance, write_shard: WriteShard) -> None:
+    """Of equal shape: copied files and their marker fit each other, and not this store."""
+    values = provenance.values.model_copy(update={"model": "another"})
+    layout = provenance.layout.model_copy(update={"fingerprint": values.fingerprint})
+    other = provenance.model_copy(update={"layout": layout, "values": values})
+    root, foreign = full(tmp_path / "s.zarr", provenance, write_shard), full(tmp_path / "o.zarr", other, write_shard)
+    for file in (*foreign.glob("*/c/1"), foreign / "done/00001.json"):
+        copy = shutil.copytree if file.is_dir() else shutil.copy
+        there = root / file.relative_to(foreign)
+        _ = shutil.rmtree(there) if there.is_dir() else there.unlink()
+        copy(file, there)
+    for read in (LatentReader.open, lambda path: Store(path).records()):
+        with pytest.raises(ContractError, match=r"00001\.json: is of another store"):
+            read(root)
+    (root / "done/00001.json").unlink()
+    with closing(LatentWriter.open(root, provenance)) as writer:
+        assert writer.missing(range(3)) == [1]
+        write_shard(writer, 1)
+    assert tree(root) == tree(full(tmp_path / "u.zarr", provenance, write_shard))
+
+
 def test_what_earlier_versions_wrote_is_read(tmp_path: Path, provenance: Provenance, write_shard: WriteShard) -> None:
     root = tmp_path / "s.zarr"
     with closing(LatentWriter.open(root, provenance)) as writer:
@@ -311,7 +333,7 @@ def test_what_earlier_versions_wrote_is_read(tmp_path: Path, provenance: Provena
     (root / "zarr.json").write_text(json.dumps(group))
     for marker in root.glob("done/*.json"):
         record = json.loads(marker.read_text())
-        del record["sha256"], record["made_by"]
+        del record["sha256"], record["made_by"], record["fingerprint"]
         marker.write_text(json.dumps(record))
     assert LatentReader.open(root).ok_rows().tolist() == list(range(10))
     assert [record.made_by for record in Store(root).records()] == [None] * 3

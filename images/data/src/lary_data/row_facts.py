@@ -7,7 +7,7 @@ from lary_schema.base import ContractError, Document
 from lary_schema.cards import DatasetCard
 from lary_schema.datasets import DatasetFiles
 from lary_schema.groups import group_of
-from lary_schema.labels import alike
+from lary_schema.labels import DIFFER, alike
 from lary_schema.metadata import Row, RowError, read_rows
 
 NAMED = 10
@@ -134,7 +134,7 @@ def _contradictions(card: DatasetCard, facts: Mapping[str, RowFacts]) -> Iterato
     if card.labels is None:
         return
     for same in alike({label for found in facts.values() for label in found.labels}):
-        yield f"labels {' and '.join(map(repr, same))} differ by white space or by the way a letter is written alone"
+        yield f"labels {' and '.join(map(repr, same))} {DIFFER}"
     train = facts.get(card.splits.train)
     if train is None:
         return

@@ -11,6 +11,8 @@ from lary_schema.metadata import read_cells
 
 SHOWN = 5
 """Labels that an error lists."""
+DIFFER = "differ by white space or by the way a letter is written alone (or a dash, a quote, a hidden character)"
+"""What errors say of labels that are `alike`."""
 
 
 class SplitLabels(NamedTuple):
@@ -24,11 +26,32 @@ class SplitLabels(NamedTuple):
 
 
 def alike(labels: Iterable[str]) -> list[tuple[str, ...]]:
-    """Sets of different labels that differ by white space or by Unicode's way to write a letter alone, sorted."""
+    """Sets of different labels that look the same, sorted.
+
+    Such differ by white space, by Unicode's way to write a letter, by characters that are not shown (zero width,
+    direction, soft hyphen, control), or by the form of a dash or a quotation mark, which word processors change.
+    """
     by_look: dict[str, set[str]] = defaultdict(set)
     for label in labels:
-        by_look[" ".join(unicodedata.normalize("NFC", label).split())].add(label)
+        by_look[_look(label)].add(label)
     return sorted(tuple(sorted(same)) for same in by_look.values() if len(same) > 1)
+
+
+def _look(label: str) -> str:
+    shown = "".join(map(_shown, unicodedata.normalize("NFC", label)))
+    return " ".join(shown.split())
+
+
+def _shown(character: str) -> str:
+    if character.isspace():
+        return " "
+    kind = unicodedata.category(character)
+    if kind in ("Cf", "Cc") or "\ufe00" <= character <= "\ufe0f":
+        return ""
+    return "-" if kind == "Pd" or character == "\u2212" else _QUOTES.get(character, character)
+
+
+_QUOTES = dict.fromkeys("\u2018\u2019\u201b\u02bc\u00b4", "'") | dict.fromkeys("\u201c\u201d\u201f", '"')
 
 
 def read_labels(csv: Path, column: str) -> dict[str, Any]:
@@ -61,8 +84,8 @@ def check_labels(
         _require_all(split, column)
     for same in alike(label for split in (train, *evaluated) for label in split.labels):
         raise ContractError(
-            f"{train.csv.parent}: labels {' and '.join(map(repr, same))} in column {column!r} differ by white space or "
-            "by the way a letter is written alone, and would be classes of their own; write them alike in the CSVs"
+            f"{train.csv.parent}: labels {' and '.join(map(repr, same))} in column {column!r} {DIFFER}, and would "
+            "be classes of their own; write them alike in the CSVs"
         )
     _require_classes(train, classes, column)
     for split in evaluated if ids_from_train else ():

@@ -103,6 +103,8 @@ class ShardRecord(Document):
     """Size in bytes of each array file of this shard: a lost or cut file is noticed without reading it."""
     made_by: MadeBy | None = None
     """None in markers of earlier versions: the store's provenance names the environment of its first shard."""
+    fingerprint: str | None = None
+    """Of the store that the shard was written for; None in markers of earlier versions."""
     sha256: str | None = None
     """Of the rest of the marker; None in those of earlier versions."""
 
@@ -257,6 +259,8 @@ class Store:
             raise StoreError(f"{error}\n{self._shard_remedy(path)}") from None
         if not _is_intact(content) or not self._holds(record, shard):
             raise StoreError(f"{path}: is damaged. {self._shard_remedy(path)}")
+        if self._layout is not None and record.fingerprint not in (None, self._layout.fingerprint):
+            raise StoreError(f"{path}: is of another store, and so are that shard's files. {self._shard_remedy(path)}")
         return record
 
     def _holds(self, record: ShardRecord, shard: int) -> bool:

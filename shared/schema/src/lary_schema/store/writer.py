@@ -133,6 +133,7 @@ class LatentWriter:
                 device=device,
                 files=self._sync(shard),
                 made_by=self._made_by("cpu" if device == "cpu" else "cuda"),
+                fingerprint=self.layout.fingerprint,
             ).sealed()
             self._claims.check(shard)
             publish_text(self.store.marker(shard), record.to_json())
