@@ -1,10 +1,11 @@
 """A runtime that the bench does not know: one package with an entry point, and no edit elsewhere."""
 
+import inspect
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import click
 import lary_doctor as doctor
@@ -15,10 +16,10 @@ from lary_orch.catalog.cards import Catalog
 from lary_orch.cli.options import runtime_options
 from lary_orch.run.drive import drive
 from lary_orch.run.scheduler import one_by_one
-from lary_orch.runtimes.base import Opening, Outcome
+from lary_orch.runtimes.base import LocalRuntime, Opening, Outcome, Runtime
 from lary_orch.runtimes.choose import local_names, open_runtime
 from lary_orch.runtimes.jobs import Job
-from lary_orch.runtimes.plugins import Wanted, detachable, plugin, plugins
+from lary_orch.runtimes.plugins import DEFAULTS, Wanted, detachable, plugin, plugins
 from lary_orch.workspace import Workspace
 from lary_schema.base import ContractError
 from lary_schema.events import Event
@@ -51,21 +52,6 @@ class ToyRuntime:
 
     def __init__(self, colour):
         self.colour = colour
-
-    def sweep(self):
-        return []
-
-    def slots(self):
-        return None
-
-    def unfit(self, images, *, gpu):
-        return None
-
-    def remarks(self, jobs):
-        return []
-
-    def preview(self, paths, jobs, say):
-        return None
 
     def open(self, opening):
         return opening.one_by_one(opening, self.start)
@@ -153,6 +139,36 @@ def test_it_runs_a_job(
     assert (outcome.state, outcome.attempts, interrupted) == ("done", 2, None)
     assert watch.events == ["started", "started", "finished", "done"]
     assert '"COLOUR": "red"' in (job.mounts.out / "attempt-1").read_text()
+
+
+def test_what_it_does_not_have_is_answered_by_the_interface(
+    installed: Callable[..., Path], workspace: Workspace, paths: RunPaths
+) -> None:
+    """Its class is derived from nothing of ours; what it has stays its own."""
+    installed("toy_runtime:PLUGIN")
+    runtime = cast(LocalRuntime, plugin("toy").open(Wanted("toy"), workspace))
+    answers = (
+        runtime.sweep(),
+        runtime.slots(),
+        runtime.unfit([], gpu=True),
+        runtime.remarks([]),
+        runtime.as_user(1, 1),
+    )
+    assert answers == ([], None, None, [], None)
+    assert runtime.preview(paths, [], print) is None
+    assert (runtime.name, runtime.isolates, vars(runtime)["_runtime"].colour) == ("toy", False, "grey")
+    with pytest.raises(AttributeError, match="adopt"):
+        runtime.adopt("x")
+    name = "slots"
+    setattr(type(vars(runtime)["_runtime"]), name, lambda self: ["mine"])
+    assert runtime.slots() == ["mine"]
+
+
+def test_every_method_with_an_answer_of_the_interface_is_completed() -> None:
+    """A method that comes to the interface later has to have one, or be asked for under a new name."""
+    needed = {"prepare", "query", "open", "start", "adopt"}
+    methods = {name for one in (Runtime, LocalRuntime) for name, made in vars(one).items() if inspect.isfunction(made)}
+    assert {name for name in methods if not name.startswith("_")} == needed | set(DEFAULTS)
 
 
 def test_it_brings_its_own_options_and_checks(installed: Callable[..., Path], workspace: Workspace) -> None:

@@ -92,7 +92,9 @@ def command(
         return
     found, broken = _scores(workspace, run, protocol)
     if paired:
-        _pair(found, paired, max_failed, as_json=as_json)
+        from lary_results.compared import print_paired
+
+        print_paired(found, paired, max_failed, sys.stdout, as_json=as_json)
     elif against is not None:
         _compare(found, against, tolerance, as_json=as_json)
     else:
@@ -127,7 +129,9 @@ def _otherwise(
 
         print_study(workspace.root, key, sys.stdout, as_json=as_json)
     elif diff:
-        _diff(workspace, diff, as_json=as_json)
+        from lary_results.compared import print_difference
+
+        print_difference(workspace.results, diff, sys.stdout, as_json=as_json)
     elif to is not None:
         from lary_results.archive import export
         from lary_results.parts import counted
@@ -138,17 +142,6 @@ def _otherwise(
     else:
         return False
     return True
-
-
-def _diff(workspace: Workspace, runs: tuple[str, str], *, as_json: bool) -> None:
-    from lary_results.diff import difference, difference_json, difference_table
-    from lary_terminal.tables import show
-
-    made = difference(workspace.results, *runs)
-    if as_json:
-        click.echo(json_text(difference_json(made), indent=2))
-    else:
-        show(difference_table(made), sys.stdout)
 
 
 def _import(workspace: Workspace, files: Sequence[Path]) -> None:
@@ -174,6 +167,13 @@ def _scores(workspace: Workspace, run: str, protocol: str | None) -> "tuple[list
     return found, broken
 
 
+def _compare(found: "Sequence[Score]", against: Path, tolerance: float, *, as_json: bool) -> None:
+    from lary_results.compared import print_comparison
+
+    if not print_comparison(found, against, tolerance, sys.stdout, as_json=as_json):
+        sys.exit(OUTSIDE)
+
+
 def _show(found: "Sequence[Score]", workspace: Workspace, max_failed: float, *, as_json: bool, as_csv: bool) -> None:
     from lary_results import export, leaderboard
 
@@ -187,28 +187,3 @@ def _show(found: "Sequence[Score]", workspace: Workspace, max_failed: float, *, 
         leaderboard.show_all(found, sys.stdout, protocol_titles(), max_failed)
     else:
         click.echo(printable_lines(f"no results in {workspace.results}; `{commands.first_run()}` makes them"))
-
-
-def _pair(found: "Sequence[Score]", models: tuple[str, str], max_failed: float, *, as_json: bool) -> None:
-    from lary_results.board import boards
-    from lary_results.paired import paired_json, paired_table, pairs
-    from lary_terminal.tables import show
-
-    made = pairs(boards(found, max_failed=max_failed), *models)
-    if as_json:
-        click.echo(json_text(paired_json(made), indent=2))
-    else:
-        show(paired_table(made, *models), sys.stdout)
-
-
-def _compare(found: "Sequence[Score]", against: Path, tolerance: float, *, as_json: bool) -> None:
-    from lary_results.against import compare, comparison_json, comparison_table
-    from lary_terminal.tables import show
-
-    made = compare(found, against, tolerance)
-    if as_json:
-        click.echo(json_text(comparison_json(made), indent=2))
-    else:
-        show(comparison_table(made), sys.stdout)
-    if made.outside:
-        sys.exit(OUTSIDE)

@@ -173,6 +173,7 @@ class Runtime(Protocol):
 
     def sweep(self) -> list[str]:
         """Remove what dead orchestrators left running or lying; what was removed, for people."""
+        return []
 
     def unfit(self, images: Iterable[ImageSource], *, gpu: bool) -> str | None:
         """Why jobs of these images cannot run here; None where they can."""

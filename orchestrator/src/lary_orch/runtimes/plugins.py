@@ -5,16 +5,16 @@ jobs is called, so it should import little; what its functions need they import 
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from functools import cache
+from dataclasses import dataclass, field, replace
+from functools import cache, partial
 from importlib.metadata import EntryPoint, entry_points
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 from lary_schema.base import ContractError
 from lary_schema.runs import RunPaths
 from lary_terminal.tables import Table
 
-from lary_orch.runtimes.base import Notify, Runtime
+from lary_orch.runtimes.base import LocalRuntime, Notify, Runtime
 from lary_orch.runtimes.devices import DeviceChoice
 from lary_orch.workspace import Workspace
 
@@ -83,6 +83,27 @@ class Plugin:
     """Of a runtime whose jobs go on by themselves (`--detach`)."""
 
 
+DEFAULTS = {
+    **{name: getattr(Runtime, name) for name in ("sweep", "slots", "unfit", "preview", "remarks")},
+    "as_user": LocalRuntime.as_user,
+}
+
+
+class Completed:
+    """A runtime with the interface's own answers in place of the methods that it does not have.
+
+    Its class need not be one of ours, and may be older than a part of the interface.
+    """
+
+    def __init__(self, runtime: Runtime) -> None:
+        self._runtime = runtime
+
+    def __getattr__(self, name: str) -> Any:
+        if name in DEFAULTS and not hasattr(self._runtime, name):
+            return partial(DEFAULTS[name], self._runtime)
+        return getattr(self._runtime, name)
+
+
 @cache
 def plugins() -> dict[str, Plugin]:
     """All that are installed, by name. Raises ContractError for one that cannot be loaded."""
@@ -98,7 +119,12 @@ def _load(point: EntryPoint) -> Plugin:
         raise ContractError(f"{where}: cannot be loaded: {error}; correct or uninstall its package") from error
     if not isinstance(plugin, Plugin) or plugin.name != point.name:
         raise ContractError(f"{where}: the entry point must lead to a Plugin of this name")
-    return plugin
+    return replace(plugin, open=lambda *wanted: _completed(plugin.open(*wanted)))
+
+
+def _completed(runtime: Runtime) -> Runtime:
+    """One that is derived from the interface has its answers already."""
+    return runtime if Runtime in type(runtime).__mro__ else cast(Runtime, Completed(runtime))
 
 
 def plugin(name: str) -> Plugin:
