@@ -16,7 +16,7 @@ from lary_policy.talk import RefusedError
 from lary_policy.wire import BadMessageError, SilentError
 from lary_schema.base import ContractError, ExitCode, PeerLostError, TooManyFailedError
 from lary_schema.cards import BenchmarkCard
-from lary_schema.evaluation import Episode, EpisodeProtocol, EvaluateJob, EvaluateValues, EvaluationResult
+from lary_schema.evaluation import BLIND, Episode, EpisodeProtocol, EvaluateJob, EvaluateValues, EvaluationResult
 from lary_schema.events import Finished, Progress, Started
 from numpy.typing import NDArray
 
@@ -270,6 +270,42 @@ def test_a_job_from_start_to_end(out: Path) -> None:
     assert (events[-2].total, events[-2].skipped) == (0, 4)
     assert Here.actor.ran == [0, 1, 2, 3]
     assert result(out) == before
+
+
+@pytest.mark.parametrize(
+    ("protocol", "part"),
+    [
+        ({"first": 1}, [0.5, 1]),
+        ({"use": 1}, [0.25]),
+        ({"first": 2, "use": 1}, [1]),
+        ({"first": 3}, None),
+        ({"use": 5}, None),
+    ],
+)
+@pytest.mark.parametrize("policy", [*BLIND, "theirs"])
+def test_what_a_baseline_sends_is_done_whole_and_of_a_prediction_a_part(
+    out: Path, monkeypatch: pytest.MonkeyPatch, policy: str, protocol: dict[str, int], part: list[float] | None
+) -> None:
+    """Else a table that is to be compared with a paper's would have a baseline that never succeeds."""
+    actor = Here()
+    actor.chunk = np.array([[0.25], [0.5], [1]], np.float32)
+    Here.actor = actor
+    monkeypatch.setattr(Line, "scripted", lambda _: actor)
+    planned = job((0,), record=True)
+    settings = planned.values.protocol.model_copy(update=protocol)
+    values = planned.values.model_copy(update={"policy": policy, "protocol": settings})
+    run_job(planned.model_copy(update={"values": values}), lambda _: None)
+    (done,) = EvaluationResult.read(out / "evaluation.json").episodes
+    if policy == "theirs" and part is None:
+        assert done.fault == "bad_actions"
+        return
+    actions = np.load(out / "recorded/right/0.npy").ravel().tolist()
+    if policy == "theirs":
+        assert part is not None
+        assert actions[: len(part)] == part
+    else:
+        assert actions == [0.25, 0.5, 1] * 2 + [0.25, 0.5]
+        assert (done.success, done.fault) == (True, None)
 
 
 def test_drafts_of_a_killed_attempt_are_swept_and_nothing_else(out: Path) -> None:

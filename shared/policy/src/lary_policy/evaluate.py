@@ -10,11 +10,13 @@ from pathlib import Path
 from lary_schema.atomic import PARTIAL_SUFFIX, publish_text
 from lary_schema.base import ContractError, TooManyFailedError
 from lary_schema.evaluation import (
+    BLIND,
     EPISODES_FILE,
     EVALUATION_FILE,
     SCRIPTED,
     SOCKET,
     Episode,
+    EpisodeProtocol,
     EvaluateJob,
     EvaluateValues,
     EvaluationResult,
@@ -31,6 +33,7 @@ from lary_policy.simulator import Simulator
 from lary_policy.talk import Local, Remote
 
 LOCK_FILE = "lock"
+WHOLE_CHUNKS = {"first": 0, "use": None}
 
 
 def evaluate(job: EvaluateJob, emit: Emit) -> None:
@@ -183,13 +186,18 @@ def _one(job: EvaluateJob, world: World, journal: Journal, state: int, out: Path
         start = start_of(job, world.simulator.task.instruction, state)
         simulator, actor = world.simulator, world.actor()
         beat = partial(watchdog.beat, within_s=job.act_timeout_s)
-        episode, trace = run_episode(simulator, actor, start, job.values.protocol, beat)
+        episode, trace = run_episode(simulator, actor, start, _protocol(job.values), beat)
         if job.record and trace.actions:
             with written(path := recording(out, job.values.task, state)):
                 trace.write(path)
         if episode.fault == "simulator_error":
             world.anew()
         journal.append(episode)
+
+
+def _protocol(values: EvaluateValues) -> EpisodeProtocol:
+    """What a baseline sends is done whole: it is no prediction, of which a part is done before the next look."""
+    return values.protocol.model_copy(update=WHOLE_CHUNKS) if values.policy in BLIND else values.protocol
 
 
 def _publish(job: EvaluateJob, journal: Journal, out: Path) -> None:

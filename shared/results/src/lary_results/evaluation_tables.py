@@ -5,6 +5,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any, TextIO
 
 from lary_schema.base import ContractError, unknown_key
+from lary_schema.evaluation import BLIND
 from lary_schema.printable import finite, json_text
 from lary_terminal.tables import Table, show
 
@@ -63,6 +64,12 @@ def _imported(board: Board) -> Iterator[str]:
     for file in sorted({file for one in board.standings.values() for file in one.imported.values()}):
         names = [name for name, one in sorted(board.standings.items()) if file in one.imported.values()]
         yield f"{IMPORTED} imported from {file}, made elsewhere: {', '.join(names)}"
+
+
+def _whole(board: Board) -> list[str]:
+    baselines = [name for name in BLIND if name in board.standings]
+    parts = board.protocol.first or board.protocol.use is not None
+    return [f"{', '.join(baselines)}: what a baseline sends is done whole."] if baselines and parts else []
 
 
 def _value(rate: Rate | None) -> float:
