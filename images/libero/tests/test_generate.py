@@ -2,6 +2,7 @@
 
 import csv
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -16,7 +17,7 @@ import numpy as np
 import pyarrow.parquet
 import pytest
 from lary_libero import generate as module
-from lary_libero.cards import indices, split_of
+from lary_libero.cards import indices, split_of, write_cards
 from lary_libero.episodes import record
 from lary_libero.generate import Planned, Settings, draw_state, generate, planned, units
 from lary_libero.layout import Layout
@@ -24,7 +25,7 @@ from lary_libero.policies import POLICIES
 from lary_libero.scripted import PHASES, Move
 from lary_libero.simulator import Simulator
 from lary_libero.writing import pair_starts, runs
-from lary_schema.base import ContractError
+from lary_schema.base import ContractError, read_json
 from lary_schema.cards import DatasetCard
 from PIL import Image
 
@@ -309,6 +310,95 @@ def test_a_folder_of_another_set_is_refused(made: Path, tmp_path: Path) -> None:
     (tmp_path / "mine.txt").touch()
     with pytest.raises(ContractError, match="is not empty and holds no generated set"):
         generate(Layout(tmp_path), SETTINGS, 1, str)
+
+
+HOLDS = """
+import sys
+from pathlib import Path
+from lary_schema.locks import exclusive
+with exclusive(Path(sys.argv[1]), ""):
+    print("held", flush=True)
+    sys.stdin.read()
+"""
+
+
+def test_a_folder_that_another_process_fills_is_left_to_it(tmp_path: Path) -> None:
+    layout = Layout(tmp_path / "out")
+    draft = layout.root / "episodes/000001.json.partial"
+    draft.parent.mkdir(parents=True)
+    typed = [sys.executable, "-c", HOLDS, str(layout.lock)]
+    with subprocess.Popen(typed, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as other:
+        assert other.stdout is not None
+        assert other.stdout.readline() == "held\n"
+        layout.settings.write_text("{}", encoding="utf-8")
+        draft.touch()
+        with pytest.raises(ContractError, match="another process generates this set; wait for it"):
+            generate(layout, SETTINGS, 1, str)
+        other.communicate()
+    assert draft.exists()
+
+
+DAMAGES: dict[str, Callable[[Path], object]] = {
+    "gone": Path.unlink,
+    "empty": lambda path: path.write_bytes(b""),
+    "cut": lambda path: path.write_bytes(path.read_bytes()[:-9]),
+    "else": lambda path: path.write_bytes(b"{}"),
+}
+OF_EPISODES = ("episodes/000001.json", "episodes/000002.npz")
+MEDIA = ("lerobot/videos/*/*/file-003.mp4", "frames/000004/*", "actions/000005/*", "nuisance/000006/*")
+TABLES = ("lerobot/data/*/*", "lerobot/meta/*.json", "lerobot/meta/*.parquet", "*.yaml", "*.csv")
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_what_is_damaged_later_is_made_again_with_the_same_bytes(
+    made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, damage: str
+) -> None:
+    root = tmp_path / "out"
+    shutil.copytree(made, root)
+    ran: list[int] = []
+
+    def recorded(*arguments: Any) -> Any:
+        ran.append(arguments[2])
+        return record(*arguments)
+
+    monkeypatch.setattr(module, "record", recorded)
+    episodes = (*OF_EPISODES, *MEDIA) if damage in ("gone", "empty") else OF_EPISODES
+    for pattern in (*episodes, *TABLES):
+        DAMAGES[damage](sorted(root.glob(pattern))[-1])
+    generate(Layout(root), SETTINGS, 1, str, partial(make, _world()))
+    assert files(root) == files(made)
+    assert len(ran) == len(episodes), "tables cost no episode"
+
+
+@pytest.mark.parametrize("name", [name for name in Settings.model_fields if name not in ("policy", "suite")])
+def test_sets_by_other_settings_have_other_csvs(made: Path, tmp_path: Path, name: str) -> None:
+    """A latent store is found again by the hash of its CSV, so that of another size's pictures is another one."""
+    others: dict[str, Any] = {
+        "tasks": (0,), "perturb": (), "cameras": ("robot0_eye_in_hand",), "libraries": {}, "renderer": "egl",
+    }  # fmt: skip
+    other = SETTINGS.model_copy(update={name: others[name] if name in others else getattr(SETTINGS, name) + 1})
+    markers = [read_json(Layout(made).marker(n)) for n in range(8)]
+    layout = Layout(tmp_path)
+    write_cards(layout, module._facts(other, markers), markers)
+    csvs = {path.name.replace("_lighting", ""): path.read_bytes() for path in tmp_path.glob("*.csv")}
+    before = {path.name.replace("_lighting", ""): path.read_bytes() for path in made.glob("*.csv")}
+    assert csvs.keys() == before.keys()
+    assert all(csvs[name] != before[name] for name in csvs)
+
+
+def test_what_makes_no_set_is_said(made: Path, tmp_path: Path) -> None:
+    with pytest.raises(ContractError, match="generate two or more of each"):
+        generate(Layout(tmp_path / "one"), SETTINGS.model_copy(update={"episodes": 1}), 1, str)
+    assert not (tmp_path / "one").exists()
+    markers = [read_json(Layout(made).marker(n)) for n in range(8)]
+    facts = module._facts(SETTINGS, markers)
+    lines = write_cards(Layout(tmp_path), facts._replace(stride=40), markers)
+    assert [line.split()[0] for line in lines] == ["wrote", "wrote", "no"]
+    assert "suite_phased_lighting_pairs.yaml: no episode of train and val has a row (of 41 steps or more)" in lines[2]
+    lines = write_cards(Layout(tmp_path), facts, markers[:4])
+    assert lines[2] == "no suite_phased_lighting_tasks.yaml: all rows have one label"
+    with pytest.raises(ContractError, match=r"no episode of train and val .* generate more or longer episodes"):
+        write_cards(Layout(tmp_path), facts, [marker | {"length": 4, "phases": []} for marker in markers])
 
 
 def test_the_states_are_drawn_without_repeats_until_all_were_there() -> None:

@@ -9,6 +9,8 @@ import pytest
 from click.testing import CliRunner
 from lary_libero import surroundings
 from lary_libero.__main__ import COMMANDS, cli
+from lary_libero.commands.generate import command as generate_command
+from lary_libero.commands.generate import numbers
 from lary_schema.base import ContractError
 from lary_schema.gpus import Gpu
 
@@ -135,3 +137,20 @@ def test_help_needs_no_numpy() -> None:
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert "--perturb [lighting|camera|distractor]" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [("", ()), ("3", (3,)), ("2,0,2", (0, 2)), ("0,2,5-7,6", (0, 2, 5, 6, 7)), ("4-4", (4,)), (" 1", (1,))],
+)
+def test_which_tasks_a_text_names(text: str, found: tuple[int, ...]) -> None:
+    assert numbers(text) == found
+
+
+@pytest.mark.parametrize("text", ["5-2", "3-", "-3", ",", "1,", "1-2-3", "a", "0-99999999999", "1.5", "0,7-6"])
+def test_what_names_no_task_is_refused_and_never_taken_for_all(text: str) -> None:
+    with pytest.raises(ValueError, match=r".*"):
+        numbers(text)
+    said = CliRunner().invoke(generate_command, ["--tasks", text, "--out", "x"])
+    assert said.exit_code == 2
+    assert "numbers and ranges are expected" in said.output

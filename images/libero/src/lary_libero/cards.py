@@ -3,7 +3,6 @@
 import csv
 from collections.abc import Iterable, Iterator, Sequence
 from io import StringIO
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -35,29 +34,42 @@ class Facts(NamedTuple):
     source: str
     stride: int
     camera: str
+    settings: str
+    """Hash of all that the set depends on. It stands in every row: a latent store is found again by the hash of the CSV
+    and not of the pictures, and sets of another size or seed may be the same in everything else that a row says."""
     nuisance: tuple[str, ...]
 
 
-def write_cards(layout: Layout, facts: Facts, markers: Sequence[dict[str, Any]]) -> list[Path]:
-    """The CSVs of every set, then its card; the cards' paths. A set that would have no row in a split is left out.
+def write_cards(layout: Layout, facts: Facts, markers: Sequence[dict[str, Any]]) -> list[str]:
+    """The CSVs of every set, then its card; for people, a line for each set. One that would have no row in a split is
+    left out.
 
     Raises ContractError where that leaves no set.
     """
     sets = [_pairs(layout, facts, markers), _tasks(layout, facts, markers), _phases(layout, facts, markers)]
-    written = []
+    written, left_out = [], []
     for card, rows in sets:
         by_split = {split: [row for row in rows if row["split"] == split] for split in SPLITS}
         path = layout.root / f"{card.key}.yaml"
-        if not all(by_split.values()) or _is_one_class(card, by_split["train"]):
+        if without := _without(card, by_split, facts):
             path.unlink(missing_ok=True)
+            left_out.append(f"no {path.name}: {without}")
             continue
         for split, lines in by_split.items():
             publish_text(layout.root / f"{card.key}_{split}.csv", _csv(lines))
         publish_text(path, _yaml(card))
-        written.append(path)
+        written.append(f"wrote {path}")
     if not written:
-        raise ContractError(f"{layout.root}: too few episodes for train and val; generate two or more of each task")
-    return written
+        raise ContractError(f"{layout.root}: {'; '.join(left_out)}; generate more or longer episodes of each task")
+    return written + left_out
+
+
+def _without(card: DatasetCard, by_split: dict[str, list[dict[str, str]]], facts: Facts) -> str | None:
+    """What a set does not have and would need; None where it has all."""
+    if empty := [split for split, rows in by_split.items() if not rows]:
+        least = SHORTEST if card.labels is not None else facts.stride + 1
+        return f"no episode of {' and '.join(empty)} has a row (of {least} steps or more)"
+    return "all rows have one label" if _is_one_class(card, by_split["train"]) else None
 
 
 def _is_one_class(card: DatasetCard, rows: list[dict[str, str]]) -> bool:
@@ -75,13 +87,14 @@ def indices(start: int, end: int) -> str:
     return ",".join(str(int(frame)) for frame in np.linspace(start, end - 1, FRAMES).round())
 
 
-def _common(marker: dict[str, Any]) -> dict[str, str]:
+def _common(marker: dict[str, Any], facts: Facts) -> dict[str, str]:
     return {
         "split": split_of(marker["place"], marker["count"]),
         "episode": f"{marker['episode']:06d}",
         "task": str(marker["task"]),
         "instruction": marker["instruction"],
         "success": str(int(marker["success_after_release"])),
+        "settings": facts.settings,
     }
 
 
@@ -90,7 +103,7 @@ def _pairs(layout: Layout, facts: Facts, markers: Sequence[dict[str, Any]]) -> t
         for marker in markers:
             number = marker["episode"]
             for start in pair_starts(marker["length"], facts.stride):
-                yield _common(marker) | {
+                yield _common(marker, facts) | {
                     "src_img": layout.frame(number, start),
                     "tgt_img": layout.frame(number, start + facts.stride),
                     "action": layout.chunk(number, start),
@@ -106,7 +119,7 @@ def _pairs(layout: Layout, facts: Facts, markers: Sequence[dict[str, Any]]) -> t
 
 def _tasks(layout: Layout, facts: Facts, markers: Sequence[dict[str, Any]]) -> tuple[DatasetCard, list[dict[str, str]]]:
     rows = [
-        _common(m) | _clip(layout, facts, m, 0, m["length"]) | {"label": m["name"]}
+        _common(m, facts) | _clip(layout, facts, m, 0, m["length"]) | {"label": m["name"]}
         for m in markers if m["length"] >= SHORTEST
     ]  # fmt: skip
     return _clips_card(facts, "tasks", "clips labelled by task"), rows
@@ -116,7 +129,7 @@ def _phases(
     layout: Layout, facts: Facts, markers: Sequence[dict[str, Any]]
 ) -> tuple[DatasetCard, list[dict[str, str]]]:
     rows = [
-        _common(m) | _clip(layout, facts, m, start, end) | {"label": phase}
+        _common(m, facts) | _clip(layout, facts, m, start, end) | {"label": phase}
         for m in markers for phase, start, end in m["phases"] if phase != IDLE and end - start >= SHORTEST
     ]  # fmt: skip
     return _clips_card(facts, "phases", "clips labelled by motion phase"), rows

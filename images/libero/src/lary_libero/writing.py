@@ -1,13 +1,16 @@
 """Writing one episode: videos, frames, chunks and arrays, and last the marker that says that all of it is there."""
 
 import json
+from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
 
 import av
 import numpy as np
 from lary_schema.atomic import publish_text, replacing
+from lary_schema.base import ContractError, read_json
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -16,6 +19,8 @@ from lary_libero.layout import Layout
 from lary_libero.scripted import PHASES
 from lary_libero.simulator import FPS
 
+ARRAYS = ("states", "actions", "phases", "nuisance")
+"""Of a recording, kept for the tables."""
 _X264 = {"qp": "0", "preset": "veryfast", "threads": "1"}
 
 
@@ -25,10 +30,7 @@ def write_episode(layout: Layout, episode: int, facts: dict[str, Any], recording
         write_video(layout.root / layout.video(camera, episode), images)
     _write_pairs(layout, episode, recording, stride)
     with replacing(layout.arrays(episode)) as draft, draft.open("xb") as file:
-        np.savez(
-            file, states=recording.states, actions=recording.actions, phases=recording.phases,
-            nuisance=recording.nuisance,
-        )  # fmt: skip
+        np.savez(file, **{name: getattr(recording, name) for name in ARRAYS})
     marker = facts | {
         "episode": episode,
         "length": len(recording.actions),
@@ -39,6 +41,30 @@ def write_episode(layout: Layout, episode: int, facts: dict[str, Any], recording
         "images": {camera: image_statistics(images) for camera, images in recording.images.items()},
     }
     publish_text(layout.marker(episode), json.dumps(marker, indent=1) + "\n")
+
+
+def is_written(layout: Layout, episode: int, cameras: Sequence[str], stride: int, perturbed: bool) -> bool:
+    """Whether an episode has all its files, and its arrays can be read. Videos and pictures are not decoded: `data
+    check` does that."""
+    try:
+        length = read_json(layout.marker(episode))["length"]
+        with layout.arrays(episode).open("rb") as opened, np.load(opened) as file:
+            lengths = {len(file[name]) for name in ARRAYS}
+        starts = pair_starts(length, stride)
+    except (ContractError, OSError, ValueError, LookupError, TypeError, BadZipFile, EOFError):
+        return False
+    names = [layout.video(camera, episode) for camera in cameras]
+    names += [layout.frame(episode, step) for start in starts for step in (start, start + stride)]
+    names += [layout.chunk(episode, start) for start in starts]
+    names += [layout.nuisance(episode, start) for start in starts if perturbed]
+    return lengths == {length} and all(map(_has_content, (layout.root / name for name in names)))
+
+
+def _has_content(path: Path) -> bool:
+    try:
+        return path.stat().st_size > 0
+    except OSError:
+        return False
 
 
 def write_video(path: Path, frames: NDArray[np.uint8]) -> None:

@@ -6,13 +6,18 @@ import click
 
 from lary_libero.choices import AGENT, CAMERAS, DIMENSIONS, POLICY_NAMES
 
+MOST_TASKS = 1000
+
 
 def numbers(text: str) -> tuple[int, ...]:
-    """`0,2,5-7`, each once and in order. Raises ValueError."""
+    """`0,2,5-7`, each once and in order. Raises ValueError, for a range without a number too: none would mean all."""
     found: set[int] = set()
     for part in text.split(",") if text else ():
-        low, _, high = part.partition("-")
-        found |= set(range(int(low), int(high or low) + 1))
+        low, dash, high = part.partition("-")
+        numbers = range(int(low), int(high if dash else low) + 1)
+        if not 0 < len(numbers) <= MOST_TASKS:
+            raise ValueError(part)
+        found |= set(numbers)
     return tuple(sorted(found))
 
 
@@ -31,10 +36,13 @@ def _words(_: click.Context, __: click.Parameter, value: tuple[str, ...]) -> tup
 
 
 @click.command()
-@click.option("--suite", default="libero_object", show_default=True, help="`tasks` lists them.")
+@click.option(
+    "--suite", default="libero_object", show_default=True,
+    help="Such as libero_spatial, libero_goal, libero_10; an unknown name lists all.",
+)  # fmt: skip
 @click.option("--tasks", default="", callback=_numbers, help="As 0,2,5-7 [default: all].")
 @click.option(
-    "--episodes", default=5, show_default=True, type=click.IntRange(1, 100_000), help="Of each task."
+    "--episodes", default=5, show_default=True, type=click.IntRange(2, 100_000), help="Of each task."
 )  # fmt: skip
 @click.option("--seed", default=0, show_default=True, type=click.IntRange(0, 2**31 - 1))
 @click.option("--size", default=128, show_default=True, type=click.IntRange(32, 640), help="Pixels of a side; even.")
