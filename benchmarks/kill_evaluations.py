@@ -23,7 +23,7 @@ def evaluate_libero(runtime: str, *options: str) -> Commands:
     """Two tasks that one policy serves, short episodes, pictures drawn for the policy and for videos."""
 
     def commands(inputs: Path, out: Path) -> list[list[str]]:
-        tasks = ["-b", "libero_object", "--task", "0,1", "--episodes", "2", "--horizon", "20", "--settle", "4"]
+        tasks = ["-b", "libero_object", "--task", "0,1", "--episodes", "2", "--horizon", "8", "--settle", "2"]
         runs = ["--cpu-slots", "1", "--runtime", runtime, *options, "--workspace", str(out)]
         catalog = ["--catalog", str(inputs / "images")]
         # Its module is found by the interpreter that has LIBERO; jobs inherit where.
@@ -35,7 +35,7 @@ def evaluate_libero(runtime: str, *options: str) -> Commands:
 
 def evaluate_libero_blind(_: Path, out: Path) -> list[list[str]]:
     """In containers: `random` looks at nothing, so pictures are drawn for videos alone."""
-    tasks = ["-b", "libero_object", "--task", "0,1", "--episodes", "2", "--horizon", "20", "--settle", "4"]
+    tasks = ["-b", "libero_object", "--task", "0,1", "--episodes", "2", "--horizon", "8", "--settle", "2"]
     runs = ["--cpu-slots", "1", "--runtime", "docker", "--workspace", str(out)]
     return [[*COMMAND, "evaluate", "-m", "random", *tasks, *runs]]
 

@@ -34,8 +34,6 @@ from docker.errors import APIError
 from kill_parts import CONTAINER, ORCHESTRATOR, PARTS, Part, failed_rows, files, kind_of, scores
 
 REPO = Path(__file__).parents[1]
-MOST_OF_A_COMMAND = 8
-"""Kills of one command in a round: so all of a part's commands get theirs, and there are several rounds."""
 PARTIAL = ".partial/"
 """In the path of what a killed writer leaves next to a store; nobody reads it, and `lary-orch clean` removes it."""
 LONGEST_S = 900
@@ -50,13 +48,17 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--part", choices=list(PARTS), default="processes")
     parser.add_argument("--kills", type=int, default=200)
+    parser.add_argument(
+        "--of-a-command", type=int, default=8, metavar="N",
+        help="at most so many of one command in a round, so that all of a part's commands get theirs [8]",
+    )  # fmt: skip
     parser.add_argument("--minutes", type=float, default=24 * 60, help="no round begins later")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--save", action="store_true")
     given = parser.parse_args()
     part, draw = PARTS[given.part], random.Random(given.seed)
     with tempfile.TemporaryDirectory(prefix="lary-kills-") as scratch:
-        killer = Killer(part, Path(scratch), draw, given.kills)
+        killer = Killer(part, Path(scratch), draw, given.kills, given.of_a_command)
         killer.prepare()
         rounds: list[dict[str, Any]] = []
         end = time.monotonic() + 60 * given.minutes
@@ -116,9 +118,9 @@ class Turns:
 class Killer:
     """Runs a part's commands undisturbed once, then against kills. All rounds have the same folder: files name it."""
 
-    def __init__(self, part: Part, scratch: Path, draw: random.Random, most: int) -> None:
+    def __init__(self, part: Part, scratch: Path, draw: random.Random, most: int, of_a_command: int) -> None:
         self.kills: Counter[str] = Counter()
-        self._part, self._draw, self._most = part, draw, most
+        self._part, self._draw, self._most, self._of_a_command = part, draw, most, of_a_command
         self._engine = docker.from_env() if part.containers else None
         self._inputs, self._out, self._output = scratch / "inputs", scratch / "work", scratch / "output.txt"
         self._lives: list[dict[str, Life]] = []
@@ -177,7 +179,7 @@ class Killer:
 
     def _run_killed(self, command: list[str], lives: dict[str, Life]) -> None:
         """Run until it exits with 0; it is left alone once the drawn number of kills was made."""
-        code, until = None, min(self._most, self.kills.total() + self._draw.randint(1, MOST_OF_A_COMMAND))
+        code, until = None, min(self._most, self.kills.total() + self._draw.randint(1, self._of_a_command))
         while code != 0:
             before = self.kills.total()
             with self._start(command) as process:
