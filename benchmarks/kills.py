@@ -255,7 +255,7 @@ def _inside(container: Any) -> list[psutil.Process]:
     """Its processes, as this machine numbers them; none where it has just ended."""
     found = []
     with contextlib.suppress(APIError):
-        for (pid,) in container.top(ps_args="-o pid")["Processes"]:
+        for (pid,) in container.top(ps_args="-o pid")["Processes"] or ():
             with contextlib.suppress(psutil.Error):
                 found.append(psutil.Process(int(pid)))
     return found
