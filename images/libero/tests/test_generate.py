@@ -7,7 +7,8 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,7 @@ from lary_libero.policies import POLICIES
 from lary_libero.scripted import PHASES, Move
 from lary_libero.simulator import Simulator
 from lary_libero.writing import pair_starts, runs
+from lary_schema.atomic import refused
 from lary_schema.base import ContractError, read_json
 from lary_schema.cards import DatasetCard
 from PIL import Image
@@ -79,6 +81,44 @@ def _world() -> World:
         spec.loader.exec_module(sys.modules[name])
     found: World = sys.modules[name].make_world
     return found
+
+
+@contextmanager
+def small_disk(folder: Path, kib: int) -> Iterator[Callable[[], int]]:
+    """A file system of its own; the call that is handed over gives it more room."""
+
+    def mount(*options: str) -> int:
+        command = ["mount", "-t", "tmpfs", "-o", ",".join(options), "tmpfs", str(folder)]
+        return subprocess.run(command, capture_output=True, check=False).returncode
+
+    folder.mkdir()
+    if shutil.which("mount") is None or mount(f"size={kib}k"):
+        pytest.skip("no file system can be mounted here (root alone can)")
+    try:
+        yield lambda: mount("remount", "size=8m")
+    finally:
+        subprocess.run(["umount", "--lazy", str(folder)], check=True)
+
+
+@pytest.mark.parametrize("share", [0.01, 0.4, 0.8, 0.9, 0.96])
+def test_on_a_full_disk_it_says_so_and_goes_on_when_there_is_room(made: Path, tmp_path: Path, share: float) -> None:
+    """In episodes, in the tables, in the cards."""
+    pages = sum(-(-path.stat().st_size // 4096) if path.is_file() else 0 for path in made.rglob("*"))
+    wanted = files(made)
+    with small_disk(tmp_path / "disk", int(share * pages) * 4) as enlarge:
+        root = tmp_path / "disk/out"
+        with pytest.raises((ContractError, OSError)) as caught:
+            generate(Layout(root), SETTINGS, 1, str, partial(make, _world()))
+        said = refused(caught.value) if isinstance(caught.value, OSError) else str(caught.value)
+        assert str(root) in said
+        assert "No space left on device" in said
+        assert "run the same command again" in said
+        assert "make room" in said
+        found = files(root)
+        assert {name: content for name, content in found.items() if wanted.get(name) != content} == {}
+        assert enlarge() == 0
+        generate(Layout(root), SETTINGS, 1, str, partial(make, _world()))
+        assert files(root) == wanted
 
 
 def rows(root: Path, kind: str, split: str) -> list[dict[str, str]]:

@@ -42,7 +42,11 @@ def _code() -> int:
         _drop_output()
         return 128 + signal.SIGPIPE
     except OSError as error:
-        return _fail(_fault(error), UNUSABLE)
+        from lary_schema.atomic import refused
+
+        named = error.filename is not None
+        said = refused(error) if named else f"standard output: {error.strerror or error}"
+        return _fail(f"error: {said}", UNUSABLE)
     except Exception as error:
         from lary_schema.base import ContractError
 
@@ -74,12 +78,6 @@ def _fail(message: str, code: int) -> int:
     _drop_output()
     click.echo(message, err=True)
     return code
-
-
-def _fault(error: OSError) -> str:
-    """What the system refused, and of what."""
-    names = [os.fsdecode(name) for name in (error.filename, error.filename2) if isinstance(name, str | bytes)]
-    return f"error: {' -> '.join(names) or 'standard output'}: {error.strerror or error}"
 
 
 def _drop_output() -> None:

@@ -1,3 +1,4 @@
+import errno
 import itertools
 import os
 import signal
@@ -199,6 +200,22 @@ def test_a_broken_runtime_hangs_nothing(slot: Slot, paths: RunPaths, watch: Reco
     (outcome,) = scheduler.run([make_work("a")])
     assert (outcome.state, outcome.code) == ("failed", 1)
     assert outcome.message == "its output cannot be followed: the log's disk is full"
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT])
+def test_where_a_jobs_output_cannot_be_kept_no_other_attempt_is_made(
+    slot: Slot, paths: RunPaths, watch: Recorder, make_work: MakeWork, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    """It would find no more room: bad usage, with the file and what to do."""
+
+    def full(_: _Broken) -> Iterator[str]:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(_Broken, "lines", full)
+    (outcome,) = Driven(_NoRuntime(None), [slot], paths, watch).run([make_work("a")])
+    assert (outcome.state, outcome.code, outcome.attempts) == ("failed", 2, 1)
+    said = f"{paths.events('a', 1)}: {os.strerror(number)}; make room, and run the same command again"
+    assert outcome.message == f"its output cannot be kept: {said}"
 
 
 def test_a_need_that_nobody_meets_is_refused(scheduler: Driven, make_work: MakeWork) -> None:

@@ -65,7 +65,8 @@ def test_a_command_is_the_module_of_its_name(monkeypatch: pytest.MonkeyPatch, tm
     [
         (ContractError("rows.csv: row 3"), ExitCode.BAD_JOB, "error: rows.csv: row 3\n"),
         (WeightsError("no weights"), ExitCode.WEIGHTS, "error: no weights\n"),
-        (OSError(28, "disk is full", "out/a.csv"), ExitCode.BAD_JOB, "error: out/a.csv: disk is full\n"),
+        (OSError(28, "disk is full", "out/a.csv"), ExitCode.BAD_JOB, "error: out/a.csv: disk is full; "
+        "make room, and run the same command again\n"),
     ],
 )  # fmt: skip
 def test_what_goes_wrong_is_one_line_and_an_exit_code(

@@ -10,6 +10,7 @@ from functools import partial
 from pathlib import Path
 
 from lary_schema import commands
+from lary_schema.atomic import FULL_DISK, refused
 from lary_schema.base import ContractError, ExitCode
 from lary_schema.events import Event, Failed, from_line
 from lary_schema.locks import exclusive
@@ -144,8 +145,9 @@ class Scheduler:
     def _follow(self, attempt: _Attempt) -> None:
         """In its own thread: copy the job's stdout to its log, hand its events on, wait for its end."""
         code, fault = UNKNOWN_FAULT, ""
+        events = self._paths.events(attempt.job.id, attempt.number)
         try:
-            with self._paths.events(attempt.job.id, attempt.number).open("w", encoding="utf-8") as log:
+            with events.open("w", encoding="utf-8") as log:
                 for line in attempt.running.lines():
                     log.write(line if line.endswith("\n") else line + "\n")
                     log.flush()
@@ -154,6 +156,9 @@ class Scheduler:
             code = attempt.running.wait()
         except OSError as error:
             fault = f"its output cannot be followed: {error}"
+            if error.errno in FULL_DISK:
+                # Another attempt would find no more room.
+                code, fault = ExitCode.BAD_JOB, f"its output cannot be kept: {refused(error, events)}"
         finally:
             # Nothing is left running, and nobody waits, where a log cannot be written or a runtime breaks.
             attempt.running.stop(grace_s=0)

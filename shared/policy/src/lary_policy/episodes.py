@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
-from lary_schema.atomic import publish_text, replacing
+from lary_schema.atomic import FULL_DISK, publish_text, replacing
 from lary_schema.base import ContractError
 from lary_schema.evaluation import (
     RECORDED_FOLDER,
@@ -38,7 +38,6 @@ FAULTS: tuple[tuple[type[ContractError], Fault], ...] = (
     (SimulatorError, "simulator_error"),
 )
 DETAIL = 500
-FULL_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 class Actor(Protocol):

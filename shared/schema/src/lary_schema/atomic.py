@@ -1,5 +1,6 @@
 """Files and folders that are either whole or absent, also after a power cut: how the bench writes them."""
 
+import errno
 import os
 import secrets
 import shutil
@@ -11,6 +12,20 @@ PARTIAL_SUFFIX = ".partial"
 """What an unpublished file's name ends in, ours and zarr's alike, so that one sweep finds both."""
 _KEPT_BYTES = 200
 """Of a name in its draft's: with what is added to it that stays below the 255 bytes that file systems take."""
+
+FULL_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+"""What a write says where there is no more room: on the disk, in a quota, or below a limit for files."""
+
+
+def refused(error: OSError, path: Path | None = None) -> str:
+    """What the system refused, of which file, and what to do where a disk is full; for one line to the user.
+
+    `path` is named where the error names none, as that of a write does.
+    """
+    given = (error.filename, error.filename2) if error.filename is not None or path is None else (str(path),)
+    names = [os.fsdecode(name) for name in given if isinstance(name, str | bytes)]
+    todo = "; make room, and run the same command again" if error.errno in FULL_DISK else ""
+    return f"{' -> '.join(names)}{': ' if names else ''}{error.strerror or error}{todo}"
 
 
 def sync_file(path: Path) -> None:
@@ -39,20 +54,35 @@ def replacing(path: Path, *, sync: bool = True) -> Iterator[Path]:
 
     A reader sees the old file or the whole new one. The draft is removed when the block fails (a full disk), and
     its name ends in `PARTIAL_SUFFIX`, so that a killed writer's is swept later. `sync=False` leaves the fsync of
-    file and folder to the caller, who writes thousands and syncs once.
+    file and folder to the caller, who writes thousands and syncs once. A full disk's error names `path`.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     draft = draft_path(path)
     try:
-        yield draft
-        if sync:
-            sync_file(draft)
-        draft.replace(path)
+        with _naming(path, draft):
+            yield draft
+            if sync:
+                sync_file(draft)
+            draft.replace(path)
     finally:
         # Also after success: renaming one of two names of one file over the other does nothing.
         draft.unlink(missing_ok=True)
     if sync:
         sync_dir(path.parent)
+
+
+@contextmanager
+def _naming(path: Path, draft: Path) -> Iterator[None]:
+    """A full disk's error names what is being made: that of a write knows no name, and the draft's says nothing."""
+    try:
+        yield
+    except OSError as error:
+        named = str(draft) if error.filename is None else str(error.filename)
+        if error.errno in FULL_DISK and named.startswith(str(draft)):
+            whole = f"{path}{named.removeprefix(str(draft))}"
+            # Not changed in place: PyAV's errors cannot be given a name.
+            raise OSError(error.errno, error.strerror or str(error), whole) from error
+        raise
 
 
 @contextmanager
@@ -65,10 +95,11 @@ def making(folder: Path, *, sync: bool = True) -> Iterator[Path]:
     draft = draft_path(folder)
     draft.mkdir()
     try:
-        yield draft
-        if sync:
-            _sync_tree(draft)
-        draft.rename(folder)
+        with _naming(folder, draft):
+            yield draft
+            if sync:
+                _sync_tree(draft)
+            draft.rename(folder)
     finally:
         shutil.rmtree(draft, ignore_errors=True)
     if sync:

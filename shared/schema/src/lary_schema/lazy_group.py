@@ -64,6 +64,7 @@ def import_command(package: str, name: str) -> click.Command:
 
 def run_group(group: click.Command, program: str) -> None:
     """An image's command line. A ContractError is one readable message and its exit code; so is a disk that refuses."""
+    from lary_schema.atomic import refused
     from lary_schema.base import ContractError, ExitCode
     from lary_schema.terminal import safe_output
 
@@ -74,6 +75,5 @@ def run_group(group: click.Command, program: str) -> None:
         click.echo(f"error: {error}", err=True)
         sys.exit(error.exit_code)
     except OSError as error:
-        where = "" if error.filename is None else f"{error.filename}: "
-        click.echo(f"error: {where}{error.strerror or error}", err=True)
+        click.echo(f"error: {refused(error)}", err=True)
         sys.exit(ExitCode.BAD_JOB)
