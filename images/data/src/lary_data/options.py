@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+from lary_schema.option_types import SECONDS, FiniteRange
 
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 
@@ -14,7 +15,7 @@ workers_option: Decorator = click.option(
     help="Processes side by side.",
 )  # fmt: skip
 max_failed_option: Decorator = click.option(
-    "--max-failed", type=click.FloatRange(0, 1), default=0.0, show_default=True,
+    "--max-failed", type=FiniteRange(0, 1), default=0.0, show_default=True,
     help="Share of failures up to which the exit code is 0.",
 )  # fmt: skip
 
@@ -22,7 +23,7 @@ max_failed_option: Decorator = click.option(
 def timeout_option(default: float) -> Decorator:
     """How long one file may take, in seconds."""
     return click.option(
-        "--timeout", type=click.FloatRange(min=0, min_open=True), default=default, show_default=True,
+        "--timeout", type=SECONDS, default=default, show_default=True,
         help="Seconds that one file may take; then it is given up.",
     )  # fmt: skip
 
@@ -42,7 +43,7 @@ _ACTION_OPTIONS: list[Decorator] = [
         help="CSV instead of the split's; repeatable, needs one --split.",
     ),
     click.option(
-        "--max-missing", type=click.FloatRange(0, 1), default=0.0, show_default=True,
+        "--max-missing", type=FiniteRange(0, 1), default=0.0, show_default=True,
         help="Tolerated share of files that are not there.",
     ),
     click.option(

@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 from lary_schema.commands import CATALOG, FOLDERS, naming
+from lary_schema.option_types import SECONDS, FiniteRange
 from lary_schema.values import ExtractionSettings
 
 from lary_orch.catalog.cards import Catalog
@@ -82,7 +83,7 @@ def catalog_options(function: Function) -> Function:
 
 max_failed_option = option(
     "--max-failed",
-    type=click.FloatRange(0, 1),
+    type=FiniteRange(0, 1),
     default=0.05,
     help="Share of rows without a latent (of train, or of the evaluated rows) above which a score is not compared.",
 )
@@ -202,11 +203,9 @@ _EXTRACTION = together(
     [
         option("--batch-size", type=click.IntRange(1), help="Rows per encoder batch [the model's]."),
         option("--workers", type=click.IntRange(1), default=2, help="Decode processes per extraction."),
-        option("--row-timeout", type=click.FloatRange(0, min_open=True), default=60.0, help="Seconds for one row."),
-        option(
-            "--stall-timeout", type=click.FloatRange(0, min_open=True), default=600.0, help="Seconds without progress."
-        ),
-        option("--max-failed", type=click.FloatRange(0, 1), default=0.01, help="Tolerated share of failed rows."),
+        option("--row-timeout", type=SECONDS, default=60.0, help="Seconds for one row."),
+        option("--stall-timeout", type=SECONDS, default=600.0, help="Seconds without progress."),
+        option("--max-failed", type=FiniteRange(0, 1), default=0.01, help="Tolerated share of failed rows."),
         option(
             "--retry-failed/--keep-failed",
             default=None,
@@ -239,7 +238,7 @@ _PROBING = together(
             default=1,
             help="Processes (GPUs) that share each probe.",
         ),
-        option("--ram", type=click.FloatRange(0, min_open=True), default=8.0, help="GiB of latents kept in memory."),
+        option("--ram", type=FiniteRange(0, min_open=True), default=8.0, help="GiB of latents kept in memory."),
         option(
             "--track",
             "trackers",

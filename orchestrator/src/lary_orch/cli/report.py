@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import click
+from lary_schema.option_types import FiniteRange
 
 from lary_orch.cli.options import max_failed_option, option, workspace_options
 from lary_orch.workspace import Workspace
@@ -15,7 +16,7 @@ from lary_orch.workspace import Workspace
 @option("--protocol", help="Results of one protocol alone [all].")
 @option(
     "--pictures-mib",
-    type=click.FloatRange(0),
+    type=FiniteRange(0),
     default=6.0,
     help="How much of the trajectories' pictures goes into the page, the best and the worst rows first; and of videos.",
 )

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 from lary_schema import commands
 from lary_schema.base import ContractError, ExitCode
+from lary_schema.option_types import FiniteRange
 from lary_schema.printable import json_text, printable_lines
 
 from lary_orch.cli import completing
@@ -43,7 +44,7 @@ OUTSIDE = 6
 )
 @option(
     "--tolerance",
-    type=click.FloatRange(0),
+    type=FiniteRange(0),
     default=0.01,
     help="Of --against: largest difference, in MSE and in top-1 as a share (0.01: one percentage point).",
 )

@@ -19,19 +19,30 @@ from lary_orch.cli.options import (
 )
 from lary_orch.runtimes.plugins import Wanted
 from lary_orch.workspace import Workspace
+from lary_schema.evaluation import LONGEST_CHUNK
+from lary_schema.option_types import SECONDS
 
 if TYPE_CHECKING:
     from lary_evaluate.request import Request
 
-_SECONDS = click.FloatRange(0, min_open=True)
+_USE, _FIRST = click.IntRange(1, LONGEST_CHUNK), click.IntRange(0, LONGEST_CHUNK - 1)
 _PROTOCOL = together(
     [
         option("--horizon", type=click.IntRange(1), help="Steps after which an episode has failed [the benchmark's]."),
         option(
             "--settle", type=click.IntRange(0), help="Idle steps before the policy sees anything [the benchmark's]."
         ),
-        option("--use", type=click.IntRange(1), help="Actions of a chunk that are done before the next one [all]."),
-        option("--first", type=click.IntRange(0), default=0, help="Index in a chunk of the first action that is done."),
+        option(
+            "--use",
+            type=_USE,
+            help="Actions of a chunk that are done before the next one [all].",
+        ),
+        option(
+            "--first",
+            type=_FIRST,
+            default=0,
+            help="Index in a chunk of the first action that is done.",
+        ),
         option(
             "--hold", type=click.IntRange(0), default=0, help="Steps after success until it is looked at once more."
         ),
@@ -43,7 +54,7 @@ _REQUEST = together(
         option("-b", "--benchmark", help="What they are tried on, such as demo_turn."),
         keys_option("--task", "tasks", help="These tasks alone; repeatable, or joined by commas [all]."),
         option("--episodes", type=click.IntRange(1), help="Of each task: its first initial states [all]."),
-        option("--seed", "seeds", type=click.IntRange(0), multiple=True, default=(0,), help="Repeatable."),
+        option("--seed", "seeds", type=click.IntRange(0, 2**63 - 1), multiple=True, default=(0,), help="Repeatable."),
         option(
             "--record/--no-record",
             default=True,
@@ -61,9 +72,9 @@ _REQUEST = together(
             is_flag=True,
             help="Try once more what failed by the policy's own fault, and videos that could not be made.",
         ),
-        option("--act-timeout", "act_timeout_s", type=_SECONDS, default=60.0, help="Seconds for one chunk."),
-        option("--connect-timeout", "connect_timeout_s", type=_SECONDS, default=600.0, help="For a policy to load."),
-        option("--stall-timeout", "stall_timeout_s", type=_SECONDS, default=600.0, help="Seconds without progress."),
+        option("--act-timeout", "act_timeout_s", type=SECONDS, default=60.0, help="Seconds for one chunk."),
+        option("--connect-timeout", "connect_timeout_s", type=SECONDS, default=600.0, help="For a policy to load."),
+        option("--stall-timeout", "stall_timeout_s", type=SECONDS, default=600.0, help="Seconds without progress."),
     ]
 )
 

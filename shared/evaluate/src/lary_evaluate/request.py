@@ -5,7 +5,7 @@ from typing import Literal
 
 from lary_schema.base import ContractError
 from lary_schema.cards import BenchmarkCard, TaskCard
-from lary_schema.evaluation import EpisodeProtocol
+from lary_schema.evaluation import LONGEST_CHUNK, EpisodeProtocol
 
 
 @dataclass(frozen=True)
@@ -19,7 +19,12 @@ class Wishes:
     hold: int = 0
 
     def protocol(self, card: BenchmarkCard) -> EpisodeProtocol:
-        """What the episodes of a benchmark go by."""
+        """What the episodes of a benchmark go by. Raises ContractError where no chunk is long enough for it."""
+        if (last := self.first + (self.use or 1)) > LONGEST_CHUNK:
+            raise ContractError(
+                f"--first {self.first} --use {self.use or 1} needs chunks of {last} actions; they have {LONGEST_CHUNK} "
+                "at most"
+            )
         return EpisodeProtocol(
             horizon=card.horizon if self.horizon is None else self.horizon,
             settle=card.settle if self.settle is None else self.settle,

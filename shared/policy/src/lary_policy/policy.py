@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 from lary_schema.base import ContractError
 from lary_schema.cards import BenchmarkCard, TensorSpec
+from lary_schema.evaluation import LONGEST_CHUNK
 from numpy.typing import NDArray
 
 Observation = Mapping[str, NDArray[Any]]
 """By name, as the benchmark's card lists them."""
-LONGEST_CHUNK = 1024
 
 
 class BadActionsError(ContractError):

@@ -33,6 +33,9 @@ BASELINES = ("random", REPLAY, "zero")
 BLIND = (SCRIPTED, *BASELINES)
 """Policies that look at no picture: their episodes are the same by whatever pictures are drawn."""
 
+LONGEST_CHUNK = 1024
+"""Actions that a policy may send at once."""
+
 Fault = Literal["bad_actions", "refused", "policy_timeout", "simulator_error"]
 """Why an episode ended early. `bad_actions`: not finite, another shape, more than the limits allow; `refused`: the
 policy said that it cannot go on; both are the policy's failures. `policy_timeout` and `simulator_error` are not: such

@@ -12,6 +12,7 @@ from lary_orch.cli.options import FOLDER, option, together
 from lary_orch.runtimes.devices import Slot
 from lary_orch.runtimes.signals import exit_at_sigterm
 from lary_schema.commands import CATALOG, naming
+from lary_schema.option_types import SECONDS, FiniteRange
 
 from lary_study.trainings import WORKERS, Settings
 
@@ -22,11 +23,9 @@ _SETTINGS = together(
         option("--precision", type=click.Choice(["fp32", "bf16"]), default="fp32", help="Of the arithmetic."),
         option("--decoder", type=click.Choice(["pyav", "decord"]), default="pyav", help="Video reader."),
         option("--workers", type=click.IntRange(1), help="Decode processes per training [2, where it has 2 cores]."),
-        option("--row-timeout", type=click.FloatRange(0, min_open=True), default=60.0, help="Seconds for one row."),
-        option(
-            "--stall-timeout", type=click.FloatRange(0, min_open=True), default=600.0, help="Seconds without progress."
-        ),
-        option("--max-failed", type=click.FloatRange(0, 1), default=0.01, help="Tolerated share of failed rows."),
+        option("--row-timeout", type=SECONDS, default=60.0, help="Seconds for one row."),
+        option("--stall-timeout", type=SECONDS, default=600.0, help="Seconds without progress."),
+        option("--max-failed", type=FiniteRange(0, 1), default=0.01, help="Tolerated share of failed rows."),
         option("--save-every", type=click.IntRange(1), default=100, help="Steps between two states."),
         option("--evaluate-every", type=click.IntRange(1), default=100, help="Steps between held-out measures."),
         option("--micro-batch", type=click.IntRange(1), help="Rows of one forward pass [the batch]."),

@@ -11,6 +11,7 @@ from lary_orch.cli.options import attempts_option, json_option, option, runtime_
 from lary_orch.runtimes.plugins import Wanted
 from lary_orch.workspace import Workspace
 from lary_schema.base import ContractError
+from lary_schema.option_types import FiniteRange
 from lary_schema.printable import json_text
 from lary_schema.yaml_files import parse_yaml
 
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
 @option("-d", "--dataset", required=True, help="Dataset key; its train split is trained on.")
 @option("--seed", type=click.IntRange(0), default=0, help="Of everything that is drawn.")
 @option("--start", metavar="KEY", help="Go on from this trained model.")
-@option("--labelled", type=click.FloatRange(0, 1, min_open=True), help="Share of groups whose labels may be seen.")
+@option("--labelled", type=FiniteRange(0, 1, min_open=True), help="Share of groups whose labels may be seen.")
 @option("--labelled-seed", type=int, default=0, help="Of the draw of that share.")
 @option("--set", "changes", multiple=True, metavar="NAME=VALUE", help="Another value of the recipe; repeatable.")
 @option("--plan", "only_plan", is_flag=True, help="Print the job and start nothing.")

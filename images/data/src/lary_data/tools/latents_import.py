@@ -4,6 +4,7 @@ from pathlib import Path
 
 import click
 from lary_schema.jobs import StoreDtype
+from lary_schema.option_types import FiniteRange
 
 from lary_data.options import workers_option
 
@@ -24,7 +25,7 @@ FOLDER = click.Path(file_okay=False, path_type=Path)
     help="Of the store. float16 halves it; float32 is what LARYBench wrote.",
 )  # fmt: skip
 @click.option(
-    "--max-failed", type=click.FloatRange(0, 1), default=0.01, show_default=True, help="Tolerated share of lost rows."
+    "--max-failed", type=FiniteRange(0, 1), default=0.01, show_default=True, help="Tolerated share of lost rows."
 )
 @workers_option
 def command(

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 from lary_schema.base import TooManyFailedError
+from lary_schema.option_types import FiniteRange
 
 from lary_data.options import max_failed_option, timeout_option, workers_option
 from lary_data.progress import notify
@@ -22,7 +23,7 @@ def _facts_options(function: Callable[..., Any]) -> Callable[..., Any]:
         click.option("--out", type=_folder, required=True, help="Folder for what is written; it is a catalog folder."),
         click.option("--title", help="For tables; default: the key."),
         click.option("--license", "licence", default="unknown", show_default=True, help="Of the data, for its card."),
-        click.option("--val", type=click.FloatRange(0, 1, True, True), default=0.25, show_default=True, help="Share."),
+        click.option("--val", type=FiniteRange(0, 1, True, True), default=0.25, show_default=True, help="Share."),
         click.option("--seed", default=42, show_default=True, help="Of the split."),
     ):
         function = option(function)
@@ -97,7 +98,7 @@ def folder(
 @_group_option
 @click.option(
     "--tolerance",
-    type=click.FloatRange(min=0, min_open=True),
+    type=FiniteRange(min=0, min_open=True),
     default=1e-3,
     show_default=True,
     help="Seconds that a frame may be shown before or after its row's timestamp.",

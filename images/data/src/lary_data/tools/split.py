@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
+from lary_schema.option_types import FiniteRange
 
 if TYPE_CHECKING:
     from lary_schema.groups import Grouping
@@ -15,7 +16,7 @@ FILE = click.Path(dir_okay=False, path_type=Path)
 
 @click.command()
 @click.argument("source", type=click.Path(exists=True, dir_okay=False, path_type=Path), metavar="CSV")
-@click.option("--ratio", type=click.FloatRange(0, 1, min_open=True, max_open=True), default=0.3, show_default=True,
+@click.option("--ratio", type=FiniteRange(0, 1, min_open=True, max_open=True), default=0.3, show_default=True,
               help="Share of val.")  # fmt: skip
 @click.option("--seed", type=click.IntRange(0), default=42, show_default=True, help="The same seed, the same rows.")
 @click.option("--stratify", metavar="COLUMN", help="Have every class of this column in val as often as in train.")
