@@ -8,9 +8,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from lary_results.evaluation_tables import pairs, print_evaluations, tables
-from lary_results.evaluations import Board, boards, read_evaluations
+from lary_results.evaluations import Board, Standing, boards, read_evaluations
 from lary_results.published_policies import UNKNOWN, figures, notes, papers, shown
 from lary_results.report.embedded import MIB
 from lary_results.report.evidence import gather
@@ -64,6 +65,70 @@ def test_wilson_is_wilsons() -> None:
     assert wilson(5, 5)[1] == 1
     with pytest.raises(ValueError, match="no trials"):
         wilson(0, 0)
+
+
+def test_wilson_is_what_a_score_test_does_not_reject() -> None:
+    """From its definition: at both ends the share seen is 1.959964 standard errors away, those that the end would have."""
+    for trials in (1, 2, 3, 10, 50, 500):
+        for successes in range(0, trials + 1, max(1, trials // 10)):
+            share = successes / trials
+            for end in wilson(successes, trials):
+                if end not in (0, 1):
+                    assert abs(share - end) == pytest.approx(1.959964 * (end * (1 - end) / trials) ** 0.5, rel=1e-6)
+                else:
+                    assert end == share
+
+
+def both(scores: "np.ndarray[Any, np.dtype[np.float64]]") -> Board:
+    """Policies a and b, of scores (2, seeds, states)."""
+    board = Board("world", EpisodeProtocol(horizon=9, settle=2), "b")
+    for name, rows in zip("ab", scores, strict=True):
+        episodes = {seed: {n: episode(n, bool(one)) for n, one in enumerate(row)} for seed, row in enumerate(rows)}
+        board.standings[name] = Standing(name, {"lift": episodes})
+    return board
+
+
+def drawn(chance: np.random.Generator, seeds: int, states: int, more: float = 0.0) -> Any:
+    """Successes (2, seeds, states) of two policies: some states are harder than others, for both; a has `more`."""
+    hard = np.clip(chance.normal(0.5, 0.25, states), 0.05, 0.95)
+    share = np.stack([np.clip(hard + more, 0, 1), hard])[:, None]
+    return chance.random((2, seeds, states)) < share, float((share[0] - share[1]).mean())
+
+
+@pytest.mark.parametrize(("states", "quantile"), [(2, 12.70620), (5, 2.776445), (20, 2.093024)])
+def test_a_paired_difference_holds_the_interval_of_a_paired_t_test(states: int, quantile: float) -> None:
+    """With the 97.5 % quantiles of Student's t as tables have them."""
+    chance = np.random.default_rng(states)
+    for _ in range(8):
+        scores, _more = drawn(chance, 1, states)
+        made = both(scores).difference("a", "b")
+        assert made is not None
+        paired = scores[0, 0].astype(float) - scores[1, 0]
+        assert made.value == pytest.approx(paired.mean())
+        assert (made.better, made.worse) == ((paired > 0).sum(), (paired < 0).sum())
+        if paired.std() == 0:
+            assert made.low < made.value < made.high or abs(made.value) == 1
+            continue
+        half = quantile * paired.std(ddof=1) / states**0.5
+        assert made.low <= max(-1, paired.mean() - half) + 1e-5
+        assert made.high >= min(1, paired.mean() + half) - 1e-5
+
+
+@pytest.mark.parametrize(("seeds", "more"), [(1, 0.3), (2, 0.3), (3, 0.0)])
+def test_intervals_of_successes_hold_the_truth(seeds: int, more: float) -> None:
+    """Of 40 evaluations each, with fixed draws: nineteen of twenty is what is claimed, and five may miss by chance."""
+    chance = np.random.default_rng(seeds)
+    held = {"difference": 0, "rate": 0}
+    for _ in range(40):
+        scores, truth = drawn(chance, seeds, 16, more)
+        board = both(scores)
+        made, rate = board.difference("a", "b"), board.standings["b"].rate(["lift"])
+        assert made is not None
+        assert rate is not None
+        # What is claimed is of other states too, so the truth is that of all states.
+        held["difference"] += made.low <= truth <= made.high
+        held["rate"] += rate.low <= 0.5 <= rate.high
+    assert min(held.values()) >= 35
 
 
 def test_one_seed_over_two_tasks(tmp_path: Path) -> None:
