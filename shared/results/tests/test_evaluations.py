@@ -68,7 +68,7 @@ def test_wilson_is_wilsons() -> None:
 
 
 def test_wilson_is_what_a_score_test_does_not_reject() -> None:
-    """From its definition: at both ends the share seen is 1.959964 standard errors away, those that the end would have."""
+    """From its definition: at both ends the share seen is 1.959964 of the end's own standard errors away."""
     for trials in (1, 2, 3, 10, 50, 500):
         for successes in range(0, trials + 1, max(1, trials // 10)):
             share = successes / trials
@@ -259,6 +259,32 @@ def test_what_people_and_programs_read(tmp_path: Path) -> None:
     whole, lift = json.loads(out.getvalue())
     assert (whole["task"], lift["task"], whole["states"], whole["low"]) == (None, "lift", 1, None)
     assert whole["verdict"] == "one state: no interval"
+
+
+@pytest.mark.parametrize("left_out", ["a task", "a state", "an episode that was not evaluated"])
+def test_what_not_every_seed_has_evaluated_is_in_no_share_and_the_table_says_so(tmp_path: Path, left_out: str) -> None:
+    for seed in (0, 1):
+        lost = {"fault": "policy_timeout"} if left_out.startswith("an episode") and seed else {"success": True}
+        states = [episode(0), episode(1), episode(2, **lost)]
+        write(tmp_path, "a", states[: 2 if left_out == "a state" and seed else 3], seed=seed)
+        if left_out != "a task" or not seed:
+            write(tmp_path, "a", [episode(0, True)], task="push", seed=seed)
+    board = only(tmp_path)
+    rate = board.standings["a"].rate(board.tasks)
+    assert rate is not None
+    used, there, value = {"a task": (6, 7, 1 / 3)}.get(left_out, (6, 7 if left_out == "a state" else 8, 1 / 3))
+    assert (rate.episodes, rate.value) == (used, pytest.approx(value))
+    (whole, _) = tables(board)
+    assert whole.rows[0][3] == f"{used} of {there}"
+    assert any("that every seed has evaluated" in note for note in whole.notes)
+
+
+def test_a_table_says_that_baselines_do_all_that_they_send(tmp_path: Path) -> None:
+    for protocol, said in (({}, False), ({"first": 1}, True), ({"use": 2}, True)):
+        for policy in ("a", "zero", "scripted"):
+            write(tmp_path / str(protocol), policy, [episode(0)], protocol=protocol)
+        (whole, _) = tables(only(tmp_path / str(protocol)))
+        assert ("scripted, zero: what a baseline sends is done whole." in whole.notes) == said
 
 
 def test_the_page_shows_them(tmp_path: Path) -> None:

@@ -19,6 +19,8 @@ ONE_SEED = (
 )
 FAULTY = "faults: the policy's, counted as failures. not evaluated: in no share; the same command tries them again."
 
+PART = "x of y episodes: with several seeds, success is of the initial states alone that every seed has evaluated."
+
 
 def protocol_text(board: Board) -> str:
     """Everything in which published evaluations differ."""
@@ -45,6 +47,8 @@ def tables(board: Board) -> list[Table]:
         right=frozenset(range(3, 9)),
         notes=(
             *(ONE_SEED, "steps: median of those to success.", FAULTY),
+            *_whole(board),
+            *_parts(board),
             *_imported(board),
             *published_policies.notes(board),
         ),
@@ -72,6 +76,10 @@ def _whole(board: Board) -> list[str]:
     return [f"{', '.join(baselines)}: what a baseline sends is done whole."] if baselines and parts else []
 
 
+def _parts(board: Board) -> list[str]:
+    return [PART] if any(_is_part(one, one.rate(board.tasks)) for one in board.standings.values()) else []
+
+
 def _value(rate: Rate | None) -> float:
     return -1.0 if rate is None else rate.value
 
@@ -83,13 +91,23 @@ def _row(board: Board, standing: Standing) -> tuple[str, ...]:
         standing.policy,
         _rate_text(rate) + _mark(standing),
         _rate_text(held),
-        str(len(standing.all())),
+        _episodes(standing, rate),
         str(len(standing.episodes)),
         str(len(standing.seeds)),
         NOTHING if standing.steps is None else f"{standing.steps:g}",
         str(standing.faults),
         str(standing.not_evaluated),
     )
+
+
+def _is_part(standing: Standing, rate: Rate | None) -> bool:
+    """Whether episodes that were evaluated are not in the share."""
+    return rate is not None and rate.episodes + standing.not_evaluated < len(standing.all())
+
+
+def _episodes(standing: Standing, rate: Rate | None) -> str:
+    there = len(standing.all())
+    return f"{rate.episodes} of {there}" if rate is not None and _is_part(standing, rate) else str(there)
 
 
 def _published(row: tuple[str, float]) -> tuple[str, ...]:
