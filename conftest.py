@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 from filelock import FileLock
+from hypothesis import HealthCheck, settings
 from xdist.scheduler import LoadScopeScheduling
 
 TOGETHER = ("tests/docker/", "tests/slurm/")
@@ -36,6 +37,13 @@ sys.dont_write_bytecode = False
 # A shell's background job ignores Ctrl-C, and so does all that it starts; commands under test have to hear it.
 if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+# The same examples every time, however slow the machine, and nothing written to the checkout. Others are looked for by
+# `--hypothesis-profile default`.
+settings.register_profile(
+    "same", derandomize=True, database=None, deadline=None, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.load_profile("same")
 
 Once = Callable[[str, Callable[[Path], object]], Path]
 

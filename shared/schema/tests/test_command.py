@@ -89,7 +89,7 @@ def test_a_stall_ends_with_124_and_says_where() -> None:
     done = python(
         "import threading, types\nfrom lary_schema import watchdog\nfrom lary_schema.command import claim_stdout\n"
         # Its clock: however long the start takes, the time is not over before it waits.
-        "now = 0.0\nwatchdog.time = types.SimpleNamespace(monotonic=lambda: now)\n"
+        "now = 0.0\nwatchdog.time = types.SimpleNamespace(monotonic=lambda: now, process_time=lambda: 0.0)\n"
         "with watchdog.Watchdog(claim_stdout(), 'j', 0.2) as dog:\n"
         "    dog.beat('waiting for nothing')\n    now = 0.2\n    threading.Event().wait(250)"
     )
