@@ -50,6 +50,12 @@ def test_trained_models_are_listed_and_removed(
     assert set(row["measures"]) >= {"rec", "copy"}
     assert bench.command("models", "--trained", "--workspace", str(tmp_path)) == 0
     assert trained in capfd.readouterr().out
+    card = json.loads((tmp_path / f"trained/{trained}/checkpoint/card.json").read_text())["card"]
+    where = ("--workspace", str(tmp_path), "--catalog", str(bench.catalog))
+    assert bench.command("models", trained, "--json", *where) == 0
+    row = json.loads(capfd.readouterr().out)
+    assert (row["key"], row["name"], row["example"]) == (trained, trained, None), "its own facts, not its family's"
+    assert row["tokens"] == {mode: spec["tokens"] for mode, spec in card["modes"].items()}
     for name, code in (("toy-none", 2), (trained, 0), ("toy-demo", 0)):
         assert bench.command("clean", "--trained", name, "--yes", "--workspace", str(tmp_path)) == code
     assert list((tmp_path / "trained").iterdir()) == []

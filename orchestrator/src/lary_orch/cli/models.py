@@ -7,6 +7,7 @@ from typing import Any
 import click
 from lary_schema.cards import ModelCard
 from lary_schema.printable import json_text
+from lary_schema.trained import Checkpoint
 
 from lary_orch.catalog.cards import Catalog, shown_key
 from lary_orch.catalog.source import ImageSource
@@ -38,7 +39,7 @@ def command(key: str | None, trained: bool, workspace: Workspace, catalog: Catal
     from lary_terminal.tables import show
 
     if key is not None:
-        found: Any = _record(catalog.image_for(key), catalog.model_card(key), workspace, key)
+        found: Any = _one(key, catalog, workspace)
     else:
         found = list(trained_rows(workspace.trained) if trained else rows(catalog, workspace))
     if as_json:
@@ -47,6 +48,16 @@ def command(key: str | None, trained: bool, workspace: Workspace, catalog: Catal
         show(model_page(found), sys.stdout)
     else:
         show(trained_table(found, workspace.trained) if trained else models_table(found), sys.stdout)
+
+
+def _one(key: str, catalog: Catalog, workspace: Workspace) -> dict[str, Any]:
+    """Of a model that was trained here, what stands in its checkpoint; of any other key what its card says."""
+    checkpoint = Checkpoint.of(workspace.trained, key)
+    if not checkpoint.is_whole:
+        return _record(catalog.image_for(key), catalog.model_card(key), workspace, key)
+    own = {"key": key, "pattern": None, "example": None, "weights": checkpoint.further_weights}
+    source = catalog.image(checkpoint.card.image)
+    return _record(source, checkpoint.card.card.model_copy(update=own), workspace, key)
 
 
 def rows(catalog: Catalog, workspace: Workspace) -> Iterator[dict[str, Any]]:

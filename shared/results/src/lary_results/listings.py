@@ -86,14 +86,17 @@ def model_page(row: Mapping[str, Any]) -> Table:
 
 def _about_model(row: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     yield "what it is", row["title"]
+    of = ""
     if row["example"] is not None:
-        yield "keys", f"a family of keys, like {row['example']}; tokens, input and preprocessing below are of that one"
+        planning = commands.command("plan", "-m", row["name"], "-d", "DATASET", "--json")
+        yield "keys", f"one of a family; its image knows what {row['name']} has, and `{planning}` shows it"
+        of = f" (of {row['example']}, as an example)"
     yield "kind", row["paradigm"]
     yield "image", row["image"]
-    yield "tokens", f"{_tokens(row)} (time steps x tokens per step x width)"
-    yield "input", ", ".join(f"{mode} {'x'.join(map(str, shape))}" for mode, shape in row["input"].items())
-    yield "variants", f"{', '.join(row['variants'])} (the first is the default)"
-    yield "preprocessing", row["preprocessing"]
+    yield "tokens", f"{_tokens(row)} (time steps x tokens per step x width){of}"
+    yield "input", ", ".join(f"{mode} {'x'.join(map(str, shape))}" for mode, shape in row["input"].items()) + of
+    yield "variants", f"{', '.join(row['variants'])} (the first is the default){of}"
+    yield "preprocessing", row["preprocessing"] + of
     yield "seed", "its latents depend on --seed" if row["draws"] else "draws nothing: --seed does not matter"
     yield "batch size", str(row["batch_size"])
     for weight in row["weights"]:
