@@ -2,6 +2,7 @@
 
 import json
 import re
+import sysconfig
 from pathlib import Path
 
 import pytest
@@ -43,3 +44,21 @@ def test_the_context_of_the_base_image_holds_what_it_copies() -> None:
         for part in parts:
             assert (REPO / part).exists()
             assert f"!{part}" in kept, f"{BASE} copies {source}, .dockerignore leaves out {part}"
+
+
+def test_the_standard_library_is_compiled_where_the_parent_left_it_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The very command of the base image, on a library of the test's own: a fault in it is no fault of the build."""
+    (command,) = re.findall(r'(?ms)^RUN python3 -c "(import compileall.*?)"$', BASE.read_text(encoding="utf-8"))
+    names = ("json/decoder.py", "broken.py", "test/support.py", "lib2to3/tests/data.py", "site-packages/other.py")
+    for name in names:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text("print 1" if name == "broken.py" else "value = 1\n")
+    monkeypatch.setattr(sysconfig, "get_path", {"stdlib": str(tmp_path)}.__getitem__)
+    exec(command.replace("\\\n", ""))
+    assert [path.name.partition(".")[0] for path in tmp_path.rglob("*.pyc")] == ["decoder"]
+    (compiled,) = tmp_path.rglob("*.pyc")
+    before = compiled.stat().st_mtime_ns
+    exec(command.replace("\\\n", ""))
+    assert compiled.stat().st_mtime_ns == before
