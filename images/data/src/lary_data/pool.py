@@ -1,21 +1,25 @@
-"""Tasks of data tools in child processes, each with a limit of wall-clock time (`lary_worker.processes`)."""
+"""Tasks of data tools in child processes, each with a limit of wall-clock time (`lary_worker.processes`).
 
-import multiprocessing
-import os
+The processes are forks of one that has imported what they need (`lary_worker.forks`).
+"""
+
+import json
+import sys
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from itertools import chain, islice
+from multiprocessing import Pipe
 from multiprocessing.connection import Connection
 from typing import Any, Generic, NamedTuple, TypeVar
 
 import cv2
 from lary_schema.events import TRANSIENT
 from lary_worker.faults import RowFaultError, detail_of, from_os_error
-from lary_worker.parent import die_with_parent
+from lary_worker.forks import fork_server
 from lary_worker.processes import Child, End, Processes, Reply
 
 Task = TypeVar("Task")
 Result = TypeVar("Result")
-_SPAWN = multiprocessing.get_context("spawn")
 
 
 class TaskFaultError(Exception):
@@ -36,11 +40,11 @@ def run_tasks(
 ) -> Iterator[Done[Task, Result]]:
     """Do `function(task)` for every task in `workers` processes; the ends come in the order in which they happen.
 
-    `function` is of a module's top level, tasks and results can be pickled, and no result is None. `tasks` is read as
-    processes become free. A task that takes longer than `timeout_s` is killed with its process; TaskFaultError,
-    RowFaultError, any other exception and the process's own death are its fault alone. What need not be its fault (its
-    process was killed, memory ran out, the volume failed, it took too long) is tried again before. The processes end
-    with the iterator and with this process.
+    `function` is of a module's top level, not of a script's, tasks and results can be pickled, and no result is None.
+    `tasks` is read as processes become free. A task that takes longer than `timeout_s` is killed with its process;
+    TaskFaultError, RowFaultError, any other exception and the process's own death are its fault alone. What need not be
+    its fault (its process was killed, memory ran out, the volume failed, it took too long) is tried again before. The
+    processes end with the iterator and with this process.
     """
     waiting = iter(tasks)
     first = list(islice(waiting, 1))
@@ -74,16 +78,13 @@ def _done(end: End[list[Task]]) -> Done[Task, Any]:
 
 
 def _start(function: Callable[[Any], Any]) -> Child[list[Any]]:
-    ours, theirs = _SPAWN.Pipe()
+    ours, theirs = Pipe()
     with theirs:
-        process = _SPAWN.Process(target=_serve, args=(theirs, function, os.getpid()), daemon=True)
-        process.start()
-
-    def ended(seconds: float) -> int | None:
-        process.join(seconds)
-        return process.exitcode
-
-    return Child(ours, process, ended)
+        fork = fork_server(__name__, function.__module__).start([theirs.fileno()], {"path": sys.path})
+    # By its name; a process that has gone already is found so by `Processes`.
+    with suppress(OSError):
+        ours.send(function)
+    return Child(ours, fork, fork.ended)
 
 
 def _send(pipe: Connection, tasks: list[list[Any]]) -> None:
@@ -96,17 +97,20 @@ def _receive(pipe: Connection) -> list[Reply]:
     return [Reply(*pipe.recv())]
 
 
-def _serve(pipe: Connection, function: Callable[[Any], Any], parent: int) -> None:
-    die_with_parent(parent)
+def main(arguments: list[str]) -> int:
+    """In a process: do tasks until the pipe ends. Arguments: the pipe's descriptor, settings (JSON)."""
+    sys.path[:] = json.loads(arguments[1])["path"]
     # Parallelism is by process: a thread per core in each would only get in its way.
     cv2.setNumThreads(1)
-    pipe.send((None,))
-    while True:
-        try:
-            task = pipe.recv()
-        except EOFError:
-            return
-        pipe.send(_attempt(function, task))
+    with Connection(int(arguments[0])) as pipe:
+        function = pipe.recv()
+        pipe.send((None,))
+        while True:
+            try:
+                task = pipe.recv()
+            except EOFError:
+                return 0
+            pipe.send(_attempt(function, task))
 
 
 def _attempt(function: Callable[[Any], Any], task: object) -> tuple[Any, str | None, str]:

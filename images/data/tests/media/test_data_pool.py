@@ -6,25 +6,26 @@ import signal
 import subprocess
 import sys
 import time
+from multiprocessing import Pipe
 from pathlib import Path
 
+import lary_data
 import pytest
 from lary_data.pool import Done, TaskFaultError, run_tasks
 from lary_data.resuming import ResultLog, file_identity, result_key, run_resumed
 from lary_schema.base import ContractError
+from lary_worker.forks import ForkServer
 
 BUSY = """
-import sys, time
+import os, time
 from pathlib import Path
-from lary_data.pool import run_tasks
 
 def work(task):
-    Path(task).write_text(str(__import__("os").getpid()))
+    Path(task).write_text(f"{os.getpid()} {os.getppid()}\\n")
     time.sleep(600)
-
-if __name__ == "__main__":
-    list(run_tasks(work, sys.argv[1:], 2, 600))
 """
+FORMATS = [f"formats.{path.stem}" for path in Path(lary_data.__file__).parent.glob("formats/[a-z]*.py")]
+TOOL = "import busy, sys; from lary_data.pool import run_tasks; list(run_tasks(busy.work, sys.argv[1:], 2, 600))"
 
 
 def work(task: str) -> str:
@@ -65,16 +66,53 @@ def test_killed_processes_lose_no_task(tmp_path: Path) -> None:
     assert sorted((done.result, done.fault) for done in ends) == [(str(number), "") for number in range(6)]
 
 
+def where(_task: int) -> tuple[int, int, str]:
+    """What a process is a fork of, that one's threads, and the working directory."""
+    return os.getppid(), len(list(Path(f"/proc/{os.getppid()}/task").iterdir())), str(Path.cwd())
+
+
+def test_processes_are_forks_of_one_that_stays_and_work_where_the_tool_does(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = []
+    for folder in (tmp_path / "one", tmp_path / "two"):
+        folder.mkdir()
+        monkeypatch.chdir(folder)
+        found += [(done.result, str(folder)) for done in run_tasks(where, range(3), workers=2, timeout_s=600)]
+    assert {result[2] == folder for result, folder in found if result} == {True}
+    assert len({result[0] for result, _ in found if result}) == 1
+
+
+def test_forking_is_safe_with_all_that_tools_import() -> None:
+    """A process with threads, such as a library starts when it is imported, must not be forked."""
+    modules = ("checking", "cutting", "sample_frames", "trajectories", "lerobot_pairs", *FORMATS)
+    server = ForkServer("lary_data.pool", *(f"lary_data.{name}" for name in modules))
+    ours, theirs = Pipe()
+    with ours:
+        with theirs:
+            fork = server.start([theirs.fileno()], {"path": sys.path})
+        ours.send(where)
+        assert ours.recv() == (None,)
+        ours.send(0)
+        (_, threads, _), cause, _ = ours.recv()
+    assert (threads, cause) == (1, None)
+    assert fork.ended(600) == 0
+    server.close()
+
+
 def test_no_task_starts_no_process() -> None:
     assert list(run_tasks(work, [], workers=2, timeout_s=1)) == []
 
 
 def test_the_processes_end_with_a_killed_parent(tmp_path: Path) -> None:
-    script = tmp_path / "busy.py"
-    script.write_text(BUSY)
+    (tmp_path / "busy.py").write_text(BUSY)
     marks = [tmp_path / "1", tmp_path / "2"]
-    parent = subprocess.Popen([sys.executable, str(script), *map(str, marks)])
-    pids = [int(wait_for(mark)) for mark in marks]
+    parent = subprocess.Popen([sys.executable, "-c", TOOL, *map(str, marks)], cwd=tmp_path)
+    found = [wait_for(mark).split() for mark in marks]
+    # And what they are forks of.
+    assert found[0][1] == found[1][1]
+    pids = {int(pid) for pids in found for pid in pids}
+    assert len(pids) == 3
     parent.send_signal(signal.SIGKILL)
     parent.wait()
     while any(map(is_running, pids)):  # else the test's time limit ends this
@@ -89,7 +127,7 @@ def is_running(pid: int) -> bool:
 
 
 def wait_for(path: Path) -> str:
-    while not (path.exists() and path.read_text()):  # else the test's time limit ends this
+    while not (path.exists() and path.read_text().endswith("\n")):  # else the test's time limit ends this
         time.sleep(0.05)
     return path.read_text()
 

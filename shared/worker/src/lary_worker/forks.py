@@ -1,4 +1,4 @@
-"""Decode processes as forks of one process that has imported what they need (`forkserver`).
+"""Processes as forks of one process that has imported what they need (`forkserver`): for decoding, and of data tools.
 
 A Python with OpenCV, PyAV and pydantic takes 0.4 s of processor time to start; a fork of it takes hundredths. The
 server belongs to the process that starts it, serves all its jobs, and ends with it. It never imports torch or a
@@ -15,6 +15,7 @@ import sys
 import threading
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 CODE = struct.Struct("<i")
@@ -22,8 +23,12 @@ CODE = struct.Struct("<i")
 LENGTH = struct.Struct("<I")
 """Of a request, which is JSON; the first byte of this comes with the fork's files."""
 KILL = b"k"
-ONE_THREAD = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
-"""Parallelism is by process: libraries that start a thread per core would only get in its way."""
+ONE_THREAD = {
+    **{"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"},
+    # Of the allocator in Arrow's wheels, whose thread would start with the import.
+    "JE_ARROW_MALLOC_CONF": "background_thread:false",
+}
+"""Parallelism is by process: a thread per core would only get in its way, and what is forked must have none but one."""
 _PATIENCE_S = 5.0
 _STDERR = 2
 
@@ -58,11 +63,12 @@ class Fork:
 class ForkServer:
     """Starts processes that run `main` of a module. Any thread may call it."""
 
-    def __init__(self, module: str) -> None:
+    def __init__(self, module: str, *also: str) -> None:
+        """`also`: further modules that the processes need, and that are imported once for all of them."""
         self._control, theirs = socket.socketpair()
         self._lock = threading.Lock()
         with theirs:
-            command = [sys.executable, "-m", "lary_worker.forkserver", module, str(theirs.fileno())]
+            command = [sys.executable, "-m", "lary_worker.forkserver", module, str(theirs.fileno()), *also]
             self._process = subprocess.Popen(
                 command, stdin=subprocess.DEVNULL, pass_fds=[theirs.fileno()], env=os.environ | ONE_THREAD
             )
@@ -80,10 +86,10 @@ class ForkServer:
     def start(self, files: Sequence[int], settings: Mapping[str, Any]) -> Fork:
         """A process that does `main([number of each file, settings as JSON])`.
 
-        It has this process's environment and stderr. What it cannot be started for shows as its end.
+        It has this process's environment, folder and stderr. What it cannot be started for shows as its end.
         """
         ours, theirs = socket.socketpair()
-        request = json.dumps({"settings": settings, "environ": os.environ | ONE_THREAD}).encode()
+        request = json.dumps({"settings": settings, "environ": os.environ | ONE_THREAD, "folder": _folder()}).encode()
         with theirs, self._lock, suppress(OSError):
             socket.send_fds(self._control, [LENGTH.pack(len(request))], [theirs.fileno(), _STDERR, *files])
             self._control.sendall(request)
@@ -95,22 +101,30 @@ class ForkServer:
         self.ended()
 
 
-_SERVERS: dict[str, tuple[tuple[int, str, str], ForkServer]] = {}
-"""By module: by which process, under which interpreter and path it was started, and the server."""
+def _folder() -> str:
+    """The working directory; the root where that is gone."""
+    try:
+        return str(Path.cwd())
+    except FileNotFoundError:
+        return "/"
+
+
+_SERVERS: dict[tuple[str, ...], tuple[tuple[int, str, str], ForkServer]] = {}
+"""By modules: by which process, under which interpreter and path it was started, and the server."""
 _LOCK = threading.Lock()
 
 
-def fork_server(module: str) -> ForkServer:
-    """This process's server of a module, made at the first call, and anew where it has gone."""
+def fork_server(*modules: str) -> ForkServer:
+    """This process's server of modules (`ForkServer`), made at the first call, and anew where it has gone."""
     key = os.getpid(), sys.executable, os.environ.get("PYTHONPATH", "")
     with _LOCK:
-        known, server = _SERVERS.get(module, (None, None))
+        known, server = _SERVERS.get(modules, (None, None))
         if server is not None and known == key and server.is_alive:
             return server
         if server is not None:
             server.close()
-        _SERVERS[module] = key, ForkServer(module)
-        return _SERVERS[module][1]
+        _SERVERS[modules] = key, ForkServer(*modules)
+        return _SERVERS[modules][1]
 
 
 @atexit.register

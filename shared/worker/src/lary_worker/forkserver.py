@@ -1,8 +1,8 @@
-"""The process that decode processes are forks of: `python -m lary_worker.forkserver MODULE FILE`, started by `forks`.
+"""What others are forks of: `python -m lary_worker.forkserver MODULE FILE [MODULE ...]`, started by `forks`.
 
-It imports MODULE, then does what its owner says over the socket FILE: fork, and kill a fork. Each fork has a socket of
-its own to the owner, over which its end is told. When the owner ends in any way, FILE closes, this process ends, and
-so do its forks.
+It imports the modules, then does what its owner says over the socket FILE: fork, and kill a fork. A fork does `main` of
+the first module. It has a socket of its own to the owner, over which its end is told. When the owner ends in any way,
+FILE closes, this process ends, and so do its forks.
 """
 
 import gc
@@ -29,6 +29,10 @@ def main(arguments: list[str]) -> int:
     """Serve until the owner has gone."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     run: Main = importlib.import_module(arguments[0]).main
+    for name in arguments[2:]:
+        # What is not to be found here, a fork finds for itself, or says why not.
+        with suppress(ModuleNotFoundError):
+            importlib.import_module(name)
     # What is there now is never collected: a collection in a fork would copy the memory that they all share.
     gc.freeze()
     with socket.socket(fileno=int(arguments[1])) as control:
@@ -80,7 +84,7 @@ class _Server:
         try:
             pid = os.fork()
         except OSError as error:
-            sys.stderr.write(f"a decode process cannot be started: {error}\n")
+            sys.stderr.write(f"a process cannot be started: {error}\n")
             _tell(life, 1)
             return
         if pid == 0:
@@ -119,6 +123,7 @@ class _Server:
             request = json.loads(text)
             os.environ.clear()
             os.environ.update(request["environ"])
+            os.chdir(request["folder"])
             # Modules may have come since the server began, and what draws at random draws for itself.
             importlib.invalidate_caches()
             if "numpy.random" in sys.modules:
