@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from lary_results.evaluation_tables import pairs, print_evaluations, tables
+from lary_results.evaluation_tables import paired_json, paired_table, pairs, print_evaluations, tables
 from lary_results.evaluations import Board, Standing, boards, read_evaluations
 from lary_results.published_policies import UNKNOWN, figures, notes, papers, shown
 from lary_results.report.embedded import MIB
@@ -277,6 +277,21 @@ def test_what_not_every_seed_has_evaluated_is_in_no_share_and_the_table_says_so(
     (whole, _) = tables(board)
     assert whole.rows[0][3] == f"{used} of {there}"
     assert any("that every seed has evaluated" in note for note in whole.notes)
+
+
+def test_pairs_of_several_tables_are_told_apart(tmp_path: Path) -> None:
+    for horizon in (9, 5):
+        for policy in "ab":
+            write(tmp_path, policy, [episode(0, policy == "a"), episode(1)], protocol={"horizon": horizon})
+    made = pairs(boards(read_evaluations(tmp_path)), "a", "b")
+    table = paired_table(made, "a", "b")
+    assert [row[:2] for row in table.rows] == [(f"world {n}", task) for n in (1, 2) for task in ("all tasks", "lift")]
+    horizons = [board.protocol.horizon for board, one in made if one.task is None]
+    found = [note for note in table.notes if note.startswith("world ")]
+    assert [f"horizon {horizon}, settle 2" in note for horizon, note in zip(horizons, found, strict=True)] == [True] * 2
+    assert [one["protocol"]["horizon"] for one in paired_json(made)] == [n for n in horizons for _ in range(2)]
+    # Of one table no number is needed.
+    assert {row[0] for row in paired_table(made[:2], "a", "b").rows} == {"world"}
 
 
 def test_a_table_says_that_baselines_do_all_that_they_send(tmp_path: Path) -> None:

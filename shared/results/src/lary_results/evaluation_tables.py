@@ -123,10 +123,11 @@ def _rate_text(rate: Rate | None) -> str:
 
 
 def paired_table(found: Sequence[tuple[Board, Difference]], a: str, b: str) -> Table:
-    """Differences in percentage points."""
+    """Differences in percentage points. Where a benchmark has several tables, a number says of which each row is."""
+    names = _told_apart([board for board, _ in found])
     rows = [
         (
-            board.benchmark,
+            names[id(board)],
             made.task or "all tasks",
             f"{100 * made.value:+.1f}",
             f"[{100 * made.low:+.1f}, {100 * made.high:+.1f}]",
@@ -144,9 +145,22 @@ def paired_table(found: Sequence[tuple[Board, Difference]], a: str, b: str) -> T
         keys=frozenset({0, 1}),
         notes=(
             "Success in percentage points, paired by initial state; with several seeds, their spread is in it.",
+            *(f"{names[id(board)]}: {protocol_text(board)}." for board, made in found if made.task is None),
             *dict.fromkeys(note for board, _ in found for note in _imported(board)),
         ),
     )
+
+
+def _told_apart(found: Sequence[Board]) -> dict[int, str]:
+    """id -> the benchmark's key, with a number where there are several boards of it."""
+    own: dict[str, list[int]] = {}
+    for board in {id(board): board for board in found}.values():
+        own.setdefault(board.benchmark, []).append(id(board))
+    return {
+        one: benchmark if len(ids) == 1 else f"{benchmark} {number}"
+        for benchmark, ids in own.items()
+        for number, one in enumerate(ids, 1)
+    }
 
 
 def pairs(found: Sequence[Board], a: str, b: str) -> list[tuple[Board, Difference]]:
@@ -174,16 +188,23 @@ def as_json(found: Sequence[Board]) -> list[dict[str, Any]]:
     """Shares are 0 to 1; null where nothing is evaluated."""
     return [
         {
-            "benchmark": board.benchmark,
-            "protocol": board.protocol.model_dump(mode="json"),
-            "simulator_code_sha256": board.simulator,
-            "libraries": board.libraries,
-            "renderer": board.renderer,
+            **_board_json(board),
             "policies": [_entry(board, one) for one in sorted(board.standings.values(), key=lambda one: one.policy)],
             "published": published_policies.as_json(board),
         }
         for board in found
     ]
+
+
+def _board_json(board: Board) -> dict[str, Any]:
+    """What distinguishes it from others."""
+    return {
+        "benchmark": board.benchmark,
+        "protocol": board.protocol.model_dump(mode="json"),
+        "simulator_code_sha256": board.simulator,
+        "libraries": board.libraries,
+        "renderer": board.renderer,
+    }
 
 
 def _entry(board: Board, standing: Standing) -> dict[str, Any]:
@@ -208,9 +229,7 @@ def _rate_json(rate: Rate | None) -> dict[str, Any] | None:
 def paired_json(found: Sequence[tuple[Board, Difference]]) -> list[dict[str, Any]]:
     """Differences as shares."""
     fields = ("a", "b", "task", "value", "low", "high", "states", "better", "worse", "verdict")
-    return [
-        finite({"benchmark": board.benchmark} | {name: getattr(made, name) for name in fields}) for board, made in found
-    ]
+    return [finite(_board_json(board) | {name: getattr(made, name) for name in fields}) for board, made in found]
 
 
 def print_evaluations(
