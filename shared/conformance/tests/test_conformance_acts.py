@@ -78,6 +78,11 @@ def test_the_policy_of_the_page_keeps_the_contract(subject: Callable[..., Subjec
 ACTIONS = ".astype(np.float32)"
 LOADS = "self.scale = 0.1"
 REFUSE = 'raise __import__("lary_schema.base").base.ContractError("no arm")'
+DOUBLED = (
+    LOADS + "; from lary_policy.wire import Channel; send, seen = Channel.send, []\n        Channel.send = "
+    "lambda s, m, t: (send(s, m, t), send(s, m, t) if m.kind == 'actions' and {} else 0)"
+)
+LAST = f"not seen.append(1) and len(seen) == {2 * acting.STEPS}"
 FAULTS = {
     "NaN": (ACTIONS, ".astype(np.float32) * np.nan", "act", "not finite"),
     "float64": (ACTIONS, "", "act", "float64"),
@@ -93,6 +98,8 @@ FAULTS = {
     "does not load": (LOADS, "1 / 0", "act", "nobody listens"),
     "another exit code": (LOADS, f"{LOADS}; import atexit, os; atexit.register(os._exit, 9)", "act", "exit 9 after"),
     "protocol 2": (LOADS, f"{LOADS}; from lary_policy import talk; talk.VERSION = 2", "act", "fits no benchmark"),
+    "two replies": (LOADS, DOUBLED.format("True"), "act", "it was shown observation 1 and replied to 0"),
+    "two replies to the last one": (LOADS, DOUBLED.format(LAST), "act", "more than one reply"),
     "one connection": (
         LOADS, f"{LOADS}; from lary_policy import talk; talk.PeerLostError = talk.SilentError", "act again", "no",
     ),

@@ -152,6 +152,8 @@ def test_a_second_call_does_nothing_and_more_episodes_are_added(bench: Bench, sc
         (("-m", "zero", "-b", "demo_turn", "--first", "1024"), "1024 is not in the range"),
         (("-m", "zero", "-b", "demo_turn", "--seed", str(2**63)), "is not in the range"),
         (("-m", "zero", "-b", "demo_turn", "--act-timeout", "nan"), "nan is no finite number"),
+        (("-m", "zero", "-b", "demo_turn", "--task", ""), "--task names no task"),
+        (("-m", "zero", "-b", "demo_turn", "--task", " , "), "no task"),
         (("-b", "demo_turn"), "name policies by -m"),
         (("--paired", "scripted", "none"), "no evaluated policy 'none'"),
     ],

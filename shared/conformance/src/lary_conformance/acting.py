@@ -20,7 +20,7 @@ from lary_schema.jobs import WeightFile
 from lary_schema.linked import linked_folder
 from lary_schema.mounts import Mounts
 
-from lary_conformance.case import Case, Skipped, expect
+from lary_conformance.case import Case, Skipped, expect, first_line
 from lary_conformance.policies import Ready, ready
 from lary_conformance.refusals import refused
 from lary_conformance.simulating import PROTOCOL, Door, Reply, Simulating, connect, floats
@@ -176,6 +176,7 @@ def _acts(trial: Trial) -> str:
         at, card, wants = trial.welcomed(door)
         first, second = (_episode(at, card, wants) for _ in range(2))
         at.bye()
+        expect(at.is_closed(), "it sent more than one reply to a message, or did not close the connection at good-bye")
         expect(first == second, "two episodes with one seed and the same observations have other actions")
         return f"{card.key}, reads {', '.join(wants) or 'nothing'}, chunks of {len(first[0]) // len(card.actions)}"
 
@@ -213,7 +214,7 @@ def _other_protocol(trial: Trial) -> str:
         at.close()
         expect(reply.kind == "error", f"`{reply.kind}` after a hello of protocol {PROTOCOL + 98}; `error` is expected")
         with _welcome(trial, door):
-            return str(reply.fields.get("message")).splitlines()[0]
+            return first_line(str(reply.fields.get("message")))
 
     ran, said = trial.run(talk)
     _ended_well(ran)

@@ -51,3 +51,8 @@ def expect(holds: bool, message: str) -> None:
     """Raises ContractError with the message unless it holds."""
     if not holds:
         raise ContractError(message)
+
+
+def first_line(text: str) -> str:
+    """Of what an image says, which may be nothing."""
+    return next(iter(text.splitlines()), "")

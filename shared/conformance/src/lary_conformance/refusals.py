@@ -9,7 +9,7 @@ from lary_schema.base import CONTRACT_VERSION, ExitCode, WeightsError
 from lary_schema.events import Failed
 from lary_schema.jobs import WeightFile
 
-from lary_conformance.case import Case, Skipped, expect
+from lary_conformance.case import Case, Skipped, expect, first_line
 from lary_conformance.subject import Feed, Ran, Subject
 
 
@@ -80,4 +80,4 @@ def refused(ran: Ran, code: ExitCode) -> str:
     expect(isinstance(last, Failed), f"exit {ran.code} without an `error` event as the last line")
     assert isinstance(last, Failed)
     expect(last.code == code, f"the `error` event says code {last.code}, the exit code is {ran.code}")
-    return f"exit {int(code)}: {last.message.splitlines()[0]}"
+    return f"exit {int(code)}: {first_line(last.message)}"

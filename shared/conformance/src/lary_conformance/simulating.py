@@ -161,8 +161,11 @@ class Simulating:
             count = math.prod(spec.shape)
             one = struct.pack("<f", 0.01 * step) if spec.dtype == "float32" else bytes([step]) * BYTES[spec.dtype]
             arrays[name] = (spec.dtype, tuple(spec.shape), one * count)
-        self.say("observation", {}, arrays)
-        return self.heard()
+        self.say("observation", {"number": step}, arrays)
+        reply = self.heard()
+        number = reply.fields.get("number", step)
+        expect(number == step, f"it was shown observation {step} and replied to {number}; one reply to each message")
+        return reply
 
     def bye(self) -> None:
         self.say("bye", {}, {})

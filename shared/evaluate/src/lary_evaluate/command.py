@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import click
+from click.core import ParameterSource
 from lary_orch.catalog.cards import Catalog
 from lary_orch.cli.options import (
     attempts_option,
@@ -128,6 +129,9 @@ def command(
     if only_results or paired:
         _show(workspace, wished["benchmark"], paired, as_json=as_json)
         return
+    given = click.get_current_context().get_parameter_source("tasks")
+    if given is ParameterSource.COMMANDLINE and not wished["tasks"]:
+        raise click.UsageError("--task names no task; leave it out to take all")
     if not wished["policies"] or wished["benchmark"] is None:
         raise click.UsageError("name policies by -m and a benchmark by -b; or give --results")
     sys.exit(_run(_request(wished), only_plan, catalog, workspace, wanted, attempts, as_json=as_json))

@@ -12,7 +12,7 @@ MOST_TASKS = 1000
 def numbers(text: str) -> tuple[int, ...]:
     """`0,2,5-7`, each once and in order. Raises ValueError, for a range without a number too: none would mean all."""
     found: set[int] = set()
-    for part in text.split(",") if text else ():
+    for part in text.split(","):
         low, dash, high = part.partition("-")
         numbers = range(int(low), int(high if dash else low) + 1)
         if not 0 < len(numbers) <= MOST_TASKS:
@@ -21,7 +21,9 @@ def numbers(text: str) -> tuple[int, ...]:
     return tuple(sorted(found))
 
 
-def _numbers(_: click.Context, __: click.Parameter, value: str) -> tuple[int, ...]:
+def _numbers(_: click.Context, __: click.Parameter, value: str | None) -> tuple[int, ...]:
+    if value is None:
+        return ()
     try:
         return numbers(value)
     except ValueError:
@@ -40,7 +42,7 @@ def _words(_: click.Context, __: click.Parameter, value: tuple[str, ...]) -> tup
     "--suite", default="libero_object", show_default=True,
     help="Such as libero_spatial, libero_goal, libero_10; an unknown name lists all.",
 )  # fmt: skip
-@click.option("--tasks", default="", callback=_numbers, help="As 0,2,5-7 [default: all].")
+@click.option("--tasks", callback=_numbers, help="As 0,2,5-7 [default: all].")
 @click.option(
     "--episodes", default=5, show_default=True, type=click.IntRange(2, 100_000), help="Of each task."
 )  # fmt: skip
