@@ -355,7 +355,9 @@ def test_a_fault_leaves_the_other_episodes(out: Path, fault: str) -> None:
     if fault == "bad_actions":
         run_job(job(), lambda _: None)
     else:
-        with pytest.raises(TooManyFailedError, match=rf"1 of 4 episodes of right .* \(state 2\): {fault}: x") as caught:
+        with pytest.raises(
+            TooManyFailedError, match=rf"1 of 4 episodes of task right .* \(state 2\): {fault}: x"
+        ) as caught:
             run_job(job(), lambda _: None)
         assert caught.value.exit_code == ExitCode.TOO_MANY_FAILED
     assert Line.made - made == (2 if fault == "simulator_error" else 1)

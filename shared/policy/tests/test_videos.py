@@ -272,7 +272,7 @@ def test_what_goes_wrong_in_one_episode_leaves_the_others(
     before, closed = everything_else(out), Lamp.closed
     with monkeypatch.context() as patch:
         patch.setattr(Lamp, what, change)
-        with pytest.raises(TooManyFailedError, match=rf"1 of 3 videos of on .* \(state 1: .*{text}") as caught:
+        with pytest.raises(TooManyFailedError, match=rf"1 of 3 videos of task on .* \(state 1: .*{text}") as caught:
             make_videos(job(out), lambda _: None)
     assert caught.value.exit_code == ExitCode.TOO_MANY_FAILED
     (note,) = set(made(out)) - {*names(out, 0, 2)}

@@ -234,6 +234,6 @@ def _complain(job: EvaluateJob, journal: Journal) -> None:
     lost = [episode for episode in journal.done.values() if not episode.evaluated]
     if lost:
         raise TooManyFailedError(
-            f"{len(lost)} of {len(job.values.states)} episodes of {job.values.task} count as not evaluated, the first "
-            f"(state {lost[0].state}): {lost[0].fault}: {lost[0].detail}; the same command tries them again"
+            f"{len(lost)} of {len(job.values.states)} episodes of task {job.values.task} count as not evaluated, "
+            f"the first (state {lost[0].state}): {lost[0].fault}: {lost[0].detail}; the same command tries them again"
         )

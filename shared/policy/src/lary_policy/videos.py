@@ -73,8 +73,8 @@ def make_videos(job: VideoJob, emit: Emit) -> None:
         emit(Finished(job=job.id, done=total, failed=len(failed), per_second=rate if missing else 0))
     if failed:
         raise TooManyFailedError(
-            f"{len(failed)} of {len(episodes)} videos of {job.values.task} were not made, the first ({failed[0]}); its "
-            "result stays as it is; the same command tries them again only with --again"
+            f"{len(failed)} of {len(episodes)} videos of task {job.values.task} were not made, the first "
+            f"({failed[0]}); its result stays as it is; the same command tries them again only with --again"
         )
 
 
