@@ -70,6 +70,32 @@ def test_a_killed_holder_holds_nothing(tmp_path: Path, kind: LockKind) -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("lets_go_at", [1, 4, 30])
+def test_one_that_is_about_to_let_go_is_waited_for(
+    tmp_path: Path, kind: LockKind, lets_go_at: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By a clock of its own, which stands still but for sleeping."""
+    path, now = tmp_path / "lock", [0]
+    monkeypatch.setattr(locks.time, "monotonic", lambda: now[0])
+    with FileLocks(path, kind) as held:
+        assert held.take()
+
+        def sleep(_: float) -> None:
+            now[0] += 1
+            if now[0] == lets_go_at:
+                held.free()
+
+        monkeypatch.setattr(locks.time, "sleep", sleep)
+        if lets_go_at < 5:
+            with exclusive(path, "somebody else", patience_s=5, kind=kind):
+                assert now == [lets_go_at]
+        else:
+            with pytest.raises(BusyError, match="els"), exclusive(path, "somebody else", patience_s=5, kind=kind):
+                pass
+            assert now == [5]
+
+
+@pytest.mark.parametrize("kind", KINDS)
 def test_exclusive_refuses_or_waits(tmp_path: Path, kind: LockKind) -> None:
     path, waited = tmp_path / "folder" / "lock", []
     path.parent.mkdir()

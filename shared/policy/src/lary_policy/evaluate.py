@@ -33,6 +33,8 @@ from lary_policy.simulator import Simulator
 from lary_policy.talk import Local, Remote
 
 LOCK_FILE = "lock"
+PATIENCE_S = 60.0
+"""For a process that was killed with its orchestrator to let go of an evaluation."""
 WHOLE_CHUNKS = {"first": 0, "use": None}
 
 
@@ -70,7 +72,8 @@ def alone(out: Path) -> Iterator[None]:
     """While one process works on the episodes of a folder. Raises ContractError where another does, or none can."""
     with ExitStack() as held:
         with written(out / LOCK_FILE):
-            held.enter_context(exclusive(out / LOCK_FILE, f"{out}: another process runs these episodes; wait for it"))
+            busy = f"{out}: another process runs these episodes; wait for it, and run the same command again"
+            held.enter_context(exclusive(out / LOCK_FILE, busy, patience_s=PATIENCE_S))
         yield
 
 

@@ -100,19 +100,28 @@ class FileLocks:
 
 @contextmanager
 def exclusive(
-    path: Path, busy: str, *, waiting: Callable[[], None] | None = None, kind: LockKind | None = None
+    path: Path,
+    busy: str,
+    *,
+    waiting: Callable[[], None] | None = None,
+    patience_s: float = 0,
+    kind: LockKind | None = None,
 ) -> Iterator[None]:
     """Hold a lock file while the block lasts.
 
-    Where somebody else has it: with `waiting`, call that once and wait; without, raise BusyError with the text `busy`.
+    Where somebody else has it: with `waiting`, call that once and wait; without, raise BusyError with the text `busy`,
+    after `patience_s`. A process that was killed keeps its locks until the last of its threads has ended, which takes
+    seconds where cores are busy.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     with FileLocks(path, kind) as locks:
         if not locks.take():
-            if waiting is None:
-                raise BusyError(busy)
-            waiting()
+            if waiting is not None:
+                waiting()
+            end = time.monotonic() + patience_s
             while not locks.take():
+                if waiting is None and time.monotonic() >= end:
+                    raise BusyError(busy)
                 time.sleep(_POLL_S)
         yield
 
