@@ -191,6 +191,35 @@ def test_no_width_makes_the_page_scroll_sideways(browser: Browser, url: str, wid
     assert browser.run("document.documentElement.scrollWidth") <= width, browser.run(f"{wide}.map(e => e.outerHTML)")
 
 
+LONG = "scripted_distractor_lighting_camera_pairs_of_a_set"
+
+
+@pytest.mark.parametrize("width", [390, 800, 1280])
+def test_long_names_and_further_figures_fit(
+    browser: Browser, workspace: Workspace, write: Callable[..., Path], width: int
+) -> None:
+    """The page never scrolls; at the width of a laptop neither does the table of all scores."""
+    for model in ("frame-diff", f"model-{LONG}"):
+        folder = write(model, LONG, {"val": 0.5}, metric="mse", variant="corrected", failed=3)
+        document = json.loads((folder / "result.json").read_text())
+        document["splits"]["val"]["unknown_robots"] = {f"a long name of figure {n}": n for n in range(20)}
+        document["splits"]["val"]["seeds"][0]["best"]["optimiser"] = 4
+        publish_text(folder / "result.json", json.dumps(document))
+    evidence = gather(workspace.results, workspace.runs)
+    assert evidence.unreadable == ()
+    out = workspace.root / "report.html"
+    out.write_bytes(page(evidence, 1, datetime(2026, 1, 2, tzinfo=UTC)))
+    browser.size(width)
+    browser.open(out.as_uri())
+    browser.run("document.querySelectorAll('details').forEach(one => one.open = true)")
+    assert "a long name of figure 19 19" in browser.run("document.body.innerText")
+    assert browser.run("document.documentElement.scrollWidth") <= width
+    header = "[...e.querySelectorAll('th')].some(th => th.innerText == '95 % interval')"
+    tables = f"[...document.querySelectorAll('section section .scroll')].filter(e => {header})"
+    (room,) = browser.run(f"{tables}.map(e => e.clientWidth - e.scrollWidth)")
+    assert room >= 0 or width < 1280
+
+
 def test_printing_opens_what_is_folded(browser: Browser, url: str) -> None:
     browser.open(url)
     browser.run("window.seen = 0; addEventListener('beforeprint', () => window.seen = 1)")

@@ -216,9 +216,10 @@ def test_what_newer_probes_tell_is_shown_as_it_is(workspace: Workspace, write: W
     document = json.loads((folder / "result.json").read_text())
     document["splits"]["unseen"]["unknown_robots"] = {"nan": 7, EVIL: 2}
     publish_text(folder / "result.json", json.dumps(document))
-    table = made().one("section", id="d-lary-v1-arm").all("table")[0]
-    assert table.rows()[0][-1] == "further"
-    assert table.rows()[1][-1] == f"unknown robots: nan 7, {EVIL} 2"
+    section = made().one("section", id="d-lary-v1-arm")
+    assert section.all("table")[0].rows()[0][-1] == "clamped"
+    (more,) = [one for one in section.all("details") if one.one("summary").text == "Further figures"]
+    assert [li.text for li in more.all("li")] == [f"frame-diff lary-v1 on unseen: unknown robots: nan 7, {EVIL} 2"]
 
 
 def test_warnings_of_probes_and_differences_from_the_best(

@@ -80,6 +80,25 @@ def test_the_page_shows_a_study(study: Study, tmp_path: Path) -> None:
     assert "No results in" not in text
 
 
+def test_more_measures_than_the_page_has_room_for_are_lines(study: Study, tmp_path: Path) -> None:
+    """And what a training warned of again and again is folded."""
+    values = {f"measure_{n}": float(n) for n in range(20)}
+    results = {
+        key: result.model_copy(
+            update={
+                "measured": (Measures(step=300, split="val", values=values),),
+                "warnings": tuple(f"at step {step}" for step in range(9)),
+            }
+        )
+        for key, result in study.trainings.items()
+    }
+    evidence = gather(tmp_path / "results", tmp_path / "runs", "*", None, {}, 0.05)
+    text = page(evidence, 6, datetime.now(UTC), [Study(study.record, (), results)]).decode()
+    assert '<thead><tr><th>arm</th><th class="n">A0</th><th class="n">A2</th><th class="n">random</th>' in text
+    assert "<tr><td>measure 7</td>" + '<td class="n">7.000</td>' * 3 in text
+    assert "<details><summary>27 notes</summary>" in text
+
+
 def test_without_a_study_the_page_is_as_it_was(tmp_path: Path) -> None:
     evidence = gather(tmp_path / "results", tmp_path / "runs", "*", None, {}, 0.05)
     text = page(evidence, 6, datetime.now(UTC)).decode()

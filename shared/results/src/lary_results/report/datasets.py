@@ -10,7 +10,7 @@ from lary_results.board import Board
 from lary_results.report.bars import bars
 from lary_results.report.confusion import matrices
 from lary_results.report.evidence import Evidence
-from lary_results.report.markup import Child, Html, el, join, slug, table
+from lary_results.report.markup import Child, Html, details, el, join, slug, table
 from lary_results.report.trajectories import Pictures
 from lary_results.scores import Score, number
 
@@ -51,12 +51,12 @@ def _table(evidence: Evidence, scores: list[Score]) -> Html:
     second = "macro" if metric == "top1" else "R²"
     header = ["model", "split", "best", "95 % interval", "chosen", "first epoch", "last epoch", second]
     header += ["seeds", "rows", "failed", "clamped"]
-    rows = [_row(evidence.results[score.file], score) for score in _ordered(scores)]
-    further = [_further(evidence.results[score.file].splits[score.split]) for score in _ordered(scores)]
-    if any(further):
-        header.append("further")
-        rows = [[*row, more] for row, more in zip(rows, further, strict=True)]
-    return table(header, rows, numbers=2)
+    ordered = _ordered(scores)
+    shown = table(header, [_row(evidence.results[score.file], score) for score in ordered], numbers=2)
+    found = [(score, _further(evidence.results[score.file].splits[score.split])) for score in ordered]
+    # Sentences of many numbers: as a column they would make every row tall, or the table wider than the page.
+    lines = [el("li", _name(score), f" on {score.split}: {more}") for score, more in found if more]
+    return join(shown, details("Further figures", el("ul", lines, class_="notes"))) if lines else shown
 
 
 def _ordered(scores: list[Score]) -> list[Score]:

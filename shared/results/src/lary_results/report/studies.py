@@ -18,6 +18,10 @@ from lary_results.study.tables import study_tables
 
 WIDTH, HEIGHT = 220, 90
 """Of a chart, in its own units."""
+MOST_COLUMNS = 12
+"""Of a table, in a page 1,140 px wide."""
+MOST_NOTES = 5
+"""Below a table; more are folded."""
 PICTURE_BYTES = 1 << 20
 """A larger one is left out: the page is mailed."""
 
@@ -66,6 +70,7 @@ def section(study: Study) -> Html:
 
 
 def _table(shown: Table) -> Html:
+    """One with more columns than the page has room for is turned: a line for each of them."""
     numbers = min(shown.right, default=99)
     rows = [
         [el("b", cell, class_="alarm") if at in shown.alarming and cell == row[2] else cell for cell in row]
@@ -74,9 +79,28 @@ def _table(shown: Table) -> Html:
     return el(
         "div",
         el("h3", shown.title),
-        table(shown.columns, rows, numbers=numbers),
-        [el("p", note, class_="muted") for note in shown.notes],
+        table(*_turned(shown.columns, rows), numbers=1)
+        if _is_wide(shown)
+        else table(shown.columns, rows, numbers=numbers),
+        _notes(shown.notes),
     )
+
+
+def _notes(notes: Sequence[str]) -> Child:
+    """A training may warn at every measurement."""
+    if len(notes) <= MOST_NOTES:
+        return [el("p", note, class_="muted") for note in notes]
+    return details(f"{len(notes)} notes", el("ul", [el("li", note) for note in notes], class_="notes"))
+
+
+def _is_wide(shown: Table) -> bool:
+    return len(shown.columns) > max(MOST_COLUMNS, len(shown.rows))
+
+
+def _turned(columns: Sequence[str], rows: Sequence[Sequence[Child]]) -> tuple[list[Child], list[list[Child]]]:
+    """Columns as lines: the first one is the header."""
+    first, *rest = zip(columns, *rows, strict=True)
+    return list(first), [list(line) for line in rest]
 
 
 # --- curves -----------------------------------------------------------------------------------
