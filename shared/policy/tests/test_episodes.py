@@ -17,7 +17,7 @@ from lary_policy.wire import BadMessageError, SilentError
 from lary_schema.base import ContractError, ExitCode, PeerLostError, TooManyFailedError
 from lary_schema.cards import BenchmarkCard
 from lary_schema.evaluation import BLIND, Episode, EpisodeProtocol, EvaluateJob, EvaluateValues, EvaluationResult
-from lary_schema.events import Finished, Progress, Started
+from lary_schema.events import Finished, Progress, Started, Warned
 from numpy.typing import NDArray
 
 CARD = BenchmarkCard.model_validate(
@@ -331,10 +331,13 @@ def test_an_attempt_that_dies_goes_on_and_what_killed_it_comes_last(out: Path) -
     (out / "episodes.jsonl").unlink()
     Here.actor.ran.clear()
     Here.actor.dies_at[1] = [PeerLostError("gone"), PeerLostError("gone")]
+    events: list[Any] = []
     for _ in range(2):
         with pytest.raises(PeerLostError):
-            run_job(job(), lambda _: None)
-    run_job(job(), lambda _: None)
+            run_job(job(), events.append)
+    run_job(job(), events.append)
+    said = [one.message for one in events if isinstance(one, Warned)]
+    assert said == ["an earlier process ended in initial state 1, which is tried last"] * 2
     assert Here.actor.ran == [0, 1, 2, 3, 1, 1]
     assert result(out) == undisturbed
 

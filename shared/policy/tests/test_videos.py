@@ -20,7 +20,7 @@ from lary_schema import atomic
 from lary_schema.base import ContractError, ExitCode, TooManyFailedError
 from lary_schema.cards import BenchmarkCard
 from lary_schema.evaluation import EpisodeProtocol, EvaluateJob, EvaluateValues, EvaluationResult, VideoJob
-from lary_schema.events import Finished, Progress, Started
+from lary_schema.events import Finished, Progress, Started, Warned
 from numpy.typing import NDArray
 
 CARD = BenchmarkCard.model_validate(
@@ -297,6 +297,7 @@ def test_what_kills_its_process_is_tried_last_and_no_byte_differs(
     for path in (out / "videos").iterdir():
         path.unlink()
     begun: list[int] = []
+    events: list[Any] = []
 
     def dies(lamp: Lamp) -> None:
         begun.append(lamp.begun)
@@ -309,7 +310,11 @@ def test_what_kills_its_process_is_tried_last_and_no_byte_differs(
             (out / "videos").mkdir(exist_ok=True)
             (out / "videos/0-00.mp4.0123456789abcdef.partial").write_bytes(b"half")
             with pytest.raises(KilledError):
-                make_videos(job(out), lambda _: None)
+                make_videos(job(out), events.append)
+    # Said once: the first time nobody knew.
+    assert [one.message for one in events if isinstance(one, Warned)] == [
+        "an earlier process ended in initial state 1, which is tried last"
+    ]
     assert list(dict.fromkeys(begun)) == [0, 1, 2]
     assert [name for name in made(out) if not name.endswith("partial")] == names(out, 0, 2)
     make_videos(job(out), lambda _: None)

@@ -2,7 +2,7 @@
 
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
@@ -21,7 +21,7 @@ from lary_schema.evaluation import (
     EvaluateValues,
     EvaluationResult,
 )
-from lary_schema.events import Emit, Finished, Progress, Started
+from lary_schema.events import Emit, Finished, Progress, Started, Warned
 from lary_schema.locks import exclusive
 from lary_schema.mounts import Mounts
 from lary_schema.watchdog import Watchdog
@@ -56,6 +56,7 @@ def evaluate(job: EvaluateJob, emit: Emit) -> None:
                 job=job.id, total=len(missing), skipped=skipped, unit="episodes", device=job.device, pid=os.getpid()
             )
         )
+        warn_of_begun(emit, job.id, mounts.out, missing)
         began = time.monotonic()
         if missing:
             with _world(job, mounts.latents / SOCKET) as world:
@@ -105,6 +106,13 @@ def begun_before(out: Path) -> int | None:
         return int((out / BEGUN_FILE).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
+
+
+def warn_of_begun(emit: Emit, job: str, out: Path, missing: Sequence[int]) -> None:
+    """Where an earlier process ended in an episode, its death may have been that episode's doing: say which one."""
+    begun = begun_before(out)
+    if begun in missing:
+        emit(Warned(job=job, message=f"an earlier process ended in initial state {begun}, which is tried last"))
 
 
 @contextmanager

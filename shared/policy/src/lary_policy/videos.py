@@ -24,7 +24,7 @@ from lary_schema.watchdog import Watchdog
 from numpy.typing import NDArray
 
 from lary_policy.episodes import Trace, recording, written
-from lary_policy.evaluate import alone, begun_before, check_surroundings, sweep, under_way
+from lary_policy.evaluate import alone, begun_before, check_surroundings, sweep, under_way, warn_of_begun
 from lary_policy.policy import Observation
 from lary_policy.registry import make_simulator
 from lary_policy.simulator import Simulator, SimulatorError
@@ -60,6 +60,7 @@ def make_videos(job: VideoJob, emit: Emit) -> None:
         missing = [one for one in episodes if not (mounts.out / one.video).exists()]
         total, skipped = len(missing), len(episodes) - len(missing)
         emit(Started(job=job.id, total=total, skipped=skipped, unit="episodes", device=job.device, pid=os.getpid()))
+        warn_of_begun(emit, job.id, mounts.out, [one.state for one in missing])
         began = time.monotonic()
         for done, episode in enumerate(missing, 1):
             try:
