@@ -22,15 +22,13 @@ from common import RESULTS
 
 SCRIPTS = (
     "start", "store_io", "extract", "probe_reading", "encode", "decode", "decode_once", "jobs_in_one_process",
-    "partitions", "planning", "scale", "action_files", "demo_drawing",
+    "partitions", "planning", "scale", "action_files", "demo_drawing", "annotate", "train",
 )  # fmt: skip
 LEFT_OUT = {
     "gpu": "needs a GPU",
     "slurm": "needs the test cluster",
-    "train": "needs --recipe",
-    "annotate": "run it by itself",
     "scale_runs, orchestrator": "take many minutes",
-    "libero_scripted, libero_generate, libero_probes": "need what the image libero has or makes",
+    "evaluate, libero_scripted, libero_generate, libero_probes": "need what the image libero has or makes",
     "kills, interval_coverage, damage, parity": "measure no time",
 }
 MOVED = 1.5

@@ -18,7 +18,7 @@ from common import arguments, measured, report
 from lary_data.annotating import Annotation
 from lary_data.annotating_lerobot import write_lerobot
 from lary_data.joining import LatentLabels
-from lary_data.labels import Labels, Place
+from lary_data.labels import Labels, StepRow
 
 LENGTH, DT, TOKENS, WIDTH, CODES = 100, 5, 4, 32, 16
 
@@ -84,12 +84,12 @@ def main() -> None:
     parser = arguments(__doc__)
     parser.add_argument("--episodes", type=int, default=200)
     given = parser.parse_args()
-    places = {str(e): tuple(Place(e * (LENGTH - DT) + t, t) for t in range(LENGTH - DT)) for e in range(given.episodes)}
+    rows = {str(e): tuple(StepRow(e * (LENGTH - DT) + t, t) for t in range(LENGTH - DT)) for e in range(given.episodes)}
     store: Any = MemoryStore(given.episodes * (LENGTH - DT))
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
         write_dataset(root / "in", given.episodes)
-        found = measure(root, MemoryLabels(store, places, frozenset(), CODES, DT), given.rounds)
+        found = measure(root, MemoryLabels(store, rows, frozenset(), CODES, DT), given.rounds)
     steps = given.episodes * LENGTH
     rates = {f"{name}_steps_per_s": round(steps / seconds["wall_min_s"]) for name, seconds in found.items()}
     report("annotate", {"steps": steps, "rounds": given.rounds, **rates, "seconds": found}, given.save)

@@ -160,8 +160,7 @@ def measure_steps(training: Training, steps: int, rounds: int) -> dict[str, Any]
 def steps_of(key: str, device: str, *, toy: bool) -> dict[str, Any]:
     """For `gpu.py`: steps a second of a recipe of the image that LARY_IMAGE names; `toy` takes very few."""
     registry.find_image.cache_clear()
-    folder = importlib.resources.files("lary_study") / "recipes" / f"{key}.yaml"
-    recipe = Recipe.load(Path(str(folder))).model_copy(update={"steps": 10**6})
+    recipe = Recipe.load(_ours(key)).model_copy(update={"steps": 10**6})
     if toy:
         recipe = recipe.model_copy(update={"batch_size": 4})
     with tempfile.TemporaryDirectory() as name:
@@ -169,6 +168,10 @@ def steps_of(key: str, device: str, *, toy: bool) -> dict[str, Any]:
         write_files(bench.root, recipe.batch_size)
         steps, rounds = (1, 1) if toy else (30, 5)
         return {"batch": recipe.batch_size, **measure_steps(bench.training("pairs"), steps, rounds)}
+
+
+def _ours(key: str) -> Path:
+    return Path(str(importlib.resources.files("lary_study") / "recipes" / f"{key}.yaml"))
 
 
 def measure_state(training: Training, rounds: int) -> dict[str, Any]:
@@ -248,13 +251,14 @@ def shares(bench: Bench, kind: str, steps: int) -> Iterator[tuple[str, float]]:
 
 def main() -> None:
     parser = arguments(__doc__ or "")
-    parser.add_argument("--recipe", type=Path, required=True, help="of a trainee of the image that LARY_IMAGE names")
+    parser.add_argument("--recipe", type=Path, help="of a trainee of the image that LARY_IMAGE names [moto-demo, lara]")
     parser.add_argument("--rows", type=int, default=640)
     parser.add_argument("--steps", type=int, default=30)
     parser.add_argument("--workers", type=int, default=2)
     options = parser.parse_args()
     cuda = torch.cuda.is_available()
-    recipe = Recipe.load(options.recipe).model_copy(update={"steps": 10**6})
+    os.environ.setdefault("LARY_IMAGE", "lara")
+    recipe = Recipe.load(options.recipe or _ours("moto-demo")).model_copy(update={"steps": 10**6})
     figures: dict[str, Any] = {
         "device": device_name(torch.device("cuda" if cuda else "cpu")), "torch": torch.__version__, "threads": 1,
         "recipe": recipe.key, "rows": options.rows, "workers": options.workers, "rounds": options.rounds,

@@ -2,12 +2,14 @@
 
 import ast
 import importlib
+import importlib.util
 import json
 import os
 import select
 import signal
 import subprocess
 import sys
+from functools import cache
 from importlib.machinery import PathFinder
 from pathlib import Path
 from types import ModuleType
@@ -65,6 +67,38 @@ def test_every_saved_result_of_a_listed_script_has_something_to_compare(again: M
         path = BENCHMARKS / "results" / f"{script}.json"
         if path.is_file():
             assert dict(again.figures(json.loads(path.read_text()))), script
+
+
+def test_every_script_is_run_again_or_left_out_for_a_reason(again: ModuleType) -> None:
+    left_out = {name for names in again.LEFT_OUT for name in names.split(", ")}
+    written = {path.stem for path in BENCHMARKS.glob("*.py") if "report(" in path.read_text()}
+    assert written - {"common"} == ({*again.SCRIPTS} | left_out) & written
+    assert not left_out & set(again.SCRIPTS)
+
+
+@cache
+def defined(module: str) -> set[str]:
+    """Names at the top level of a module of ours, and the modules below it; nothing is imported but packages."""
+    spec = importlib.util.find_spec(module)
+    assert spec is not None, module
+    assert spec.origin is not None, module
+    path = Path(spec.origin)
+    found = {other.stem for other in path.parent.glob("*")} if path.name == "__init__.py" else set[str]()
+    for node in ast.walk(ast.parse(path.read_bytes())):
+        match node:
+            case ast.FunctionDef(name=name) | ast.ClassDef(name=name) | ast.Name(id=name, ctx=ast.Store()):
+                found.add(name)
+            case ast.ImportFrom(names=names) | ast.Import(names=names):
+                found |= {alias.asname or alias.name for alias in names}
+    return found
+
+
+def test_what_scripts_import_of_the_bench_is_there() -> None:
+    """A benchmark is run once in a while: a renamed function is noticed here."""
+    for path in sorted(BENCHMARKS.glob("*.py")):
+        for node in ast.walk(ast.parse(path.read_bytes())):
+            if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("lary_"):
+                assert {alias.name for alias in node.names} <= defined(node.module or ""), path.name
 
 
 def script(folder: Path, document: dict[str, Any] | None) -> None:

@@ -101,8 +101,10 @@ def make_scales(
         return Scales({ANY: Scale.of(np.array(normalisation.mean), np.array(normalisation.std))}, "the card", dim)
     if normalisation.kind == "per-robot" and normalisation.stats is not None:
         return _from_file(normalisation.stats, dim, mounts, stats_sha256)
-    names = np.array(types)
-    return Scales({name: train_scale(train[names == name]) for name in sorted(set(types))}, "the train split", dim)
+    kinds, names = sorted(set(types)), np.array(types)
+    # All rows of the only kind there is are not copied.
+    scales = {name: train_scale(train if len(kinds) == 1 else train[names == name]) for name in kinds}
+    return Scales(scales, "the train split", dim)
 
 
 def _from_file(stats: str, dim: int, mounts: Mounts, stats_sha256: str | None) -> Scales:
