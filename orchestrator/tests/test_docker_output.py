@@ -2,8 +2,12 @@
 
 from pathlib import Path
 
+import pytest
+from docker.errors import DockerException
 from hypothesis import given
 from hypothesis import strategies as st
+from lary_orch.runtimes.docker import engine_errors
+from lary_schema.base import ContractError
 from lary_schema.output import BoundedLog, Lines
 
 
@@ -44,3 +48,23 @@ def test_a_log_keeps_the_end_and_stays_small(tmp_path: Path) -> None:
     assert newer.endswith("line 999\n")
     first = int(older.split()[1])
     assert older + newer == "".join(f"line {number}\n" for number in range(first, 1000)), "no line is lost between them"
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("('Connection aborted.', FileNotFoundError(2, 'No such file or directory'))", "No such file or directory"),
+        ("('Connection aborted.', PermissionError(13, 'Permission denied'))", "Permission denied"),
+        ("[Errno 111] Connection refused", None),
+    ],
+)
+def test_an_engine_that_is_not_there_is_a_sentence(text: str, said: str | None) -> None:
+    """And no text of the libraries below it; what to do follows."""
+    with pytest.raises(ContractError) as caught, engine_errors("docker"):
+        raise DockerException(f"Error while fetching server API version: {text}")
+    first, remedy = str(caught.value).splitlines()
+    if said is not None:
+        assert first == f"docker: the container engine cannot be reached: {said}"
+    else:
+        assert first.endswith(text)
+    assert "--runtime process" in remedy

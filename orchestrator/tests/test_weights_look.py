@@ -151,6 +151,13 @@ def test_verify_fails_for_bad_files_and_for_missing_ones_that_were_named(tmp_pat
     assert invoke(tmp_path, "verify").exit_code == 4
 
 
+def test_without_the_flag_nothing_is_made_to_convert(tmp_path: Path) -> None:
+    (tmp_path / "lam.ckpt").touch()
+    with pytest.raises(ContractError, match=r"lam\.ckpt: would be unpickled; .* --i-trust-this-file"):
+        invoke(tmp_path, "convert", str(tmp_path / "lam.ckpt"), str(tmp_path / "lam.safetensors"))
+    assert not (tmp_path / "w").exists()
+
+
 def test_a_family_key_is_left_to_its_image(tmp_path: Path) -> None:
     with pytest.raises(ContractError, match="lary-orch plan -m dinov3-cs8"):
         invoke(tmp_path, "ls", "dinov3-cs8_sl16_dim32_lr1e-4")

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from lary_results.evaluation_tables import paired_json, paired_table, pairs, print_evaluations, tables
 from lary_results.evaluations import Board, Standing, boards, read_evaluations
+from lary_results.printing import nothing_yet
 from lary_results.published_policies import UNKNOWN, figures, notes, papers, shown
 from lary_results.report.embedded import MIB
 from lary_results.report.evidence import gather
@@ -225,6 +226,12 @@ def test_of_one_cell_the_newer_counts(tmp_path: Path) -> None:
     rate = only(tmp_path).standings["a"].rate(["lift"])
     assert rate is not None
     assert rate.value == 1
+
+
+def test_where_there_are_evaluations_alone_the_table_of_probes_names_their_command(tmp_path: Path) -> None:
+    assert "makes them" in nothing_yet(tmp_path)
+    write(tmp_path, "a", [episode(0)])
+    assert "evaluate --results" in nothing_yet(tmp_path)
 
 
 def test_a_file_that_is_none_is_named(tmp_path: Path) -> None:

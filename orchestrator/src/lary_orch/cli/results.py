@@ -3,21 +3,17 @@
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
-from lary_schema import commands
-from lary_schema.base import ContractError, ExitCode
+from lary_schema.base import ExitCode
 from lary_schema.option_types import FiniteRange
-from lary_schema.printable import json_text, printable_lines
+from lary_schema.printable import printable_lines
 
 from lary_orch.cli import completing
 from lary_orch.cli.config import FILE
 from lary_orch.cli.options import json_option, max_failed_option, option, workspace_options
 from lary_orch.workspace import Workspace
-
-if TYPE_CHECKING:
-    from lary_results.scores import Score
 
 OUTSIDE = 6
 """Exit code of `--against` where a comparable score is further off than the tolerance."""
@@ -91,17 +87,7 @@ def command(
     _check_together(as_csv, as_json, paired, against, *others.values())
     if _otherwise(workspace, run, protocol, as_json=as_json, **others):
         return
-    found, broken = _scores(workspace, run, protocol)
-    if paired:
-        from lary_results.compared import print_paired
-
-        print_paired(found, paired, max_failed, sys.stdout, as_json=as_json)
-    elif against is not None:
-        _compare(found, against, tolerance, as_json=as_json)
-    else:
-        _show(found, workspace, max_failed, as_json=as_json, as_csv=as_csv)
-    if broken:
-        sys.exit(ExitCode.BAD_JOB)
+    _show(workspace, run, protocol, paired, against, tolerance, max_failed, as_json=as_json, as_csv=as_csv)
 
 
 def _check_together(as_csv: bool, as_json: bool, *kinds: object) -> None:
@@ -130,7 +116,7 @@ def _otherwise(
 
         print_study(workspace.root, key, sys.stdout, as_json=as_json)
     elif diff:
-        from lary_results.compared import print_difference
+        from lary_results.printing import print_difference
 
         print_difference(workspace.results, diff, sys.stdout, as_json=as_json)
     elif to is not None:
@@ -153,38 +139,31 @@ def _import(workspace: Workspace, files: Sequence[Path]) -> None:
         click.echo(printable_lines(f"{'imported' if made.is_new else 'there already:'} {made.text}"))
 
 
-def _scores(workspace: Workspace, run: str, protocol: str | None) -> "tuple[list[Score], list[str]]":
-    """What was found, and what is wrong with files that are no results."""
-    from lary_results.files import nothing_found, read_results
-    from lary_results.scores import collect
-
-    broken: list[str] = []
-    results = read_results(workspace.results, run, broken)
-    found = [score for score in collect(results) if protocol in (None, score.protocol)]
-    for message in broken:
-        click.echo(printable_lines(f"error: {message}"), err=True)
-    if not found and (run != "*" or protocol is not None):
-        raise ContractError(nothing_found(workspace.results, run, protocol))
-    return found, broken
-
-
-def _compare(found: "Sequence[Score]", against: Path, tolerance: float, *, as_json: bool) -> None:
-    from lary_results.compared import print_comparison
-
-    if not print_comparison(found, against, tolerance, sys.stdout, as_json=as_json):
-        sys.exit(OUTSIDE)
-
-
-def _show(found: "Sequence[Score]", workspace: Workspace, max_failed: float, *, as_json: bool, as_csv: bool) -> None:
-    from lary_results import export, leaderboard
+def _show(
+    workspace: Workspace,
+    run: str,
+    protocol: str | None,
+    paired: tuple[str, str] | None,
+    against: Path | None,
+    tolerance: float,
+    max_failed: float,
+    *,
+    as_json: bool,
+    as_csv: bool,
+) -> None:
+    from lary_results import printing
 
     from lary_orch.catalog.protocol_cards import protocol_titles
 
-    if as_json:
-        click.echo(json_text(export.as_json(found, max_failed), indent=2))
-    elif as_csv:
-        click.echo(export.as_csv(found, max_failed), nl=False)
-    elif found:
-        leaderboard.show_all(found, sys.stdout, protocol_titles(), max_failed)
+    found, is_whole = printing.read_scores(workspace.results, run, protocol)
+    if paired:
+        printing.print_paired(found, paired, max_failed, sys.stdout, as_json=as_json)
+    elif against is not None:
+        if not printing.print_comparison(found, against, tolerance, sys.stdout, as_json=as_json):
+            sys.exit(OUTSIDE)
+    elif found or as_json or as_csv:
+        printing.print_scores(found, protocol_titles(), max_failed, sys.stdout, as_json=as_json, as_csv=as_csv)
     else:
-        click.echo(printable_lines(f"no results in {workspace.results}; `{commands.first_run()}` makes them"))
+        click.echo(printable_lines(printing.nothing_yet(workspace.results)))
+    if not is_whole:
+        sys.exit(ExitCode.BAD_JOB)

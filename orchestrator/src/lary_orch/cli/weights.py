@@ -162,10 +162,12 @@ def convert(
     def notify(line: str) -> None:
         click.echo(line, err=True)
 
+    if not trusted:
+        raise ContractError(f"{source}: would be unpickled; if you trust it, say so with --i-trust-this-file")
     image = catalog.image_for(CONVERTER)
     wanted = Wanted(runtime, environment, device="cpu", cpu_slots=1)
     chosen, _ = open_runtime(wanted, workspace, [image], notify)
-    options = ["--i-trust-this-file"] * trusted + (["--entry", entry] if entry else [])
+    options = ["--i-trust-this-file", *(["--entry", entry] if entry else [])]
     reply = convert_file(Conversion(source, target, tuple(options)), image, chosen, notify)
     click.echo(reply, nl=False)
     notify(summary(reply))

@@ -3,6 +3,7 @@
 import contextlib
 import math
 import os
+import re
 import tempfile
 import threading
 import time
@@ -56,7 +57,10 @@ def engine_errors(what: str) -> Iterator[None]:
         yield
     except ENGINE_FAULTS as error:
         text = str(getattr(error, "explanation", None) or error)
-        raise ContractError(f"{what}: the container engine says: {text}{_remedy(text)}") from None
+        # Without an engine the library prints the exceptions of those below it.
+        unreachable = re.search(r"Error\(\d+, '([^']+)'\)", text)
+        said = f"cannot be reached: {unreachable[1]}" if unreachable else f"says: {text}"
+        raise ContractError(f"{what}: the container engine {said}{_remedy(text)}") from None
 
 
 def _remedy(text: str) -> str:

@@ -96,6 +96,8 @@ def import_results(file: Path, results: Path) -> Imported:
     Where some of it was removed since, all of it is put there anew. Raises ContractError for a file that is damaged, or
     holds anything that `export` does not write, and where the disk refuses; nothing is left behind then.
     """
+    if not file.is_file():
+        raise ContractError(f"{file}: is no zip file of results: there is no such file")
     try:
         with zipfile.ZipFile(file) as archive:
             index = _checked(archive, file)

@@ -19,7 +19,7 @@ def load_study(root: Path, key: str) -> Study:
     found = [(home, StudyRecord.read(file)) for home, file in files if file.is_file()][:1]
     if not found:
         known = {file.stem for home in homes for file in (home / STUDIES).glob("*.json")}
-        raise unknown_key("study", key, sorted(known))
+        raise unknown_key("planned study", key, sorted(known) or ("none",))
     return next(_loaded(root, found))
 
 
