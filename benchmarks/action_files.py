@@ -205,7 +205,7 @@ def spread(samples: list[dict[str, float]]) -> dict[str, Any]:
 def over(ones: list[dict[str, float]], others: list[dict[str, float]]) -> dict[str, float]:
     """Medians of one over those of the other."""
     first, second = spread(ones), spread(others)
-    return {name: round(first[name] / second[name], 2) for name in ones[0]}
+    return {name.removesuffix("_s"): round(first[name] / second[name], 2) for name in ones[0]}
 
 
 if __name__ == "__main__":

@@ -2,27 +2,27 @@
 
     python benchmarks/decode_once.py --rounds 5 --save
 
-`alone` and `shared` are processor seconds of four jobs one after the other in one process, `frame-diff` and `pixels`
+`alone` and `shared` are seconds of four jobs one after the other in one process, `frame-diff` and `pixels`
 each in float16 and float32, the start of their decode processes included. `decode` is reading and resizing all rows
 once, in this process. `over_ideal` is `shared` over one `decode` and all that `alone` spends besides decoding four
 times; the goal is 1.15. `row` weighs the alternatives for nine frames of 480p: bytes and seconds of keeping them
 decoded, as 224 x 224 input, and that compressed (needs ffmpeg and psutil).
 """
 
-import os
 import shutil
 import tempfile
 import time
 import zlib
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import Any
 
 import numpy as np
-from common import arguments, report, run
+from common import Seconds, arguments, medians, ratio, report, run, spent
 from extract import CARD, of_train
-from jobs_in_one_process import timed
+from jobs_in_one_process import done, timed
 from lary_baseline.patches import resize_area
 from lary_orch.catalog.cards import Catalog
 from lary_orch.catalog.protocol_cards import load_protocol
@@ -76,7 +76,7 @@ def make_jobs(folder: Path, clips: list[Path], rows: int) -> Iterator[tuple[Job,
             yield job, workspace, runtime
 
 
-def processor_s(jobs: list[Job], workspace: Workspace, runtime: Any, log: Path, *, share: bool) -> float:
+def seconds_of(jobs: list[Job], workspace: Workspace, runtime: Any, log: Path, *, share: bool) -> Seconds:
     """Of all jobs, one after the other; the process that does them has imported and loaded before."""
     opened: list[Any] = []
     runtime._frames = workspace.cache / "frames" if share else None
@@ -88,21 +88,19 @@ def processor_s(jobs: list[Job], workspace: Workspace, runtime: Any, log: Path, 
     runtime.open(Opening(workspace.run(jobs[0].run), 3, [Slot()], lambda: jobs, lambda _: None, one_by_one))  # type: ignore[arg-type]
     start, at_end = opened
     for job in jobs:  # Nothing is left to do in these: they start the processes.
-        timed(start, job, log)
+        done(start, job, log)
     for job in jobs:
         for store in job.stores:
             shutil.rmtree(job.mounts.latents / store)
         job.make_stores()
-    spent = sum(timed(start, job, log)["processor_s"] for job in jobs)
+    taken = [timed(partial(done, start, job, log)) for job in jobs]
     at_end()
-    return spent
+    return sum(one["wall_s"] for one in taken), sum(one["processor_s"] for one in taken)
 
 
-def decode_all(clips: list[Path], rows: int) -> float:
-    start = time.process_time()
+def decode_all(clips: list[Path], rows: int) -> None:
     for row in range(rows):
         resize_area(read_clip(clips[row % CLIPS], "clip", INDICES, "pyav")[0], 32)
-    return time.process_time() - start
 
 
 def bytes_and_seconds(clip: Path, folder: Path, rounds: int) -> dict[str, Any]:
@@ -147,7 +145,6 @@ def main() -> None:
     parser = arguments(__doc__ or "")
     parser.add_argument("--rows", type=int, default=64)
     options = parser.parse_args()
-    before = os.getloadavg()[0]
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         clips = make_clips(folder / "clips")
@@ -155,24 +152,22 @@ def main() -> None:
         made = list(make_jobs(folder, clips, options.rows))
         jobs = [job for job, _, _ in made]
         _, workspace, runtime = made[0]
-        seconds: dict[str, list[float]] = {"alone": [], "shared": [], "decode": []}
+        seconds: dict[str, list[Seconds]] = {"alone": [], "shared": [], "decode": []}
         for job in jobs:
-            timed(runtime.start, job, folder / "log")
+            done(runtime.start, job, folder / "log")
         for _ in range(options.rounds):
-            seconds["decode"].append(decode_all(clips, options.rows))
+            seconds["decode"].append(spent(partial(decode_all, clips, options.rows)))
             for way in ("alone", "shared"):
-                seconds[way].append(processor_s(jobs, workspace, runtime, folder / "log", share=way == "shared"))
-    middle = {way: median(values) for way, values in seconds.items()}
+                seconds[way].append(seconds_of(jobs, workspace, runtime, folder / "log", share=way == "shared"))
+    found = {way: medians(taken) for way, taken in seconds.items()}
+    middle = {way: figures["processor_s"] for way, figures in found.items()}
     ideal = middle["alone"] - (len(jobs) - 1) * middle["decode"]
     figures = {
         "rows": options.rows,
         "rounds": options.rounds,
-        "load_before": round(before, 1),
-        "clock": "processor time",
-        "seconds": {way: {"median": round(median(v), 3), "range": [round(min(v), 3), round(max(v), 3)]}
-                    for way, v in seconds.items()},
+        "seconds": found,
         "over_ideal": round(middle["shared"] / ideal, 3),
-        "alone_over_shared": round(middle["alone"] / middle["shared"], 2),
+        "alone_over_shared": ratio(found, "alone", "shared"),
         "row": row,
     }  # fmt: skip
     report("decode_once", figures, options.save)

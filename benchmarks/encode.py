@@ -10,7 +10,6 @@ official sizes with random weights, and rows per second.
 
 import sys
 import tempfile
-import time
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -18,7 +17,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from common import alternate, arguments, parity, report, summary
+from common import arguments, measured, parity, ratio, report, spent
 from lary_worker.device import device_name, prepare_torch
 from lary_worker.encode import Batch, Encoder
 from lary_worker.preprocessing import imagenet_normalised, unit_range
@@ -96,25 +95,21 @@ class Ways:
 def measure(model: Any, device: torch.device, rounds: int, size: int) -> dict[str, Any]:
     """Seconds of both ways, in batches that take at least `LEAST_S`."""
     # Of one process with one thread, the processor's time: other processes of the machine do not count.
-    clock = time.perf_counter if device.type == "cuda" else time.process_time
+    clock = "wall" if device.type == "cuda" else "processor"
     while True:
         ways = Ways(model, size, device, batches=1 if device.type == "cpu" else 8)
         names = {"bare": ways.bare, "worker": ways.worker}
-        warm = alternate(names, 2, clock)["bare"][-1]
-        if warm >= LEAST_S or size >= LARGEST:
+        measured(names, 1)
+        if spent(ways.bare)[clock == "processor"] >= LEAST_S or size >= LARGEST:
             break
         size *= 2
-    seconds = alternate(names, rounds, clock)
-    found = summary(seconds)
-    bare_s, worker_s = (found[name]["median_s"] for name in ("bare", "worker"))
-    rows = ways.batches * size
+    found = measured(names, rounds)
+    rate = ways.batches * size / found["worker"][f"{clock}_s"]
+    figures = {name: {each: round(s / ways.batches, 4) for each, s in way.items()} for name, way in found.items()}
     return {
-        "batch": size,
-        "bare_s": round(bare_s / ways.batches, 4),
-        "worker_s": round(worker_s / ways.batches, 4),
-        "worker_rows_per_s": round(rows / worker_s, 2),
-        "ratio": round(worker_s / bare_s, 3),
-    }
+        "batch": size, **figures, "clock": clock, "worker_rows_per_s": round(rate, 2),
+        "ratio": ratio(found, "worker", "bare"),
+    }  # fmt: skip
 
 
 def small(tests: Any, key: str, folder: Path) -> Any:

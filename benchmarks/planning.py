@@ -1,12 +1,13 @@
-"""Planning a dataset of 1.2 million rows: seconds and peak memory of the whole command, first and second time."""
+"""Planning a dataset of 1.2 million rows: seconds and peak memory of the whole command, the first time and the second
+time in each of several new workspaces."""
 
 import resource
 import sys
 import tempfile
-import time
+from functools import partial
 from pathlib import Path
 
-from common import arguments, report, run
+from common import Seconds, arguments, medians, report, run, spent
 
 CARD = """
 key: million
@@ -41,16 +42,15 @@ def main() -> None:
         write_csv(folder / "million_train.csv", options.rows)
         write_csv(folder / "million_val.csv", options.rows // 10)
         command = [str(Path(sys.executable).with_name("lary-orch")), "plan", "-m", "frame-diff", "-d", "million"]
-        command += ["--catalog", f"{folder}/cards", "--data-dir", name, "--workspace", f"{folder}/w"]
-        command += ["--runtime", "process", "--env", "current"]
-        seconds = []
-        for _ in range(2):
-            start = time.perf_counter()
-            run(command, check=True, capture_output=True)
-            seconds.append(time.perf_counter() - start)
+        command += ["--catalog", f"{folder}/cards", "--data-dir", name, "--runtime", "process", "--env", "current"]
+        seconds: dict[str, list[Seconds]] = {"first": [], "second": []}
+        for number in range(options.rounds):
+            place = [*command, "--workspace", f"{folder}/w{number}"]
+            for taken in seconds.values():
+                taken.append(spent(partial(run, place, check=True, capture_output=True)))
     peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
-    figures = {"rows": options.rows, "first_s": seconds[0], "second_s": seconds[1], "peak_mib": round(peak / 1024)}
-    report("planning", figures, options.save)
+    figures = {"rows": options.rows, "rounds": options.rounds, "peak_mib": round(peak / 1024)}
+    report("planning", figures | {name: medians(taken) for name, taken in seconds.items()}, options.save)
 
 
 if __name__ == "__main__":

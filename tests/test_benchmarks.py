@@ -101,6 +101,28 @@ def test_what_scripts_import_of_the_bench_is_there() -> None:
                 assert {alias.name for alias in node.names} <= defined(node.module or ""), path.name
 
 
+OLDER = {"decode", "decode_once", "encode", "extract", "planning", "scale", "train"}
+"""Results from before both clocks, ranges and the load were kept: a script that is saved again leaves this list."""
+
+
+def names_in(document: Any) -> set[str]:
+    if not isinstance(document, dict):
+        return set()
+    return set(document).union(*map(names_in, document.values()))
+
+
+def test_what_is_saved_says_how_it_was_measured(again: ModuleType) -> None:
+    without = set()
+    for name in again.SCRIPTS:
+        document = json.loads((BENCHMARKS / f"results/{name}.json").read_text())
+        names = " ".join(names_in(document))
+        told = {"cpu", "cores", "load", "load_before"} <= set(document["machine"])
+        clocks = "wall" in names and "processor" in names and ("_range" in names or "_min_s" in names)
+        if not (told and clocks and document.get("rounds", 0) >= 3):
+            without.add(name)
+    assert without == OLDER
+
+
 def script(folder: Path, document: dict[str, Any] | None) -> None:
     """A benchmark that prints this, or fails."""
     code = (
