@@ -126,11 +126,11 @@ def trained(rows: Rows, monkeypatch: pytest.MonkeyPatch, seed_workspace: Callabl
     return folder / "checkpoint"
 
 
-def test_a_training_acts_in_a_simulator(trained: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_training_acts_in_a_simulator(trained: Path, warm_python: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """By the command, in two processes: action for action what the policy does in this one."""
     workspace, key = trained.parents[2], trained.parent.name
     arguments = ["-m", key, "-b", "demo_turn", "--task", TASK, "--episodes", "2", "--horizon", "6", "--videos", "0"]
-    typed = [str(Path(sys.executable).with_name("lary-orch")), "evaluate", *arguments]
+    typed = [str(warm_python), "-m", "lary_orch", "evaluate", *arguments]
     env = os.environ | {"LARY_HOME": str(workspace), "OMP_NUM_THREADS": "1"}
     done = subprocess.run(
         [*typed, "--env", "current", "--cpu-slots", "1"], env=env, capture_output=True, text=True, check=False

@@ -2,7 +2,6 @@
 
 import json
 import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -56,7 +55,7 @@ def run(job: ProbeJob, out: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, 
 
 
 def test_what_ran_before_changes_nothing(
-    jobs: dict[str, ProbeJob], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    jobs: dict[str, ProbeJob], tmp_path: Path, warm_python: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """In this process forwards and backwards, and in one process that is given job after job."""
     forwards = {name: run(job, tmp_path / "forwards" / name, monkeypatch) for name, job in jobs.items()}
@@ -73,7 +72,7 @@ def test_what_ran_before_changes_nothing(
         messages.append(json.dumps({"job": str(tmp_path / f"{name}.json"), "env": {"LARY_MOUNT_OUT": out}}))
     monkeypatch.setenv("LARY_MOUNT_OUT", str(tmp_path / "following" / order[0]))
     done = subprocess.run(
-        [sys.executable, "-m", "lary_probe", "classify", "--job", str(tmp_path / f"{order[0]}.json")],
+        [str(warm_python), "-m", "lary_probe", "classify", "--job", str(tmp_path / f"{order[0]}.json")],
         input="\n".join(messages[1:]) + "\n", capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr

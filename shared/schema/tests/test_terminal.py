@@ -27,8 +27,12 @@ def test_codes_and_other_text(stream: str) -> None:
     assert done.returncode == 0
 
 
-def test_what_draws_by_itself_writes_below() -> None:
-    assert run("terminal_of(sys.stdout).write('\\x1b[1m')").stdout == b"\x1b[1m"
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+def test_what_draws_by_itself_writes_below(unbuffered: str) -> None:
+    """And nothing of it is lost where it is not flushed."""
+    env = {**os.environ, "PYTHONUNBUFFERED": unbuffered}
+    assert run("terminal_of(sys.stdout).write('\\x1b[1m')", env=env).stdout == b"\x1b[1m"
+    assert run("print('a', flush=True); terminal_of(sys.stderr).write('\\x1b[1m')", env=env).stderr == b"\x1b[1m"
 
 
 def test_other_encodings_show_what_they_lack() -> None:

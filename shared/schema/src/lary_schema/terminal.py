@@ -23,6 +23,12 @@ class SafeStream(io.TextIOWrapper):
         super().write(printable_lines(text))
         return len(text)
 
+    def flush(self) -> None:
+        """Of both: at the end of a process nobody flushes the stream below, whose buffer this one closes."""
+        super().flush()
+        if not self.below.closed:
+            self.below.flush()
+
 
 def safe_output() -> None:
     """Replace `sys.stdout` and `sys.stderr`; streams that are closed, or no files, stay as they are."""
