@@ -38,6 +38,11 @@ sys.dont_write_bytecode = False
 if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
+# Tests have servers on loopback, which no proxy reaches.
+if any(name.lower() in ("http_proxy", "https_proxy", "all_proxy") for name in os.environ):
+    for name in ("NO_PROXY", "no_proxy"):
+        os.environ[name] = ",".join(filter(None, [os.environ.get(name), "127.0.0.1", "localhost"]))
+
 # The same examples every time, however slow the machine, and nothing written to the checkout. Others are looked for by
 # `--hypothesis-profile default`.
 settings.register_profile(
