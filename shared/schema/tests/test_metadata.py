@@ -90,6 +90,9 @@ H = "video_path,note,action\n"
     [
         (H + 'a,b,c\nd,e,"f\ng,h,i\n', "line 3 opens a quote that is never closed"),
         (H + '"a,b,c\n' + "d,e,f\n" * 5, "line 2 opens a quote that is never closed"),
+        (H + "a,b,c\nd," + "x" * 140_000 + ",f\n", "line 3 holds a cell of more than 131072 characters"),
+        (H + 'a,b,c\nd,"' + "x" * 140_000 + '",f\n', "line 3 holds a cell of more than 131072 characters"),
+        (H + 'a,b,c\nd,"e,f\n' + "g,h,i\n" * 30_000, "line 3 opens a quote that is never closed"),
         (H + 'a,b,"c"d\n', "line 2 has a quote in the wrong place"),
         (H + 'a,b,c\nd,e,"say \\"hi\\""\n', "line 3 has a quote in the wrong place"),
         (H + 'a,b,"c\nd",e,f\n', "lines 2 to 3 are one row"),

@@ -138,6 +138,33 @@ def test_what_does_not_fit_is_named(change, message):
         load_strict(make(), state, "laq.pt", renames=RENAMES)
 
 
+NO_WEIGHTS = [torch.int8, torch.uint8, torch.int64, torch.bool, torch.complex64]
+"""Quantised without their scales, masks, and numbers of which half would go."""
+
+
+@pytest.mark.parametrize("found", NO_WEIGHTS)
+def test_numbers_of_another_type_are_named(found):
+    state = STATE | {"body.bias": torch.ones(3).to(found)}
+    for load in (
+        lambda: load_strict(make(), state, "laq.pt", renames=RENAMES),
+        lambda: build(make, state, "laq.pt", renames=RENAMES, device=CPU, dtype=torch.float32),
+    ):
+        with pytest.raises(WeightsError, match=rf"1 of another type: body\.bias {found}, expected torch\.float32"):
+            load()
+    norm = nn.BatchNorm1d(2)
+    counted = norm.state_dict() | {"num_batches_tracked": torch.tensor(1.5)}
+    with pytest.raises(WeightsError, match=r"1 of another type: num_batches_tracked torch\.float32"):
+        load_strict(norm, counted, "f")
+
+
+@pytest.mark.parametrize("found", [torch.float16, torch.bfloat16, torch.float64, torch.float8_e4m3fn])
+def test_floating_numbers_of_any_width_are_weights(found):
+    network = build(
+        make, {k: v.to(found) for k, v in STATE.items()}, "f", renames=RENAMES, device=CPU, dtype=torch.float32
+    )
+    assert torch.equal(network[0].weight, STATE["body.weight"])
+
+
 def test_many_names_are_cut_short():
     state = STATE | {f"x{i}": torch.ones(1) for i in range(20)}
     with pytest.raises(WeightsError, match=r"20 unexpected: x0, .* x7 and 12 more$"):
@@ -219,4 +246,23 @@ def test_a_hub_folder_of_other_sizes_is_refused(folder):
 def test_a_damaged_hub_folder_is_an_error(folder, damage):
     damage(folder / "model.safetensors")
     with pytest.raises(WeightsError, match="vit"):
+        _load(folder)
+
+
+@pytest.mark.parametrize("found", NO_WEIGHTS[:-1])
+def test_a_hub_folder_with_numbers_of_another_type_is_refused(folder, found):
+    from safetensors.torch import load_file
+
+    state = load_file(folder / "model.safetensors")
+    state["layernorm.bias"] = state["layernorm.bias"].to(found)
+    save_file(state, folder / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(WeightsError, match=r"1 tensors are no floating-point numbers: layernorm\.bias"):
+        _load(folder)
+
+
+@pytest.mark.parametrize("method", ["bitsandbytes", "gptq", "fp8", "of-tomorrow"])
+def test_a_quantised_hub_folder_is_refused(folder, method):
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"quantization_config": {"quant_method": method}}))
+    with pytest.raises(WeightsError, match=r"config\.json: says that the weights are quantised"):
         _load(folder)

@@ -130,7 +130,13 @@ def _record(path: Path, reader: Iterator[list[str]], lines: _Lines) -> list[str]
     try:
         return next(reader, None)
     except csv.Error as error:
-        opened = next((at for at, line in enumerate(lines.record) if line.count('"') % 2), 0)
+        opened = next((at for at, line in enumerate(lines.record) if line.count('"') % 2), None)
+        if "field larger" in str(error) and opened is None and len(lines.record) == 1:
+            raise ContractError(
+                f"{path}: line {lines.first} holds a cell of more than {csv.field_size_limit()} characters; shorten "
+                "it, or leave out the column"
+            ) from None
+        opened = opened or 0
         what = (
             "opens a quote that is never closed"
             if "unexpected end" in str(error) or "field larger" in str(error)

@@ -226,10 +226,21 @@ def _mismatches(kept: Mapping[str, str], found: State, expected: Mapping[str, to
         for name, target in kept.items()
         if target in expected and found[target].shape != expected[target].shape
     ]
+    # Quantised numbers are no weights without their scales, and the real part of a complex one is not it.
+    types = [
+        f"{name} {found[target].dtype}, expected {expected[target].dtype}"
+        for name, target in kept.items()
+        if target in expected and _kind(found[target]) != _kind(expected[target])
+    ]
     counts = Counter(kept.values())
     clashes = [name for name, target in kept.items() if counts[target] > 1]
-    kinds = {"missing": missing, "unexpected": unexpected, "of another shape": shapes, "twice": clashes}
+    kinds = {"missing": missing, "unexpected": unexpected, "of another shape": shapes, "of another type": types}
+    kinds["twice"] = clashes
     return [f"  {len(names)} {kind}: {_names(names)}" for kind, names in kinds.items() if names]
+
+
+def _kind(tensor: torch.Tensor) -> tuple[bool, bool]:
+    return tensor.is_floating_point(), tensor.is_complex()
 
 
 def _names(names: Sequence[str]) -> str:
@@ -267,16 +278,34 @@ def load_pretrained(
     found = config.get("model_type", config.get("_class_name"))
     if found != model_type:
         raise WeightsError(f"{folder / 'config.json'}: is a {found} model, but {model_type} is expected")
+    if config.get("quantization_config"):
+        raise WeightsError(
+            f"{folder / 'config.json'}: says that the weights are quantised; give the model's own weights"
+        )
     loader: Any = network
     try:
         module, info = loader.from_pretrained(
             folder, local_files_only=True, use_safetensors=True, output_loading_info=True, **options
         )
-    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+    except (OSError, ValueError, RuntimeError, ImportError, SafetensorError) as error:
         raise WeightsError(f"{folder}: cannot be loaded as {network.__name__}: {error}") from None
     _check_info(folder, network.__name__, info, skippable)
+    _check_types(folder / weights, dict(module.named_parameters()))
     result: Network = module
     return result
+
+
+def _check_types(path: Path, parameters: Mapping[str, torch.Tensor]) -> None:
+    """`from_pretrained` casts whatever stands in the file."""
+    with safe_open(path, framework="pt") as file:
+        types = {name: file.get_slice(name).get_dtype() for name in file.keys()}  # noqa: SIM118 - not a dict
+    wrong = [
+        f"{name} {found}"
+        for name, found in types.items()
+        if name in parameters and parameters[name].is_floating_point() and not found.startswith(("F", "BF"))
+    ]
+    if wrong:
+        raise WeightsError(f"{path}: {len(wrong)} tensors are no floating-point numbers: {_names(wrong)}")
 
 
 def _check_info(folder: Path, name: str, info: Mapping[str, Any], skippable: Sequence[str]) -> None:

@@ -24,7 +24,7 @@ _SHARED = (
     "lary_schema.mounts",
 )
 """What else makes values for every model: rows, paths and indices, the encoder's casts, the names of weights."""
-_SAME_VALUES = {"137110831c051270df14b59f4e3d5f86f9049c6d53f031dbc3911579a5354e4d"}
+_SAME_VALUES = {"59ea427cfe81f43ded900a6b9c41ddc70e15c6553d53fa13c3818b896d040026"}
 """Hashes (`shared_sha256`) of sources whose values are bit for bit those of the first release. When one of the files
 changes and the values do not (tests/golden, kill tests), its hash is added; until then stores are made anew."""
 PARTS = "lary_parts"
