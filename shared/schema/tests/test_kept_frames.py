@@ -94,6 +94,27 @@ def test_a_row_of_other_files_is_made_anew(opened: Callable[..., Reader], media:
     assert last.made == [0]
 
 
+@pytest.mark.parametrize("seconds", [-11_644_473_600, -1, 0, 10**9, 2**33])
+def test_an_edit_that_keeps_size_and_time_is_another_file(
+    opened: Callable[..., Reader], media: list[Path], seconds: int
+) -> None:
+    """Also where the time lies before 1970: unpackers write such."""
+    os.utime(media[1], (seconds, seconds))
+    first, reader = opened(), opened()
+    assert first.read(1)[0] == first.pixels(1)
+    reader.read(0)
+    assert reader.read(1)[0] == reader.pixels(1)
+    assert reader.made[-1] == 1
+    content = media[1].read_bytes()
+    media[1].write_bytes(content[::-1] if content != content[::-1] else bytes(len(content)))
+    os.utime(media[1], (seconds, seconds))
+    last = opened()
+    last.read(0)
+    last.read(1)
+    assert last.read(1)[0] == last.pixels(1)
+    assert 1 in last.made
+
+
 def test_a_row_that_fails_is_not_kept(opened: Callable[..., Reader]) -> None:
     first, second = opened(), opened()
     for reader in (first, second):

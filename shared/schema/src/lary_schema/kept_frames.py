@@ -21,8 +21,9 @@ from lary_schema.jobs import ExtractJob
 VARIABLE = "LARY_FRAMES"
 """Names the file of a job; empty: none."""
 _RECORD = struct.Struct("<IBxxxQQQQ")
-"""Checksum of what follows and of the row, state, size and time of change of its files (a second one or 0)."""
+"""Checksum of what follows and of the row, state, size and times of change of its files (a second one or 0)."""
 _MADE, _CLAMPED = 1, 2
+_UNSIGNED = (1 << 64) - 1
 _PAGE = 4096
 
 
@@ -159,9 +160,12 @@ class KeptFrames:
 
 
 def _facts(paths: Sequence[str]) -> bytes:
-    """Size and time of change of up to two files."""
+    """Size and times of change of up to two files.
+
+    An edit that restores the file's time changes the inode's, so the sum differs. Times before 1970 are negative.
+    """
     found = [Path(path).stat() for path in paths]
-    numbers = [number for one in found for number in (one.st_size, one.st_mtime_ns)]
+    numbers = [number for one in found for number in (one.st_size, one.st_mtime_ns + one.st_ctime_ns & _UNSIGNED)]
     return struct.pack("<QQQQ", *(numbers + [0] * (4 - len(numbers))))
 
 
