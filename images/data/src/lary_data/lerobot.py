@@ -74,6 +74,7 @@ def read_lerobot(root: Path, camera: str | None, action: str) -> LeRobot:
         raise ContractError(f"{root}: the dataset has no episode")
     names, notes = info.action_names(action)
     _check_numbers(info, episodes)
+    _check_own_videos(episodes)
     _check_windows(episodes, info.fps())
     robot = str(info.content.get("robot_type") or "")
     total = info.count("total_frames")
@@ -95,6 +96,19 @@ def _check_numbers(info: Info, episodes: Sequence[Episode]) -> None:
             f"{info.path}: total_episodes is {total}, meta/ lists {len(episodes)} episodes; "
             "complete the dataset, or correct the number"
         )
+
+
+def _check_own_videos(episodes: Iterable[Episode]) -> None:
+    """Of v2, where every episode has a video of its own: of equal length, another one's would fit."""
+    owner: dict[str, int] = {}
+    for episode in episodes:
+        if episode.video is None or episode.window.end_s is not None:
+            continue
+        if owner.setdefault(episode.video, episode.number) != episode.number:
+            raise ContractError(
+                f"{episode.video}: is the video of episodes {owner[episode.video]} and {episode.number}, which have "
+                "one each; correct video_path in meta/info.json"
+            )
 
 
 def _check_windows(episodes: Iterable[Episode], fps: float) -> None:

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Iterator, Mapping
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from lary_schema.base import ContractError
@@ -54,9 +54,14 @@ class Info:
         """The file that a path template (`data_path`, `video_path`) names."""
         template = self[key]
         try:
-            return str(self.root / template.format(**values))
-        except (LookupError, ValueError, AttributeError) as error:
+            name = PurePosixPath(template.format(**values))
+        except (LookupError, ValueError, AttributeError, TypeError) as error:
             raise ContractError(f"{self.path}: {key} {template!r} cannot be filled in: {error}") from None
+        if name.is_absolute() or ".." in name.parts:
+            raise ContractError(
+                f"{self.path}: {key} {template!r} leads out of the dataset; write it without '..' or '/'"
+            )
+        return str(self.root / name)
 
     def choose_camera(self, camera: str | None) -> str:
         """The camera that is meant. Raises ContractError where there is no such one, or no only one."""

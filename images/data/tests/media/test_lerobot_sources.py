@@ -440,6 +440,21 @@ REFUSED: dict[str, tuple[Source, str]] = {
     "chunks of text": (Source(info={"chunks_size": "a"}), "chunks_size: 'a' is no whole number"),
     "fps is true": (Source(info={"fps": True}), "fps is True"),
     "fps is infinite": (Source(info={"fps": float("inf")}), "fps is inf"),
+    "a video of all episodes": (
+        Source(info={"video_path": "videos/{video_key}/episode_000001.mp4"}), "is the video of episodes 0 and 1",
+    ),
+    "a video of all episodes of a chunk": (
+        Source(info={"video_path": "videos/{episode_chunk:03d}/{video_key}.mp4"}), "is the video of episodes 0 and 1",
+    ),
+    "videos above the dataset": (
+        Source(info={"video_path": "../videos/{video_key}/{episode_index}.mp4"}), "leads out of the dataset",
+    ),
+    "v3: videos elsewhere": (
+        Source("v3.0", info={"video_path": "/videos/{video_key}/{file_index}.mp4"}), "leads out of the dataset",
+    ),
+    "tables above the dataset": (
+        Source(info={"data_path": "data/../../{episode_index}.parquet"}), "leads out of the dataset",
+    ),
     "a length of a half": (Source(episodes=one(1, lambda row: row | {"length": 4.5})), "line 2: not an episode"),
     "a negative number": (Source(episodes=one(1, lambda row: row | {"episode_index": -1})), "line 2: not an episode"),
     "a line that is a list": (
