@@ -97,7 +97,7 @@ def test_by_hand_and_what_is_typed_goes_first(asked: list[dict[str, Any]], tmp_p
         ("protocol: [a, b]", "protocol: takes one value"),
         ("json: true", "no option 'json'"),
         ("config: other.yaml", "no option 'config'"),
-        ("model: [", "cannot be read as YAML"),
+        ("model: [", "not YAML"),
     ],
 )
 def test_a_file_that_is_none(text: str, said: str, tmp_path: Path) -> None:
@@ -192,3 +192,14 @@ def test_results_of_a_run_and_unknown_names(world: Any) -> None:
     assert left(world) == ["frame-diff", "pixels"]
     assert clean(world, "--results", name, "--results", "pixels", "--yes").exit_code == 0
     assert left(world) == []
+
+
+@pytest.mark.parametrize("value", ["", " ", ",", " , "])
+def test_an_option_that_names_nothing_is_refused(value: str, tmp_path: Path) -> None:
+    """Taken for none it would be a run of nothing, or of all."""
+    (tmp_path / "f.yaml").write_text(f"model: ['{value}']\ndataset: demo_motion\n")
+    for given in (("-m", value, "-d", "demo_motion"), ("--config", tmp_path / "f.yaml")):
+        done = invoke("run", *given)
+        assert (done.exit_code, "--model names no model" in done.output) == (2, True)
+    done = invoke("run", "-m", "frame-diff", "-d", "demo_motion", "--split", value)
+    assert (done.exit_code, "--split names no split" in done.output) == (2, True)

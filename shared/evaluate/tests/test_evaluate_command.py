@@ -154,6 +154,8 @@ def test_a_second_call_does_nothing_and_more_episodes_are_added(bench: Bench, sc
         (("-m", "zero", "-b", "demo_turn", "--act-timeout", "nan"), "nan is no finite number"),
         (("-m", "zero", "-b", "demo_turn", "--task", ""), "--task names no task"),
         (("-m", "zero", "-b", "demo_turn", "--task", " , "), "no task"),
+        (("-m", ",", "-b", "demo_turn"), "--policy names no policy"),
+        (("--results", "-b", "demo_trun"), "no evaluated benchmark 'demo_trun' (did you mean demo_turn?)"),
         (("-b", "demo_turn"), "name policies by -m"),
         (("--paired", "scripted", "none"), "no evaluated policy 'none'"),
     ],

@@ -74,6 +74,14 @@ def test_a_block_that_fails_leaves_nothing(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize("below", ["file", "file/more"])
+def test_a_file_in_the_place_of_a_folder_is_named_for_what_it_is(tmp_path: Path, below: str) -> None:
+    (tmp_path / "file").touch()
+    for act in (make, lambda path: publish_text(path, "text")):
+        with pytest.raises(NotADirectoryError, match=r"Not a directory.*file"):
+            act(tmp_path / below / "made")
+
+
 def test_what_is_there_already_stays(tmp_path: Path) -> None:
     make(tmp_path / "made")
     (tmp_path / "file").write_text("mine")

@@ -14,6 +14,7 @@ from click.core import ParameterSource
 from lary_schema.atomic import publish_text
 from lary_schema.base import ContractError, unknown_key
 from lary_schema.paths import normalised
+from lary_schema.yaml_files import read_yaml
 
 from lary_orch.cli.options import Function, option
 
@@ -45,10 +46,7 @@ def _name(parameter: click.Parameter) -> str:
 def _read(context: click.Context, _: click.Parameter, file: Path | None) -> None:
     if file is None:
         return
-    try:
-        content = yaml.safe_load(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError, yaml.YAMLError) as error:
-        raise ContractError(f"{file}: cannot be read as YAML: {error}") from None
+    content = read_yaml(file)
     if not isinstance(content, dict) or not all(isinstance(name, str) for name in content):
         raise ContractError(f"{file}: is to hold options by name, such as `model: [frame-diff]`")
     known = {_name(one): one for one in context.command.params if _name(one) not in NOT_ASKED}

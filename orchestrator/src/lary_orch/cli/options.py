@@ -155,9 +155,12 @@ def runtime_options(function: Function) -> Function:
     )(chosen)
 
 
-def _listed(_context: click.Context, _option: click.Parameter, values: tuple[str, ...]) -> tuple[str, ...]:
+def _listed(_context: click.Context, option: click.Parameter, values: tuple[str, ...]) -> tuple[str, ...]:
     """Keys given one by one, or several joined by commas; no key holds one."""
-    return tuple(key for value in values for key in (part.strip() for part in value.split(",")) if key)
+    keys = tuple(key for value in values for key in (part.strip() for part in value.split(",")) if key)
+    if values and not keys:
+        raise click.UsageError(f"{option.opts[-1]} names no {option.opts[-1].lstrip('-')}")
+    return keys
 
 
 keys_option = functools.partial(option, multiple=True, callback=_listed)

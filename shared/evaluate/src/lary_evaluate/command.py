@@ -6,7 +6,6 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import click
-from click.core import ParameterSource
 from lary_orch.catalog.cards import Catalog
 from lary_orch.cli.options import (
     attempts_option,
@@ -129,9 +128,6 @@ def command(
     if only_results or paired:
         _show(workspace, wished["benchmark"], paired, as_json=as_json)
         return
-    given = click.get_current_context().get_parameter_source("tasks")
-    if given is ParameterSource.COMMANDLINE and not wished["tasks"]:
-        raise click.UsageError("--task names no task; leave it out to take all")
     if not wished["policies"] or wished["benchmark"] is None:
         raise click.UsageError("name policies by -m and a benchmark by -b; or give --results")
     sys.exit(_run(_request(wished), only_plan, catalog, workspace, wanted, attempts, as_json=as_json))
@@ -191,19 +187,23 @@ def _show(
     from lary_results.evaluation_tables import as_json as boards_json
     from lary_results.evaluation_tables import print_evaluations
     from lary_results.evaluations import boards, read_evaluations
+    from lary_schema.base import ExitCode, unknown_key
     from lary_schema.commands import command as typed
     from lary_schema.printable import json_text, printable_lines
 
     broken: list[str] = []
-    found = [
-        board for board in boards(read_evaluations(workspace.results, broken)) if benchmark in (None, board.benchmark)
-    ]
+    every = boards(read_evaluations(workspace.results, broken))
+    found = [board for board in every if benchmark in (None, board.benchmark)]
     for message in broken:
         click.echo(printable_lines(f"error: {message}"), err=True)
-    if not found and not as_json:
+    if every and not found and benchmark is not None and not event:
+        raise unknown_key("evaluated benchmark", benchmark, {board.benchmark for board in every})
+    if not found and not as_json and not paired:
         click.echo(f"no evaluations in {workspace.results}; `{typed('evaluate', '-m', 'KEY', '-b', 'KEY')}` makes them")
         return
     if as_json and event:
         click.echo(json_text({"event": "evaluations", "boards": boards_json(found)}))
         return
     print_evaluations(found, paired, json=as_json)
+    if broken and not event:
+        sys.exit(ExitCode.BAD_JOB)

@@ -56,7 +56,7 @@ def replacing(path: Path, *, sync: bool = True) -> Iterator[Path]:
     its name ends in `PARTIAL_SUFFIX`, so that a killed writer's is swept later. `sync=False` leaves the fsync of
     file and folder to the caller, who writes thousands and syncs once. A full disk's error names `path`.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
+    _have(path.parent)
     draft = draft_path(path)
     try:
         with _naming(path, draft):
@@ -91,7 +91,7 @@ def making(folder: Path, *, sync: bool = True) -> Iterator[Path]:
 
     Raises OSError where something is at `folder` by then, which stays; an empty folder is taken.
     """
-    folder.parent.mkdir(parents=True, exist_ok=True)
+    _have(folder.parent)
     draft = draft_path(folder)
     draft.mkdir()
     try:
@@ -104,6 +104,14 @@ def making(folder: Path, *, sync: bool = True) -> Iterator[Path]:
         shutil.rmtree(draft, ignore_errors=True)
     if sync:
         sync_dir(folder.parent)
+
+
+def _have(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except FileExistsError as error:
+        # "File exists", says the system of a file in the place of a folder.
+        raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), error.filename) from None
 
 
 def _sync_tree(folder: Path) -> None:

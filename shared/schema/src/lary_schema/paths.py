@@ -17,7 +17,8 @@ def normalised(path: Path) -> Path:
         plain = absolute.resolve() if ".." in absolute.parts else absolute
         other = plain.exists() and not plain.is_dir()
     except (RuntimeError, OSError) as error:
-        raise ContractError(f"{path}: cannot be used as a folder: {error}") from None
+        why = error.strerror if isinstance(error, OSError) else error
+        raise ContractError(f"{path}: cannot be used as a folder: {why}") from None
     if other:
         raise ContractError(f"{path}: cannot be used as a folder: something else stands there")
     return plain
