@@ -23,6 +23,8 @@ from lary_schema.evaluation import LONGEST_CHUNK
 from lary_schema.option_types import SECONDS
 
 if TYPE_CHECKING:
+    from lary_results.evaluations import Board
+
     from lary_evaluate.request import Request
 
 _USE, _FIRST = click.IntRange(1, LONGEST_CHUNK), click.IntRange(0, LONGEST_CHUNK - 1)
@@ -183,27 +185,35 @@ def _show(
     as_json: bool,
     event: bool = False,
 ) -> None:
-    """With `as_json` a document, or as the last of the events one line."""
+    """With `as_json` a document, or as the last of the events one line. A run (`event`) may have left nothing yet."""
     from lary_results.evaluation_tables import as_json as boards_json
     from lary_results.evaluation_tables import print_evaluations
-    from lary_results.evaluations import boards, read_evaluations
-    from lary_schema.base import ExitCode, unknown_key
+    from lary_schema.base import ExitCode
     from lary_schema.commands import command as typed
     from lary_schema.printable import json_text, printable_lines
+
+    found, broken = _boards(workspace, benchmark, must_be=not event)
+    for message in broken:
+        click.echo(printable_lines(f"error: {message}"), err=True)
+    if as_json and event:
+        click.echo(json_text({"event": "evaluations", "boards": boards_json(found)}))
+    elif found or as_json or paired:
+        print_evaluations(found, paired, json=as_json)
+    else:
+        click.echo(f"no evaluations in {workspace.results}; `{typed('evaluate', '-m', 'KEY', '-b', 'KEY')}` makes them")
+    if broken and not event:
+        sys.exit(ExitCode.BAD_JOB)
+
+
+def _boards(workspace: Workspace, benchmark: str | None, *, must_be: bool) -> "tuple[list[Board], list[str]]":
+    """Those of a benchmark, or of all, and what is wrong with files that are none. Raises ContractError for a benchmark
+    of which there is none although there are others."""
+    from lary_results.evaluations import boards, read_evaluations
+    from lary_schema.base import unknown_key
 
     broken: list[str] = []
     every = boards(read_evaluations(workspace.results, broken))
     found = [board for board in every if benchmark in (None, board.benchmark)]
-    for message in broken:
-        click.echo(printable_lines(f"error: {message}"), err=True)
-    if every and not found and benchmark is not None and not event:
+    if must_be and every and not found and benchmark is not None:
         raise unknown_key("evaluated benchmark", benchmark, {board.benchmark for board in every})
-    if not found and not as_json and not paired:
-        click.echo(f"no evaluations in {workspace.results}; `{typed('evaluate', '-m', 'KEY', '-b', 'KEY')}` makes them")
-        return
-    if as_json and event:
-        click.echo(json_text({"event": "evaluations", "boards": boards_json(found)}))
-        return
-    print_evaluations(found, paired, json=as_json)
-    if broken and not event:
-        sys.exit(ExitCode.BAD_JOB)
+    return found, broken
