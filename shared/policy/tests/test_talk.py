@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from lary_policy import EpisodeStart, Policy, Space
 from lary_policy.policy import BadActionsError, Observation, checked
+from lary_policy.simulator import SimulatorError
 from lary_policy.talk import VERSION, Local, RefusedError, Remote, serve
 from lary_policy.wire import (
     BODY_BYTES,
@@ -314,6 +315,30 @@ def test_what_others_may_do(
 
 
 READY, ACTIONS = Message("ready"), Message("actions", arrays={"actions": np.zeros((1, 2), np.float32)})
+
+
+@pytest.mark.parametrize(
+    ("shown", "text"),
+    [
+        ({"image": SEEN["image"]}, r"observation state is missing; the card says float32 \(2,\)"),
+        (SEEN | {"state": SEEN["state"].astype(np.float64)}, r"state is float64 \(2,\)"),
+        (SEEN | {"state": SEEN["state"][None]}, r"state is float32 \(1, 2\)"),
+        (SEEN | {"state": np.zeros(3, np.float32)}, r"state is float32 \(3,\)"),
+    ],
+)
+def test_a_simulator_that_shows_something_else_than_it_said(
+    tmp_path: Path, shown: dict[str, NDArray[Any]], text: str
+) -> None:
+    with served(Echo("echo"), tmp_path) as (socket, errors):
+        there = remote(socket)
+        there.begin(START)
+        with pytest.raises(SimulatorError, match=text):
+            there.act(shown)
+        there.begin(START)
+        # What the policy does not want may be left out.
+        assert there.act({"state": SEEN["state"]}).shape == (2, 2)
+        there.close()
+    assert errors == []
 
 
 @pytest.mark.parametrize("doubled", range(3))

@@ -16,6 +16,7 @@ from lary_schema.cards import TensorSpec
 from numpy.typing import NDArray
 
 from lary_policy.policy import BadActionsError, EpisodeStart, Observation, Policy, Space
+from lary_policy.simulator import SimulatorError
 from lary_policy.wire import BadMessageError, Channel, Message, SilentError, accept, connect, listen, to_bytes
 
 VERSION = 1
@@ -98,15 +99,24 @@ class Remote:
             self._exchange(channel, Message("reset", asdict(episode)), "ready", self._act_s)
 
     def act(self, observation: Observation) -> NDArray[Any]:
-        """Raises as `begin`, and BadActionsError where there is no array of actions."""
+        """Raises as `begin`, BadActionsError where there is no array of actions, and SimulatorError where the simulator
+        shows something else than it said at hello: a policy may bring it to its own size without a word."""
         with self._or_anew() as channel:
             self._number += 1
-            seen = {name: observation[name] for name in self._wants}
-            message = Message("observation", {"number": self._number}, seen)
+            message = Message("observation", {"number": self._number}, self._seen(observation))
             reply = self._exchange(channel, message, "actions", self._act_s)
             if set(reply.arrays) != {"actions"}:
                 raise BadActionsError(f"arrays {sorted(reply.arrays)} for actions")
             return reply.arrays["actions"]
+
+    def _seen(self, observation: Observation) -> dict[str, NDArray[Any]]:
+        for name in self._wants:
+            spec, found = self._space.observations[name], observation.get(name)
+            here = None if found is None else (found.dtype.name, found.shape)
+            if here != (spec.dtype, spec.shape):
+                said = "missing" if here is None else f"{here[0]} {here[1]}"
+                raise SimulatorError(f"observation {name} is {said}; the card says {spec.dtype} {spec.shape}")
+        return {name: observation[name] for name in self._wants}
 
     def close(self) -> None:
         """Say good-bye, after a fault on a new connection. A policy that has gone already is no fault any more."""
