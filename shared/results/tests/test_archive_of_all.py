@@ -13,12 +13,14 @@ import pytest
 from lary_results.archive import INDEX, export, import_results
 from lary_results.evaluation_tables import as_json, paired_json, pairs, print_evaluations
 from lary_results.evaluations import Board, boards, read_evaluations
+from lary_results.files import read_results
 from lary_results.parts import EVALUATION, RESULT, STUDY, TRAINING, counted, document_of
 from lary_results.report.evidence import gather
 from lary_results.report.page import page
 from lary_results.study.loading import load_studies, load_study
 from lary_results.study.record import StudyEntry, StudyRecord, record_path
 from lary_results.study.tables import print_study
+from lary_results.trained import trained_rows
 from lary_schema.atomic import publish_text
 from lary_schema.base import ContractError
 from lary_schema.cards import PairColumns
@@ -342,3 +344,30 @@ def test_an_older_version_says_that_it_does_not_know(packed: Path, theirs: Path,
     for file, version in ((packed, 2), (tmp_path / "results.zip", 1)):
         with zipfile.ZipFile(file) as archive:
             assert json.loads(archive.read(INDEX))["version"] == version
+
+
+@pytest.mark.parametrize(
+    "name", ["results", "results/a-1", "results/a-1/lam", "results/evaluate/world", "trained", "studies"]
+)
+def test_what_may_not_be_listed_is_not_left_out_in_silence(
+    theirs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    """Root may list everything, so the system's word is given here."""
+    real = os.scandir
+
+    def scandir(path: Any = ".") -> Any:
+        if Path(path) == theirs / name:
+            raise PermissionError(13, "Permission denied", str(path))
+        return real(path)
+
+    monkeypatch.setattr(os, "scandir", scandir)
+    with pytest.raises(ContractError, match=f"{name}: cannot be read: Permission denied"):
+        export(theirs / "results", "*", None, tmp_path / "out.zip")
+    assert not (tmp_path / "out.zip").exists()
+    if name == "trained":
+        assert next(trained_rows(theirs / name))["key"] == "-"
+    else:
+        broken: list[str] = []
+        list(read_results(theirs / "results", broken=broken))
+        list(read_evaluations(theirs / "results", broken))
+        assert bool(broken) == (name != "studies")

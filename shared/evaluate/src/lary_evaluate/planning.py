@@ -16,7 +16,7 @@ from lary_orch.runtimes.jobs import Job, Output, Prepared
 from lary_orch.runtimes.refusals import tried_again
 from lary_orch.weights.index import Trained, WeightSet, find_weights
 from lary_orch.workspace import Workspace
-from lary_results.evaluations import FOLDER
+from lary_results.files import FOLDER
 from lary_schema.base import ContractError, fingerprint, path_sha256, unknown_key
 from lary_schema.cards import BenchmarkCard, ImageCard, PolicyCard, TaskCard
 from lary_schema.commands import command

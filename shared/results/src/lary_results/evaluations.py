@@ -1,5 +1,7 @@
 """Policies in closed loop: success per task and over a benchmark, and differences of two policies.
 
+They lie below the results, in `evaluate/BENCHMARK/POLICY/TASK.sSEED.FINGERPRINT/evaluation.json`.
+
 An episode that counts as not evaluated (`lary_schema.evaluation`) is in no share. Evaluations stand in one table where
 benchmark, simulator and protocol are the same; of two evaluations of one cell the newer one counts, and one that was
 made here goes before an imported one.
@@ -14,12 +16,11 @@ from typing import NamedTuple
 
 from lary_schema.base import ContractError, fingerprint
 from lary_schema.evaluation import EVALUATION_FILE, Episode, EpisodeProtocol, EvaluateValues, EvaluationResult
+from lary_schema.files import unlisted
 from lary_schema.intervals import difference, estimate, wilson
 
-from lary_results.files import import_name, imports
+from lary_results.files import FOLDER, import_name, imports
 
-FOLDER = "evaluate"
-"""Below the results: `evaluate/BENCHMARK/POLICY/TASK.sSEED.FINGERPRINT/evaluation.json`."""
 RESAMPLES = 1000
 
 
@@ -158,6 +159,12 @@ def read_evaluations(results: Path, broken: list[str] | None = None) -> Iterator
 
     A file that is none is appended to `broken`, or raised as ContractError.
     """
+    above = [results, *imports(results)]
+    unread = unlisted(results, 0) or [message for folder in above for message in unlisted(folder / FOLDER, 3)]
+    if unread and broken is None:
+        raise ContractError(unread[0])
+    if broken is not None:
+        broken += unread
     inside = f"{FOLDER}/*/*/*/{EVALUATION_FILE}"
     theirs = (path for folder in imports(results) for path in folder.glob(inside))
     for path in (*_by_age(theirs), *_by_age(results.glob(inside))):

@@ -9,12 +9,15 @@ from typing import Literal
 from lary_schema import commands
 from lary_schema.atomic import PARTIAL_SUFFIX
 from lary_schema.base import ContractError, Document
+from lary_schema.files import unlisted
 from lary_schema.results import ProbeResult
 
 RESULT_FILE = "result.json"
 IMPORTED = "imported-"
 """What the folder of imported results begins with, in the place of a run's name."""
 IMPORT_FILE = "import.json"
+FOLDER = "evaluate"
+"""Of evaluations, among those of runs."""
 
 
 NAMED_RUNS = 10
@@ -90,6 +93,10 @@ def read_results(results: Path, run: str = "*", broken: list[str] | None = None)
 
     What is wrong with a file that is none is appended to `broken`; without that list it is raised as ContractError.
     """
+    for message in _unlisted(results, run):
+        if broken is None:
+            raise ContractError(message)
+        broken.append(message)
     for path in result_files(results, run):
         try:
             yield path, ProbeResult.read(path)
@@ -97,6 +104,14 @@ def read_results(results: Path, run: str = "*", broken: list[str] | None = None)
             if broken is None:
                 raise
             broken.append(str(error))
+
+
+def _unlisted(results: Path, run: str) -> list[str]:
+    if run != "*":
+        return unlisted(results / one_folder(run), 3)
+    # Those of evaluations are named by who reads evaluations.
+    runs = sorted(folder for folder in results.glob("*") if folder.name != FOLDER)
+    return unlisted(results, 0) or [message for folder in runs for message in unlisted(folder, 3)]
 
 
 def by_fingerprint(results: Path) -> dict[str, Path]:

@@ -16,14 +16,14 @@ from typing import NamedTuple
 from lary_schema.atomic import PARTIAL_SUFFIX
 from lary_schema.base import ContractError
 from lary_schema.evaluation import EVALUATION_FILE, EvaluationResult
-from lary_schema.files import visible_files
+from lary_schema.files import unlisted, visible_files
 from lary_schema.results import ProbeResult
 from lary_schema.runs import PlanFile
 from lary_schema.trained import CHECKPOINT, trained_models
 from lary_schema.training import PICTURE_FILE, ROWS_FILE, TRAINING_FILE, TrainResult
 
-from lary_results.evaluations import FOLDER, read_evaluations
-from lary_results.files import RESULT_FILE, imported_from, one_folder, read_results
+from lary_results.evaluations import read_evaluations
+from lary_results.files import FOLDER, RESULT_FILE, imported_from, one_folder, read_results
 from lary_results.study.record import STUDIES, TRAINED, StudyRecord, record_path, records
 
 LEFT_OUT = ("probe.safetensors",)
@@ -96,6 +96,8 @@ def _others(results: Path, chosen: frozenset[str] | None) -> Iterator[Part]:
         if name.startswith(f"{FOLDER}/") and (chosen is None or name in chosen):
             videos = (path.parent / episode.video for episode in result.episodes)
             yield Part(EVALUATION, _named(results, [path, *filter(Path.is_file, videos)]))
+    if unread := [*unlisted(root / TRAINED, 2), *unlisted(root / STUDIES, 0)]:
+        raise ContractError(unread[0])
     for checkpoint in trained_models(root / TRAINED):
         if (chosen is None or "/".join(_training(checkpoint.key)) in chosen) and checkpoint.result:
             files = (checkpoint.folder / name for name in (TRAINING_FILE, ROWS_FILE, PICTURE_FILE))

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from lary_schema.base import ContractError
+from lary_schema.files import unlisted
 from lary_schema.trained import trained_models
 from lary_terminal.tables import Table
 
@@ -16,6 +17,8 @@ SHOWN = ("rec", "copy", "perplexity", "centred_cosine")
 
 def trained_rows(trained: Path) -> Iterator[dict[str, Any]]:
     """One record per finished training; one that cannot be read says why."""
+    for message in unlisted(trained, 2):
+        yield {"key": "-", "error": message}
     for checkpoint in trained_models(trained):
         try:
             result = checkpoint.result

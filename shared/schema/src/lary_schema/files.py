@@ -40,6 +40,21 @@ def visible_files(root: Path) -> list[Path]:
     return sorted(p for p in inside if not any(part.startswith(".") for part in p.relative_to(root).parts))
 
 
+def unlisted(folder: Path, depth: int) -> list[str]:
+    """What is wrong with folders, down to `depth` levels below this one, that may not be listed.
+
+    A glob passes over them without a word. A folder that is not there is no fault.
+    """
+    try:
+        with os.scandir(folder) as entries:
+            below = sorted(entry.path for entry in entries if depth and entry.is_dir())
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    except OSError as error:
+        return [f"{folder}: cannot be read: {error.strerror}"]
+    return [message for path in below for message in unlisted(Path(path), depth - 1)]
+
+
 def damage(file: Path) -> str | None:
     """What can be seen of a broken download without knowing its hash; None where nothing can."""
     try:
