@@ -1,5 +1,6 @@
 """Which images are built, from what, in which order. Needs no engine."""
 
+import shlex
 from dataclasses import replace
 from pathlib import Path
 
@@ -67,7 +68,8 @@ def test_names_carry_the_version_and_never_latest(toy: ImageSource, catalog: Cat
 
 def test_how_to_get_an_image(toy: ImageSource, catalog: Catalog, tmp_path: Path) -> None:
     assert how_to_get(toy) == "lary-orch images build toy"
-    assert how_to_get(replace(toy, folder=tmp_path / "mine")) == f"lary-orch images build --catalog {tmp_path}/mine toy"
+    mine = shlex.quote(f"{tmp_path}/mine")
+    assert how_to_get(replace(toy, folder=tmp_path / "mine")) == f"lary-orch images build --catalog {mine} toy"
     assert how_to_get(catalog.images[1][1]) == "docker pull there/far:1"
 
 

@@ -51,7 +51,12 @@ class Browser:
         line = f'exec "$0" "$@" 3<&{to_it} 4>&{from_it}'
         command = ("/bin/bash", "-c", line, str(CHROMIUM), *FLAGS, f"--user-data-dir={profile}", "about:blank")
         self._process = subprocess.Popen(
-            command, pass_fds=(to_it, from_it), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+            # It has a socket in TMPDIR, whose name may have 107 bytes.
+            command,
+            pass_fds=(to_it, from_it),
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            env=os.environ | {"TMPDIR": "/tmp"},
         )
         os.close(to_it)
         os.close(from_it)

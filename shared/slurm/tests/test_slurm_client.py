@@ -17,7 +17,7 @@ def fake(tmp_path: Path) -> Fake:
     def make(**commands: str) -> Slurm:
         for name, body in commands.items():
             path = tmp_path / name
-            path.write_text(f'#!/bin/bash\nprintf "%s\\n" "$@" >{tmp_path}/{name}.args\n{body}\n')
+            path.write_text(f'#!/bin/bash\nprintf "%s\\n" "$@" >"{tmp_path}/{name}.args"\n{body}\n')
             path.chmod(0o755)
         return Slurm({"PATH": f"{tmp_path}:{os.environ['PATH']}"})
 
