@@ -423,8 +423,8 @@ CHUNKS = {
     "another width": (np.zeros((2, 4), np.float32), r"\(2, 4\)"),
     "empty": (np.zeros((0, 3), np.float32), "0 actions in a chunk"),
     "long": (np.zeros((1025, 3), np.float32), "1025 actions"),
-    "NaN": (np.full((1, 3), np.nan, np.float32), "not finite"),
-    "infinite": (np.array([[0, 0, 0], [0, -np.inf, 0]], np.float32), "not finite"),
+    "NaN": (np.full((1, 3), np.nan, np.float32), "not finite: number 0 of action 0 is nan"),
+    "infinite": (np.array([[0, 0, 0], [0, -np.inf, 0]], np.float32), "not finite: number 1 of action 1 is -inf"),
     "text": (np.array([["a", "b", "c"]]), "<U1"),
 }
 

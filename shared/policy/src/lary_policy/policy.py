@@ -90,6 +90,8 @@ def checked(chunk: NDArray[Any], width: int, first: int, use: int | None) -> NDA
     used = chunk[first : None if use is None else first + use]
     if len(used) < (use or 1):
         raise BadActionsError(f"{len(chunk)} actions in a chunk; from index {first} on {use or 1} are needed")
-    if not np.isfinite(used).all():
-        raise BadActionsError("actions that are not finite")
+    if not (finite := np.isfinite(used)).all():
+        action, number = np.argwhere(~finite)[0]
+        found = used[action, number]
+        raise BadActionsError(f"actions that are not finite: number {number} of action {first + action} is {found}")
     return used
