@@ -107,3 +107,13 @@ def test_runs_are_listed(run: RunPaths, tmp_path: Path) -> None:
 )
 def test_durations(seconds: float, text: str) -> None:
     assert duration(seconds) == text
+
+
+def test_a_folder_of_runs_that_may_not_be_read_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(path: object = ".") -> None:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr("os.scandir", refused)
+    (record,) = run_records(tmp_path, tmp_path)
+    assert record["error"] == f"{tmp_path}: cannot be read: Permission denied"
+    assert run_table([record], tmp_path).notes == (record["error"],)

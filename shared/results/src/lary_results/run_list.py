@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from lary_schema.base import ContractError
+from lary_schema.files import unlisted
 from lary_schema.runs import PlanFile, RunPaths, RunProbe, RunStore
 from lary_terminal.tables import Table
 
@@ -16,6 +17,7 @@ from lary_results.running import duration, is_worked_on
 def run_records(runs: Path, results: Path) -> Iterator[dict[str, Any]]:
     """One record per run; one whose plan cannot be read says why."""
     disk = DiskState()
+    yield from ({"run": "-", "error": message} for message in unlisted(runs, 1))
     plans = sorted(runs.glob("*/plan.json"), key=lambda p: p.stat().st_mtime_ns, reverse=True)
     for file in plans:
         paths = RunPaths(file.parent, results / file.parent.name)
@@ -60,12 +62,14 @@ def run_table(records: list[dict[str, Any]], runs: Path) -> Table:
     """`run_records`, a line each."""
     well = [record for record in records if "error" not in record]
     return Table(
-        f"{len(records)} runs in {runs}",
+        f"{len(well)} runs in {runs}",
         ("run", "state", "done", "models", "datasets", "failed rows", "planned"),
         [_cells(record) for record in well],
         right=frozenset({2, 5}),
         details=frozenset({6}),
-        notes=tuple(f"{record['run']}: {record['error']}" for record in records if "error" in record),
+        notes=tuple(
+            f"{record['run']}: {record['error']}".removeprefix("-: ") for record in records if "error" in record
+        ),
     )
 
 
