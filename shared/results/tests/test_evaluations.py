@@ -309,6 +309,23 @@ def test_a_table_says_that_baselines_do_all_that_they_send(tmp_path: Path) -> No
         assert ("scripted, zero: what a baseline sends is done whole." in whole.notes) == said
 
 
+@pytest.mark.parametrize("there", [(), ("random",), ("scripted", "replay"), ("random", "replay", "scripted", "zero")])
+def test_every_table_has_the_baselines_and_says_which_nobody_evaluated(tmp_path: Path, there: Sequence[str]) -> None:
+    for policy in ("mine", *there):
+        write(tmp_path, policy, [episode(0, success=policy == "mine")])
+    missing = [name for name in ("scripted", "random", "replay", "zero") if name not in there]
+    (whole, by_task), out = tables(only(tmp_path)), io.StringIO()
+    values = {row[0]: row[1:] for row in whole.rows}
+    assert set(values) == {"mine", "scripted", "random", "replay", "zero"}
+    assert [name for name, row in values.items() if set(row) == {"-"}] == missing
+    assert set(by_task.columns) == {"task", "mine", *there}
+    said = [note for note in whole.notes if note.startswith("Baselines that are not evaluated")]
+    assert len(said) == bool(missing)
+    assert all(f"-m {','.join(missing)} " in note for note in said)
+    print_evaluations([only(tmp_path)], out=out, json=True)
+    assert json.loads(out.getvalue())[0]["baselines_missing"] == missing
+
+
 def test_the_page_shows_them(tmp_path: Path) -> None:
     """Beside no probe at all; a file that is none is named, and what others wrote is text."""
     write(tmp_path, "a", [episode(0, True), episode(1)])

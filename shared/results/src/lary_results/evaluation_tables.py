@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any, TextIO
 
 from lary_schema.base import ContractError, unknown_key
-from lary_schema.evaluation import BLIND
+from lary_schema.evaluation import BLIND, SCRIPTED
 from lary_schema.printable import finite, json_text
 from lary_terminal.tables import Table, show
 
@@ -42,11 +42,13 @@ def tables(board: Board) -> list[Table]:
         columns=("policy", "success", "held", "episodes", "tasks", "seeds", "steps", "faults", "not evaluated"),
         rows=[
             *(_row(board, standing) for standing in ordered),
+            *((name, *[NOTHING] * 8) for name in _absent(board)),
             *map(_published, published_policies.shown(board).items()),
         ],
         right=frozenset(range(3, 9)),
         notes=(
             *(ONE_SEED, "steps: median of those to success.", FAULTY),
+            *_wanted(board),
             *_whole(board),
             *_parts(board),
             *_imported(board),
@@ -68,6 +70,20 @@ def _imported(board: Board) -> Iterator[str]:
     for file in sorted({file for one in board.standings.values() for file in one.imported.values()}):
         names = [name for name, one in sorted(board.standings.items()) if file in one.imported.values()]
         yield f"{IMPORTED} imported from {file}, made elsewhere: {', '.join(names)}"
+
+
+def _absent(board: Board) -> list[str]:
+    """Baselines that nobody has evaluated: a success without them says little, so their rows are there."""
+    return [name for name in BLIND if name not in board.standings]
+
+
+def _wanted(board: Board) -> Iterator[str]:
+    if names := _absent(board):
+        has = " (where the benchmark has one)" if SCRIPTED in names else ""
+        yield (
+            f"Baselines that are not evaluated here: {', '.join(names)}{has}. The same command with "
+            f"-m {','.join(names)} adds them."
+        )
 
 
 def _whole(board: Board) -> list[str]:
@@ -190,6 +206,7 @@ def as_json(found: Sequence[Board]) -> list[dict[str, Any]]:
         {
             **_board_json(board),
             "policies": [_entry(board, one) for one in sorted(board.standings.values(), key=lambda one: one.policy)],
+            "baselines_missing": _absent(board),
             "published": published_policies.as_json(board),
         }
         for board in found
