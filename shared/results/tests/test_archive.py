@@ -16,6 +16,7 @@ from lary_results.archive import INDEX, export, import_results
 from lary_results.files import IMPORT_FILE, read_results
 from lary_results.parts import RESULT
 from lary_results.scores import collect, newest
+from lary_schema.atomic import publish_bytes
 from lary_schema.base import ContractError, file_sha256
 
 
@@ -41,6 +42,7 @@ def theirs(tmp_path: Path, write_result: Callable[..., Path]) -> Path:
         path = write_result(root, model, "calvin", {"val": value}, run=run)
         (path.parent / "plots").mkdir()
         (path.parent / "plots/matrix.png").write_bytes(b"png" * 50)
+        publish_bytes(path.parent / "eval_vis/val/sample_0.png", b"pixels")
         (path.parent / "probe.safetensors").write_bytes(b"weights")
     return root
 
@@ -68,6 +70,7 @@ def test_there_and_back(packed: Path, theirs: Path, tmp_path: Path) -> None:
     assert {key: found[0] for key, found in mine_by_key.items()} == {k: found[0] for k, found in theirs_by_key.items()}
     for key, (_, path) in mine_by_key.items():
         assert (path.parent / "plots/matrix.png").read_bytes() == b"png" * 50
+        assert (path.parent / "eval_vis/val/sample_0.png").read_bytes() == b"pixels"
         assert not (path.parent / "probe.safetensors").exists()
         assert path.stat().st_mtime == pytest.approx(theirs_by_key[key][1].stat().st_mtime)
     before = sorted(mine.rglob("*"))
@@ -137,7 +140,7 @@ def refused(file: Path, results: Path) -> str:
 
 
 NAMES = [
-    *("../out/x/y/z", "/etc/x/y/z/w", "a/../b/c/d", "a//b/c/d", "a/b/c", "a/b/c/d/e/f/g", "a\\b/c/d/e/f"),
+    *("../out/x/y/z", "/etc/x/y/z/w", "a/../b/c/d", "a//b/c/d", "a/b/c", "a/b/c/d/e/f/g/h", "a\\b/c/d/e/f"),
     *("C:/a/b/c/d", "a/b/c/d/.hidden", "a/b/c/d/x.partial", "a/b/c/d/e\n", "./b/c/d/e", "a/b/c/d./e", "a/b/c/d/*"),
 ]
 

@@ -320,7 +320,7 @@ def test_a_document_that_is_none_of_its_kind(packed: Path, tmp_path: Path) -> No
     "name",
     [
         *("studies/demo", "studies/x/demo.json", "trained/KEY/other/training.json", "trained/KEY/checkpoint/a/b"),
-        *("trained/training.json", "evaluate/a/b/evaluation.json", "evaluate/a/b/c/d/e/f", "studies/../a.json"),
+        *("trained/training.json", "evaluate/a/b/evaluation.json", "evaluate/a/b/c/d/e/f/g", "studies/../a.json"),
         *("trained/../checkpoint/training.json", "evaluate/a/b/c/x.partial", "studies/.a.json", "studies/a .json/"),
     ],
 )

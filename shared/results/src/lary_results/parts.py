@@ -29,7 +29,8 @@ from lary_results.study.record import STUDIES, TRAINED, StudyRecord, record_path
 LEFT_OUT = ("probe.safetensors",)
 """Of what lies next to a result."""
 PARTS = 5
-"""Of a name below a folder that has a document of its own: RUN/MODEL/DATASET/PROBE/FILE, or one folder more."""
+"""Of a name below a folder that has a document of its own: RUN/MODEL/DATASET/PROBE/FILE, or up to two folders more
+(`eval_vis/val`)."""
 
 
 class Kind(NamedTuple):
@@ -136,7 +137,7 @@ def document_of(name: str) -> tuple[Kind, str] | None:
     if parts[0] == TRAINED:
         fits = len(parts) == 4 and parts[2] == CHECKPOINT
         return (TRAINING, "/".join(_training(parts[1]))) if fits else None
-    if not PARTS <= len(parts) <= PARTS + 1:
+    if not PARTS <= len(parts) <= PARTS + 2:
         return None
     kind, file = (EVALUATION, EVALUATION_FILE) if parts[0] == FOLDER else (RESULT, RESULT_FILE)
     return kind, "/".join([*parts[: PARTS - 1], file])
