@@ -175,7 +175,6 @@ def test_a_few_episodes_are_made_videos_and_results_do_not_know(bench: Bench) ->
     assert "videos to make" not in done.stderr
     assert f"without --again; the first: {note}: the same actions lead elsewhere" in done.stderr
     assert re.search(r"random +25\.0", done.stdout)
-    assert "1 of 1 videos of task left-clockwise-open were not made" in bench(*request, "--again", code=3).stderr
     np.save(kept, actions)
     assert "1 videos to make" in bench(*request, "--again").stderr
     assert bench.files(".mp4") == made
