@@ -1,7 +1,9 @@
 """Planning a dataset of 1.2 million rows: seconds and peak memory of the whole command, the first time and the second
-time in each of several new workspaces."""
+time in each of several new workspaces. Needs 61 GiB free in the temporary folder: a plan that does not fit is refused.
+"""
 
 import resource
+import subprocess
 import sys
 import tempfile
 from functools import partial
@@ -47,7 +49,7 @@ def main() -> None:
         for number in range(options.rounds):
             place = [*command, "--workspace", f"{folder}/w{number}"]
             for taken in seconds.values():
-                taken.append(spent(partial(run, place, check=True, capture_output=True)))
+                taken.append(spent(partial(run, place, check=True, stdout=subprocess.DEVNULL)))
     peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
     figures = {"rows": options.rows, "rounds": options.rounds, "peak_mib": round(peak / 1024)}
     report("planning", figures | {name: medians(taken) for name, taken in seconds.items()}, options.save)
