@@ -326,6 +326,19 @@ def test_every_table_has_the_baselines_and_says_which_nobody_evaluated(tmp_path:
     assert json.loads(out.getvalue())[0]["baselines_missing"] == missing
 
 
+def test_one_state_with_several_seeds_has_no_interval(tmp_path: Path) -> None:
+    for policy, seed in [("a", 0), ("a", 1), ("b", 0), ("b", 1)]:
+        write(tmp_path, policy, [episode(4, success=seed == 0)], seed=seed)
+    board = only(tmp_path)
+    assert {row[0]: row[1] for row in tables(board)[0].rows if row[0] in "ab"} == dict.fromkeys(
+        "ab", "50.0 no interval"
+    )
+    assert {row[3] for row in paired_table(pairs([board], "a", "b"), "a", "b").rows} == {"no interval"}
+    text = page(gather(tmp_path, tmp_path / "runs"), 0, datetime(2026, 1, 1, tzinfo=UTC)).decode()
+    assert re.findall(r".{0,30}\bnan\b.{0,9}", text) == []
+    assert "50.0 no interval" in text
+
+
 def test_the_page_shows_them(tmp_path: Path) -> None:
     """Beside no probe at all; a file that is none is named, and what others wrote is text."""
     write(tmp_path, "a", [episode(0, True), episode(1)])

@@ -1,5 +1,6 @@
 """Boards of policies for people and programs."""
 
+import math
 import sys
 from collections.abc import Iterator, Sequence
 from typing import Any, TextIO
@@ -14,6 +15,7 @@ from lary_results.evaluations import Board, Difference, Rate, Standing
 from lary_results.notes import IMPORTED
 
 NOTHING = "-"
+NO_INTERVAL = "no interval"
 ONE_SEED = (
     "[ , ] is the 95 % interval: with one seed Wilson's, with several initial states drawn and seeds nested in them."
 )
@@ -135,7 +137,12 @@ def _published(row: tuple[str, float]) -> tuple[str, ...]:
 def _rate_text(rate: Rate | None) -> str:
     if rate is None:
         return NOTHING
-    return f"{100 * rate.value:.1f} [{100 * rate.low:.1f}, {100 * rate.high:.1f}]"
+    return f"{100 * rate.value:.1f} {_interval_text(rate.low, rate.high)}"
+
+
+def _interval_text(low: float, high: float, sign: str = "") -> str:
+    """In percent. Of a single initial state with several seeds there is none."""
+    return NO_INTERVAL if math.isnan(low) else f"[{100 * low:{sign}.1f}, {100 * high:{sign}.1f}]"
 
 
 def paired_table(found: Sequence[tuple[Board, Difference]], a: str, b: str) -> Table:
@@ -146,7 +153,7 @@ def paired_table(found: Sequence[tuple[Board, Difference]], a: str, b: str) -> T
             names[id(board)],
             made.task or "all tasks",
             f"{100 * made.value:+.1f}",
-            f"[{100 * made.low:+.1f}, {100 * made.high:+.1f}]",
+            _interval_text(made.low, made.high, "+"),
             made.verdict,
             str(made.states),
             f"{made.better}, {made.worse}",
