@@ -92,9 +92,10 @@ def child(command: Sequence[str | Path], **options: Any) -> Iterator["subprocess
 
     A command of the bench that is asked to end ends its jobs; SIGKILL follows where it does not. `options` are Popen's.
     """
-    with _signals_are_exceptions():
+    with _signals_are_exceptions() as begun:
         process = subprocess.Popen(command, **options)
         try:
+            begun()
             yield process
         finally:
             if process.poll() is None:
@@ -124,18 +125,29 @@ def run(
 
 
 @contextlib.contextmanager
-def _signals_are_exceptions() -> Iterator[None]:
-    """Else Python ends at once, and what it started stays."""
+def _signals_are_exceptions() -> Iterator[Callable[[], None]]:
+    """Else Python ends at once, and what it started stays. So it would where an exception came while a process starts,
+    which nobody holds yet: those signals wait until the block calls what it is given."""
     if threading.current_thread() is not threading.main_thread():
-        yield
+        yield lambda: None
         return
+    waiting: list[int] = []
+    has_begun = False
 
     def leave(number: int, _: object) -> None:
-        sys.exit(128 + number)
+        if has_begun:
+            sys.exit(128 + number)
+        waiting.append(number)
 
-    before = {number: signal.signal(number, leave) for number in (signal.SIGTERM, signal.SIGHUP)}
+    def begun() -> None:
+        nonlocal has_begun
+        has_begun = True
+        if waiting:
+            sys.exit(128 + waiting[0])
+
+    before = {number: signal.signal(number, leave) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
     try:
-        yield
+        yield begun
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

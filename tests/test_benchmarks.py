@@ -206,6 +206,26 @@ def test_what_a_benchmark_started_ends_with_it(tmp_path: Path, way: str, number:
         assert benchmark.stdout.read().strip() == b""
 
 
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP], ids=lambda value: value.name)
+def test_what_is_just_being_started_ends_with_it(tmp_path: Path, number: signal.Signals) -> None:
+    """The signal comes when the process is there, and nobody has it yet."""
+    late = f"""
+import os, subprocess
+class Late(subprocess.Popen):
+    def __init__(self, *args, **options):
+        super().__init__(*args, **options)
+        os.kill(os.getpid(), {int(number)})
+subprocess.Popen = Late
+"""
+    script = tmp_path / "one.py"
+    script.write_text(BENCHMARK.format(common=late, lines=WAYS["run"]))
+    done = subprocess.run(
+        [sys.executable, "-S", str(script)],
+        check=False, env=os.environ | {"PYTHONPATH": str(BENCHMARKS)}, stdout=subprocess.PIPE, timeout=280,
+    )  # fmt: skip
+    assert done.returncode == 128 + number
+
+
 def test_every_benchmark_starts_others_by_what_ends_them() -> None:
     starting = {"run", "Popen", "call", "check_call", "check_output", "getoutput", "getstatusoutput"}
     for path in sorted(BENCHMARKS.glob("*.py")):
