@@ -14,6 +14,7 @@ import torch
 from lary_schema import kept_frames
 from lary_schema.base import ExitCode, file_sha256
 from lary_schema.events import from_line
+from lary_schema.kept_frames import KeptFrames
 from lary_schema.store.layout import Status
 
 ROWS = 10
@@ -397,27 +398,39 @@ def test_jobs_one_after_the_other_in_a_process(bench: Any, media: Any, monkeypat
 
 
 def test_extractions_that_share_rows(bench: Any, media: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """The second one does not look into the media, and both stores are byte for byte those of before."""
+    """Both stores are byte for byte those of before, and the second extraction does not look into the media."""
     csv = bench.clips([*media.colours, media.red, *media.colours])
-    first = "clip_{}_{}_{}.mp4".format(*media.colours[0])
-    csv.write_text(csv.read_text() + f'missing.mp4,"0,1,2"\n{first},"0,5,40"\n')
+    clips = [bench.media / "clip_{}_{}_{}.mp4".format(*colour) for colour in media.colours]
+    csv.write_text(csv.read_text() + f'missing.mp4,"0,1,2"\n{clips[0].name},"0,5,40"\n')
     jobs = [bench.job("mean", store="mean.zarr"), bench.job("nan", store="nan.zarr")]
     alone = []
     for job in jobs:
         assert bench.extract(job).code == 0
         alone.append(bench.tree(job.store.path))
         shutil.rmtree(bench.root / "latents" / job.store.path)
-    file = tmp_path / "frames" / "toys.rows"
-    kept_frames.create(file, jobs[0].store.rows, 3 * 8 * 8 * 3)
-    monkeypatch.setenv(kept_frames.VARIABLE, str(file))
-    bench.extract(jobs[0])
-    for path in bench.media.glob("*.mp4"):
-        if path.name != first:  # which the one process of the second extraction compares
-            before = path.stat()
-            path.write_bytes(bytes(before.st_size))
-            os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
-    bench.extract(jobs[1])
+    size = jobs[0].store.rows, 3 * 8 * 8 * 3
+    files = [tmp_path / "frames" / name for name in ("toys.rows", "exchanged.rows")]
+    for file in files:
+        kept_frames.create(file, *size)
+    monkeypatch.setenv(kept_frames.VARIABLE, str(files[0]))
+    for job in jobs:
+        bench.extract(job)
     assert [bench.tree(job.store.path) for job in jobs] == alone
     assert bench.reasons("mean.zarr") == {11: "missing_file"}
     assert bench.reasons("nan.zarr") == {5: "non_finite", 11: "missing_file"}
     assert [record.clamped for record in bench.records("nan.zarr")][-1] == (12,)
+    # Now row 3 has the pixels of row 0, which is the one that is compared.
+    pixels = bytearray(size[1])
+    with KeptFrames(files[0], *size) as kept:
+        kept.fill(0, [str(clips[0])], memoryview(pixels), lambda: False)
+    with KeptFrames(files[1], *size) as kept:
+        for row in (0, 3):
+            kept.fill(row, [str(clips[row])], memoryview(bytearray(pixels)), lambda: False)
+    own = bench.tokens("mean.zarr")
+    shutil.rmtree(bench.root / "latents" / "mean.zarr")
+    monkeypatch.setenv(kept_frames.VARIABLE, str(files[1]))
+    bench.extract(jobs[0])
+    found = bench.tokens("mean.zarr")
+    assert not np.array_equal(own[3], own[0])
+    assert np.array_equal(found[3], own[0])
+    assert np.array_equal(np.delete(found, 3, axis=0), np.delete(own, 3, axis=0), equal_nan=True)
